@@ -1,0 +1,64 @@
+"""Names to classes, for models, metrics and data sets: the only lookup tables there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from twostep.schema import UserError, nearest
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A table of one kind of thing, open to other packages by the entry-point group `twostep.<kind>s`.
+
+    Args:
+        kind: what the table holds, for messages ("model").
+        planned: names that are known and refused, each with the reason.
+    """
+
+    def __init__(self, kind: str, planned: dict[str, str] | None = None) -> None:
+        self.kind = kind
+        self._planned = planned or {}
+        self._entries: dict[str, T] = {}
+        self._loaded_plugins = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that files a class under `name`."""
+
+        def file(entry: T) -> T:
+            assert name not in self._entries, f"{self.kind} {name} is registered twice"
+            self._entries[name] = entry
+            return entry
+
+        return file
+
+    def __getitem__(self, name: str) -> T:
+        """Look a name up.
+
+        Raises:
+            UserError: for an unknown name, with the nearest known one.
+        """
+        self._load_plugins()
+        if name in self._entries:
+            return self._entries[name]
+        if name in self._planned:
+            raise UserError(f"{name}: not yet: {self._planned[name]}")
+        known = f"; known: {', '.join(sorted(self._entries))}"
+        raise UserError(f"{name}: no such {self.kind}{nearest(name, self._entries) or known}")
+
+    def __contains__(self, name: str) -> bool:
+        self._load_plugins()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_plugins()
+        return iter(self._entries)
+
+    def _load_plugins(self) -> None:
+        if not self._loaded_plugins:
+            self._loaded_plugins = True
+            for plugin in entry_points(group=f"twostep.{self.kind.replace(' ', '_')}s"):
+                plugin.load()

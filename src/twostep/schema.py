@@ -1,0 +1,90 @@
+"""What every room shares: facts about data, the frozen base of all configs, errors that are meant for the user."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+
+PositiveInt = Annotated[StrictInt, Field(gt=0)]
+NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
+PositiveFloat = Annotated[StrictFloat, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)]
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend: one clear line, exit status 2, never a traceback."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return `"; did you mean X?"` for the choice nearest to a misspelt name, or an empty string."""
+    match = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f"; did you mean {match[0]}?" if match else ""
+
+
+class Frozen(BaseModel):
+    """An immutable config: unknown keys are refused, and so is a value of the wrong type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Return every key that can be set, by its name and by its alias."""
+        aliases = [field.alias for field in cls.model_fields.values() if field.alias]
+        return [*cls.model_fields, *aliases]
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], owner: str) -> Self:
+        """Build the config from `values`.
+
+        Raises:
+            UserError: naming every bad key at once; `owner` says whose keys they are ("vae", "the run").
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise UserError("; ".join(cls._explain(item, owner) for item in error.errors())) from None
+
+    @classmethod
+    def _explain(cls, item: Any, owner: str) -> str:
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            hint = nearest(key, cls.keys()) or f"; its keys are: {', '.join(sorted(cls.model_fields))}"
+            return f"{key}: no such key of {owner}{hint}"
+        message = item["msg"].removeprefix("Value error, ")
+        if not key:
+            return f"{owner}: {message}"
+        return f"{key} = {item['input']!r}: {message[0].lower()}{message[1:]} (key of {owner})"
+
+
+class DataSpec(Frozen):
+    """Facts about a data set, passed to whatever is built for it and never written back.
+
+    Args:
+        name: the name it was asked for by.
+        shape: shape of one point: `(C, H, W)` for pictures, `(D,)` for vectors.
+        size: number of training points.
+        low: smallest value that a point can have.
+        high: largest value that a point can have.
+        discrete: whether values are whole numbers, each standing for a bin of width 1 (pixels).
+    """
+
+    name: str
+    shape: tuple[PositiveInt, ...]
+    size: PositiveInt
+    low: float
+    high: float
+    discrete: bool = False
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates D of one point."""
+        return prod(self.shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether points are pictures of shape `(C, H, W)`."""
+        return len(self.shape) == 3
