@@ -1,0 +1,50 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+DEMO_FLAGS ?= --gae-config max_epochs=20 --de-config max_epochs=20
+
+# One test worker per core, so one thread per worker: idle OpenMP threads spin and starve their neighbours.
+test cmd: export OMP_NUM_THREADS := 1
+
+.PHONY: help $(VENV) demo test cmd lint lock bench clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
+
+$(VENV): $(INSTALLED)
+
+$(INSTALLED): pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## train, test and sample a VAE + flow on the bundled digits
+	$(BIN)/twostep train --dataset digits --gae-model vae --de-model flow $(DEMO_FLAGS)
+
+test: $(INSTALLED)  ## the fast tests
+	$(BIN)/python -m pytest
+
+cmd: $(INSTALLED)  ## the tests that run whole commands (minutes)
+	$(BIN)/python -m pytest -m cmd
+
+lint: $(INSTALLED)  ## style, format, types, and which way imports point
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+# CUDA packages and the "+cpu" of torch depend on where torch was found; torch itself pins the former.
+lock: $(INSTALLED)  ## resolve the newest releases into requirements.lock
+	echo torch==2.13.0 | $(BIN)/uv pip compile --quiet --all-extras --python-version 3.11 \
+	  --no-annotate --no-header pyproject.toml - > $(VENV)/resolved
+	( echo "# Exact versions for Python 3.11 with all extras; made by 'make lock', see CONTRIBUTING.md."; \
+	  sed -E '/^(cuda|nvidia)-|^triton==/d; s/\+cpu$$//' $(VENV)/resolved ) > requirements.lock
+
+bench: $(INSTALLED)  ## every benchmark, one after the other
+	set -e; for script in $(sort $(wildcard benchmarks/*.py)); do $(BIN)/python $$script; done
+
+clean:  ## remove the environment and the caches of the tools, never runs
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
