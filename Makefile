@@ -30,10 +30,10 @@ cmd: $(INSTALLED)  ## the tests that run whole commands (minutes)
 	$(BIN)/python -m pytest -m cmd
 
 lint: $(INSTALLED)  ## style, format, types, and which way imports point
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/lint-imports
+	@status=0; \
+	for check in "ruff check" "ruff format --check" "pyright --pythonpath $(BIN)/python" "lint-imports"; do \
+	  echo "$$check"; $(BIN)/$$check || status=1; \
+	done; exit $$status
 
 # CUDA packages and the "+cpu" of torch depend on where torch was found; torch itself pins the former.
 lock: $(INSTALLED)  ## resolve the newest releases into requirements.lock
