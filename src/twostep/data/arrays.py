@@ -1,0 +1,119 @@
+"""Own data: `.npy` and `.npz` files, checked and brought into the shapes that models take."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twostep.schema import UserError
+
+Array = NDArray[Any]
+
+logger = logging.getLogger("twostep")
+
+ACCEPTED = (
+    "accepted are vectors N x D or N, uint8 pictures N x H x W, N x H x W x C or N x C x H x W, "
+    "and float pictures N x C x H x W, where C is 1 or 3"
+)
+
+
+def is_array_path(name: str) -> bool:
+    """Whether a name ends like a file of arrays."""
+    return Path(name).suffix.lower() in {".npy", ".npz"}
+
+
+def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
+    """Read a `.npy` file, or a `.npz` file with the keys `train` and `test` or with one array.
+
+    Returns:
+        the training points `N x *S`, the test points `M x *S` or None where the file has one array, and whether they
+        are discrete. uint8 pictures become `N x C x H x W`, uint8, discrete; everything else becomes float32.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds something else than finite numbers in accepted shapes.
+    """
+    arrays = _load(path)
+    if len(arrays) == 1:
+        ((key, array),) = arrays.items()
+        train, test = _points(array, f"{path}, {key}" if key else str(path)), None
+    elif set(arrays) == {"train", "test"}:
+        train, test = (_points(arrays[key], f"{path}, {key}") for key in ("train", "test"))
+        if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
+            raise UserError(f"{path}: train has {_kind(train)}, test has {_kind(test)}: make them alike")
+    else:
+        found = ", ".join(sorted(arrays)) or "none"
+        raise UserError(f"{path}: its keys must be train and test, or one alone under any name; found: {found}")
+    if train.dim() == 2:
+        _warn_constant(train, path)
+    return train, test, train.dtype == torch.uint8
+
+
+def _load(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            loaded: Any = np.load(file, allow_pickle=False)
+            return {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except Exception as error:  # what numpy and zipfile raise on damaged bytes is nowhere listed
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as plain arrays of numbers, write it anew ({reason})") from error
+
+
+def _points(array: Array, where: str) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{where}: values of type {array.dtype} are not real numbers: convert them first")
+    if array.size == 0:
+        raise UserError(f"{where}: is empty (shape {_times(array.shape)})")
+    if array.ndim in (1, 2):
+        return _finite(array.reshape(len(array), -1), where)
+    if array.dtype == np.uint8 and array.ndim in (3, 4):
+        return torch.as_tensor(np.ascontiguousarray(_channels_first(array, where)))
+    if array.dtype.kind == "f" and array.ndim == 4 and array.shape[1] in (1, 3):
+        return _finite(array, where)
+    raise UserError(f"{where}: {array.dtype} of shape {_times(array.shape)}: {ACCEPTED}")
+
+
+def _channels_first(array: Array, where: str) -> Array:
+    if array.ndim == 3:
+        return array[:, None]
+    first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
+    if first and last:
+        raise UserError(f"{where}: shape {_times(array.shape)} may have its channels first or last: {ACCEPTED}")
+    if not first and not last:
+        raise UserError(f"{where}: shape {_times(array.shape)}: {ACCEPTED}")
+    return array if first else array.transpose(0, 3, 1, 2)
+
+
+def _finite(array: Array, where: str) -> Tensor:
+    with np.errstate(over="ignore"):
+        points = np.ascontiguousarray(array, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(points))
+    if len(bad):
+        row, column = divmod(int(bad[0]), points[0].size)
+        value = array[row].flat[column]
+        place = "column" if array.ndim == 2 else "flat index"
+        others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+        raise UserError(f"{where}: row {row}, {place} {column} is {value}{others}: must be finite in float32")
+    return torch.as_tensor(points)
+
+
+def _warn_constant(train: Tensor, path: Path) -> None:
+    constant = (train.amin(0) == train.amax(0)).nonzero().flatten()
+    if len(constant):
+        shown = ", ".join(str(int(column)) for column in constant[:5]) + (", ..." if len(constant) > 5 else "")
+        logger.warning("%s: %d of %d columns are constant: %s", path, len(constant), train.shape[1], shown)
+
+
+def _kind(points: Tensor) -> str:
+    return f"{str(points.dtype).removeprefix('torch.')} points of shape {_times(points.shape[1:])}"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "()"

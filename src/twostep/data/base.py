@@ -1,0 +1,161 @@
+"""Data sets by name or by file, cut into training, validation and test rows."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from twostep.data.arrays import is_array_path, read_arrays
+from twostep.registry import Registry
+from twostep.schema import DataSpec, UserError
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a loader returns: decoded arrays in the data set's own order.
+
+    Args:
+        train: `N x *S`, uint8 for pictures of whole numbers, float32 otherwise.
+        test: `M x *S`; None: `load_data` cuts a fifth of `train` by the run's seed.
+        train_labels: `N`, int64.
+        test_labels: `M`, int64.
+        discrete: whether values are whole numbers, each standing for a bin of width 1.
+        low: smallest value that a point can have; None: the smallest one that is not a test row's.
+        high: largest value that a point can have; None: the largest one that is not a test row's.
+    """
+
+    train: Tensor
+    test: Tensor | None
+    train_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+    discrete: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class DatasetLoader(ABC):
+    """One data set that is known by name.
+
+    Args:
+        name: the name it is asked for by.
+        shape: shape of one point.
+        description: one line about what it shows.
+        files: where its files are looked for, one line.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    description: str
+    files: str
+
+    @abstractmethod
+    def load(self, data_root: Path) -> Source:
+        """Read the data set, looking for its files in `data_root`.
+
+        Raises:
+            UserError: if files are missing, damaged or hold something else.
+        """
+
+
+DATASETS: Registry[DatasetLoader] = Registry("data set")
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as a run sees it; rows of each split are in the data set's order.
+
+    Args:
+        spec: facts about the data; `spec.size` counts the rows of `train`.
+        train: `N x *S`.
+        valid: `V x *S`, or None where no validation split was asked for.
+        test: `M x *S`.
+        train_labels: `N`, int64, or None for data without labels.
+        valid_labels: `V`, int64, or None.
+        test_labels: `M`, int64, or None.
+    """
+
+    spec: DataSpec
+    train: Tensor
+    valid: Tensor | None
+    test: Tensor
+    train_labels: Tensor | None = None
+    valid_labels: Tensor | None = None
+    test_labels: Tensor | None = None
+
+
+def default_data_root() -> Path:
+    """Return the folder of data sets: `TWOSTEP_DATA`, or `data` in the current folder."""
+    return Path(os.environ.get("TWOSTEP_DATA") or "data")
+
+
+def load_data(name: str, *, data_root: Path | None = None, seed: int = 0, make_valid: bool = True) -> Splits:
+    """Load a data set and cut it.
+
+    Args:
+        name: a name in `DATASETS`, or the path of a `.npy` or `.npz` file.
+        data_root: the folder that holds one folder per data set; None: `default_data_root()`.
+        seed: the run's seed: it alone decides which rows the validation split (a tenth of the training rows) gets,
+            and the test split (a fifth) of data that comes in one piece.
+        make_valid: whether to cut a validation split.
+
+    Raises:
+        UserError: for an unknown name, missing, damaged or unsuitable files, or too few rows.
+    """
+    source = _read(name, data_root or default_data_root())
+    generator = torch.Generator().manual_seed(seed)
+    train, train_labels = source.train, source.train_labels
+    test, test_labels = source.test, source.test_labels
+    valid, valid_labels = None, None
+    if test is None:
+        kept, held = cut(len(train), 5, generator)
+        train, test = train[kept], train[held]
+        train_labels, test_labels = _take(train_labels, kept), _take(train_labels, held)
+    known = train
+    if make_valid:
+        kept, held = cut(len(train), 10, generator)
+        train, valid = train[kept], train[held]
+        train_labels, valid_labels = _take(train_labels, kept), _take(train_labels, held)
+    _require_rows(name, train, valid, test)
+    spec = DataSpec(
+        name=name,
+        shape=tuple(train.shape[1:]),
+        size=len(train),
+        low=float(known.min()) if source.low is None else source.low,
+        high=float(known.max()) if source.high is None else source.high,
+        discrete=source.discrete,
+    )
+    return Splits(spec, train, valid, test, train_labels, valid_labels, test_labels)
+
+
+def cut(count: int, parts: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return the sorted indices of the rows to keep and of one part in `parts`, at least one row, to hold out."""
+    order = torch.randperm(count, generator=generator)
+    held = max(1, count // parts)
+    return order[held:].sort().values, order[:held].sort().values
+
+
+def _read(name: str, data_root: Path) -> Source:
+    if is_array_path(name) or (name not in DATASETS and Path(name).is_file()):
+        train, test, discrete = read_arrays(Path(name))
+        low, high = (0.0, 255.0) if discrete else (None, None)
+        return Source(train, test, discrete=discrete, low=low, high=high)
+    return DATASETS[name].load(data_root)
+
+
+def _take(labels: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if labels is None else labels[rows]
+
+
+def _require_rows(name: str, train: Tensor, valid: Tensor | None, test: Tensor) -> None:
+    if len(train) < 2 or len(test) < 1:
+        validation = "" if valid is None else f"{len(valid)} for validation, "
+        raise UserError(
+            f"{name}: too few rows: {len(train)} for training, {validation}{len(test)} for test; "
+            "give enough for 2, 1 and 1"
+        )
