@@ -86,6 +86,15 @@ def test_a_failed_write_leaves_nothing_behind(folder, monkeypatch):
     assert torch.equal(cache.load("a")["pixels"], arrays()["pixels"])
 
 
+def test_every_write_has_a_place_of_its_own_in_the_same_folder(folder, monkeypatch):
+    places = []
+    monkeypatch.setattr(cache, "save_file", lambda tensors, path, metadata: (places.append(path), path.touch()))
+    cache.store("a", arrays())
+    cache.store("a", arrays())
+    assert len({*places, folder / "a.safetensors"}) == 3
+    assert {place.parent for place in places} == {folder}
+
+
 def test_clear_removes_what_is_kept_and_nothing_else(folder):
     assert cache.clear() == (0, 0)
     size = cache.store("a", arrays()).stat().st_size

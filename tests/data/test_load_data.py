@@ -51,6 +51,13 @@ def test_range_is_that_of_rows_that_are_not_test_rows(tmp_path):
     assert (spec.low, spec.high, spec.shape, spec.discrete) == (0.0, 19.0, (1,), False)
 
 
+def test_range_leaves_out_test_rows_that_were_cut(counted):
+    for seed in range(20):
+        splits = load_data(counted, seed=seed)
+        assert splits.spec.low == min(splits.train.min(), splits.valid.min())
+        assert splits.spec.high == max(splits.train.max(), splits.valid.max())
+
+
 @pytest.mark.parametrize(("count", "make_valid", "enough"), [(4, True, True), (3, True, False), (3, False, True)])
 def test_too_few_rows_are_refused(tmp_path, count, make_valid, enough):
     path = tmp_path / "few.npy"
