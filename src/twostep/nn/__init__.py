@@ -1,1 +1,1 @@
-
+"""Networks that models are made of."""

@@ -1,0 +1,125 @@
+"""What a person sees: log lines, a progress bar, and files that keep what the terminal showed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger("twostep")
+
+QUIET, NORMAL, VERBOSE = logging.WARNING, logging.INFO, logging.DEBUG
+
+
+class _Terminal(logging.Handler):
+    """Writes to what `sys.stdout` or `sys.stderr` is at the moment, so that lines go above a progress bar."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._stream = name
+
+    def emit(self, record: logging.LogRecord) -> None:
+        getattr(sys, self._stream).write(self.format(record) + "\n")
+
+
+class _Below(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno < logging.WARNING
+
+
+class _HideUnderBar(logging.Filter):
+    """On a terminal the bar tells what epoch lines tell."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (getattr(record, "epoch_line", False) and sys.stdout.isatty())
+
+
+def _log_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    logger.warning("%s: %s", category.__name__, message)
+
+
+@contextmanager
+def logging_to_terminal(level: int) -> Iterator[None]:
+    """Send information to stdout and warnings to stderr, and remember both for the files of a run."""
+    out, err = _Terminal("stdout"), _Terminal("stderr")
+    out.addFilter(_Below())
+    out.addFilter(_HideUnderBar())
+    out.setLevel(level)
+    err.setLevel(logging.WARNING)
+    early = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    handlers: list[logging.Handler] = [out, err, early]
+    formatter = logging.Formatter("%(message)s")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        logger.addHandler(handler)
+    logger.setLevel(min(level, logging.INFO))
+    logger.propagate = False
+    show, warnings.showwarning = warnings.showwarning, _log_warning
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
+        for handler in logger.handlers[:]:
+            logger.removeHandler(handler)
+            if handler not in (out, err):
+                handler.close()
+        logger.propagate = True
+
+
+def keep_in(folder: Path) -> None:
+    """Append all log lines, those so far too, to the files `stdout` and `stderr` in a run's directory."""
+    out, err = logging.FileHandler(folder / "stdout", delay=True), logging.FileHandler(folder / "stderr", delay=True)
+    out.addFilter(_Below())
+    err.setLevel(logging.WARNING)
+    for handler in (out, err):
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
+        for record in early.buffer:
+            for handler in (out, err):
+                if record.levelno >= handler.level and handler.filter(record):
+                    handler.emit(record)
+        logger.removeHandler(early)
+        early.close()
+    logger.addHandler(out)
+    logger.addHandler(err)
+
+
+class Bar:
+    """A bar for the epochs of one trainer: epoch, loss, samples a second, time left. Only on a terminal.
+
+    Args:
+        name: what is being trained.
+        total: steps in all.
+        done: steps already taken.
+    """
+
+    def __init__(self, name: str, total: int, done: int) -> None:
+        self._progress: Progress | None = None
+        if sys.stdout.isatty() and logger.isEnabledFor(logging.INFO):
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[shown]}"),
+                TimeRemainingColumn(),
+                console=Console(file=sys.stdout),
+            )
+            self._task = self._progress.add_task(name, total=total, completed=done, shown="")
+            self._progress.start()
+
+    def update(self, done: int, shown: str) -> None:
+        """Show the number of steps taken, and a few words."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, shown=shown)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._progress is not None:
+            self._progress.stop()

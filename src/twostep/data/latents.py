@@ -1,0 +1,20 @@
+"""Embeddings of a data set: complete, in its order, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+ENCODE_ROWS = 1000
+
+
+def embed(encode: Callable[[Tensor], Tensor], data: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """Return the embeddings `(N, d)` of `data` `(N, *S)`, on the CPU; `encode` must be in eval mode."""
+    with torch.no_grad():
+        parts = [
+            encode(rows.to(device, rows.dtype if rows.is_floating_point() else torch.get_default_dtype())).cpu()
+            for rows in data.split(ENCODE_ROWS)
+        ]
+    return torch.cat(parts)

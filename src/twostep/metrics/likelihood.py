@@ -1,0 +1,50 @@
+"""Mean log-densities, each with its kind and its measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import ClassVar, cast
+
+from torch import Tensor, nn
+
+from twostep.metrics.base import METRICS, Metric, Moments, Result, SumOverRanks
+from twostep.models.base import DensityEstimator
+from twostep.models.two_step import TwoStep
+
+
+@METRICS.register("log_likelihood")
+class LogLikelihood(Metric):
+    """Mean log-density in data space, or on the learned manifold for a two-step model.
+
+    A density trained on dequantised whole numbers is measured on dequantised whole numbers, and then has bits per
+    dimension too: `-log p / (D log 2)`, an upper bound on those of the whole numbers' probability.
+    """
+
+    name: ClassVar[str] = "log_likelihood"
+    summary: ClassVar[str] = "mean log-density, with its kind (exact, bound, unnormalised) and its measure"
+    lower_is_better: ClassVar[bool] = False
+
+    @classmethod
+    def refusal(cls, model: nn.Module) -> str:
+        """Refuse models without a density."""
+        return "" if isinstance(model, DensityEstimator | TwoStep) else "it has no density"
+
+    def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
+        """Average the log-density; points at which a decoder is singular are counted and left out."""
+        if isinstance(model, TwoStep):
+            moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks)
+            return {self.name: _result(moments, model.likelihood, "volume of the learned manifold")}
+        model = cast(DensityEstimator, model)
+        moments = Moments.of((model.log_prob(model.noise.fill_bins(x)) for x in batches), sum_over_ranks)
+        results = {self.name: _result(moments, model.likelihood, f"Lebesgue on R^{model.spec.dim}")}
+        if model.noise.dequantize and model.likelihood != "unnormalised":
+            bits = model.spec.dim * math.log(2)
+            error = None if moments.standard_error is None else moments.standard_error / bits
+            results["bits_per_dim"] = Result(-moments.mean / bits, "bits/dim", moments.n, error, kind="bound")
+        return results
+
+
+def _result(moments: Moments, kind: str, measure: str) -> Result:
+    note = f"{moments.infinite} points at which the decoder is singular are left out" if moments.infinite else ""
+    return Result(moments.mean, "nats", moments.n, moments.standard_error, kind, measure, note)

@@ -1,0 +1,34 @@
+"""The training objective on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, cast
+
+from torch import Tensor, nn
+
+from twostep.metrics.base import METRICS, Metric, Moments, Result, SumOverRanks
+from twostep.models.base import Model
+
+
+@METRICS.register("loss")
+class Loss(Metric):
+    """Mean of the model's one loss, in the space its network works in."""
+
+    name: ClassVar[str] = "loss"
+    summary: ClassVar[str] = "the training objective, for models that have one"
+    lower_is_better: ClassVar[bool] = True
+
+    @classmethod
+    def refusal(cls, model: nn.Module) -> str:
+        """Refuse models with several losses, and two-step models."""
+        if not isinstance(model, Model):
+            return "its two steps have one each"
+        losses = [objective.name for objective in model.objectives()]
+        return "" if len(losses) == 1 else f"it is trained by several losses ({', '.join(losses)})"
+
+    def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
+        """Average the batches' losses, each weighted by its rows."""
+        (objective,) = cast(Model, model).objectives()
+        moments = Moments.of((objective.loss(x).expand(len(x)) for x in batches), sum_over_ranks)
+        return {self.name: Result(moments.mean, "nats or squared error of the transformed data", moments.n)}

@@ -1,0 +1,57 @@
+"""Autoencoder.
+
+    min over f, g of  E ‖x - g(f(x))‖²
+
+Source: Reducing the Dimensionality of Data with Neural Networks (Hinton & Salakhutdinov, 2006).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from twostep.models.base import MODELS, GeneralizedAutoencoder, Objective, Role
+from twostep.models.networks import EncoderDecoderConfig
+from twostep.schema import DataSpec
+
+
+@MODELS.register("ae")
+class AutoencoderConfig(EncoderDecoderConfig):
+    """Keys of `ae`."""
+
+    roles: ClassVar[tuple[Role, ...]] = ("gae",)
+    summary: ClassVar[str] = "Autoencoder (Hinton & Salakhutdinov, 2006): least squares, no density of its own"
+
+    name: Literal["ae"] = "ae"
+    test_metrics: tuple[str, ...] = ("l2_reconstruction_error", "loss")
+
+    def build(self, spec: DataSpec) -> Autoencoder:
+        """Return an `Autoencoder` for data of this kind."""
+        return Autoencoder(self, spec)
+
+
+class Autoencoder(GeneralizedAutoencoder):
+    """Encoder and decoder fitted by least squares."""
+
+    def __init__(self, config: AutoencoderConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.latent_dim = config.latent_dim
+        self.encoder = config.build_encoder(spec, config.latent_dim)
+        self.decoder = config.build_decoder(spec, copies=1)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map data `(B, *S)` to embeddings `(B, d)`."""
+        return self.encoder(self.transform(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map embeddings `(B, d)` to data space `(B, *S)`."""
+        return self.transform.inverse(self.decoder(z))
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Return the one loss: squared error summed over coordinates, mean over the batch."""
+        return (Objective("loss", self._loss, tuple(self.parameters())),)
+
+    def _loss(self, x: Tensor) -> Tensor:
+        y = self.network_input(x)
+        return (y - self.decoder(self.encoder(y))).square().sum() / len(x)

@@ -1,0 +1,223 @@
+"""The contracts of all models: what a config offers, and what an autoencoder and a density promise."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from twostep.models import jacobian
+from twostep.registry import Registry
+from twostep.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
+from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
+
+Role = Literal["gae", "de"]
+Likelihood = Literal["exact", "bound", "unnormalised"]
+
+MODELS: Registry[type[ModelConfig]] = Registry(
+    "model",
+    planned=dict.fromkeys(("arm", "avb", "bigan", "ebm", "wae"), "this version has ae, vae and flow"),
+)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the parameters of one objective are optimised."""
+
+    lr: float
+    use_scheduler: bool
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One loss and the parameters that it moves.
+
+    Args:
+        name: of the loss, in logs.
+        loss: maps a batch `(B, *S)` of data to a scalar.
+        parameters: what the loss's optimiser steps on; gradients reach nothing else.
+        every: the step is taken on every n-th batch.
+        after: called after the optimiser's step (weight clamping, say).
+    """
+
+    name: str
+    loss: Callable[[Tensor], Tensor]
+    parameters: tuple[nn.Parameter, ...]
+    every: int = 1
+    after: Callable[[], None] | None = None
+
+
+class ModelConfig(Frozen, ABC):
+    """Keys that every model has: how it sees its data, how it is optimised, how it is judged.
+
+    A model's own config adds its fields and answers `defaults`, `build` and, if it has several losses, `optimizers`.
+    """
+
+    roles: ClassVar[tuple[Role, ...]]
+    summary: ClassVar[str]
+    adjustable: ClassVar[frozenset[str]] = frozenset({"valid_metrics", "test_metrics", "max_bad_valid_epochs"})
+
+    name: str
+    flatten: bool | None = Field(None, description="follows from the network; may be set only to agree with it")
+    denoising_sigma: NonNegativeFloat = Field(0.0, description="std of Gaussian noise on training data, in data units")
+    dequantize: bool = Field(False, description="add uniform noise on [0, 1) to whole numbers")
+    scale_data: bool = Field(False, description="divide by the largest absolute value of the training data")
+    whitening_transform: bool = Field(False, description="mean 0 and std 1 for every feature")
+    logit_transform: bool = Field(False, description="open [0, 1] to the line by a logit, after scaling")
+    clamp_samples: bool = Field(False, description="clamp samples to the range of the training data")
+
+    optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="update rule")
+    lr: PositiveFloat = Field(1e-3, description="learning rate")
+    use_lr_scheduler: bool = Field(False, description="cosine decay of the rate to 0 over all steps")
+    max_epochs: PositiveInt = Field(100, description="epochs to train for")
+    max_grad_norm: PositiveFloat | None = Field(10.0, description="gradients are clipped to this norm; None: never")
+    early_stopping_metric: str | None = Field(None, description="validation metric that stops training; None: none")
+    max_bad_valid_epochs: PositiveInt = Field(10, description="epochs without a better value before training stops")
+    valid_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the validation split, each epoch")
+    test_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the test split, at the end")
+
+    @field_validator("valid_metrics", "test_metrics", mode="before")
+    @classmethod
+    def _one_metric_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @classmethod
+    def preset(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
+        """Return the config with its defaults for this data and role, and the user's overrides on top."""
+        names = {field.alias: name for name, field in cls.model_fields.items() if field.alias}
+        given = {names.get(key, key): value for key, value in overrides.items()}
+        return cls.parse({**cls.defaults(spec, role), **given}, str(cls.model_fields["name"].default))
+
+    @classmethod
+    @abstractmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Return the values that differ from the fields' defaults for this data and role."""
+
+    @abstractmethod
+    def build(self, spec: DataSpec) -> Model:
+        """Return the model, with fresh weights from torch's generator."""
+
+    @abstractmethod
+    def is_flat(self) -> bool:
+        """Whether the network sees a point as a vector."""
+
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """Return the optimiser of each objective, by the objective's name."""
+        return {"loss": OptimizerConfig(self.lr, self.use_lr_scheduler)}
+
+    def build_transform(self, spec: DataSpec) -> Chain:
+        """Return the map from data to what the network sees, not fitted yet.
+
+        Raises:
+            UserError: if `flatten` contradicts the network, or dequantising is asked for where there are no bins.
+        """
+        if self.flatten is not None and self.flatten != self.is_flat():
+            shape = "vectors" if self.is_flat() else "pictures of shape (C, H, W)"
+            raise UserError(f"flatten={self.flatten}: the network of {self.name} takes {shape}; leave the key out")
+        if self.dequantize and not spec.discrete:
+            raise UserError(f"dequantize=True: {spec.name} has no whole numbers to spread; leave the key out")
+        shape = (spec.dim,) if self.is_flat() else spec.shape
+        parts: list[DataTransform] = [Flatten(spec.shape)] if self.is_flat() else []
+        if self.scale_data:
+            parts.append(Scale(headroom=1.0 if self.dequantize else 0.0))
+        if self.whitening_transform:
+            parts.append(Whiten(shape))
+        if self.logit_transform:
+            parts.append(Logit())
+        return Chain(parts)
+
+
+class Model(nn.Module, ABC):
+    """A network with its config, the facts of its data, and the transform between data space and its own.
+
+    Args:
+        config: of the model.
+        spec: of the data.
+    """
+
+    def __init__(self, config: ModelConfig, spec: DataSpec) -> None:
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.transform = config.build_transform(spec)
+        self.noise = Noise(config.dequantize, config.denoising_sigma)
+
+    @abstractmethod
+    def objectives(self) -> tuple[Objective, ...]:
+        """Return the losses to minimise, in the order in which a training step takes them."""
+
+    def fit_transform(self, batches: Iterable[Tensor]) -> None:
+        """Take the transform's statistics from training data; called once, before the first step."""
+        self.transform.fit(_Noisy(self.noise, batches))
+
+    def network_input(self, x: Tensor) -> Tensor:
+        """Map data `(B, *S)` to what the network is trained on: noise, then the transform."""
+        return self.transform(self.noise(x))
+
+    def clamp(self, x: Tensor) -> Tensor:
+        """Clamp samples to the data's range if the config asks for it."""
+        return x.clamp(self.spec.low, self.spec.high) if self.config.clamp_samples else x
+
+
+class GeneralizedAutoencoder(Model):
+    """A model with an encoder f: R^D -> R^d and a decoder g: R^d -> R^D that reconstructs data near a manifold."""
+
+    latent_dim: int
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Map data `(B, *S)` to embeddings `(B, d)`; the same point always has the same embedding."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """Map embeddings `(B, d)` to data space `(B, *S)`; never clamped, so that its Jacobian is right."""
+
+    def reconstruction_error(self, x: Tensor) -> Tensor:
+        """Return `‖x - g(f(x))‖²` of shape `(B,)`, in squared units of the data."""
+        return (x - self.decode(self.encode(x))).square().flatten(1).sum(1)
+
+    def log_volume(self, z: Tensor) -> Tensor:
+        """Return `½ log det JᵀJ` of the decoder at `z`, of shape `(B,)`, in nats; `-inf` where J is singular."""
+        return jacobian.log_volume(self.decode, z)
+
+
+class DensityEstimator(Model):
+    """A model with a density in data space."""
+
+    likelihood: ClassVar[Likelihood]
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density in data space, of shape `(B,)`, in nats; what it is, `likelihood` says."""
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw `(n, *S)` points in data space."""
+
+
+@contextmanager
+def evaluating(*models: nn.Module) -> Iterator[None]:
+    """Evaluate without gradients and in eval mode; each module's mode is put back afterwards."""
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    for model in models:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+class _Noisy:
+    def __init__(self, noise: Noise, batches: Iterable[Tensor]) -> None:
+        self.noise, self.batches = noise, batches
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.noise(batch) for batch in self.batches)

@@ -1,0 +1,90 @@
+"""The encoder and decoder that all autoencoders choose by their config."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+from torch import nn
+
+from twostep.models.base import ModelConfig, Role
+from twostep.nn.activations import Activation
+from twostep.nn.cnn import ConvDecoder, ConvEncoder
+from twostep.nn.mlp import MLP
+from twostep.schema import DataSpec, PositiveInt, UserError
+
+Net = Literal["mlp", "cnn"]
+
+
+class EncoderDecoderConfig(ModelConfig):
+    """Keys of a model with an encoder and a decoder."""
+
+    latent_dim: PositiveInt = Field(20, description="number of latent coordinates d")
+    encoder_net: Net = Field("mlp", description="kind of encoder")
+    encoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
+    encoder_hidden_channels: tuple[PositiveInt, ...] = Field((32, 32, 16, 16), min_length=1, description="(cnn)")
+    encoder_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
+    encoder_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
+    encoder_activation: Activation = Field("relu", description="activation")
+    decoder_net: Net = Field("mlp", description="kind of decoder")
+    decoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
+    decoder_hidden_channels: tuple[PositiveInt, ...] = Field((16, 16, 32, 32), min_length=1, description="(cnn)")
+    decoder_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
+    decoder_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
+    decoder_activation: Activation = Field("relu", description="activation")
+
+    def is_flat(self) -> bool:
+        """Whether both networks take vectors.
+
+        Raises:
+            UserError: if one takes vectors and the other pictures.
+        """
+        if self.encoder_net != self.decoder_net:
+            raise UserError("encoder_net and decoder_net differ: set both to mlp or both to cnn")
+        return self.encoder_net == "mlp"
+
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Scale pictures and whatever an autoencoder sees, whiten vectors for a density; convolve colour pictures."""
+        net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
+        whiten = role == "de" and not spec.is_image
+        return {
+            "encoder_net": net,
+            "decoder_net": net,
+            "scale_data": not whiten,
+            "whitening_transform": whiten,
+            "dequantize": role == "de" and spec.discrete,
+        }
+
+    def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Module:
+        """Return a network from what the transform gives to `(B, out_dim)`."""
+        if self.is_flat():
+            return MLP(spec.dim, self.encoder_hidden_dims, out_dim, self.encoder_activation)
+        return ConvEncoder(
+            _image_shape(spec),
+            self.encoder_hidden_channels,
+            self.encoder_kernel_size,
+            self.encoder_stride,
+            out_dim,
+            self.encoder_activation,
+        )
+
+    def build_decoder(self, spec: DataSpec, copies: int) -> nn.Module:
+        """Return a network from `(B, latent_dim)` to `copies` times a point, side by side on the first axis."""
+        if self.is_flat():
+            return MLP(self.latent_dim, self.decoder_hidden_dims, copies * spec.dim, self.decoder_activation)
+        channels, height, width = _image_shape(spec)
+        return ConvDecoder(
+            self.latent_dim,
+            (copies * channels, height, width),
+            self.decoder_hidden_channels,
+            self.decoder_kernel_size,
+            self.decoder_stride,
+            self.decoder_activation,
+        )
+
+
+def _image_shape(spec: DataSpec) -> tuple[int, int, int]:
+    if not spec.is_image:
+        raise UserError(f"a cnn needs pictures; {spec.name} has points of shape {spec.shape}: set the nets to mlp")
+    return spec.shape[0], spec.shape[1], spec.shape[2]

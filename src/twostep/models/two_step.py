@@ -1,0 +1,79 @@
+"""The two-step model: a density on the embeddings of an autoencoder.
+
+    z ~ p_Z,  x = g(z)
+
+    log p_X(x) = log p_Z(f(x)) - ½ log det JᵀJ,   J = dg/dz at f(x)
+
+with respect to volume on the learned manifold `{g(z)}`. A point off the manifold gets the density of its projection
+`g(f(x))`, so an outlier score also needs its distance, `reconstruction_error`.
+
+Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
+2204.07172).
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood
+from twostep.schema import DataSpec
+
+
+@final
+class TwoStep(nn.Module):
+    """A generalized autoencoder and a density estimator on its embeddings.
+
+    Args:
+        gae: with encoder f and decoder g.
+        de: with density p_Z on R^d.
+    """
+
+    def __init__(self, gae: GeneralizedAutoencoder, de: DensityEstimator) -> None:
+        super().__init__()
+        self.gae = gae
+        self.de = de
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """What `log_prob` is: exact, a bound or unnormalised, as the density on the embeddings is."""
+        return self.de.likelihood
+
+    @property
+    def spec(self) -> DataSpec:
+        """Facts of the data."""
+        return self.gae.spec
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map data `(B, *S)` to embeddings `(B, d)`."""
+        return self.gae.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map embeddings `(B, d)` to data space `(B, *S)`."""
+        return self.gae.decode(z)
+
+    def reconstruction_error(self, x: Tensor) -> Tensor:
+        """Return `‖x - g(f(x))‖²` of shape `(B,)`, in squared units of the data."""
+        return self.gae.reconstruction_error(x)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw `(n, *S)` points of the learned manifold."""
+        return self.gae.clamp(self.gae.decode(self.de.sample(n, generator)))
+
+    def log_prob_latent(self, x: Tensor) -> Tensor:
+        """Return `log p_Z(f(x))` of shape `(B,)`, in nats, with respect to volume in R^d."""
+        return self.de.log_prob(self.encode(x))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return `log p_X` of shape `(B,)`, in nats, on the manifold; `+inf` where the decoder is singular."""
+        z = self.encode(x)
+        return self.de.log_prob(z) - self.gae.log_volume(z)
+
+
+def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:
+    """Return the facts of a data set's embeddings; they have no range before an encoder is trained."""
+    return DataSpec(
+        name=f"embeddings of {data.name}", shape=(latent_dim,), size=data.size, low=-torch.inf, high=torch.inf
+    )

@@ -1,0 +1,129 @@
+"""Variational autoencoder, as an autoencoder and as a density.
+
+    z ~ N(0, I),  y | z ~ N(m(z), diag s(z)²),  q(z | y) = N(μ(y), diag σ(y)²),  y = t(x)
+
+    log p(x) >= E_q[log p(y | z)] - KL(q ‖ N(0, I)) + log|det t'(x)|                                    (k = 1)
+    log p(x) >= E log (1/k) Σ_i p(y | z_i) p(z_i) / q(z_i | y) + log|det t'(x)|,  z_i ~ q               (k > 1)
+
+Sources: Auto-Encoding Variational Bayes (Kingma & Welling, 2014, arXiv 1312.6114); Importance Weighted Autoencoders
+(Burda et al., 2016, arXiv 1509.00519).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from twostep.distributions import kl_to_standard_normal, normal_log_prob, standard_normal_log_prob
+from twostep.models.base import (
+    MODELS,
+    DensityEstimator,
+    GeneralizedAutoencoder,
+    Likelihood,
+    ModelConfig,
+    Objective,
+    Role,
+)
+from twostep.models.networks import EncoderDecoderConfig
+from twostep.schema import DataSpec, PositiveInt
+
+
+@MODELS.register("vae")
+class VAEConfig(EncoderDecoderConfig):
+    """Keys of `vae`."""
+
+    roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
+    summary: ClassVar[str] = (
+        "Variational autoencoder (Kingma & Welling, 2014): a bound on its density"
+    )
+    adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
+
+    name: Literal["vae"] = "vae"
+    single_sigma: bool = Field(True, description="one learned std for the decoder; False: one for each coordinate")
+    k: PositiveInt = Field(1, description="samples in the bound on log p; 1 is the evidence lower bound")
+
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Judge an autoencoder by its reconstructions, a density by its likelihood."""
+        metrics = {"gae": ("l2_reconstruction_error", "loss"), "de": ("log_likelihood", "loss")}
+        return {**super().defaults(spec, role), "test_metrics": metrics[role]}
+
+    def build(self, spec: DataSpec) -> VAE:
+        """Return a `VAE` for data of this kind."""
+        return VAE(self, spec)
+
+
+class VAE(GeneralizedAutoencoder, DensityEstimator):
+    """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q."""
+
+    likelihood: ClassVar[Likelihood] = "bound"
+
+    def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.latent_dim = config.latent_dim
+        self.k = config.k
+        self.encoder = config.build_encoder(spec, 2 * config.latent_dim)
+        self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
+        self.log_sigma = nn.Parameter(torch.zeros(())) if config.single_sigma else None
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map data `(B, *S)` to the means of q, `(B, d)`."""
+        return self._posterior(self.transform(x))[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
+        return self.transform.inverse(self._likelihood(z)[0])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
+        y = self.transform(x)
+        bound = -self._negative_elbo(y) if self.k == 1 else self._importance_bound(y)
+        return bound + self.transform.log_abs_det_jacobian(x)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw `(n, *S)` points: a latent from the prior, then a point from the decoder's Gaussian."""
+        like = next(self.parameters())
+        z = torch.randn(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
+        mean, log_std = self._likelihood(z)
+        noise = torch.randn(mean.shape, generator=generator, device=like.device, dtype=like.dtype)
+        return self.clamp(self.transform.inverse(mean + log_std.exp() * noise))
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Return the one loss: the negative evidence lower bound of the network's input, in nats a point."""
+        return (Objective("loss", self._loss, tuple(self.parameters())),)
+
+    def _loss(self, x: Tensor) -> Tensor:
+        return self._negative_elbo(self.network_input(x)).mean()
+
+    def _negative_elbo(self, y: Tensor) -> Tensor:
+        mean, log_std = self._posterior(y)
+        z = mean + log_std.exp() * torch.randn_like(mean)
+        return kl_to_standard_normal(mean, log_std) - self._log_likelihood(y, z)
+
+    def _importance_bound(self, y: Tensor) -> Tensor:
+        mean, log_std = self._posterior(y)
+        weights: list[Tensor] = []
+        for _ in range(self.k):
+            noise = torch.randn_like(mean)
+            z = mean + log_std.exp() * noise
+            log_q = normal_log_prob(noise.square(), log_std.new_zeros(())) - log_std.sum(1)
+            weights.append(self._log_likelihood(y, z) + standard_normal_log_prob(z) - log_q)
+        return torch.stack(weights).logsumexp(0) - math.log(self.k)
+
+    def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
+        mean, log_std = self._likelihood(z)
+        return normal_log_prob((y - mean).square(), log_std)
+
+    def _posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.encoder(y).chunk(2, dim=1)
+        return mean, log_std
+
+    def _likelihood(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        if self.log_sigma is not None:
+            return self.decoder(z), self.log_sigma
+        mean, log_std = self.decoder(z).chunk(2, dim=1)
+        return mean, log_std

@@ -1,0 +1,109 @@
+"""Convolutional encoders and decoders for pictures of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from twostep.nn.activations import ACTIVATIONS, Activation
+from twostep.schema import UserError
+
+
+class ConvEncoder(nn.Sequential):
+    """Convolutions and a last linear layer; `(B, C, H, W) -> (B, out_dim)`.
+
+    Each convolution is padded by half its kernel, so that stride 1 with an odd kernel keeps the size.
+
+    Args:
+        in_shape: `(C, H, W)`.
+        channels: channels after each convolution.
+        kernel_size: side of the kernel in pixels.
+        stride: step of every convolution in pixels.
+        out_dim: size of the output.
+        activation: name of the activation.
+
+    Raises:
+        UserError: if the picture is used up before the last convolution.
+    """
+
+    def __init__(
+        self,
+        in_shape: Sequence[int],
+        channels: Sequence[int],
+        kernel_size: int,
+        stride: int,
+        out_dim: int,
+        activation: Activation,
+    ) -> None:
+        layers: list[nn.Module] = []
+        for before, after in pairwise([in_shape[0], *channels]):
+            layers += [
+                nn.Conv2d(before, after, kernel_size, stride, padding=kernel_size // 2),
+                ACTIVATIONS[activation](),
+            ]
+        height, width = _sizes(in_shape, len(channels), kernel_size, stride)[-1]
+        super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, out_dim))
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of `ConvEncoder`: a linear layer and transposed convolutions; `(B, in_dim) -> (B, C, H, W)`.
+
+    Args:
+        in_dim: size of the input.
+        out_shape: `(C, H, W)`.
+        channels: channels before each transposed convolution.
+        kernel_size: side of the kernel in pixels.
+        stride: step of every transposed convolution in pixels.
+        activation: name of the activation.
+
+    Raises:
+        UserError: if the mirrored encoder would use the picture up.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_shape: Sequence[int],
+        channels: Sequence[int],
+        kernel_size: int,
+        stride: int,
+        activation: Activation,
+    ) -> None:
+        super().__init__()
+        sizes = _sizes(out_shape, len(channels), kernel_size, stride)[::-1]
+        self.start = (channels[0], *sizes[0])
+        self.linear = nn.Linear(in_dim, channels[0] * sizes[0][0] * sizes[0][1])
+        layers: list[nn.Module] = []
+        for (before, after), (small, large) in zip(pairwise([*channels, out_shape[0]]), pairwise(sizes), strict=True):
+            lost = tuple(
+                full - ((part - 1) * stride - 2 * (kernel_size // 2) + kernel_size)
+                for part, full in zip(small, large, strict=True)
+            )
+            layers += [
+                ACTIVATIONS[activation](),
+                nn.ConvTranspose2d(
+                    before, after, kernel_size, stride, padding=kernel_size // 2, output_padding=(lost[0], lost[1])
+                ),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map `(B, in_dim)` to `(B, C, H, W)`."""
+        return self.layers(self.linear(z).unflatten(1, self.start))
+
+
+def _sizes(shape: Sequence[int], layers: int, kernel_size: int, stride: int) -> list[tuple[int, int]]:
+    """Height and width before the first convolution and after each."""
+    height, width = shape[1:]
+    sizes = [(height, width)]
+    for _ in range(layers):
+        height, width = ((side + 2 * (kernel_size // 2) - kernel_size) // stride + 1 for side in (height, width))
+        if min(height, width) < 1:
+            raise UserError(
+                f"{layers} convolutions with kernel_size={kernel_size} and stride={stride} use up a picture of "
+                f"{shape[1]}x{shape[2]} pixels: take fewer hidden_channels, a smaller kernel or stride 1"
+            )
+        sizes.append((height, width))
+    return sizes

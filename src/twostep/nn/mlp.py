@@ -1,0 +1,60 @@
+"""Fully connected networks: the plain one, and one of residual blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from twostep.nn.activations import ACTIVATIONS, Activation
+
+
+class MLP(nn.Sequential):
+    """Linear layers with an activation between them; `(B, in_dim) -> (B, out_dim)`.
+
+    Args:
+        in_dim: size of the input.
+        hidden_dims: sizes of the hidden layers.
+        out_dim: size of the output.
+        activation: name of the activation.
+    """
+
+    def __init__(self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, activation: Activation) -> None:
+        layers: list[nn.Module] = []
+        for before, after in pairwise([in_dim, *hidden_dims, out_dim]):
+            layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
+        super().__init__(*layers[:-1])
+
+
+class ResidualMLP(nn.Module):
+    """Blocks `h + W₂ relu(W₁ relu(h))` between two linear layers; `(B, in_dim) -> (B, out_dim)`.
+
+    The last layer starts near zero, so that what it parametrises starts near its neutral value.
+
+    Source: Deep Residual Learning for Image Recognition (He et al., 2016, arXiv 1512.03385).
+
+    Args:
+        in_dim: size of the input.
+        hidden_dim: size of every hidden layer.
+        out_dim: size of the output.
+        blocks: number of residual blocks.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, blocks: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(in_dim, hidden_dim)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim))
+            for _ in range(blocks)
+        )
+        self.last = nn.Linear(hidden_dim, out_dim)
+        nn.init.normal_(self.last.weight, std=1e-3)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in_dim)` to `(B, out_dim)`."""
+        h = self.first(x)
+        for block in self.blocks:
+            h = h + block(h)
+        return self.last(h)

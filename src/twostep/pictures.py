@@ -1,0 +1,63 @@
+"""Grids of images, all with the same contrast: the range of the data."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from twostep.schema import DataSpec
+
+SMALLEST_TILE = 56
+
+
+def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
+    """Lay images `(n, C, H, W)` out in a grid `(C, height, width)` with values in [0, 1].
+
+    Args:
+        images: in units of the data; values out of its range are clamped, for the picture only.
+        spec: of the data.
+        columns: images in a row; the square root of their number if it is None.
+    """
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scaled = ((images.detach().float().cpu() - spec.low) / max(spec.high - spec.low, 1e-12)).clamp(0, 1)
+    canvas = torch.ones(channels, rows * (height + 1) - 1, columns * (width + 1) - 1)
+    for index, image in enumerate(scaled):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        canvas[:, top : top + height, left : left + width] = image
+    return canvas
+
+
+def save_png(canvas: Tensor, path: Path, tile: int) -> None:
+    """Write a grid as PNG, magnified by a whole number if its tiles are small.
+
+    Args:
+        canvas: `(C, height, width)` with values in [0, 1], C = 1 or 3.
+        path: of the file.
+        tile: height of a tile in pixels.
+    """
+    pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    factor = max(1, math.ceil(SMALLEST_TILE / tile))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(path)
+
+
+def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
+    """Plot the first two coordinates of data and samples `(n, D)` on top of each other as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for points, label in ((data, "data"), (samples, "samples")):
+        first, second = points.detach().float().cpu()[:, :2].unbind(1)
+        axes.scatter(first.numpy(), second.numpy(), s=8, alpha=0.6, label=label)
+    axes.set(xlabel="coordinate 1", ylabel="coordinate 2")
+    axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)

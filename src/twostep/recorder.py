@@ -1,0 +1,148 @@
+"""Tells a run's directory, the terminal and the log what a trainer does, and a trainer when to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from twostep.checkpoint import State
+from twostep.console import Bar
+from twostep.runs import Run
+from twostep.training.distributed import Engine
+from twostep.training.trainer import Trainer
+
+STEPS_BETWEEN_LOGS = 10
+
+logger = logging.getLogger("twostep")
+
+
+class Recorder:
+    """The observer of all trainers of a run; only the main rank writes.
+
+    Args:
+        run: where to write.
+        engine: of the run.
+        trainers: all of them, by name; filled after the recorder is made.
+        state: gives the state of the whole run.
+    """
+
+    def __init__(self, run: Run, engine: Engine, trainers: Mapping[str, Trainer], state: Callable[[], State]) -> None:
+        self.run, self.engine, self.trainers, self.state = run, engine, trainers, state
+        self._stop = False
+        self._bar: Bar | None = None
+        self._saved = self._epoch_began = time.monotonic()
+        self._rows = 0
+        self._shown = ""
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Stop after the step under way on SIGINT or SIGTERM; on a second one, at once."""
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            if self._bar is not None:
+                self._bar.close()
+
+    def begin(self, trainer: Trainer) -> None:
+        """Start the bar and the clocks."""
+        assert trainer.train is not None
+        self._saved = self._epoch_began = time.monotonic()
+        self._rows, self._shown = 0, ""
+        if self.engine.is_main:
+            label = f"{trainer.name} {trainer.config.name}" if trainer.name != "model" else trainer.config.name
+            self._bar = Bar(label, trainer.max_epochs * len(trainer.train), trainer.steps_done)
+
+    def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
+        """Log every tenth step's losses; save inside a long epoch."""
+        assert trainer.train is not None
+        self._rows += trainer.train.batch_size
+        if not self.engine.is_main:
+            return
+        if trainer.steps_done % STEPS_BETWEEN_LOGS == 0:
+            for name, loss in losses.items():
+                self.run.log(f"{trainer.name}/train/{name}", loss.item(), self._global_step())
+            if self._bar is not None:
+                self._bar.update(trainer.steps_done, f"epoch {trainer.epochs_done + 1} {self._shown}")
+        minutes = (time.monotonic() - self._saved) / 60
+        if minutes > self.run.settings.run.checkpoint_minutes:
+            self.checkpoint(trainer)
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """Write the latest state."""
+        if self.engine.is_main:
+            self.run.save("latest", self.state())
+            self._saved = time.monotonic()
+
+    def best(self, trainer: Trainer) -> None:
+        """Write the best state so far."""
+        if self.engine.is_main:
+            self.run.save("best_valid", self.state())
+
+    def epoch(self, trainer: Trainer) -> None:
+        """Log an epoch's losses and validation metrics."""
+        if not self.engine.is_main:
+            return
+        for kind, values in (("epoch", trainer.history[-1]["losses"]), ("valid", trainer.history[-1]["valid"])):
+            for name, value in values.items():
+                self.run.log(f"{trainer.name}/{kind}/{name}", value, self._global_step())
+        seconds = time.monotonic() - self._epoch_began
+        rate = self._rows / seconds
+        losses = [f"{name} {value:.4g}" for name, value in trainer.history[-1]["losses"].items()]
+        valid = [f"valid {name} {value:.4g}" for name, value in trainer.history[-1]["valid"].items()]
+        self._shown = f"{', '.join(losses + valid)}, {rate:,.0f} samples/s"
+        left = (trainer.max_epochs - trainer.epochs_done) * seconds
+        logger.info(
+            "%s %s: epoch %d/%d: %s, %.0f s left at most",
+            trainer.name,
+            trainer.config.name,
+            trainer.epochs_done,
+            trainer.max_epochs,
+            self._shown,
+            left,
+            extra={"epoch_line": True},
+        )
+        self._epoch_began, self._rows = time.monotonic(), 0
+
+    def end(self, trainer: Trainer) -> None:
+        """Write the last state, as the best too where early stopping has chosen one."""
+        assert trainer.train is not None
+        if self._bar is not None:
+            self._bar.update(trainer.steps_done, self._shown)
+            self._bar.close()
+            self._bar = None
+        if not self.engine.is_main:
+            return
+        if any(other.best_value is not None for other in self.trainers.values()):
+            self.run.save("best_valid", self.state())
+        if trainer.stopped_early:
+            logger.info(
+                "%s: stopped early after epoch %d; best %s %.5g",
+                trainer.name,
+                trainer.epochs_done,
+                trainer.config.early_stopping_metric,
+                trainer.best_value,
+            )
+
+    def must_stop(self) -> bool:
+        """Whether a signal has come, to any rank."""
+        if self.engine.world_size == 1:
+            return self._stop
+        return bool(self.engine.sum(torch.tensor(float(self._stop), device=self.engine.device)) > 0)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+        self._stop = True
+
+    def _global_step(self) -> int:
+        return sum(trainer.steps_done for trainer in self.trainers.values())

@@ -1,0 +1,219 @@
+"""A run's directory: its configs, checkpoints, curves, pictures and results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from twostep import checkpoint
+from twostep.checkpoint import CheckpointError, State
+from twostep.config import Settings
+from twostep.metrics import Result
+from twostep.schema import DataSpec, UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Tag = Literal["latest", "best_valid"]
+
+LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetensors", "pydantic")
+CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
+
+logger = logging.getLogger("twostep")
+
+
+class Run:
+    """The directory of one run, open for reading and writing.
+
+    Args:
+        path: of the directory.
+        settings: the run's configs.
+        spec: facts of its data.
+    """
+
+    def __init__(self, path: Path, settings: Settings, spec: DataSpec) -> None:
+        self.path, self.settings, self.spec = path, settings, spec
+        self._writer: SummaryWriter | None = None
+
+    @classmethod
+    def create(cls, settings: Settings, spec: DataSpec, ranks: int = 1) -> Self:
+        """Make a new directory under `logdir_root`, named by the time, and write configs and environment into it.
+
+        Raises:
+            UserError: if the directory can't be made.
+        """
+        root = settings.run.logdir_root
+        try:
+            path = _new_directory(root)
+            (path / "checkpoints").mkdir()
+        except OSError as error:
+            raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
+        for name, values in settings.files().items():
+            _write_json(path / name, values)
+        _write_json(path / "data.json", spec.model_dump(mode="json"))
+        _write_json(path / "environment.json", _environment(settings, ranks))
+        return cls(path, settings, spec)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a directory that `create` made.
+
+        Raises:
+            UserError: if it is none, or if its configs are damaged or of another program.
+        """
+        if not path.is_dir():
+            raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
+        files = {name: _read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
+        if not (path / "data.json").is_file() or set(files) not in (
+            {"config.json"},
+            {"gae_config.json"},
+            {"gae_config.json", "de_config.json", "shared_config.json"},
+        ):
+            raise UserError(f"{path}: not the directory of a run: its config files are not there")
+        return cls(path, Settings.from_files(files), DataSpec.parse(_read_json(path / "data.json"), "data.json"))
+
+    def save(self, tag: Tag, state: State) -> None:
+        """Write a checkpoint in one atomic step.
+
+        Raises:
+            UserError: if the disk is full or can't be written.
+        """
+        try:
+            checkpoint.save(self._checkpoint(tag), state)
+        except OSError as error:
+            raise UserError(f"{self._checkpoint(tag)}: can't be written ({error.strerror or error})") from None
+
+    def load(self, *tags: Tag) -> State:
+        """Read the first checkpoint that is there and whole, with a warning for each one before it that is not.
+
+        Raises:
+            CheckpointError: if there is none.
+        """
+        problems: list[str] = []
+        for tag in tags:
+            try:
+                state = checkpoint.load(self._checkpoint(tag))
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                logger.warning("%s; taking %s instead", problem, self._checkpoint(tag).name)
+            return state
+        raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
+
+    def has_checkpoint(self) -> bool:
+        """Whether training has saved anything yet."""
+        return any(self._checkpoint(tag).exists() for tag in ("latest", "best_valid"))
+
+    def log(self, name: str, value: float, step: int) -> None:
+        """Put one number on a curve of tensorboard."""
+        self._tensorboard(step).add_scalar(name, value, step)
+
+    def log_pictures(self, name: str, grid: Tensor, step: int) -> None:
+        """Put a picture `(C, H, W)` with values in [0, 1] into tensorboard."""
+        self._tensorboard(step).add_image(name, grid, step)
+
+    def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]]) -> Path:
+        """Write the results of each model to `metrics/<name>.json`."""
+        path = self.path / "metrics" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        values = {model: {key: asdict(result) for key, result in part.items()} for model, part in results.items()}
+        _write_json(path, values)
+        return path
+
+    def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
+        """Read what `write_metrics` wrote; nothing if it has not."""
+        path = self.path / "metrics" / f"{name}.json"
+        values = _read_json(path) if path.is_file() else {}
+        return {model: {key: Result(**result) for key, result in part.items()} for model, part in values.items()}
+
+    def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""
+        path = self.path / "metrics" / "history.json"
+        path.parent.mkdir(exist_ok=True)
+        _write_json(path, history)
+
+    def close(self) -> None:
+        """Flush the curves."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _checkpoint(self, tag: Tag) -> Path:
+        return self.path / "checkpoints" / f"{tag}.safetensors"
+
+    def _tensorboard(self, step: int) -> SummaryWriter:
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.path), purge_step=step)
+            for name, values in self.settings.files().items():
+                self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), step)
+        return self._writer
+
+
+def _new_directory(root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    name = datetime.now().strftime("%b%d_%H-%M-%S")
+    for suffix in ("", *(f"_{number}" for number in range(1, 1000))):
+        path = root / f"{name}{suffix}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(0, "1000 runs in one second")
+
+
+def _environment(settings: Settings, ranks: int) -> dict[str, Any]:
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "seed": settings.run.seed,
+        "threads": torch.get_num_threads(),
+        "ranks": ranks,
+        "cuda": torch.version.cuda,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Ask git about the checkout that this code lies in; None if it lies in none."""
+    command: Sequence[str] = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _write_json(path: Path, values: Any) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside.write_text(json.dumps(values, indent=2) + "\n")
+    beside.replace(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: Any = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return values  # type: ignore[return-value]

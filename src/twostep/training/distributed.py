@@ -1,0 +1,103 @@
+"""The engine: device, precision and ranks, by lightning-fabric. Only training and experiment know it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from twostep.schema import UserError
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["32", "bf16"]
+
+
+class Engine:
+    """Where and how training runs; launched by torchrun or SLURM with several ranks, else with one.
+
+    Args:
+        device: kind of device; `auto` takes the fastest there is.
+        precision: `32`, or `bf16` for mixed precision with 32-bit weights.
+
+    Raises:
+        UserError: if the device is not there.
+    """
+
+    def __init__(self, device: Device = "auto", precision: Precision = "32") -> None:
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if not available.get(device, True):
+            raise UserError(f"device={device}: this machine has none; use device=auto or device=cpu")
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if device in ("auto", "cpu") and not any(available.values()):
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_ranks))
+        self._fabric = Fabric(
+            accelerator=device,
+            devices=local_ranks,
+            num_nodes=ranks // local_ranks,
+            strategy="ddp" if ranks > 1 else "auto",
+            precision="bf16-mixed" if precision == "bf16" else "32-true",
+        )
+        self._fabric.launch()
+
+    @property
+    def device(self) -> torch.device:
+        """Device of this rank."""
+        return self._fabric.device
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among all."""
+        return self._fabric.global_rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self._fabric.world_size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes files."""
+        return self._fabric.is_global_zero
+
+    def place(self, model: nn.Module) -> None:
+        """Move a model to this rank's device."""
+        model.to(self.device)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which losses are computed."""
+        return self._fabric.autocast()
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum over ranks of a tensor that all of them have."""
+        return cast(Tensor, self._fabric.all_reduce(values, reduce_op="sum")) if self.world_size > 1 else values
+
+    def share(self, value: Any) -> Any:
+        """Return rank 0's value on every rank."""
+        return self._fabric.broadcast(value)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self._fabric.barrier()
+
+    def reduce_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor, weight: float) -> Tensor:
+        """Replace each gradient, and the loss, by the weighted mean over ranks; return that loss.
+
+        Args:
+            parameters: whose gradients are filled; a missing gradient counts as zero.
+            loss: of this rank's rows.
+            weight: this rank's share of the rows of the global batch.
+        """
+        if self.world_size == 1:
+            return loss
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        bucket = torch.cat([loss.reshape(1), *(grad.reshape(-1) for grad in grads)]) * weight
+        bucket = self.sum(bucket)
+        for parameter, grad in zip(parameters, bucket[1:].split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = grad.view_as(parameter).clone()
+        return bucket[0]

@@ -1,0 +1,271 @@
+"""The one training loop, for every model: objectives are data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from twostep.checkpoint import State
+from twostep.data.batches import Batches
+from twostep.models.base import Model
+from twostep.seeds import derive
+from twostep.training.distributed import Engine
+from twostep.training.optim import build_optimizer, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss that is not a finite number: training can't go on; the last checkpoint is good."""
+
+
+class InterruptedTraining(Exception):  # noqa: N818
+    """Training was asked to stop, and has; its checkpoint is written."""
+
+
+class Observer(Protocol):
+    """Who is told of what a trainer does."""
+
+    def begin(self, trainer: Trainer) -> None:
+        """Training starts or goes on."""
+
+    def step(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
+        """A step is done; losses are detached tensors."""
+
+    def checkpoint(self, trainer: Trainer) -> None:
+        """The state is worth keeping."""
+
+    def best(self, trainer: Trainer) -> None:
+        """The weights are the best so far by the early-stopping metric."""
+
+    def epoch(self, trainer: Trainer) -> None:
+        """An epoch is done; the trainer's history tells of it."""
+
+    def end(self, trainer: Trainer) -> None:
+        """Training is over."""
+
+    def must_stop(self) -> bool:
+        """Whether someone wants training to stop."""
+        ...
+
+
+class Trainer:
+    """Minimises the objectives of a model over epochs of batches.
+
+    The permutation of an epoch is a function of (seed, epoch) and the noise of a step one of (seed, rank, step), so a
+    trainer that loads a state goes on as if it had never stopped.
+
+    Args:
+        name: of the model in this run, for logs and seeds.
+        model: to be trained; it is moved to the engine's device.
+        engine: device, precision, ranks.
+        observer: who is told.
+        validate: gives metrics of the model on validation batches.
+        seed: of the run.
+        lower_is_better: direction of the early-stopping metric.
+        max_epochs: epochs to train for; the config's if it is None.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        engine: Engine,
+        observer: Observer,
+        validate: Callable[[Batches], dict[str, float]],
+        seed: int,
+        lower_is_better: bool = True,
+        max_epochs: int | None = None,
+    ) -> None:
+        self.name, self.model, self.engine, self.observer = name, model, engine, observer
+        self.validate, self.seed, self.lower_is_better = validate, seed, lower_is_better
+        self.config = model.config
+        self.max_epochs = max_epochs or self.config.max_epochs
+        engine.place(model)
+        rates = self.config.optimizers()
+        self.objectives = model.objectives()
+        self.optimizers = {
+            objective.name: build_optimizer(self.config.optimizer, objective.parameters, rates[objective.name])
+            for objective in self.objectives
+        }
+        self.rates = rates
+        self.epochs_done = 0
+        self.batches_done = 0
+        self.steps_done = 0
+        self.bad_epochs = 0
+        self.best_value: float | None = None
+        self.stopped_early = False
+        self.history: list[dict[str, dict[str, float]]] = []
+        self.sums: dict[str, Tensor] = {}
+        self.train: Batches | None = None
+        self.valid: Batches | None = None
+        self._best: dict[str, Tensor] = {}
+        self._last: dict[str, Tensor] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.stopped_early or self.epochs_done >= self.max_epochs
+
+    def use(self, train: Batches, valid: Batches | None) -> None:
+        """Take the data; before the first step, the model's transform takes its statistics from them."""
+        self.train, self.valid = train, valid
+        if self.steps_done == 0:
+            torch.manual_seed(derive(self.seed, self.name, "transform"))
+            whole = Batches(train.data, train.batch_size, device=train.device)
+            self.model.fit_transform(whole)
+
+    def raise_limit(self, max_epochs: int) -> None:
+        """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
+        if max_epochs > self.epochs_done and self.stopped_early:
+            self.stopped_early, self.bad_epochs = False, 0
+        self.max_epochs = max_epochs
+
+    def fit(self) -> None:
+        """Train until the limit or until early stopping, then put the best weights into the model if it is on.
+
+        Raises:
+            NonFiniteLossError: at the first step whose loss is not finite.
+            InterruptedTraining: after the step in which the observer wanted to stop.
+        """
+        assert self.train is not None, "use() comes first"
+        if not self.finished:
+            self._put_last_back()
+            self.observer.begin(self)
+            while not self.finished:
+                self.run_epoch()
+            self.observer.end(self)
+        self.use_best()
+
+    def use_best(self) -> None:
+        """Put the best weights by the early-stopping metric into the model; without early stopping, leave it be."""
+        if self._best:
+            self._last = self._last or _copy(self.model.state_dict())
+            self.model.load_state_dict(self._best)
+
+    def run_epoch(self) -> None:
+        """Finish the epoch that is under way: its batches, validation, early stopping, checkpoints."""
+        assert self.train is not None, "use() comes first"
+        order = self.train.order(derive(self.seed, self.name), self.epochs_done)
+        self.model.train()
+        while self.batches_done < len(self.train):
+            rows = self.train.rows_of(order, self.batches_done)
+            losses = self.step(rows)
+            self.batches_done += 1
+            self.steps_done += 1
+            for name, loss in losses.items():
+                self.sums[name] = self.sums[name] + loss if name in self.sums else loss.clone()
+            self.observer.step(self, losses)
+            if self.observer.must_stop():
+                self.observer.checkpoint(self)
+                raise InterruptedTraining
+        means = {name: total.item() / self._count(name) for name, total in self.sums.items()}
+        valid = self.validate(self.valid) if self.valid is not None else {}
+        self.epochs_done += 1
+        self.batches_done, self.sums = 0, {}
+        self.history.append({"losses": means, "valid": valid})
+        self._stop_early(valid)
+        self.observer.checkpoint(self)
+        self.observer.epoch(self)
+
+    def step(self, rows: Tensor) -> dict[str, Tensor]:
+        """Take one optimiser step for each objective whose turn it is, on the batch of the named rows.
+
+        Returns:
+            the detached losses, means over the batch of all ranks.
+        """
+        assert self.train is not None, "use() comes first"
+        x = self.train.take(rows)
+        torch.manual_seed(derive(self.seed, self.name, "step", self.engine.rank, self.steps_done))
+        total = self.max_epochs * len(self.train)
+        losses: dict[str, Tensor] = {}
+        for objective in self.objectives:
+            if self.steps_done % objective.every:
+                continue
+            optimizer = self.optimizers[objective.name]
+            set_rate(optimizer, cosine(self.rates[objective.name], self.steps_done / total))
+            optimizer.zero_grad(set_to_none=True)
+            loss = x.new_zeros(())
+            if len(x):
+                with self.engine.autocast():
+                    loss = objective.loss(x)
+                loss.backward(inputs=objective.parameters)
+            loss = self.engine.reduce_gradients(objective.parameters, loss.detach().float(), len(x) / len(rows))
+            if not math.isfinite(loss.item()):
+                raise NonFiniteLossError(
+                    f"{self.name}: the {objective.name} of {self.config.name} is {loss.item()} at step "
+                    f"{self.steps_done} (epoch {self.epochs_done + 1}, training rows {_shown(rows)}); lower the "
+                    f"learning rate or look at these rows; the last checkpoint is good"
+                )
+            if self.config.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(objective.parameters, self.config.max_grad_norm)
+            optimizer.step()
+            if objective.after is not None:
+                objective.after()
+            losses[objective.name] = loss
+        return losses
+
+    def state_dict(self) -> State:
+        """Return all that a later trainer needs to go on."""
+        tensors = {f"model.{key}": value for key, value in (self._last or self.model.state_dict()).items()}
+        tensors |= {f"best.{key}": value for key, value in self._best.items()}
+        tensors |= {f"sums.{key}": value for key, value in self.sums.items()}
+        for name, optimizer in self.optimizers.items():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer_tensors(optimizer).items()}
+        values = {
+            "epochs_done": self.epochs_done,
+            "batches_done": self.batches_done,
+            "steps_done": self.steps_done,
+            "bad_epochs": self.bad_epochs,
+            "best_value": self.best_value,
+            "stopped_early": self.stopped_early,
+            "max_epochs": self.max_epochs,
+            "history": self.history,
+        }
+        return State(tensors, values)
+
+    def load_state_dict(self, state: State) -> None:
+        """Take up a state that `state_dict` gave."""
+        self.model.load_state_dict(state.part("model").tensors)
+        self._best, self._last = state.part("best").tensors, {}
+        self.sums = {name: value.to(self.engine.device) for name, value in state.part("sums").tensors.items()}
+        for name, optimizer in self.optimizers.items():
+            load_optimizer_tensors(optimizer, state.part(f"optimizer.{name}").tensors)
+        for key, value in state.values.items():
+            setattr(self, key, value)
+
+    def _stop_early(self, valid: dict[str, float]) -> None:
+        metric = self.config.early_stopping_metric
+        if metric is None:
+            return
+        value = valid[metric]
+        sign = 1 if self.lower_is_better else -1
+        if self.best_value is None or sign * value < sign * self.best_value:
+            self.best_value, self.bad_epochs = value, 0
+            self._best = _copy(self.model.state_dict())
+            self.observer.best(self)
+        else:
+            self.bad_epochs += 1
+            self.stopped_early = self.bad_epochs >= self.config.max_bad_valid_epochs
+
+    def _put_last_back(self) -> None:
+        if self._last:
+            self.model.load_state_dict(self._last)
+            self._last = {}
+
+    def _count(self, name: str) -> int:
+        """Number of steps that an objective took in the epoch that ends now."""
+        every = next(objective.every for objective in self.objectives if objective.name == name)
+        first = self.steps_done - self.batches_done
+        return len([step for step in range(first, self.steps_done) if step % every == 0])
+
+
+def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _shown(rows: Tensor) -> str:
+    numbers = rows.tolist()
+    return str(numbers) if len(numbers) <= 8 else f"{str(numbers[:8])[:-1]}, ... {len(numbers)} in all]"

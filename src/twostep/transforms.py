@@ -1,0 +1,253 @@
+"""Invertible maps between data space and the space a network works in, each with its Jacobian.
+
+A density p_Y fitted to y = t(x) is the density `log p_X(x) = log p_Y(t(x)) + log|det dt/dx|` of x. Every exact or
+bounding `log_prob` of a model adds that last term, so densities are always those of the data as they were given.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from twostep.schema import UserError
+
+DEVIATION_FLOOR = 0.01
+LOGIT_MARGIN = 0.05
+
+
+class DataTransform(nn.Module, ABC):
+    """An invertible map on batches whose statistics, if it has any, lie in buffers.
+
+    Shapes: `forward: (B, *S) -> (B, *T)`, `inverse: (B, *T) -> (B, *S)`, `log_abs_det_jacobian: (B, *S) -> (B,)`.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Map data to the network's space."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor) -> Tensor:
+        """Map back to data space."""
+
+    @abstractmethod
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """Return log|det| of the map's Jacobian at each point, in nats, of shape `(B,)`."""
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take the statistics from batches of data; maps without statistics have nothing to do."""
+
+
+class Flatten(DataTransform):
+    """Lay a point of any shape out as a vector.
+
+    Args:
+        shape: shape of one point.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, *shape)` to `(B, D)`."""
+        return x.flatten(1)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Map `(B, D)` to `(B, *shape)`."""
+        return y.unflatten(1, self.shape)
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """Return zeros: nothing is stretched."""
+        return x.new_zeros(len(x))
+
+
+class Scale(DataTransform):
+    """Divide by the largest absolute value of the training data: `y = x / m`.
+
+    Args:
+        headroom: added to that value; 1 where whole numbers get uniform noise on top.
+    """
+
+    scale: Tensor
+
+    def __init__(self, headroom: float = 0.0) -> None:
+        super().__init__()
+        self.headroom = headroom
+        self.register_buffer("scale", torch.ones(()))
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take the largest absolute value; data that are all zero keep their scale."""
+        largest = max(float(x.abs().max()) for x in batches) + self.headroom
+        self.scale.fill_(largest if largest > 0 else 1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map to [-1, 1]."""
+        return x / self.scale
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Map back to the data's range."""
+        return y * self.scale
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """Return `-D log m`."""
+        return (-math.prod(x.shape[1:]) * self.scale.log()).expand(len(x))
+
+
+class Whiten(DataTransform):
+    """Shift and scale every feature to mean 0 and variance 1: `y = (x - mean) / std`.
+
+    A feature's std is at least 1 % of its own largest deviation from the mean, so that no training value lies beyond
+    100; a constant feature takes the root mean square of the other features' stds (1 if all are constant).
+
+    Args:
+        shape: shape of one point.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(*shape))
+        self.register_buffer("std", torch.ones(*shape))
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take mean and std of every feature in one pass, in float64."""
+        count = 0
+        mean = torch.zeros_like(self.mean, dtype=torch.float64)
+        squares = torch.zeros_like(mean)
+        low, high = torch.full_like(mean, math.inf), torch.full_like(mean, -math.inf)
+        for batch in batches:
+            x = batch.double()
+            low, high = torch.minimum(low, x.amin(0)), torch.maximum(high, x.amax(0))
+            total = count + len(x)
+            shift = x.mean(0) - mean
+            squares += ((x - x.mean(0)) ** 2).sum(0) + shift**2 * (count * len(x) / total)
+            mean += shift * (len(x) / total)
+            count = total
+        std = (squares / count).sqrt()
+        varies = high > low
+        typical = (std[varies] ** 2).mean().sqrt() if varies.any() else std.new_ones(())
+        std = torch.maximum(std, DEVIATION_FLOOR * torch.maximum(high - mean, mean - low))
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(varies, std, typical))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map to zero mean and unit variance."""
+        return (x - self.mean) / self.std
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Map back to the data's mean and scale."""
+        return y * self.std + self.mean
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """Return `-sum log std`."""
+        return (-self.std.log().sum()).expand(len(x))
+
+
+class Logit(DataTransform):
+    """Open the unit interval: `y = logit(a + (1 - 2a) x)` with a = 0.05, finite at 0 and at 1.
+
+    Source: Density estimation using Real NVP (Dinh et al., 2017, arXiv 1605.08803), section 4.1.
+    """
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Check that the data lie in the unit interval.
+
+        Raises:
+            UserError: if they do not.
+        """
+        if any(bool((x < 0).any() or (x > 1).any()) for x in batches):
+            raise UserError("logit_transform needs data between 0 and 1 after scaling: set scale_data=True, data >= 0")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [0, 1] to a bounded part of the line."""
+        return torch.logit(LOGIT_MARGIN + (1 - 2 * LOGIT_MARGIN) * x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Map the line to (0, 1), widened by the margin."""
+        return (torch.sigmoid(y) - LOGIT_MARGIN) / (1 - 2 * LOGIT_MARGIN)
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """Return `sum log (1 - 2a) - log p - log (1 - p)` with `p = a + (1 - 2a) x`."""
+        p = LOGIT_MARGIN + (1 - 2 * LOGIT_MARGIN) * x
+        return (math.log(1 - 2 * LOGIT_MARGIN) - p.log() - torch.log1p(-p)).flatten(1).sum(1)
+
+
+class Chain(DataTransform):
+    """Transforms one after another; each is fitted to what those before it make of the data.
+
+    Args:
+        transforms: the parts, first applied first.
+    """
+
+    def __init__(self, transforms: Iterable[DataTransform]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(transforms)
+
+    def __iter__(self) -> Iterator[DataTransform]:
+        return iter(cast("list[DataTransform]", list(self.parts)))
+
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Fit the parts in order, with one pass over `batches` (which can be iterated over again) for each."""
+        before: list[DataTransform] = []
+        for part in self:
+            part.fit(_through(before, batches))
+            before.append(part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply all parts."""
+        for part in self:
+            x = part(x)
+        return x
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo all parts, last first."""
+        for part in reversed(list(self)):
+            y = part.inverse(y)
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
+        """Sum the parts' log-determinants."""
+        total = x.new_zeros(len(x))
+        for part in self:
+            total = total + part.log_abs_det_jacobian(x)
+            x = part(x)
+        return total
+
+
+def _through(parts: Sequence[DataTransform], batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    for batch in batches:
+        for part in parts:
+            batch = part(batch)
+        yield batch
+
+
+class Noise(nn.Module):
+    """Noise that is put on data before a model sees them; a shift, so its Jacobian is 1 once it is drawn.
+
+    Args:
+        dequantize: add uniform noise on [0, 1) to whole numbers. The mean log-density of the noisy data is then a
+            lower bound on the log-probability of the whole numbers (A note on the evaluation of generative models,
+            Theis et al., 2016, arXiv 1511.01844).
+        sigma: standard deviation of the Gaussian noise added in training, in units of the data.
+    """
+
+    def __init__(self, dequantize: bool, sigma: float) -> None:
+        super().__init__()
+        self.dequantize = dequantize
+        self.sigma = sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Draw what a training step sees, from torch's generator."""
+        x = self.fill_bins(x)
+        return x + self.sigma * torch.randn_like(x) if self.sigma > 0 else x
+
+    def fill_bins(self, x: Tensor) -> Tensor:
+        """Draw what an evaluation sees: the uniform noise alone."""
+        return x + torch.rand_like(x) if self.dequantize else x
