@@ -1,1 +1,24 @@
 """Two-step deep generative models: an autoencoder finds the manifold, a density estimator models what lies on it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "load_data": "data.base",
+    "load_module": "experiment",
+    "load_run": "experiment",
+    "MODELS": "models",
+    "TwoStep": "models.two_step",
+    "UserError": "schema",
+}
+
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that the command line starts without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(import_module(f"twostep.{_HOMES[name]}"), name)

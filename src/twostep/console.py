@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -46,7 +46,7 @@ def _log_warning(message: Warning | str, category: type[Warning], *_: object) ->
 
 
 @contextmanager
-def logging_to_terminal(level: int) -> Iterator[None]:
+def logging_to_terminal(level: int) -> Generator[None]:
     """Send information to stdout and warnings to stderr, and remember both for the files of a run."""
     out, err = _Terminal("stdout"), _Terminal("stderr")
     out.addFilter(_Below())

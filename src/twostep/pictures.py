@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from twostep.schema import DataSpec
+from twostep.schema import DataSpec, UserError
 
 SMALLEST_TILE = 56
 
@@ -61,3 +62,26 @@ def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
+    """Write samples `(n, *S)` as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
+
+    Raises:
+        UserError: for another ending, a picture of points that are not images, or a path that can't be written.
+    """
+    array = samples.detach().cpu().numpy()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".npz":
+            np.savez(path, samples=array)
+        elif path.suffix == ".npy":
+            np.save(path, array)
+        elif path.suffix != ".png":
+            raise UserError(f"{path}: write to a .png, .npz or .npy file")
+        elif not spec.is_image:
+            raise UserError(f"{path}: points of shape {spec.shape} are no images: write to a .npz or .npy file")
+        else:
+            save_png(grid(samples, spec), path, spec.shape[1])
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from twostep.schema import UserError, nearest
 
 T = TypeVar("T")
+Entry = TypeVar("Entry")
 
 
 class Registry(Generic[T]):
@@ -25,12 +26,12 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
         self._loaded_plugins = False
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Return a decorator that files a class under `name`."""
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Return a decorator that files what it decorates under `name`."""
 
-        def file(entry: T) -> T:
+        def file(entry: Entry) -> Entry:
             assert name not in self._entries, f"{self.kind} {name} is registered twice"
-            self._entries[name] = entry
+            self._entries[name] = cast(T, entry)
             return entry
 
         return file

@@ -146,6 +146,15 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         _write_json(path, history)
 
+    def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
+        """Read what `write_history` wrote; nothing if it has not."""
+        path = self.path / "metrics" / "history.json"
+        return _read_json(path) if path.is_file() else {}
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return the command, versions, seed and machine that the run was started with."""
+        return _read_json(self.path / "environment.json")
+
     def close(self) -> None:
         """Flush the curves."""
         if self._writer is not None:

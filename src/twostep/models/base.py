@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -63,7 +63,7 @@ class ModelConfig(Frozen, ABC):
     summary: ClassVar[str]
     adjustable: ClassVar[frozenset[str]] = frozenset({"valid_metrics", "test_metrics", "max_bad_valid_epochs"})
 
-    name: str
+    name: Any  # each model narrows it to the literal of its name
     flatten: bool | None = Field(None, description="follows from the network; may be set only to agree with it")
     denoising_sigma: NonNegativeFloat = Field(0.0, description="std of Gaussian noise on training data, in data units")
     dequantize: bool = Field(False, description="add uniform noise on [0, 1) to whole numbers")
@@ -202,7 +202,7 @@ class DensityEstimator(Model):
 
 
 @contextmanager
-def evaluating(*models: nn.Module) -> Iterator[None]:
+def evaluating(*models: nn.Module) -> Generator[None]:
     """Evaluate without gradients and in eval mode; each module's mode is put back afterwards."""
     modes = [(module, module.training) for model in models for module in model.modules()]
     for model in models:

@@ -13,7 +13,7 @@ Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -127,14 +127,16 @@ class FlowLayer(nn.Module):
         h = h[:, self.order]
         kept, moved = h[:, : self.kept], h[:, self.kept :]
         moved, log_slope = self._spline(kept).call_and_ladj(moved)
-        mixed, log_det = LULinearTransform(self.lower_upper).call_and_ladj(torch.cat([kept, moved], 1))
-        return mixed, log_slope.sum(1) + log_det
+        mixing = LULinearTransform(self.lower_upper)
+        h = torch.cat([kept, moved], 1)
+        return mixing(h), log_slope.sum(1) + mixing.log_abs_det_jacobian(h, h)
 
     def inverse(self, h: Tensor) -> Tensor:
         """Take one layer towards the data."""
-        h = LULinearTransform(self.lower_upper).inv(h)
+        h = cast(Tensor, LULinearTransform(self.lower_upper).inv(h))
         kept, moved = h[:, : self.kept], h[:, self.kept :]
-        return torch.cat([kept, self._spline(kept).inv(moved)], 1)[:, self.restore]
+        moved = cast(Tensor, self._spline(kept).inv(moved))
+        return torch.cat([kept, moved], 1)[:, self.restore]
 
     def _spline(self, kept: Tensor) -> MonotonicRQSTransform:
         raw = self.conditioner(kept) if self.kept else self.free.expand(len(kept), -1)

@@ -37,9 +37,7 @@ class VAEConfig(EncoderDecoderConfig):
     """Keys of `vae`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
-    summary: ClassVar[str] = (
-        "Variational autoencoder (Kingma & Welling, 2014): a bound on its density"
-    )
+    summary: ClassVar[str] = "Variational autoencoder (Kingma & Welling, 2014): a bound on its density"
     adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
 
     name: Literal["vae"] = "vae"

@@ -1,0 +1,93 @@
+"""The tables of `twostep models` and `twostep datasets`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from rich.console import Console
+from rich.table import Table
+
+from twostep.config import config_class
+from twostep.data.base import DATASETS, default_data_root, load_data
+from twostep.models import MODELS
+from twostep.models.base import Role
+from twostep.models.two_step import latent_spec
+from twostep.schema import DataSpec, UserError
+
+EMBEDDINGS = "embeddings"
+PIPE_WIDTH = 160
+
+
+def model_list() -> str:
+    """Return a table of all models."""
+    rows = [(name, ", ".join(MODELS[name].roles), MODELS[name].summary) for name in sorted(MODELS)]
+    return _table(("model", "roles", "what it is"), rows)
+
+
+def model_keys(name: str, dataset: str, role: str | None) -> str:
+    """Return a table of a model's keys with default, type and meaning, for a data set and a role.
+
+    Raises:
+        UserError: for an unknown model, data set or role.
+    """
+    roles = MODELS[name].roles
+    config = config_class(name, _role(role) if role else roles[0])
+    values = config.preset(_spec(dataset), _role(role) if role else roles[0])
+    rows = [
+        (key, _shown(getattr(values, key)), _type_name(field.annotation), field.description or "")
+        for key, field in config.model_fields.items()
+        if key != "name"
+    ]
+    return _table(("key", f"default for {dataset}", "type", "meaning"), rows)
+
+
+def dataset_list() -> str:
+    """Return a table of all data sets and the folder that holds their files."""
+    loaders = [DATASETS[name] for name in DATASETS]
+    rows = [(loader.name, "x".join(map(str, loader.shape)), loader.description, loader.files) for loader in loaders]
+    own = ("PATH.npy, PATH.npz", "any", "your own array: `train` and `test`, or one array that is split", "the path")
+    table = _table(("data set", "shape", "what it shows", "files"), [*rows, own])
+    return f"{table}\ndata_root: {default_data_root().resolve()}"
+
+
+def _shown(value: Any) -> str:
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+
+
+def _spec(dataset: str) -> DataSpec:
+    if dataset == EMBEDDINGS:
+        return latent_spec(DataSpec(name="data", shape=(1,), size=1, low=0, high=1), 20)
+    if dataset in DATASETS:
+        return DataSpec(name=dataset, shape=DATASETS[dataset].shape, size=1, low=0, high=255, discrete=True)
+    return load_data(dataset).spec
+
+
+def _role(role: str) -> Role:
+    if role == "gae" or role == "de":
+        return role
+    raise UserError(f"--role {role}: choose gae or de")
+
+
+def _type_name(annotation: Any) -> str:
+    """Return a type as a user writes it: `int`, `list of int`, `"adam" | "sgd"`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return " | ".join(repr(value) for value in arguments)
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    if arguments:
+        return " | ".join(_type_name(argument) for argument in arguments)
+    return "None" if annotation is type(None) else annotation.__name__
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
