@@ -129,7 +129,7 @@ class FlowLayer(nn.Module):
         moved, log_slope = self._spline(kept).call_and_ladj(moved)
         mixing = LULinearTransform(self.lower_upper)
         h = torch.cat([kept, moved], 1)
-        return mixing(h), log_slope.sum(1) + mixing.log_abs_det_jacobian(h, h)
+        return cast(Tensor, mixing(h)), log_slope.sum(1) + mixing.log_abs_det_jacobian(h, h)
 
     def inverse(self, h: Tensor) -> Tensor:
         """Take one layer towards the data."""
