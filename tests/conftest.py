@@ -1,0 +1,13 @@
+"""Settings of all tests: one thread a worker, a cache of their own, no network."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path_factory.mktemp("cache")))
