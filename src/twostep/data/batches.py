@@ -53,7 +53,7 @@ class Batches:
 
     def take(self, rows: Tensor) -> Tensor:
         """Return this rank's share of the named rows; it can be empty when there are fewer rows than ranks."""
-        return self._move(self.data[rows[self.rank :: self.world_size]])
+        return self._move(self.data.index_select(0, rows[self.rank :: self.world_size]))
 
     def _move(self, rows: Tensor) -> Tensor:
         dtype = rows.dtype if rows.is_floating_point() else torch.get_default_dtype()

@@ -69,6 +69,14 @@ class Engine:
         """Move a model to this rank's device."""
         model.to(self.device)
 
+    def seed(self, value: int) -> None:
+        """Seed the generators that models on this device draw from (`torch.manual_seed` seeds all, 0.1 ms a call)."""
+        torch.default_generator.manual_seed(value)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(value)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(value)
+
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which losses are computed."""
         return self._fabric.autocast()

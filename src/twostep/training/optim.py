@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from twostep.models.base import OptimizerConfig
 
@@ -30,6 +31,14 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
+    """Scale gradients down to a norm of `max_norm` if they have a larger one, and leave them untouched if not."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = get_total_norm(grads)
+    if norm > max_norm:
+        clip_grads_with_norm_(parameters, max_norm, norm)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from twostep.data.batches import Batches
 from twostep.models.base import Model
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
-from twostep.training.optim import build_optimizer, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
+from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
 
 
 class NonFiniteLossError(RuntimeError):
@@ -113,7 +113,7 @@ class Trainer:
         """Take the data; before the first step, the model's transform takes its statistics from them."""
         self.train, self.valid = train, valid
         if self.steps_done == 0:
-            torch.manual_seed(derive(self.seed, self.name, "transform"))
+            self.engine.seed(derive(self.seed, self.name, "transform"))
             whole = Batches(train.data, train.batch_size, device=train.device)
             self.model.fit_transform(whole)
 
@@ -178,7 +178,7 @@ class Trainer:
         """
         assert self.train is not None, "use() comes first"
         x = self.train.take(rows)
-        torch.manual_seed(derive(self.seed, self.name, "step", self.engine.rank, self.steps_done))
+        self.engine.seed(derive(self.seed, self.name, "step", self.engine.rank, self.steps_done))
         total = self.max_epochs * len(self.train)
         losses: dict[str, Tensor] = {}
         for objective in self.objectives:
@@ -200,7 +200,7 @@ class Trainer:
                     f"learning rate or look at these rows; the last checkpoint is good"
                 )
             if self.config.max_grad_norm is not None:
-                torch.nn.utils.clip_grad_norm_(objective.parameters, self.config.max_grad_norm)
+                clip(objective.parameters, self.config.max_grad_norm)
             optimizer.step()
             if objective.after is not None:
                 objective.after()
