@@ -21,7 +21,7 @@ class UserError(ValueError):
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return `"; did you mean X?"` for the choice nearest to a misspelt name, or an empty string."""
-    match = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    match = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=0.6)
     return f"; did you mean {match[0]}?" if match else ""
 
 
@@ -54,6 +54,8 @@ class Frozen(BaseModel):
         if item["type"] == "extra_forbidden":
             hint = nearest(key, cls.keys()) or f"; its keys are: {', '.join(sorted(cls.model_fields))}"
             return f"{key}: no such key of {owner}{hint}"
+        if item["type"] == "missing":
+            return f"{key}: missing (key of {owner})"
         message = item["msg"].removeprefix("Value error, ")
         if not key:
             return f"{owner}: {message}"
