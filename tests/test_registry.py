@@ -1,0 +1,99 @@
+"""The lookup tables: what is known, what is planned, what is neither, and what plug-ins add."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from twostep import registry
+from twostep.models import MODELS
+from twostep.registry import Registry
+from twostep.schema import UserError
+
+
+@pytest.fixture
+def table():
+    table = Registry("model", planned={"gan": "wait for the next version"})
+    table.register("ae")("the autoencoder")
+    table.register("flow")("the flow")
+    return table
+
+
+def test_what_is_filed_is_found(table):
+    assert table["ae"] == "the autoencoder"
+    assert "ae" in table
+    assert list(table) == ["ae", "flow"]
+
+
+def test_the_decorator_gives_back_what_it_files():
+    table = Registry("model")
+
+    @table.register("mine")
+    class Mine:
+        pass
+
+    assert table["mine"] is Mine
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("flwo", "flwo: no such model; did you mean flow?"),
+        ("FLOW", "FLOW: no such model; did you mean flow?"),
+        ("zzz", "zzz: no such model; known: ae, flow"),
+        ("gan", "gan: not yet: wait for the next version"),
+    ],
+)
+def test_other_names_are_refused_in_one_line(table, name, says):
+    assert name not in table
+    with pytest.raises(UserError) as caught:
+        table[name]
+    assert str(caught.value) == says
+
+
+def test_a_name_is_filed_once(table):
+    with pytest.raises(AssertionError, match="model ae is registered twice"):
+        table.register("ae")
+        table.register("ae")("another")
+
+
+def test_a_planned_name_can_be_filed_when_its_time_has_come(table):
+    table.register("gan")("the model")
+    assert table["gan"] == "the model"
+
+
+@pytest.mark.parametrize("planned", ["arm", "avb", "bigan", "ebm", "wae"])
+def test_models_to_come_say_so(planned):
+    with pytest.raises(UserError, match=rf"^{planned}: not yet: "):
+        MODELS[planned]
+
+
+@pytest.mark.parametrize("look", [lambda table: table["mine"], lambda table: "mine" in table, list])
+def test_plug_ins_are_loaded_at_the_first_look_and_only_then(monkeypatch, look):
+    table = Registry("data set")
+    loads = []
+
+    class Plugin:
+        def load(self):
+            loads.append(table.register("mine")("theirs"))
+
+    def entry_points(group):
+        assert group == "twostep.data_sets"
+        return [Plugin()]
+
+    monkeypatch.setattr(registry, "entry_points", entry_points)
+    assert loads == []
+    look(table)
+    assert "mine" in table
+    assert loads == ["theirs"]
+
+
+def test_an_entry_point_of_another_package_adds_a_name(monkeypatch, tmp_path):
+    (tmp_path / "their_model.py").write_text(
+        "from twostep import registry\nregistry.UNDER_TEST.register('theirs')(1)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    table = Registry("model")
+    monkeypatch.setattr(registry, "UNDER_TEST", table, raising=False)
+    plugin = EntryPoint("theirs", "their_model", "twostep.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [plugin] if group == "twostep.models" else [])
+    assert table["theirs"] == 1
