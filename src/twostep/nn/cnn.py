@@ -8,13 +8,13 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from twostep.nn.activations import ACTIVATIONS, Activation
-from twostep.schema import UserError
 
 
 class ConvEncoder(nn.Sequential):
     """Convolutions and a last linear layer; `(B, C, H, W) -> (B, out_dim)`.
 
-    Each convolution is padded by half its kernel, so that stride 1 with an odd kernel keeps the size.
+    Each convolution is padded by half its kernel, so that stride 1 with an odd kernel keeps the size, and no kernel
+    or stride uses a picture up.
 
     Args:
         in_shape: `(C, H, W)`.
@@ -23,9 +23,6 @@ class ConvEncoder(nn.Sequential):
         stride: step of every convolution in pixels.
         out_dim: size of the output.
         activation: name of the activation.
-
-    Raises:
-        UserError: if the picture is used up before the last convolution.
     """
 
     def __init__(
@@ -57,9 +54,6 @@ class ConvDecoder(nn.Module):
         kernel_size: side of the kernel in pixels.
         stride: step of every transposed convolution in pixels.
         activation: name of the activation.
-
-    Raises:
-        UserError: if the mirrored encoder would use the picture up.
     """
 
     def __init__(
@@ -100,10 +94,5 @@ def _sizes(shape: Sequence[int], layers: int, kernel_size: int, stride: int) -> 
     sizes = [(height, width)]
     for _ in range(layers):
         height, width = ((side + 2 * (kernel_size // 2) - kernel_size) // stride + 1 for side in (height, width))
-        if min(height, width) < 1:
-            raise UserError(
-                f"{layers} convolutions with kernel_size={kernel_size} and stride={stride} use up a picture of "
-                f"{shape[1]}x{shape[2]} pixels: take fewer hidden_channels, a smaller kernel or stride 1"
-            )
         sizes.append((height, width))
     return sizes

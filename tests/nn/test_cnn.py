@@ -1,0 +1,78 @@
+"""Convolutional networks: every size of picture, kernel and stride comes back exactly."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from twostep.nn.activations import ACTIVATIONS
+from twostep.nn.cnn import ConvDecoder, ConvEncoder
+
+SIDE = st.integers(1, 17)
+KERNEL = st.integers(1, 8)
+STRIDE = st.integers(1, 4)
+LAYERS = st.integers(1, 4)
+
+
+@settings(deadline=None, max_examples=60)
+@given(height=SIDE, width=SIDE, kernel=KERNEL, stride=STRIDE, layers=LAYERS, channels=st.integers(1, 3))
+def test_a_decoder_makes_exactly_the_pictures_an_encoder_takes(height, width, kernel, stride, layers, channels):
+    shape = (channels, height, width)
+    encoder = ConvEncoder(shape, range(2, 2 + layers), kernel, stride, 3, "tanh")
+    decoder = ConvDecoder(3, shape, range(1 + layers, 1, -1), kernel, stride, "tanh")
+    x = torch.randn(2, *shape)
+    z = encoder(x)
+    assert z.shape == (2, 3)
+    assert decoder(z).shape == x.shape
+
+
+@settings(deadline=None, max_examples=40)
+@given(height=SIDE, width=SIDE, kernel=KERNEL, stride=STRIDE, layers=LAYERS)
+def test_the_decoder_mirrors_the_encoders_sizes(height, width, kernel, stride, layers):
+    encoder = ConvEncoder((1, height, width), [2] * layers, kernel, stride, 3, "relu")
+    decoder = ConvDecoder(3, (1, height, width), [2] * layers, kernel, stride, "relu")
+    sizes = [(height, width)]
+    h = torch.zeros(1, 1, height, width)
+    for layer in encoder:
+        if isinstance(layer, nn.Conv2d):
+            h = layer(h)
+            sizes.append(tuple(h.shape[2:]))
+    h = decoder.linear(torch.zeros(1, 3)).unflatten(1, decoder.start)
+    mirrored = [tuple(h.shape[2:])]
+    for layer in decoder.layers:
+        h = layer(h)
+        if isinstance(layer, nn.ConvTranspose2d):
+            mirrored.append(tuple(h.shape[2:]))
+    assert mirrored == sizes[::-1]
+
+
+def test_an_odd_kernel_with_stride_one_keeps_the_size():
+    encoder = ConvEncoder((3, 9, 7), [4, 5], 3, 1, 2, "relu")
+    assert encoder[0](torch.zeros(1, 3, 9, 7)).shape == (1, 4, 9, 7)
+    assert encoder[-1].in_features == 5 * 9 * 7
+
+
+def test_every_pixel_is_seen_and_every_pixel_is_made():
+    x = torch.randn(1, 2, 6, 5, dtype=torch.float64, requires_grad=True)
+    encoder = ConvEncoder((2, 6, 5), [3, 4], 3, 2, 2, "swish").double()
+    encoder(x).sum().backward()
+    assert (x.grad != 0).all()
+    decoder = ConvDecoder(2, (2, 6, 5), [4, 3], 3, 2, "swish").double()
+    low, high = decoder(torch.zeros(1, 2, dtype=torch.float64)), decoder(torch.ones(1, 2, dtype=torch.float64))
+    assert (low != high).all()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_named_activation_stands_after_each_convolution(name):
+    encoder = ConvEncoder((1, 5, 5), [2, 2], 3, 1, 2, name)
+    assert [type(layer) for layer in encoder] == [
+        nn.Conv2d,
+        ACTIVATIONS[name],
+        nn.Conv2d,
+        ACTIVATIONS[name],
+        nn.Flatten,
+        nn.Linear,
+    ]
+    decoder = ConvDecoder(2, (1, 5, 5), [2, 2], 3, 1, name)
+    assert [type(layer) for layer in decoder.layers] == [ACTIVATIONS[name], nn.ConvTranspose2d] * 2
