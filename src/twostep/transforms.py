@@ -18,6 +18,7 @@ from twostep.schema import UserError
 
 DEVIATION_FLOOR = 0.01
 LOGIT_MARGIN = 0.05
+LARGEST_FRACTION = 1 - 2**-16  # a larger one would round 255 up into the next bin in float32
 
 
 class DataTransform(nn.Module, ABC):
@@ -70,19 +71,21 @@ class Scale(DataTransform):
     """Divide by the largest absolute value of the training data: `y = x / m`.
 
     Args:
-        headroom: added to that value; 1 where whole numbers get uniform noise on top.
+        dequantized: whether data are whole numbers with uniform noise on top; m is then the end of the last bin.
     """
 
     scale: Tensor
 
-    def __init__(self, headroom: float = 0.0) -> None:
+    def __init__(self, dequantized: bool = False) -> None:
         super().__init__()
-        self.headroom = headroom
+        self.dequantized = dequantized
         self.register_buffer("scale", torch.ones(()))
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Take the largest absolute value; data that are all zero keep their scale."""
-        largest = max(float(x.abs().max()) for x in batches) + self.headroom
+        largest = max(float(x.abs().max()) for x in batches)
+        if self.dequantized:
+            largest = math.floor(largest) + 1.0
         self.scale.fill_(largest if largest > 0 else 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,6 +156,9 @@ class Whiten(DataTransform):
 class Logit(DataTransform):
     """Open the unit interval: `y = logit(a + (1 - 2a) x)` with a = 0.05, finite at 0 and at 1.
 
+    Points beyond the widened interval (-a, 1 - a) / (1 - 2a) have density 0: they are mapped to its ends, with
+    log|det| = -inf.
+
     Source: Density estimation using Real NVP (Dinh et al., 2017, arXiv 1605.08803), section 4.1.
     """
 
@@ -163,11 +169,14 @@ class Logit(DataTransform):
             UserError: if they do not.
         """
         if any(bool((x < 0).any() or (x > 1).any()) for x in batches):
-            raise UserError("logit_transform needs data between 0 and 1 after scaling: set scale_data=True, data >= 0")
+            raise UserError(
+                "logit_transform needs data between 0 and 1: set scale_data=True, leave denoising_sigma out, "
+                "and give no values below 0"
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [0, 1] to a bounded part of the line."""
-        return torch.logit(LOGIT_MARGIN + (1 - 2 * LOGIT_MARGIN) * x)
+        return torch.logit(_inside(LOGIT_MARGIN + (1 - 2 * LOGIT_MARGIN) * x))
 
     def inverse(self, y: Tensor) -> Tensor:
         """Map the line to (0, 1), widened by the margin."""
@@ -176,7 +185,9 @@ class Logit(DataTransform):
     def log_abs_det_jacobian(self, x: Tensor) -> Tensor:
         """Return `sum log (1 - 2a) - log p - log (1 - p)` with `p = a + (1 - 2a) x`."""
         p = LOGIT_MARGIN + (1 - 2 * LOGIT_MARGIN) * x
-        return (math.log(1 - 2 * LOGIT_MARGIN) - p.log() - torch.log1p(-p)).flatten(1).sum(1)
+        inside = _inside(p)
+        log_slope = math.log(1 - 2 * LOGIT_MARGIN) - inside.log() - torch.log1p(-inside)
+        return torch.where((p > 0) & (p < 1), log_slope, -torch.inf).flatten(1).sum(1)
 
 
 class Chain(DataTransform):
@@ -221,6 +232,11 @@ class Chain(DataTransform):
         return total
 
 
+def _inside(p: Tensor) -> Tensor:
+    eps = torch.finfo(p.dtype).eps
+    return p.clamp(eps, 1 - eps)
+
+
 def _through(parts: Sequence[DataTransform], batches: Iterable[Tensor]) -> Iterator[Tensor]:
     for batch in batches:
         for part in parts:
@@ -250,4 +266,4 @@ class Noise(nn.Module):
 
     def fill_bins(self, x: Tensor) -> Tensor:
         """Draw what an evaluation sees: the uniform noise alone."""
-        return x + torch.rand_like(x) if self.dequantize else x
+        return x + torch.rand_like(x).clamp(max=LARGEST_FRACTION) if self.dequantize else x

@@ -68,7 +68,7 @@ class ModelConfig(Frozen, ABC):
     denoising_sigma: NonNegativeFloat = Field(0.0, description="std of Gaussian noise on training data, in data units")
     dequantize: bool = Field(False, description="add uniform noise on [0, 1) to whole numbers")
     scale_data: bool = Field(False, description="divide by the largest absolute value of the training data")
-    whitening_transform: bool = Field(False, description="mean 0 and std 1 for every feature")
+    whitening_transform: bool = Field(False, description="mean 0 and std 1 for every feature, after all the others")
     logit_transform: bool = Field(False, description="open [0, 1] to the line by a logit, after scaling")
     clamp_samples: bool = Field(False, description="clamp samples to the range of the training data")
 
@@ -125,11 +125,11 @@ class ModelConfig(Frozen, ABC):
         shape = (spec.dim,) if self.is_flat() else spec.shape
         parts: list[DataTransform] = [Flatten(spec.shape)] if self.is_flat() else []
         if self.scale_data:
-            parts.append(Scale(headroom=1.0 if self.dequantize else 0.0))
-        if self.whitening_transform:
-            parts.append(Whiten(shape))
+            parts.append(Scale(dequantized=self.dequantize))
         if self.logit_transform:
             parts.append(Logit())
+        if self.whitening_transform:
+            parts.append(Whiten(shape))
         return Chain(parts)
 
 
