@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from torch import Tensor
 
-from twostep.models.base import MODELS, GeneralizedAutoencoder, Objective, Role
+from twostep.models.base import MODELS, TEST_METRICS, GeneralizedAutoencoder, Objective, Role
 from twostep.models.networks import EncoderDecoderConfig
 from twostep.schema import DataSpec
 
@@ -24,7 +25,7 @@ class AutoencoderConfig(EncoderDecoderConfig):
     summary: ClassVar[str] = "Autoencoder (Hinton & Salakhutdinov, 2006): least squares, no density of its own"
 
     name: Literal["ae"] = "ae"
-    test_metrics: tuple[str, ...] = ("l2_reconstruction_error", "loss")
+    test_metrics: tuple[str, ...] = Field(("l2_reconstruction_error", "loss"), description=TEST_METRICS)
 
     def build(self, spec: DataSpec) -> Autoencoder:
         """Return an `Autoencoder` for data of this kind."""

@@ -20,6 +20,8 @@ from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scal
 Role = Literal["gae", "de"]
 Likelihood = Literal["exact", "bound", "unnormalised"]
 
+TEST_METRICS = "metrics on the test split, at the end"
+
 MODELS: Registry[type[ModelConfig]] = Registry(
     "model",
     planned=dict.fromkeys(("arm", "avb", "bigan", "ebm", "wae"), "this version has ae, vae and flow"),
@@ -80,7 +82,7 @@ class ModelConfig(Frozen, ABC):
     early_stopping_metric: str | None = Field(None, description="validation metric that stops training; None: none")
     max_bad_valid_epochs: PositiveInt = Field(10, description="epochs without a better value before training stops")
     valid_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the validation split, each epoch")
-    test_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the test split, at the end")
+    test_metrics: tuple[str, ...] = Field(("loss",), description=TEST_METRICS)
 
     @field_validator("valid_metrics", "test_metrics", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zuko.transforms import LULinearTransform, MonotonicRQSTransform
 
 from twostep.distributions import standard_normal_log_prob
-from twostep.models.base import MODELS, DensityEstimator, Likelihood, ModelConfig, Objective, Role
+from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, ModelConfig, Objective, Role
 from twostep.nn.mlp import ResidualMLP
 from twostep.schema import DataSpec, PositiveFloat, PositiveInt
 
@@ -40,7 +40,7 @@ class FlowConfig(ModelConfig):
     num_blocks_per_layer: PositiveInt = Field(3, description="residual blocks of each of those networks")
     num_bins: PositiveInt = Field(8, description="bins of a spline")
     tail_bound: PositiveFloat = Field(1.0, description="splines act on [-tail_bound, tail_bound]")
-    test_metrics: tuple[str, ...] = ("log_likelihood", "loss")
+    test_metrics: tuple[str, ...] = Field(("log_likelihood", "loss"), description=TEST_METRICS)
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
