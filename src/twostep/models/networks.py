@@ -22,13 +22,17 @@ class EncoderDecoderConfig(ModelConfig):
     latent_dim: PositiveInt = Field(20, description="number of latent coordinates d")
     encoder_net: Net = Field("mlp", description="kind of encoder")
     encoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
-    encoder_hidden_channels: tuple[PositiveInt, ...] = Field((32, 32, 16, 16), min_length=1, description="channels (cnn)")
+    encoder_hidden_channels: tuple[PositiveInt, ...] = Field(
+        (32, 32, 16, 16), min_length=1, description="channels (cnn)"
+    )
     encoder_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
     encoder_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
     encoder_activation: Activation = Field("relu", description="after each hidden layer")
     decoder_net: Net = Field("mlp", description="kind of decoder")
     decoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
-    decoder_hidden_channels: tuple[PositiveInt, ...] = Field((16, 16, 32, 32), min_length=1, description="channels (cnn)")
+    decoder_hidden_channels: tuple[PositiveInt, ...] = Field(
+        (16, 16, 32, 32), min_length=1, description="channels (cnn)"
+    )
     decoder_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
     decoder_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
