@@ -7,6 +7,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 
+pytest.register_assert_rewrite("contracts")
+
+
+def pytest_configure(config):
+    # torch warns of itself when forward-mode differentiation is first used.
+    config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
