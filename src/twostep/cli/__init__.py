@@ -1,0 +1,84 @@
+"""The command line: `twostep train | train-single | evaluate | sample | report | models | datasets`.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from twostep import console
+from twostep.cli.flags import Flag
+from twostep.cli.results import datasets, models, report, sample
+from twostep.cli.training import INTERRUPTED, evaluate, train, train_single
+from twostep.schema import UserError
+
+USER_MISTAKE = 2
+
+app = App(
+    name="twostep",
+    help="Two-step deep generative models: an autoencoder, then a density on its embeddings.",
+    version_flags=(),
+    help_format="plaintext",
+)
+for command in (train, train_single, evaluate, sample, report, models, datasets):
+    app.command(command)
+
+
+@app.meta.default
+def launch(
+    *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    verbose: Annotated[bool, Parameter(name=["-v", "--verbose"], negative=())] = False,
+    quiet: Annotated[bool, Parameter(name=["-q", "--quiet"], negative=())] = False,
+    debug: Flag = False,
+    version: Flag = False,
+) -> int:
+    """Run a command.
+
+    Args:
+        verbose: Say more.
+        quiet: Say only what went wrong.
+        debug: Show the traceback of an error.
+        version: Show the version.
+    """
+    if version:
+        from importlib.metadata import version as installed
+
+        sys.stdout.write(f"twostep {installed('twostep')}\n")
+        return 0
+    level = console.VERBOSE if verbose else console.QUIET if quiet else console.NORMAL
+    with console.logging_to_terminal(level):
+        try:
+            return int(_parse(app, tokens) or 0)
+        except (UserError, CycloptsError) as error:
+            return _fail(error, USER_MISTAKE, debug)
+        except KeyboardInterrupt:
+            console.logger.error("interrupted")
+            return INTERRUPTED
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    try:
+        status = int(_parse(app.meta, sys.argv[1:] if arguments is None else arguments) or 0)
+    except CycloptsError as error:
+        status = USER_MISTAKE
+        sys.stderr.write(f"{_one_line(error)}\n")
+    sys.exit(status)
+
+
+def _parse(parser: App, tokens: Sequence[str]) -> Any:
+    return parser(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def _fail(error: Exception, status: int, debug: bool) -> int:
+    console.logger.error("%s", _one_line(error), exc_info=error if debug else None)
+    return status
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

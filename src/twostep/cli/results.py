@@ -1,0 +1,97 @@
+"""The commands that show and make things: `sample`, `report`, `models`, `datasets`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from twostep.cli.flags import Flag
+from twostep.schema import UserError
+
+logger = logging.getLogger("twostep")
+
+
+def sample(
+    run: Path,
+    *,
+    number: Annotated[int, Parameter(name=["-n", "--number"], validator=Number(gte=1))] = 64,
+    to: Path = Path("samples.png"),
+    seed: int = 0,
+    load_best_valid_first: Flag = False,
+) -> int:
+    """Draw samples from a run's model.
+
+    Args:
+        run: Its directory.
+        number: How many.
+        to: A .png (a grid, for images), or a .npz (key `samples`) or .npy with arrays in units of the data.
+        seed: The same seed gives the same samples.
+        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+    """
+    import torch
+
+    from twostep.experiment import load_module
+    from twostep.models.base import DensityEstimator, evaluating
+    from twostep.models.two_step import TwoStep
+    from twostep.pictures import check_writable, write_samples
+
+    module = load_module(run, load_best_valid_first)
+    if not isinstance(module, DensityEstimator | TwoStep):
+        raise UserError(f"{run}: an {module.config.name} has no density to sample from; train a second step on it")
+    check_writable(to, module.spec)
+    with evaluating(module):
+        samples = module.sample(number, torch.Generator().manual_seed(seed))
+    write_samples(samples, module.spec, to)
+    logger.info("%d samples: %s", number, to)
+    return 0
+
+
+def report(run: Path) -> int:
+    """Write the page report.html of a run anew.
+
+    Args:
+        run: Its directory.
+    """
+    from twostep.report import write_report
+    from twostep.runs import Run
+
+    logger.info("report: %s", write_report(Run.open(run)))
+    return 0
+
+
+def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: str | None = None) -> int:
+    """List the models, or the keys of one with default, type and meaning.
+
+    Args:
+        name: A model.
+        dataset: Whose defaults to show: a data set's name or path, or `embeddings`.
+        role: `gae` or `de`; the model's first one if it is left out.
+    """
+    from twostep.listing import model_keys, model_list
+
+    table = model_list() if name is None else model_keys(name, dataset, role)
+    sys.stdout.write(f"{table}\n")
+    return 0
+
+
+def datasets(*, clear_cache: Flag = False) -> int:
+    """List the data sets and where their files are looked for.
+
+    Args:
+        clear_cache: Remove the decoded arrays that are kept between runs instead.
+    """
+    from twostep.listing import dataset_list
+
+    if clear_cache:
+        from twostep.data import cache
+
+        files, size = cache.clear()
+        logger.info("removed %d files, %.0f MB", files, size / 1e6)
+    else:
+        sys.stdout.write(f"{dataset_list()}\n")
+    return 0

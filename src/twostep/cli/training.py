@@ -1,0 +1,251 @@
+"""The commands that train and test: `train`, `train-single`, `evaluate`."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twostep.cli.flags import (
+    BESIDE_LOAD_DIR,
+    WITHOUT_LOAD_DIR,
+    Epochs,
+    Flag,
+    Overrides,
+    refuse,
+    refuse_keys_of_flags,
+    refuse_ood,
+    require,
+)
+from twostep.schema import UserError
+
+if TYPE_CHECKING:
+    from twostep.experiment import Experiment
+
+NOT_FINITE, INTERRUPTED = 3, 130
+
+logger = logging.getLogger("twostep")
+
+
+def train(
+    *,
+    dataset: str | None = None,
+    gae_model: str | None = None,
+    de_model: str | None = None,
+    gae_config: Overrides = None,
+    de_config: Overrides = None,
+    shared_config: Overrides = None,
+    load_dir: Path | None = None,
+    load_best_valid_first: Flag = False,
+    load_pretrained_gae: Flag = False,
+    freeze_pretrained_gae: Flag = False,
+    max_epochs_loaded: Epochs = None,
+    max_epochs_loaded_gae: Epochs = None,
+    max_epochs_loaded_de: Epochs = None,
+    only_test: Flag = False,
+    test_ood: Flag = False,
+) -> int:
+    """Train and test a two-step model; with --load-dir, go on with one.
+
+    Args:
+        dataset: Name of a data set (see `twostep datasets`), or path of an own .npy or .npz file.
+        gae_model: Autoencoder (see `twostep models`).
+        de_model: Density on its embeddings (see `twostep models`).
+        gae_config: key=value for the autoencoder; may be repeated.
+        de_config: key=value for the density; may be repeated.
+        shared_config: key=value for the run; may be repeated.
+        load_dir: Directory of a run to finish and test.
+        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+        load_pretrained_gae: --load-dir holds an autoencoder alone; start a new run on its embeddings.
+        freeze_pretrained_gae: Do not train that autoencoder further.
+        max_epochs_loaded: New epoch limit of both models of a loaded run.
+        max_epochs_loaded_gae: New epoch limit of the autoencoder of a loaded run.
+        max_epochs_loaded_de: New epoch limit of the density of a loaded run.
+        only_test: Do not train.
+        test_ood: Test out-of-distribution detection too.
+    """
+    from twostep.config import parse_overrides
+    from twostep.experiment import Limits, Request, resume, start
+
+    refuse_ood(test_ood)
+    overrides = {
+        "run": parse_overrides(shared_config or []),
+        "gae": parse_overrides(gae_config or []),
+        "de": parse_overrides(de_config or []),
+    }
+    refuse_keys_of_flags(overrides["run"])
+    limits = Limits(max_epochs_loaded, max_epochs_loaded_gae, max_epochs_loaded_de)
+    if load_pretrained_gae:
+        require(load_dir=load_dir, de_model=de_model)
+        refuse(BESIDE_LOAD_DIR, gae_model=gae_model)
+        refuse("the density is new: no test without training it", only_test=only_test)
+        refuse("the density is new: say --de-config max_epochs=N", max_epochs_loaded_de=max_epochs_loaded_de)
+        if freeze_pretrained_gae:
+            frozen = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
+            refuse("not beside --freeze-pretrained-gae, which trains the autoencoder no further", **frozen)
+        assert load_dir is not None
+        overrides["run"] = _of_pretrained(load_dir, freeze_pretrained_gae) | overrides["run"]
+    elif load_dir is not None:
+        refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
+        refuse("goes with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
+        _require_kind(load_dir, two_step=True)
+        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits), only_test)
+    else:
+        refuse("goes with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
+        refuse(
+            WITHOUT_LOAD_DIR,
+            only_test=only_test,
+            load_best_valid_first=load_best_valid_first,
+            max_epochs_loaded=max_epochs_loaded,
+            max_epochs_loaded_gae=max_epochs_loaded_gae,
+            max_epochs_loaded_de=max_epochs_loaded_de,
+        )
+        require(dataset=dataset or overrides["run"].get("dataset"), gae_model=gae_model, de_model=de_model)
+    if dataset is not None:
+        overrides["run"]["dataset"] = dataset
+    models = {"de": str(de_model)} if load_pretrained_gae else {"gae": str(gae_model), "de": str(de_model)}
+    request = Request(models, overrides)
+    return _carry_out(lambda: start(request, load_best_valid_first, limits), only_test=False)
+
+
+def train_single(
+    *,
+    dataset: str | None = None,
+    model: str | None = None,
+    is_gae: Flag = False,
+    config: Overrides = None,
+    load_dir: Path | None = None,
+    load_best_valid_first: Flag = False,
+    max_epochs_loaded: Epochs = None,
+    only_test: Flag = False,
+    test_ood: Flag = False,
+) -> int:
+    """Train and test one model alone; with --load-dir, go on with one.
+
+    Args:
+        dataset: Name of a data set (see `twostep datasets`), or path of an own .npy or .npz file.
+        model: Name of the model (see `twostep models`).
+        is_gae: Take the defaults of an autoencoder for a second step, and keep its config as gae_config.json.
+        config: key=value for the model or the run; may be repeated.
+        load_dir: Directory of a run to finish and test.
+        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+        max_epochs_loaded: New epoch limit of a loaded run.
+        only_test: Do not train.
+        test_ood: Test out-of-distribution detection too.
+    """
+    from twostep.config import parse_overrides, split_single
+    from twostep.experiment import Limits, Request, resume, start
+    from twostep.models import MODELS
+    from twostep.runs import Run
+
+    refuse_ood(test_ood)
+    given = parse_overrides(config or [])
+    if load_dir is not None:
+        refuse(BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
+        _require_kind(load_dir, two_step=False)
+        loaded = Run.open(load_dir).settings.models["model"]
+        overrides = split_single(given, type(loaded), loaded.name)
+        return _carry_out(
+            lambda: resume(load_dir, overrides, load_best_valid_first, Limits(max_epochs_loaded)), only_test
+        )
+    refuse(
+        WITHOUT_LOAD_DIR,
+        only_test=only_test,
+        load_best_valid_first=load_best_valid_first,
+        max_epochs_loaded=max_epochs_loaded,
+    )
+    if dataset is not None:
+        given["dataset"] = dataset
+    require(dataset=given.get("dataset"), model=model)
+    kind = MODELS[str(model)]
+    overrides = split_single(given, kind, str(model))
+    request = Request({"model": str(model)}, overrides, is_gae=is_gae or "de" not in kind.roles)
+    return _carry_out(lambda: start(request), only_test=False)
+
+
+def evaluate(
+    run: Path,
+    *,
+    config: Overrides = None,
+    gae_config: Overrides = None,
+    de_config: Overrides = None,
+    shared_config: Overrides = None,
+    load_best_valid_first: Flag = False,
+) -> int:
+    """Test a run again, without training it.
+
+    Args:
+        run: Its directory.
+        config: key=value for the model or the run of one model alone, like test_metrics="['loss']".
+        gae_config: key=value for the autoencoder of a two-step run.
+        de_config: key=value for the density of a two-step run.
+        shared_config: key=value for a two-step run.
+        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+    """
+    from twostep.runs import Run
+
+    if Run.open(run).settings.is_two_step:
+        if config:
+            raise UserError("--config is for a model alone: use --gae-config, --de-config or --shared-config")
+        return train(
+            gae_config=gae_config,
+            de_config=de_config,
+            shared_config=shared_config,
+            load_dir=run,
+            load_best_valid_first=load_best_valid_first,
+            only_test=True,
+        )
+    if gae_config or de_config or shared_config:
+        raise UserError(f"{run} is a run of one model alone: use --config")
+    return train_single(config=config, load_dir=run, load_best_valid_first=load_best_valid_first, only_test=True)
+
+
+def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
+    """Train, test, draw and report; an interrupted or failed training leaves a run that can go on."""
+    from twostep.report import write_report
+    from twostep.training.trainer import InterruptedTraining, NonFiniteLossError
+
+    experiment = prepare()
+    path = experiment.run.path
+    for config in (experiment.settings.run, *experiment.settings.models.values()):
+        logger.debug("%r", config)
+    try:
+        if not only_test:
+            experiment.fit()
+        experiment.test()
+        experiment.draw()
+    except NonFiniteLossError as error:
+        logger.error("%s", error)
+        return NOT_FINITE
+    except (InterruptedTraining, KeyboardInterrupt):
+        command = "train" if experiment.settings.is_two_step else "train-single"
+        logger.error("interrupted; go on with: twostep %s --load-dir %s", command, shlex.quote(str(path)))
+        return INTERRUPTED
+    finally:
+        experiment.run.close()
+    if experiment.engine.is_main:
+        logger.info("report: %s", write_report(experiment.run))
+    return 0
+
+
+def _of_pretrained(path: Path, freeze: bool) -> dict[str, Any]:
+    """Return the keys of the run that follow from a pretrained autoencoder: its data, and their split."""
+    from twostep.runs import Run
+
+    earlier = Run.open(path).settings.run
+    kept = earlier.model_dump(include={"dataset", "data_root", "seed", "make_valid_loader"})
+    return {**kept, "pretrained_gae": path.resolve(), "freeze_pretrained_gae": freeze}
+
+
+def _require_kind(path: Path, two_step: bool) -> None:
+    from twostep.runs import Run
+
+    if Run.open(path).settings.is_two_step != two_step:
+        raise UserError(
+            f"{path} is a run of one model alone: use single_main.py or `twostep train-single`, or add "
+            "--load-pretrained-gae"
+            if two_step
+            else f"{path} is a two-step run: use main.py or `twostep train`"
+        )
