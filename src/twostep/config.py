@@ -140,8 +140,8 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
             raise UserError(f"{item}: write key=value (quote it if the value has blanks)")
         try:
             value = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            value = text
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            value = text.strip()
         overrides[key.strip()] = value
     return overrides
 
