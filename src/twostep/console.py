@@ -26,7 +26,9 @@ class _Terminal(logging.Handler):
         self._stream = name
 
     def emit(self, record: logging.LogRecord) -> None:
-        getattr(sys, self._stream).write(self.format(record) + "\n")
+        stream = getattr(sys, self._stream)
+        stream.write(self.format(record) + "\n")
+        stream.flush()
 
 
 class _Below(logging.Filter):
@@ -39,6 +41,11 @@ class _HideUnderBar(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (getattr(record, "epoch_line", False) and sys.stdout.isatty())
+
+
+def _shows_information() -> bool:
+    """Whether the terminal gets information; the files of a run get it anyway."""
+    return any(isinstance(handler, _Terminal) and handler.level <= logging.INFO for handler in logger.handlers)
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
@@ -59,6 +66,7 @@ def logging_to_terminal(level: int) -> Generator[None]:
     for handler in handlers:
         handler.setFormatter(formatter)
         logger.addHandler(handler)
+    before = logger.level, logger.propagate
     logger.setLevel(min(level, logging.INFO))
     logger.propagate = False
     show, warnings.showwarning = warnings.showwarning, _log_warning
@@ -70,7 +78,8 @@ def logging_to_terminal(level: int) -> Generator[None]:
             logger.removeHandler(handler)
             if handler not in (out, err):
                 handler.close()
-        logger.propagate = True
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def keep_in(folder: Path) -> None:
@@ -92,7 +101,7 @@ def keep_in(folder: Path) -> None:
 
 
 class Bar:
-    """A bar for the epochs of one trainer: epoch, loss, samples a second, time left. Only on a terminal.
+    """A bar for the epochs of one trainer: epoch, loss, samples a second, time left. Only on a terminal, unless quiet.
 
     Args:
         name: what is being trained.
@@ -102,7 +111,7 @@ class Bar:
 
     def __init__(self, name: str, total: int, done: int) -> None:
         self._progress: Progress | None = None
-        if sys.stdout.isatty() and logger.isEnabledFor(logging.INFO):
+        if sys.stdout.isatty() and _shows_information():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
