@@ -64,12 +64,25 @@ def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
     figure.savefig(path)
 
 
+def check_writable(path: Path, spec: DataSpec) -> None:
+    """Check that `write_samples` knows how to write such points to such a file.
+
+    Raises:
+        UserError: for an ending that is not .png, .npz or .npy, or a picture of points that are not images.
+    """
+    if path.suffix not in (".png", ".npz", ".npy"):
+        raise UserError(f"{path}: write to a .png, .npz or .npy file")
+    if path.suffix == ".png" and not spec.is_image:
+        raise UserError(f"{path}: points of shape {spec.shape} are no images: write to a .npz or .npy file")
+
+
 def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
     """Write samples `(n, *S)` as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
 
     Raises:
-        UserError: for another ending, a picture of points that are not images, or a path that can't be written.
+        UserError: for a path that can't be written, or that `check_writable` refuses.
     """
+    check_writable(path, spec)
     array = samples.detach().cpu().numpy()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,10 +90,6 @@ def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
             np.savez(path, samples=array)
         elif path.suffix == ".npy":
             np.save(path, array)
-        elif path.suffix != ".png":
-            raise UserError(f"{path}: write to a .png, .npz or .npy file")
-        elif not spec.is_image:
-            raise UserError(f"{path}: points of shape {spec.shape} are no images: write to a .npz or .npy file")
         else:
             save_png(grid(samples, spec), path, spec.shape[1])
     except OSError as error:

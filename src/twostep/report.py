@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
 from twostep.runs import Run
+from twostep.schema import UserError
 
 CAPTIONS = {
     "samples": "Samples of the model.",
@@ -20,7 +21,11 @@ CAPTIONS = {
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` into a run's directory, from what the directory holds, and return its path."""
+    """Write `report.html` into a run's directory, from what the directory holds, and return its path.
+
+    Raises:
+        UserError: if the directory can't be written, or its files are damaged.
+    """
     models = {part: config.name for part, config in run.settings.models.items()}
     template = Environment(loader=PackageLoader("twostep"), autoescape=True).get_template("report.html")
     page = template.render(
@@ -41,7 +46,10 @@ def write_report(run: Run) -> Path:
         configs={name: json.dumps(values, indent=2) for name, values in run.settings.files().items()},
     )
     path = run.path / "report.html"
-    path.write_text(page, encoding="utf-8")
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror})") from None
     return path
 
 
@@ -63,9 +71,9 @@ def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, flo
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
     for label, values in series.items():
-        axes.plot(range(1, len(values) + 1), values, label=label)
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
     axes.set(title=f"{part}: {model}" if part != "model" else model, xlabel="epoch")
     axes.legend()
     svg = io.StringIO()
-    figure.savefig(svg, format="svg")
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return svg.getvalue()[svg.getvalue().index("<svg") :]
