@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -18,6 +19,9 @@ from twostep.cli.training import INTERRUPTED, evaluate, train, train_single
 from twostep.schema import UserError
 
 USER_MISTAKE = 2
+# OpenMP's threads wait by spinning for milliseconds, and a step takes ten times as long as soon as another process wants
+# the cores too. So many turns are microseconds (benchmarks/busy_machine.py). It must be set before torch is imported.
+SPIN_COUNT = "10000"
 
 app = App(
     name="twostep",
@@ -63,6 +67,7 @@ def launch(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         status = int(_parse(app.meta, sys.argv[1:] if arguments is None else arguments) or 0)
     except CycloptsError as error:

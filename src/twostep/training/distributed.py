@@ -34,7 +34,7 @@ class Engine:
             raise UserError(f"device={device}: this machine has none; use device=auto or device=cpu")
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        if device in ("auto", "cpu") and not any(available.values()):
+        if local_ranks > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_ranks))
         self._fabric = Fabric(
             accelerator=device,
