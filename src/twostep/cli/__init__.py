@@ -18,9 +18,9 @@ from twostep.cli.results import datasets, models, report, sample
 from twostep.cli.training import INTERRUPTED, evaluate, train, train_single
 from twostep.schema import UserError
 
-USER_MISTAKE = 2
-# OpenMP's threads wait by spinning for milliseconds, and a step takes ten times as long as soon as another process wants
-# the cores too. So many turns are microseconds (benchmarks/busy_machine.py). It must be set before torch is imported.
+DEFECT, USER_MISTAKE = 1, 2
+# OpenMP's threads wait by spinning for milliseconds, and a step takes ten times as long as soon as another process
+# wants the cores. So many turns are microseconds (benchmarks/busy_machine.py). It must be set before torch is imported.
 SPIN_COUNT = "10000"
 
 app = App(
@@ -63,6 +63,9 @@ def launch(
         except KeyboardInterrupt:
             console.logger.error("interrupted")
             return INTERRUPTED
+        except Exception:
+            console.logger.exception("this is a defect of twostep; please report what follows:")
+            return DEFECT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

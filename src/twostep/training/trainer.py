@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from twostep.checkpoint import State
