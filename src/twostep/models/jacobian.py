@@ -32,7 +32,8 @@ def log_volume(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Return `½ log det JᵀJ` of a decoder at each point, in nats; `-inf` exactly where J has not full rank.
 
     The rank is judged as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
-    diagonal of R. Points go through in blocks, so that memory does not grow with their number.
+    diagonal of R. Points go through in blocks, so that memory does not grow with their number. For evaluation only:
+    the result can't be differentiated.
 
     Shapes: `z: (B, d)`, result `(B,)`.
     """
@@ -47,4 +48,4 @@ def _log_abs_det(J: Tensor) -> Tensor:
         return J.new_full((len(J),), -torch.inf)
     r = torch.linalg.qr(J, mode="r").R.diagonal(dim1=-2, dim2=-1).abs()
     full_rank = r.amin(1) > torch.finfo(J.dtype).eps * J.shape[1] * r.amax(1)
-    return torch.where(full_rank, r.clamp_min(torch.finfo(J.dtype).tiny).log().sum(1), -torch.inf)
+    return torch.where(full_rank, r.log().sum(1), -torch.inf)
