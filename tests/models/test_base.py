@@ -1,0 +1,133 @@
+"""What all models share: their configs' defaults, evaluation mode, and the autoencoder's own loss."""
+
+import pytest
+import torch
+from torch import nn
+
+from twostep.models.ae import AutoencoderConfig
+from twostep.models.base import evaluating
+from twostep.models.flow import FlowConfig
+from twostep.models.two_step import latent_spec
+from twostep.models.vae import VAEConfig
+from twostep.schema import DataSpec, UserError
+
+GREY = DataSpec(name="grey", shape=(1, 6, 5), size=60, low=0, high=255, discrete=True)
+COLOUR = DataSpec(name="colour", shape=(3, 6, 5), size=60, low=0, high=255, discrete=True)
+VECTORS = DataSpec(name="vectors", shape=(4,), size=60, low=-1, high=1)
+
+
+def test_defaults_on_each_kind_of_data():
+    grey, colour = VAEConfig.preset(GREY, "gae"), VAEConfig.preset(COLOUR, "gae")
+    assert (grey.encoder_net, grey.decoder_net, colour.encoder_net, colour.decoder_net) == ("mlp", "mlp", "cnn", "cnn")
+    for config in (grey, colour, AutoencoderConfig.preset(VECTORS, "gae")):
+        assert (config.scale_data, config.whitening_transform, config.dequantize) == (True, False, False)
+    latent = VAEConfig.preset(latent_spec(GREY, 20), "de")
+    assert (latent.scale_data, latent.whitening_transform, latent.dequantize) == (False, True, False)
+    pixels = VAEConfig.preset(GREY, "de")
+    assert (pixels.scale_data, pixels.whitening_transform, pixels.dequantize) == (True, False, True)
+    assert (grey.test_metrics, pixels.test_metrics) == (("l2_reconstruction_error", "loss"), ("log_likelihood", "loss"))
+
+
+def test_a_flows_defaults_in_the_latent_and_on_pixels():
+    latent, pixels = FlowConfig.preset(latent_spec(GREY, 20), "de"), FlowConfig.preset(GREY, "de")
+    assert (latent.hidden_units, latent.lr, latent.early_stopping_metric, latent.dequantize) == (64, 1e-3, None, False)
+    assert (pixels.hidden_units, pixels.lr, pixels.early_stopping_metric, pixels.dequantize) == (
+        128,
+        5e-4,
+        "loss",
+        True,
+    )
+    assert pixels.max_bad_valid_epochs == 30
+    assert latent.whitening_transform
+    assert pixels.whitening_transform
+
+
+def test_reference_defaults_of_all_models():
+    for config in (AutoencoderConfig(), VAEConfig(), FlowConfig()):
+        assert (config.optimizer, config.lr, config.max_epochs, config.max_grad_norm) == ("adam", 1e-3, 100, 10)
+        assert (config.use_lr_scheduler, config.early_stopping_metric, config.denoising_sigma) == (False, None, 0)
+    assert (VAEConfig().latent_dim, VAEConfig().encoder_hidden_dims, VAEConfig().k) == (20, (256,), 1)
+    flow = FlowConfig()
+    assert (flow.num_layers, flow.num_blocks_per_layer, flow.num_bins, flow.tail_bound) == (4, 3, 8, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "keys", "says"),
+    [
+        (
+            VAEConfig,
+            VECTORS,
+            {"encoder_net": "cnn", "decoder_net": "cnn"},
+            "a cnn needs pictures; vectors has points of",
+        ),
+        (VAEConfig, GREY, {"encoder_net": "cnn"}, "encoder_net and decoder_net differ"),
+        (VAEConfig, COLOUR, {"flatten": True}, "flatten=True: the network of vae takes pictures of shape (C, H, W)"),
+        (FlowConfig, GREY, {"flatten": False}, "flatten=False: the network of flow takes vectors"),
+        (FlowConfig, VECTORS, {"dequantize": True}, "dequantize=True: vectors has no whole numbers"),
+    ],
+)
+def test_keys_that_contradict_the_data_are_refused_in_one_line(kind, spec, keys, says):
+    config = kind.preset(spec, "de", **keys)
+    with pytest.raises(UserError) as caught:
+        config.build(spec)
+    assert str(caught.value).startswith(says)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["valid_metrics", "test_metrics"])
+def test_one_metric_is_a_list_of_one(key):
+    assert getattr(FlowConfig.preset(GREY, "de", **{key: "loss"}), key) == ("loss",)
+    assert getattr(FlowConfig.preset(GREY, "de", **{key: []}), key) == ()
+
+
+def test_the_loss_of_an_autoencoder_is_its_squared_error_in_the_networks_space():
+    torch.manual_seed(0)
+    model = AutoencoderConfig.preset(COLOUR, "gae", latent_dim=3).build(COLOUR).double()
+    x = 255 * torch.rand(10, *COLOUR.shape, dtype=torch.float64)
+    model.fit_transform([x])
+    (objective,) = model.objectives()
+    error = model.reconstruction_error(x) / float(x.abs().max()) ** 2
+    assert float(objective.loss(x).detach()) == pytest.approx(float(error.detach().mean()), rel=1e-10)
+
+
+def test_denoising_puts_noise_on_the_input_of_training_alone():
+    torch.manual_seed(0)
+    plain = AutoencoderConfig.preset(VECTORS, "gae").build(VECTORS)
+    noisy = AutoencoderConfig.preset(VECTORS, "gae", denoising_sigma=0.5).build(VECTORS)
+    noisy.load_state_dict(plain.state_dict())
+    x = torch.rand(20, 4)
+    assert torch.equal(noisy.encode(x), plain.encode(x))
+    assert torch.equal(noisy.reconstruction_error(x), plain.reconstruction_error(x))
+    assert float((noisy.network_input(x) - x).std()) == pytest.approx(0.5, rel=0.3)
+    assert torch.equal(plain.network_input(x), x)
+
+
+def test_a_linear_autoencoder_finds_the_principal_plane():
+    torch.manual_seed(0)
+    spec = DataSpec(name="plane", shape=(5,), size=400, low=-9, high=9)
+    x = torch.randn(400, 5) * torch.tensor([3.0, 2.0, 0.3, 0.2, 0.1])
+    model = AutoencoderConfig(latent_dim=2, encoder_hidden_dims=(), decoder_hidden_dims=()).build(spec)
+    (objective,) = model.objectives()
+    optimizer = torch.optim.Adam(objective.parameters, lr=0.02)
+    for _ in range(400):
+        optimizer.zero_grad()
+        objective.loss(x).backward()
+        optimizer.step()
+    centred = x - x.mean(0)
+    least = float(torch.linalg.svdvals(centred)[2:].square().sum()) / len(x)
+    assert float(model.reconstruction_error(x).detach().mean()) == pytest.approx(least, rel=0.02)
+
+
+def test_evaluating_puts_every_modules_mode_back_even_after_an_error():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.Sequential(nn.Dropout()))
+    model.train()
+    model[2].eval()
+    modes = [module.training for module in model.modules()]
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+        assert not torch.is_grad_enabled()
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(KeyError), evaluating(model):
+        raise KeyError
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()

@@ -1,0 +1,137 @@
+"""Log-volumes of decoders: against autograd's Jacobian, closed forms, and decoders that are singular."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from twostep.models import jacobian
+from twostep.nn.cnn import ConvDecoder
+from twostep.nn.mlp import MLP
+
+
+def decoder(kind, latent=3):
+    torch.manual_seed(0)
+    return {
+        "relu": MLP(latent, [16, 16], 7, "relu"),
+        "tanh": MLP(latent, [16], 7, "tanh"),
+        "square": MLP(latent, [16], latent, "swish"),
+        "pictures": ConvDecoder(latent, (3, 6, 5), [4, 3], 3, 2, "swish"),
+    }[kind].double()
+
+
+def latents(n=9, dim=3):
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def by_autograd(decode, z):
+    """Return `½ log det JᵀJ` from whole Jacobians in reverse mode."""
+    J = torch.stack([torch.autograd.functional.jacobian(lambda p: decode(p[None]).flatten(), point) for point in z])
+    return torch.linalg.slogdet(J.mT @ J).logabsdet / 2
+
+
+def linear(W):
+    return lambda z: z @ W.T + 3
+
+
+@pytest.mark.parametrize("kind", ["relu", "tanh", "square", "pictures"])
+@pytest.mark.parametrize("latent", [1, 3])
+def test_log_volume_is_that_of_autograds_jacobian(kind, latent):
+    decode, z = decoder(kind, latent), latents(dim=latent)
+    got = jacobian.log_volume(decode, z).detach()
+    assert torch.isfinite(got).all()
+    assert torch.allclose(got, by_autograd(decode, z), rtol=0, atol=1e-8)
+
+
+def test_the_jacobian_is_autograds():
+    decode, z = decoder("pictures"), latents()
+    J = jacobian.jacobian(decode, z)
+    assert J.shape == (9, 90, 3)
+    for point, got in zip(z, J, strict=True):
+        expected = torch.autograd.functional.jacobian(lambda p: decode(p[None]).flatten(), point)
+        assert torch.allclose(got, expected, atol=1e-12)
+
+
+def test_a_linear_decoder_in_closed_form():
+    W = torch.randn(8, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    expected = torch.linalg.slogdet(W.T @ W).logabsdet / 2
+    assert torch.allclose(jacobian.log_volume(linear(W), latents()), expected.expand(9), rtol=0, atol=1e-12)
+
+
+def test_a_square_decoder_gives_the_log_determinant():
+    W = torch.tensor([[2.0, 1.0], [0.0, -3.0]], dtype=torch.float64)
+    got = jacobian.log_volume(linear(W), latents(dim=2))
+    assert torch.allclose(got, torch.full((9,), math.log(6), dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_single_precision_keeps_its_digits_for_ill_conditioned_decoders():
+    """JᵀJ would square the condition number, 1e5, beyond what float32 can hold."""
+    stretch = torch.tensor([1e3, 1.0, 1e-2])
+    W = torch.linalg.qr(torch.randn(20, 3, generator=torch.Generator().manual_seed(2))).Q * stretch
+    assert float(jacobian.log_volume(linear(W), latents().float())[0]) == pytest.approx(math.log(10), abs=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-15, 1e15])
+def test_the_scale_of_a_decoder_makes_it_not_singular(factor):
+    W = factor * torch.linalg.qr(torch.randn(6, 3, generator=torch.Generator().manual_seed(2))).Q
+    assert float(jacobian.log_volume(linear(W), latents().float())[0]) == pytest.approx(3 * math.log(factor), abs=1e-3)
+
+
+# ---- singular decoders
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dependent_directions_are_singular(dtype):
+    W = torch.randn(8, 3, generator=torch.Generator().manual_seed(2), dtype=dtype)
+    W[:, 2] = 2 * W[:, 0] - 3 * W[:, 1]
+    z = latents().to(dtype)
+    assert jacobian.log_volume(linear(W), z).tolist() == [-math.inf] * 9
+    assert jacobian.log_volume(lambda z: 0 * z.repeat(1, 2) + 1, z).tolist() == [-math.inf] * 9
+
+
+def test_more_latents_than_coordinates_are_singular_everywhere():
+    assert jacobian.log_volume(decoder("tanh", latent=8), latents(dim=8)).tolist() == [-math.inf] * 9
+
+
+def test_exactly_the_points_where_units_are_dead_are_singular():
+    """`relu(z)` embeds the quadrant where all units live, and flattens the others."""
+    z = torch.tensor([[1.0, 2.0], [1.0, -2.0], [-1.0, -1.0], [0.5, 0.5]], dtype=torch.float64)
+    net = nn.Sequential(nn.ReLU(), nn.Linear(2, 5)).double()
+    got = jacobian.log_volume(net, z).detach()
+    W = net[1].weight.detach()
+    alive = float(torch.linalg.slogdet(W.T @ W).logabsdet) / 2
+    assert got.tolist() == pytest.approx([alive, -math.inf, -math.inf, alive])
+
+
+def test_a_fold_is_singular_where_it_folds_and_nowhere_else():
+    z = torch.tensor([[0.0, 1.0], [1e-3, 1.0], [-2.0, 1.0]], dtype=torch.float64)
+    got = jacobian.log_volume(lambda z: torch.stack([z[:, 0] ** 2, z[:, 1]], 1), z)
+    assert got.tolist() == pytest.approx([-math.inf, math.log(2e-3), math.log(4)])
+
+
+# ---- how it is computed
+
+
+@pytest.mark.parametrize("entries", [1, 200, 10**9])
+def test_blocks_give_what_one_batch_gives(monkeypatch, entries):
+    decode, z = decoder("pictures"), latents(11)
+    seen = []
+    whole = jacobian.log_volume(decode, z).detach()
+    monkeypatch.setattr(jacobian, "BLOCK_ENTRIES", entries)
+    monkeypatch.setattr(
+        jacobian, "jacobian", lambda decode, z, plain=jacobian.jacobian: seen.append(len(z)) or plain(decode, z)
+    )
+    assert torch.allclose(jacobian.log_volume(decode, z).detach(), whole, rtol=0, atol=1e-12)
+    assert seen == {1: [4, 4, 3], 200: [4, 4, 3], 10**9: [11]}[entries]
+
+
+def test_it_works_without_gradients_and_in_both_modes():
+    decode, z = decoder("relu"), latents()
+    expected = jacobian.log_volume(decode, z).detach()
+    with torch.no_grad():
+        got = jacobian.log_volume(decode, z)
+    assert not got.requires_grad
+    assert torch.equal(got, expected)
+    assert torch.equal(jacobian.log_volume(decode.eval(), z).detach(), expected)
+    assert torch.equal(jacobian.log_volume(decode, z[:1]).detach(), expected[:1])
