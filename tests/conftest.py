@@ -5,7 +5,16 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 import pytest
+
+from twostep.cli import main
+
+SMALL_GAE = ("latent_dim=2", "encoder_hidden_dims=[8]", "decoder_hidden_dims=[8]", "max_epochs=2")
+SMALL_FLOW = ("hidden_units=4", "num_layers=1", "num_blocks_per_layer=1", "max_epochs=2")
 
 pytest.register_assert_rewrite("contracts")
 
@@ -18,3 +27,81 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended, and what it wrote."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def twostep(capfd):
+    """Give the command line, in this process: `twostep("train", "--dataset", ...)` returns an `Outcome`."""
+
+    def call(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return Outcome(ended.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def own_pictures(tmp_path_factory):
+    """Give a file of 50 training and 10 test pictures, 6 x 6, grey."""
+    path = tmp_path_factory.mktemp("own") / "pictures.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 6, 6), dtype=np.uint8)
+    np.savez(path, train=pixels[:50], test=pixels[50:])
+    return path
+
+
+def repeated(flag, items):
+    """Return `flag item flag item ...`."""
+    return [part for item in items for part in (flag, item)]
+
+
+def two_step_arguments(dataset, root):
+    """Return what trains a small VAE + flow, the flow with early stopping, in a moment."""
+    return [
+        *("train", "--dataset", dataset, "--gae-model", "vae", "--de-model", "flow"),
+        *repeated("--gae-config", SMALL_GAE),
+        *repeated("--de-config", (*SMALL_FLOW, "early_stopping_metric=loss")),
+        *repeated("--shared-config", ("train_batch_size=16", f"logdir_root={root}", "device=cpu")),
+    ]
+
+
+def single_arguments(dataset, root, model="ae"):
+    """Return what trains a small model alone, in a moment."""
+    keys = {"ae": SMALL_GAE, "vae": SMALL_GAE, "flow": SMALL_FLOW}[model]
+    config = (*keys, "train_batch_size=16", f"logdir_root={root}", "device=cpu")
+    return ["train-single", "--dataset", dataset, "--model", model, *repeated("--config", config)]
+
+
+def only_run(root):
+    """Return the one run directory in a folder."""
+    (path,) = Path(root).iterdir()
+    return path
+
+
+def _trained(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    assert ended.value.code == 0
+    return only_run(str(next(item for item in arguments if item.startswith("logdir_root="))).partition("=")[2])
+
+
+@pytest.fixture(scope="session")
+def two_step_run(own_pictures, tmp_path_factory):
+    """Give the directory of a two-step run; copy it before changing it."""
+    return _trained(two_step_arguments(str(own_pictures), tmp_path_factory.mktemp("two-step")))
+
+
+@pytest.fixture(scope="session")
+def ae_run(own_pictures, tmp_path_factory):
+    """Give the directory of a run of an autoencoder alone; copy it before changing it."""
+    return _trained(single_arguments(str(own_pictures), tmp_path_factory.mktemp("ae")))

@@ -1,0 +1,649 @@
+"""The commands: what they refuse, and in which words; what they write; what they do when something fails."""
+
+import json
+import os
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from conftest import SMALL_GAE, only_run, repeated, single_arguments, two_step_arguments
+from twostep import checkpoint, cli
+from twostep.recorder import Recorder
+
+ROOT = Path(__file__).parents[1]
+TWO_STEP = ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "flow")
+SINGLE = ("train-single", "--dataset", "digits", "--model", "vae")
+COMMANDS = ("train", "train-single", "evaluate", "sample", "report", "models", "datasets")
+FLAGS_OF_BOTH = {
+    *("--dataset", "--load-dir", "--load-best-valid-first", "--max-epochs-loaded", "--only-test", "--test-ood"),
+}
+FLAGS = {
+    "main.py": {
+        *("--gae-model", "--de-model", "--gae-config", "--de-config", "--shared-config", "--load-pretrained-gae"),
+        *("--freeze-pretrained-gae", "--max-epochs-loaded-gae", "--max-epochs-loaded-de"),
+    },
+    "single_main.py": {"--model", "--is-gae", "--config"},
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TWOSTEP_DATA", raising=False)
+
+
+@pytest.fixture
+def refused(twostep, tmp_path):
+    """Give a function that runs a command which must be refused by one line, and returns that line."""
+
+    def call(*arguments):
+        outcome = twostep(*arguments)
+        assert outcome.status == 2
+        assert outcome.err.count("\n") == 1, outcome.err
+        assert outcome.err.endswith("\n")
+        assert "Traceback" not in outcome.err
+        assert not (tmp_path / "runs").exists()
+        return outcome.err.rstrip("\n")
+
+    return call
+
+
+@pytest.fixture
+def two_step_copy(two_step_run, tmp_path):
+    return Path(shutil.copytree(two_step_run, tmp_path / "two_step"))
+
+
+@pytest.fixture
+def ae_copy(ae_run, tmp_path):
+    return Path(shutil.copytree(ae_run, tmp_path / "ae"))
+
+
+def saved(name, array):
+    np.save(name, array)
+    return name
+
+
+def metrics(run, name="test"):
+    return json.loads((run / "metrics" / f"{name}.json").read_text())
+
+
+def epochs(run):
+    return {part: len(history) for part, history in metrics(run, "history").items()}
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((*TWO_STEP, "--gae-config", "latnt_dim=3"), "latnt_dim: no such key of vae; did you mean latent_dim?"),
+        ((*TWO_STEP, "--de-config", "hiden_units=3"), "hiden_units: no such key of flow; did you mean hidden_units?"),
+        ((*TWO_STEP, "--shared-config", "sed=3"), "sed: no such key of the run; did you mean seed?"),
+        ((*SINGLE, "--config", "latnt_dim=3"), "latnt_dim: no such key of vae; did you mean latent_dim?"),
+        ((*SINGLE, "--config", "logdir_rot=x"), "logdir_rot: no such key of vae; did you mean logdir_root?"),
+        ((*SINGLE, "--config", "qqqq=1"), "qqqq: no such key of vae; `twostep models vae` lists them"),
+        ((*TWO_STEP, "--gae-config", "latent_dim=x"), "latent_dim = 'x': input should be a valid integer"),
+        ((*TWO_STEP, "--gae-config", "latent_dim=2.5"), "latent_dim = 2.5: input should be a valid integer"),
+        ((*TWO_STEP, "--gae-config", "lr='0.1'"), "lr = '0.1': input should be a valid number"),
+        ((*TWO_STEP, "--gae-config", "latent_dim=0"), "latent_dim = 0: input should be greater than 0"),
+        ((*TWO_STEP, "--gae-config", "lr=-0.1"), "lr = -0.1: input should be greater than 0"),
+        ((*TWO_STEP, "--gae-config", "lr=1e999"), "lr = inf: input should be a finite number"),
+        ((*TWO_STEP, "--gae-config", "optimizer=adm"), "optimizer = 'adm': input should be 'adam', 'sgd' or 'rmsprop'"),
+        (
+            (*TWO_STEP, "--gae-config", "encoder_hidden_dims=[8,0]"),
+            "encoder_hidden_dims.1 = 0: input should be greater",
+        ),
+        ((*TWO_STEP, "--de-config", "lr=0", "--de-config", "num_bins=0"), "lr = 0: .*; num_bins = 0: "),
+        ((*TWO_STEP, "--shared-config", "seed=-1"), "seed = -1: input should be greater than or equal to 0"),
+        ((*TWO_STEP, "--shared-config", "sequential_training=False"), "sequential_training = False: not yet"),
+        ((*TWO_STEP, "--shared-config", "freeze_pretrained_gae=True"), "freeze_pretrained_gae: set by a flag"),
+        (
+            (*TWO_STEP, "--shared-config", "pretrained_gae=x"),
+            "pretrained_gae: set by a flag: --load-dir RUN --load-pre",
+        ),
+        ((*TWO_STEP, "--gae-config", "latent_dim"), "latent_dim: write key=value"),
+        ((*TWO_STEP, "--gae-config", "=3"), "=3: write key=value"),
+        ((*SINGLE, "--config", "test_metrics=los"), "los: no such metric; did you mean loss?"),
+        ((*SINGLE, "--config", "valid_metrics=['loss','los']"), "los: no such metric; did you mean loss?"),
+        ((*TWO_STEP, "--shared-config", "test_metrics=['losss']"), "losss: no such metric; did you mean loss?"),
+        ((*SINGLE, "--config", "early_stopping_metric=los"), "los: no such metric; did you mean loss?"),
+        ((*SINGLE, "--config", "early_stopping_metric=loss", "--config", "make_valid_loader=False"), "validation rows"),
+        (
+            (*TWO_STEP, "--shared-config", "test_metrics=loss"),
+            "loss: a two-step model has no such metric: its two steps",
+        ),
+        ((*SINGLE, "--config", "encoder_net=cnn"), "encoder_net and decoder_net differ: set both"),
+        ((*SINGLE, "--config", "flatten=False"), "flatten=False: the network of vae takes vectors; leave the key out"),
+        ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        (
+            (*SINGLE, "--config", "train_batch_size=1296"),
+            "is more than the 1295 training rows of digits: set train_batch",
+        ),
+        (("train-single", "--dataset", "digts", "--model", "vae"), "digts: no such data set; did you mean digits?"),
+        (("train-single", "--dataset", "zzz", "--model", "vae"), "zzz: no such data set; known: cifar10, digits,"),
+        (("train-single", "--dataset", "digits", "--model", "vea"), "vea: no such model; did you mean vae?"),
+        (
+            ("train-single", "--dataset", "digits", "--model", "flow", "--is-gae"),
+            "flow is not an autoencoder; .* ae, vae",
+        ),
+        (("train", "--dataset", "digits", "--gae-model", "flow", "--de-model", "vae"), "flow is not an autoencoder"),
+        (
+            ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "ae"),
+            "ae is not a density; .* flow, vae",
+        ),
+        (("train", "--datset", "digits"), "--datset.*[Dd]id you mean .*--dataset"),
+        (("train", "digits"), "digits"),
+        (("train", "--dataset"), "--dataset requires an argument"),
+        (("trian",), "trian.*[Dd]id you mean .*train"),
+        (("--no-such-flag",), "--no-such-flag"),
+        ((*SINGLE, "--gae-config", "lr=1"), "--gae-config"),
+        (("train",), "missing: --dataset, --gae-model, --de-model; see --help"),
+        (TWO_STEP[:1] + TWO_STEP[3:], "missing: --dataset; see --help"),
+        (TWO_STEP[:3] + TWO_STEP[5:], "missing: --gae-model; see --help"),
+        (TWO_STEP[:5], "missing: --de-model; see --help"),
+        (SINGLE[:3], "missing: --model; see --help"),
+        (("train-single",), "missing: --dataset, --model; see --help"),
+        ((*TWO_STEP, "--only-test"), "--only-test: only for a run that exists: add --load-dir RUN"),
+        ((*SINGLE, "--only-test"), "--only-test: only for a run that exists: add --load-dir RUN"),
+        ((*SINGLE, "--load-best-valid-first"), "--load-best-valid-first: only for a run that exists"),
+        ((*TWO_STEP, "--max-epochs-loaded-de", "3"), "--max-epochs-loaded-de: only for a run that exists"),
+        ((*TWO_STEP, "--max-epochs-loaded", "0"), '"0" for --max-epochs-loaded. Must be >= 1'),
+        ((*TWO_STEP, "--max-epochs-loaded", "few"), '--max-epochs-loaded: unable to convert "few" into int'),
+        ((*TWO_STEP, "--freeze-pretrained-gae"), "--freeze-pretrained-gae: goes with --load-dir RUN --load-pretrained"),
+        (("train", "--load-pretrained-gae"), "missing: --load-dir, --de-model; see --help"),
+        ((*TWO_STEP, "--load-dir", "x"), "--dataset, --gae-model, --de-model: not beside --load-dir"),
+        ((*SINGLE, "--is-gae", "--load-dir", "x"), "--dataset, --model, --is-gae: not beside --load-dir"),
+        (("models", "vea"), "vea: no such model; did you mean vae?"),
+        (("models", "flow", "--role", "gae"), "flow is not an autoencoder"),
+        (("models", "vae", "--role", "x"), "--role x: choose gae or de"),
+        (("models", "vae", "--dataset", "digts"), "digts: no such data set; did you mean digits?"),
+        (("models", "vae", "--dataset", "none.npy"), "none.npy: no such file"),
+        (("sample",), "RUN|run"),
+        (("sample", "x", "-n", "0"), '"0" for -n. Must be >= 1'),
+    ],
+)
+def test_mistakes_get_one_line_that_says_what_to_do(refused, arguments, says):
+    line = refused(*arguments)
+    assert re.search(says.replace("?", r"\?") if says.endswith("?") else says, line), line
+
+
+NOT_YET = ("fid", "precision_recall_density_coverage", "likelihood_ood_acc", "likelihood_ood_acc_low_dim")
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        *((("--config", f"test_metrics=['loss','{name}']"), name) for name in NOT_YET),
+        (("--config", "early_stopping_metric=fid"), "fid"),
+        (("--test-ood",), "--test-ood"),
+    ],
+)
+def test_what_is_not_there_yet_is_refused_before_data_are_looked_for(refused, flags, what):
+    line = refused("train-single", "--dataset", "nowhere.npy", "--model", "vae", *flags)
+    assert line.startswith(f"{what}: not yet: ")
+
+
+@pytest.mark.parametrize("model", ["arm", "avb", "bigan", "ebm", "wae"])
+def test_models_to_come_are_refused_before_data_are_looked_for(refused, model):
+    assert refused("train-single", "--dataset", "nowhere.npy", "--model", model).startswith(f"{model}: not yet: ")
+    two_steps = ("train", "--dataset", "nowhere.npy", "--gae-model", model, "--de-model", "flow")
+    assert refused(*two_steps).startswith(f"{model}: not yet: ")
+
+
+def test_two_step_metrics_to_come_are_refused_before_data_are_looked_for(refused):
+    arguments = ("train", "--dataset", "nowhere.npy", "--gae-model", "vae", "--de-model", "flow")
+    for flag, key in (
+        ("--shared-config", "test_metrics"),
+        ("--gae-config", "test_metrics"),
+        ("--de-config", "valid_metrics"),
+    ):
+        assert refused(*arguments, flag, f"{key}=['fid']").startswith("fid: not yet: ")
+    assert refused(*arguments, "--test-ood").startswith("--test-ood: not yet: ")
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.array([[1.0, 2.0], [3.0, np.nan]]), r"row 1, column 1 is nan"),
+        (np.array([[np.inf, 2.0], [3.0, 4.0]]), r"row 0, column 0 is inf"),
+        (np.zeros((0, 3)), r"is empty \(shape 0 x 3\)"),
+        (np.zeros((1, 1, 6, 6)), "too few rows"),
+        (np.array([{"a": 1}], dtype=object), "cannot be read as plain arrays"),
+        (np.zeros((9, 8, 8, 5), dtype=np.uint8), "accepted are"),
+        (np.random.default_rng(0).random((30, 3)), "train_batch_size=128 is more than the 22 training rows of own.npy"),
+    ],
+)
+def test_unsuitable_own_data_are_refused(refused, array, says):
+    line = refused("train-single", "--dataset", saved("own.npy", array), "--model", "vae")
+    assert line.removeprefix("own.npy: ") != line or line.startswith("train_batch_size")
+    assert re.search(says, line), line
+
+
+def test_missing_and_damaged_sets_are_refused(refused, tmp_path):
+    arguments = ("train-single", "--dataset", "mnist", "--model", "vae", "--config", f"data_root={tmp_path}/data")
+    line = refused(*arguments)
+    assert line.startswith("mnist: put train-*.parquet and test-*.parquet, or ")
+    assert f"into {tmp_path}/data/mnist" in line
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    for split in ("train", "test"):
+        (tmp_path / "data" / "mnist" / f"{split}-0.parquet").write_bytes(b"PAR1 no more")
+    assert "train-0.parquet: is not a whole parquet file, get it anew" in refused(*arguments)
+
+
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_pictures_of_odd_sizes_train(twostep, net):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 5, 7), dtype=np.uint8)
+    nets = (f"encoder_net={net}", f"decoder_net={net}", "encoder_hidden_channels=[2]", "decoder_hidden_channels=[2]")
+    outcome = twostep(*single_arguments(saved("odd.npy", pixels), "out", "vae"), *repeated("--config", nets))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert metrics(only_run("out"))["model"]["loss"]["n"] == 8
+
+
+def test_a_cnn_refuses_vectors(refused):
+    vectors = saved("own.npy", np.random.default_rng(0).random((30, 3)))
+    nets = ("encoder_net=cnn", "decoder_net=cnn")
+    line = refused(*single_arguments(vectors, "out"), *repeated("--config", nets))
+    assert line == "a cnn needs pictures; own.npy has points of shape (3,): set the nets to mlp"
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("root", ["file", "file/below"])
+def test_a_run_directory_that_cannot_be_made_is_refused(refused, own_pictures, root):
+    Path("file").write_text("")
+    assert refused(*single_arguments(str(own_pictures), root)).startswith(
+        f"logdir_root={root}: can't make a run directory"
+    )
+
+
+def test_debug_shows_where_a_mistake_was_found(twostep):
+    outcome = twostep("--debug", *TWO_STEP, "--gae-config", "latnt_dim=3")
+    assert outcome.status == 2
+    assert outcome.err.startswith("latnt_dim: no such key of vae")
+    assert "Traceback (most recent call last)" in outcome.err
+    assert "schema.py" in outcome.err
+
+
+# --- run directories
+
+
+def test_what_is_no_run_is_refused(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for command in (("train", "--load-dir"), ("train-single", "--load-dir"), ("evaluate",), ("sample",), ("report",)):
+        assert refused(*command, "nowhere").startswith("nowhere: no such directory")
+        assert refused(*command, "file").startswith("file: no such directory")
+        assert refused(*command, "empty").startswith("empty: not the directory of a run")
+    pretrained = ("train", "--load-pretrained-gae", "--de-model", "flow", "--load-dir")
+    assert refused(*pretrained, "empty").startswith("empty: not the directory of a run")
+
+
+def test_runs_of_the_other_kind_are_refused(refused, two_step_run, ae_run, twostep, own_pictures):
+    assert "is a two-step run: use main.py" in refused("train-single", "--load-dir", two_step_run)
+    assert "is a run of one model alone: use single_main.py" in refused("train", "--load-dir", ae_run)
+    assert "--load-pretrained-gae" in refused("train", "--load-dir", ae_run)
+    pretrained = ("train", "--load-pretrained-gae", "--de-model", "flow", "--load-dir")
+    assert "not a run of an autoencoder alone" in refused(*pretrained, two_step_run)
+    assert twostep(*single_arguments(str(own_pictures), "out", "flow")).status == 0
+    assert "not a run of an autoencoder alone" in refused(*pretrained, only_run("out"))
+
+
+def test_damaged_configs_are_refused(refused, two_step_copy):
+    config = two_step_copy / "gae_config.json"
+    whole = config.read_text()
+    config.write_text(whole[:30])
+    assert f"{config}: can't be read as JSON" in refused("evaluate", two_step_copy)
+    config.write_text(whole.replace('"latent_dim"', '"latnt_dim"'))
+    assert "latnt_dim: no such key of vae" in refused("evaluate", two_step_copy)
+    config.write_text(whole.replace('"latent_dim": 2', '"latent_dim": 3'))
+    assert "the checkpoint is of another gae than the config describes" in refused("evaluate", two_step_copy)
+    config.unlink()
+    assert "not the directory of a run" in refused("evaluate", two_step_copy)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_a_damaged_checkpoint_gives_way_to_the_other_with_a_warning(twostep, refused, two_step_copy, damage):
+    latest, best = (two_step_copy / "checkpoints" / f"{tag}.safetensors" for tag in ("latest", "best_valid"))
+    damage(latest)
+    outcome = twostep("train", "--load-dir", two_step_copy, "--only-test")
+    assert outcome.status == 0
+    assert outcome.err.startswith(f"{latest}: ")
+    assert "taking best_valid.safetensors instead" in outcome.err
+    quiet = twostep("train", "--load-dir", two_step_copy, "--only-test", "--load-best-valid-first")
+    assert (quiet.status, quiet.err) == (0, "")
+    damage(best)
+    if damage is not Path.unlink:
+        line = refused("train", "--load-dir", two_step_copy, "--only-test")
+        assert f"{latest}: damaged" in line
+        assert f"{best}: damaged" in line
+        assert "start a new run without --load-dir" in line
+    line = refused("sample", two_step_copy)
+    assert str(latest) in line
+
+
+def test_overrides_beside_load_dir_apply_or_are_refused_by_name(twostep, refused, two_step_copy, tmp_path):
+    loaded = ("train", "--load-dir", two_step_copy, "--only-test")
+    for flag, key, value in (
+        ("--gae-config", "latent_dim", 3),
+        ("--gae-config", "lr", 0.1),
+        ("--gae-config", "max_epochs", 9),
+        ("--de-config", "num_bins", 3),
+        ("--shared-config", "seed", 1),
+        ("--shared-config", "dataset", "digits"),
+        ("--shared-config", "train_batch_size", 8),
+        ("--shared-config", "logdir_root", tmp_path),
+    ):
+        line = refused(*loaded, flag, f"{key}={value}")
+        assert line.startswith(f"{key}: can't be changed in a run that exists"), line
+    assert "latnt_dim: no such key of vae; did you mean latent_dim?" in refused(*loaded, "--gae-config", "latnt_dim=3")
+    assert refused(*loaded, "--gae-config", "test_metrics=fid").startswith("fid: not yet")
+    before = metrics(two_step_copy)
+    given = ("test_metrics=['l2_reconstruction_error']", "test_batch_size=3", "data_root=elsewhere")
+    outcome = twostep(
+        *loaded,
+        *repeated("--shared-config", given),
+        "--gae-config",
+        "k=50",
+        "--gae-config",
+        "test_metrics=['log_likelihood']",
+    )
+    assert outcome.status == 0, outcome.err
+    after = metrics(two_step_copy)
+    assert set(after["two_step"]) == {"l2_reconstruction_error"}
+    assert set(after["gae"]) == {"log_likelihood"}
+    assert set(before["gae"]) == {"l2_reconstruction_error", "loss"}
+    assert after["two_step"]["l2_reconstruction_error"]["value"] == pytest.approx(
+        before["two_step"]["l2_reconstruction_error"]["value"], rel=1e-5
+    )
+    one_sample = twostep(*loaded, "--gae-config", "test_metrics=['log_likelihood']")
+    assert one_sample.status == 0
+    assert metrics(two_step_copy)["gae"]["log_likelihood"]["value"] < after["gae"]["log_likelihood"]["value"]
+
+
+def test_overrides_of_a_loaded_single_run(twostep, refused, ae_copy):
+    loaded = ("train-single", "--load-dir", ae_copy, "--only-test")
+    for key in ("latent_dim", "train_batch_size"):
+        assert refused(*loaded, "--config", f"{key}=4").startswith(f"{key}: can't be changed in a run that exists")
+    assert "log_likelihood: ae has no such metric" in refused(*loaded, "--config", "test_metrics=log_likelihood")
+    assert twostep(*loaded, "--config", "test_metrics=loss").status == 0
+    assert set(metrics(ae_copy)["model"]) == {"loss"}
+
+
+def test_data_that_changed_are_refused(refused, twostep, own_pictures):
+    mine = shutil.copy(own_pictures, "mine.npz")
+    assert twostep(*single_arguments(mine, "out")).status == 0
+    np.savez(mine, train=np.zeros((30, 6, 6), dtype=np.uint8), test=np.zeros((10, 6, 6), dtype=np.uint8))
+    assert "the data have changed since the run was started" in refused("evaluate", only_run("out"))
+
+
+def test_epoch_limits_of_a_loaded_run(twostep, two_step_copy):
+    assert epochs(two_step_copy) == {"gae": 2, "de": 2}
+    assert twostep("train", "--load-dir", two_step_copy, "--max-epochs-loaded-de", 3).status == 0
+    assert epochs(two_step_copy) == {"gae": 2, "de": 3}
+    outcome = twostep("train", "--load-dir", two_step_copy, "--max-epochs-loaded-gae", 3)
+    assert outcome.status == 0
+    assert "raise --max-epochs-loaded-de too" in outcome.err
+    assert epochs(two_step_copy) == {"gae": 3, "de": 3}
+    assert twostep("train", "--load-dir", two_step_copy, "--max-epochs-loaded", 4).status == 0
+    assert epochs(two_step_copy) == {"gae": 4, "de": 4}
+
+
+def test_only_test_does_not_train(twostep, two_step_copy):
+    latest = two_step_copy / "checkpoints" / "latest.safetensors"
+    before = latest.read_bytes(), latest.stat().st_mtime_ns
+    (two_step_copy / "metrics" / "test.json").unlink()
+    outcome = twostep("train", "--load-dir", two_step_copy, "--only-test", "--max-epochs-loaded", 5)
+    assert outcome.status == 0
+    assert "epoch" not in outcome.out
+    assert "tested after 2 of 5 epochs" in outcome.err
+    assert (latest.read_bytes(), latest.stat().st_mtime_ns) == before
+    assert set(metrics(two_step_copy)) == {"gae", "de", "two_step"}
+
+
+def test_a_pretrained_autoencoder_is_trained_further_or_frozen(twostep, refused, ae_run):
+    pretrained = ("train", "--load-dir", ae_run, "--load-pretrained-gae", "--de-model", "vae")
+    small = [
+        *repeated("--de-config", SMALL_GAE),
+        *repeated("--shared-config", ("train_batch_size=16", "logdir_root=out")),
+    ]
+    frozen = (*pretrained, "--freeze-pretrained-gae")
+    assert "--max-epochs-loaded-gae: not beside --freeze" in refused(*frozen, "--max-epochs-loaded-gae", 3)
+    assert "--max-epochs-loaded-de: the density is new" in refused(*pretrained, "--max-epochs-loaded-de", 3)
+    assert "--only-test: the density is new" in refused(*pretrained, "--only-test")
+    assert "--gae-model: not beside --load-dir" in refused(*pretrained, "--gae-model", "ae")
+    before = weights(ae_run, "model.model.")
+    outcome = twostep(*frozen, *small)
+    assert (outcome.status, outcome.err) == (0, "")
+    first = only_run("out")
+    assert epochs(first) == {"de": 2}
+    assert same(weights(first, "gae.model."), before)
+    shutil.rmtree("out")
+    assert twostep(*pretrained, *small, "--max-epochs-loaded-gae", 3).status == 0
+    second = only_run("out")
+    assert epochs(second) == {"gae": 3, "de": 2}
+    assert not same(weights(second, "gae.model."), before)
+    assert same(weights(ae_run, "model.model."), before)
+
+
+def weights(run, prefix, tag="latest"):
+    tensors = load_file(run / "checkpoints" / f"{tag}.safetensors")
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and len(first) > 0 and all(np.array_equal(first[k], second[k]) for k in first)
+
+
+# --- when something fails
+
+
+def test_a_full_disk_ends_training_with_one_line(twostep, own_pictures, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    assert outcome.status == 2
+    assert (
+        outcome.err == f"{only_run('out')}/checkpoints/latest.safetensors: can't be written (No space left on device)\n"
+    )
+    assert (only_run("out") / "stderr").read_text() == outcome.err
+
+
+def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(twostep, ae_copy):
+    config = ae_copy / "gae_config.json"
+    config.write_text(config.read_text().replace('"lr": 0.001', '"lr": 1e38'))
+    latest = ae_copy / "checkpoints" / "latest.safetensors"
+    before = latest.read_bytes()
+    outcome = twostep("train-single", "--load-dir", ae_copy, "--max-epochs-loaded", 9)
+    assert outcome.status == 3
+    assert outcome.err.count("\n") == 1
+    assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 3, training rows \[\d+, ", outcome.err)
+    assert outcome.err.rstrip().endswith("the last checkpoint is good")
+    assert latest.read_bytes() == before
+    assert twostep("evaluate", ae_copy).status == 0
+
+
+def test_a_crash_is_told_in_full_in_the_run_too(own_pictures, monkeypatch, twostep):
+    def crash(*_):
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(Recorder, "epoch", crash)
+    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    assert outcome.status == 1
+    assert "Traceback" in outcome.err
+    assert "ZeroDivisionError: by accident" in outcome.err
+    assert (only_run("out") / "stderr").read_text() == outcome.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_goes_on_with_the_command_that_it_names(twostep, own_pictures, monkeypatch, number):
+    whole = two_step_arguments(str(own_pictures), "whole")
+    assert twostep(*whole).status == 0
+    epoch = Recorder.epoch
+    with monkeypatch.context() as patched:
+        patched.setattr(Recorder, "epoch", lambda *given: (epoch(*given), os.kill(os.getpid(), number)))
+        outcome = twostep(*two_step_arguments(str(own_pictures), "with a blank"))
+    assert outcome.status == 130
+    run = only_run("with a blank")
+    assert outcome.err == f"interrupted; go on with: twostep train --load-dir '{run}'\n"
+    assert not (run / "metrics" / "test.json").exists()
+    resumed = twostep(*shlex.split(outcome.err.partition(": twostep ")[2]))
+    assert (resumed.status, resumed.err) == (0, "")
+    assert metrics(run) == metrics(only_run("whole"))
+    assert same(weights(run, ""), weights(only_run("whole"), ""))
+
+
+def test_a_second_signal_stops_at_once(twostep, own_pictures, monkeypatch):
+    steps = []
+
+    def twice(*_):
+        steps.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        steps.append(1)
+
+    monkeypatch.setattr(Recorder, "step", twice)
+    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    assert (outcome.status, len(steps)) == (130, 1)
+    assert "go on with: twostep train-single --load-dir out/" in outcome.err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- help, words
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_at_once_without_torch(command):
+    program = (
+        "import sys\nfrom twostep.cli import main\n"
+        f"try: main(['{command}', '--help'])\n"
+        "finally: assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"Usage: twostep {command}" in done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize("script", FLAGS)
+def test_the_scripts_have_every_flag(script):
+    done = subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0
+    shown = set(re.findall(r"(?<!\S)--[a-z-]+", done.stdout))
+    assert shown >= FLAGS[script] | FLAGS_OF_BOTH
+    assert shown.isdisjoint(*(flags for other, flags in FLAGS.items() if other != script))
+
+
+def environment():
+    """Return this environment, in which the scripts run by this interpreter."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def test_the_scripts_refuse_in_one_line_too(tmp_path):
+    for arguments, says in (
+        (
+            ("main.py", *TWO_STEP[1:], "--gae-config", "latnt_dim=3"),
+            r"latnt_dim: no such key of vae; .* latent_dim\?\n",
+        ),
+        (("single_main.py", "--modle", "ae"), r".*--modle.*--model.*\n"),
+    ):
+        done = subprocess.run([ROOT / arguments[0], *arguments[1:]], capture_output=True, text=True, env=environment())
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(says, done.stderr), done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_version(twostep):
+    outcome = twostep("--version")
+    assert outcome.status == 0
+    assert re.fullmatch(r"twostep \d+\.\d+\.\d+\S*\n", outcome.out)
+
+
+def test_quiet_says_nothing_and_verbose_says_more(twostep, own_pictures):
+    arguments = single_arguments(str(own_pictures), "out")
+    normal, quiet, verbose = twostep(*arguments), twostep(*arguments, "-q"), twostep("-v", *arguments)
+    assert [outcome.status for outcome in (normal, quiet, verbose)] == [0, 0, 0]
+    assert (quiet.out, quiet.err) == ("", "")
+    assert "model ae: epoch 2/2: loss " in normal.out
+    assert "encoder_hidden_dims=(8,)" not in normal.out
+    assert "encoder_hidden_dims=(8,)" in verbose.out
+    assert "train_batch_size=16" in verbose.out
+    assert len(verbose.out.splitlines()) > len(normal.out.splitlines())
+
+
+# --- evaluate, sample
+
+
+def test_evaluate_tests_again(twostep, refused, two_step_copy, ae_copy):
+    before = metrics(two_step_copy)
+    (two_step_copy / "metrics" / "test.json").unlink()
+    (two_step_copy / "report.html").unlink()
+    assert twostep("evaluate", two_step_copy).status == 0
+    assert metrics(two_step_copy) == before
+    assert (two_step_copy / "report.html").exists()
+    assert twostep("evaluate", two_step_copy, "--de-config", "test_metrics=loss").status == 0
+    assert set(metrics(two_step_copy)["de"]) == {"loss"}
+    assert "--config is for a model alone" in refused("evaluate", two_step_copy, "--config", "test_metrics=loss")
+    assert "one model alone: use --config" in refused("evaluate", ae_copy, "--gae-config", "test_metrics=loss")
+    assert twostep("evaluate", ae_copy, "--config", "test_metrics=loss").status == 0
+
+
+def test_samples_are_written_in_three_ways_and_follow_the_seed(twostep, two_step_run):
+    for name in ("one.npy", "two.npy", "one.npz", "one.png", "new/one.npy"):
+        assert twostep("sample", two_step_run, "-n", 8, "--to", name, "--seed", 3).status == 0
+    assert twostep("sample", two_step_run, "-n", 8, "--to", "other.npy", "--seed", 4).status == 0
+    one = np.load("one.npy")
+    assert one.shape == (8, 1, 6, 6)
+    assert np.isfinite(one).all()
+    assert np.array_equal(one, np.load("two.npy"))
+    assert np.array_equal(one, np.load("one.npz")["samples"])
+    assert np.array_equal(one, np.load("new/one.npy"))
+    assert not np.array_equal(one, np.load("other.npy"))
+    with Image.open("one.png") as picture:
+        assert picture.size == (
+            20 * 10,
+            20 * 10,
+        )  # 3 x 3 tiles of 6 pixels and a line between, magnified to 56 at least
+        assert picture.mode == "L"
+
+
+def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_run, tmp_path):
+    assert refused("sample", two_step_run, "--to", "new/x.jpg") == "new/x.jpg: write to a .png, .npz or .npy file"
+    assert not (tmp_path / "new").exists()
+    assert "an ae has no density to sample from" in refused("sample", ae_run)
+    (tmp_path / "file").write_text("")
+    for name in ("file/x.npy", "file/x.png", "file/x.npz"):
+        assert refused("sample", two_step_run, "--to", name).startswith(f"{name}: can't be written")
+    vectors = saved("vectors.npy", np.random.default_rng(0).normal(size=(60, 3)))
+    assert twostep(*single_arguments(vectors, "out", "flow")).status == 0
+    run = only_run("out")
+    assert refused("sample", run) == "samples.png: points of shape (3,) are no images: write to a .npz or .npy file"
+    assert twostep("sample", run, "--to", "x.npy", "-n", 5).status == 0
+    assert np.load("x.npy").shape == (5, 3)
+
+
+def test_every_command_of_the_app_is_tested_for_its_help():
+    assert {name for name in cli.app if not name.startswith("-")} == set(COMMANDS)
