@@ -16,7 +16,7 @@ from twostep.models.two_step import latent_spec
 from twostep.schema import DataSpec, UserError
 
 EMBEDDINGS = "embeddings"
-PIPE_WIDTH = 160
+PIPE_WIDTH = 1000  # in a file or a pipe, a row is a line
 
 
 def model_list() -> str:

@@ -1,0 +1,98 @@
+"""The tables of `twostep models` and `twostep datasets`: every key, with the default that a run would have."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from twostep.data import cache
+from twostep.data.base import DATASETS
+from twostep.listing import dataset_list, model_keys, model_list
+from twostep.models import MODELS
+
+
+def rows(table):
+    """Return the cells of each line, by its first word."""
+    return {cells[0]: cells for line in table.splitlines() if len(cells := re.split(r"\s{2,}", line.strip())) > 1}
+
+
+def default(name, dataset, key, role=None):
+    return rows(model_keys(name, dataset, role))[key][1]
+
+
+def test_every_model_is_listed_with_roles_and_summary(twostep):
+    table = rows(model_list())
+    assert set(table) == {"model", *MODELS}
+    assert table["vae"][1:] == ["gae, de", MODELS["vae"].summary]
+    assert rows(twostep("models").out) == table
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_key_is_listed_with_default_type_and_meaning(name):
+    table = rows(model_keys(name, "digits", None))
+    keys = set(MODELS[name].model_fields) - {"name"}
+    assert set(table) == {"key", *keys}
+    assert all(len(table[key]) == 4 for key in keys), [table[key] for key in keys if len(table[key]) != 4]
+
+
+def test_types_are_written_as_a_user_writes_them():
+    table = rows(model_keys("vae", "digits", None))
+    assert table["latent_dim"][2] == "int"
+    assert table["lr"][2] == "float"
+    assert table["flatten"][2] == "bool | None"
+    assert table["optimizer"][2] == "'adam' | 'sgd' | 'rmsprop'"
+    assert table["encoder_hidden_dims"][1:3] == ["[256]", "list of int"]
+    assert table["test_metrics"][1] == "['l2_reconstruction_error', 'loss']"
+    assert table["max_grad_norm"][1:3] == ["10.0", "float | None"]
+
+
+def test_defaults_are_those_for_the_data_and_the_role(twostep, tmp_path):
+    assert default("vae", "digits", "encoder_net") == "'mlp'"
+    assert default("vae", "cifar10", "encoder_net") == "'cnn'"
+    assert default("vae", "embeddings", "whitening_transform", "de") == "True"
+    assert default("vae", "digits", "test_metrics", "de") == "['log_likelihood', 'loss']"
+    assert default("flow", "embeddings", "hidden_units") == "64"
+    assert default("flow", "fashion-mnist", "hidden_units") == "128"
+    assert default("flow", "digits", "early_stopping_metric") == "'loss'"
+    np.save(tmp_path / "own.npy", np.zeros((20, 3)) + np.arange(20)[:, None])
+    assert default("flow", str(tmp_path / "own.npy"), "early_stopping_metric") == "None"
+    assert rows(twostep("models", "flow", "--dataset", "embeddings").out) == rows(
+        model_keys("flow", "embeddings", None)
+    )
+    assert rows(twostep("models", "vae", "--dataset", "digits", "--role", "de").out) == rows(
+        model_keys("vae", "digits", "de")
+    )
+
+
+def test_listed_defaults_are_those_of_a_run(two_step_run, own_pictures):
+    untouched = ("lr", "whitening_transform", "dequantize", "num_bins", "valid_metrics", "max_grad_norm")
+    written = json.loads((two_step_run / "de_config.json").read_text())
+    for key in untouched:
+        assert default("flow", "embeddings", key) == repr(written[key])
+    written = json.loads((two_step_run / "gae_config.json").read_text())
+    for key in ("lr", "scale_data", "encoder_net", "dequantize", "test_metrics"):
+        assert default("vae", str(own_pictures), key) == repr(written[key])
+
+
+def test_every_data_set_is_listed_with_its_shape_and_files(twostep, monkeypatch, tmp_path):
+    monkeypatch.setenv("TWOSTEP_DATA", str(tmp_path))
+    table = rows(dataset_list())
+    for name in DATASETS:
+        assert table[name][1] == "x".join(map(str, DATASETS[name].shape))
+        assert table[name][3] == DATASETS[name].files
+    outcome = twostep("datasets")
+    assert outcome.status == 0
+    assert outcome.out.rstrip().endswith(f"data_root: {tmp_path}")
+    assert "PATH.npy, PATH.npz" in outcome.out
+
+
+def test_the_cache_is_emptied(twostep, monkeypatch, tmp_path):
+    monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path))
+    kept = cache.store(cache.key("x", []), {"train": torch.zeros(250_000, dtype=torch.float32)})
+    assert kept.exists()
+    outcome = twostep("datasets", "--clear-cache")
+    assert (outcome.status, outcome.out) == (0, "removed 1 files, 1 MB\n")
+    assert not kept.exists()
+    assert twostep("datasets", "--clear-cache").out == "removed 0 files, 0 MB\n"
