@@ -51,7 +51,7 @@ def refusal(config=Layers, **values):
 def test_a_misspelt_key_gets_its_nearest_neighbour():
     assert refusal(widht=3) == "widht: no such key of layers; did you mean width?"
     assert refusal(lambd=3) == "lambd: no such key of layers; did you mean lambda?"
-    assert refusal(Width=3) == "Width: no such key of layers; did you mean width?"
+    assert refusal(WIDTH=3) == "WIDTH: no such key of layers; did you mean width?"
 
 
 def test_a_key_like_no_other_gets_the_list_of_keys():
