@@ -68,6 +68,8 @@ def save(path: Path, state: State) -> None:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
+    except SafetensorError as error:  # this is how safetensors reports a full disk
+        raise OSError(str(error)) from None
     finally:
         beside.unlink(missing_ok=True)
     _flush_directory(path.parent)

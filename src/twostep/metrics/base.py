@@ -97,25 +97,25 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and standard error of the values of all rows on all ranks; infinite values are counted apart."""
+    """Mean and standard error of the values of all rows on all ranks, and how many rows were left out."""
 
     mean: float
     standard_error: float | None
     n: int
-    infinite: int
+    left_out: int
 
     @classmethod
-    def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> Moments:
-        """Gather the moments of values `(B,)` of each batch, in float64."""
+    def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> Moments:
+        """Gather the moments of values `(B,)` of each batch, in float64, without those equal to `leave_out`."""
         total: Tensor | None = None
         for value in values:
             value = value.double()
-            finite = ~value.isinf()
-            kept = torch.where(finite, value, 0.0)
-            sums = torch.stack([finite.sum(), kept.sum(), kept.square().sum(), (~finite).sum()])
+            out = torch.zeros_like(value, dtype=torch.bool) if leave_out is None else value == leave_out
+            kept = torch.where(out, 0.0, value)
+            sums = torch.stack([(~out).sum(), kept.sum(), kept.square().sum(), out.sum()])
             total = sums if total is None else total + sums
         assert total is not None, "a rank without rows measures an empty batch"
-        n, first, second, infinite = sum_over_ranks(total).tolist()
+        n, first, second, left_out = sum_over_ranks(total).tolist()
         mean = first / n if n else math.nan
-        variance = max(0.0, second / n - mean**2) * n / (n - 1) if n > 1 else math.nan
-        return cls(mean, math.sqrt(variance / n) if n > 1 else None, int(n), int(infinite))
+        error = math.sqrt(max(0.0, second / n - mean**2) / (n - 1)) if n > 1 and math.isfinite(second) else None
+        return cls(mean, error, int(n), int(left_out))

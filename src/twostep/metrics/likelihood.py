@@ -33,7 +33,7 @@ class LogLikelihood(Metric):
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         """Average the log-density; points at which a decoder is singular are counted and left out."""
         if isinstance(model, TwoStep):
-            moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks)
+            moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out=math.inf)
             return {self.name: _result(moments, model.likelihood, "volume of the learned manifold")}
         model = cast(DensityEstimator, model)
         moments = Moments.of((model.log_prob(model.noise.fill_bins(x)) for x in batches), sum_over_ranks)
@@ -46,5 +46,5 @@ class LogLikelihood(Metric):
 
 
 def _result(moments: Moments, kind: str, measure: str) -> Result:
-    note = f"{moments.infinite} points at which the decoder is singular are left out" if moments.infinite else ""
+    note = f"{moments.left_out} points at which the decoder is singular are left out" if moments.left_out else ""
     return Result(moments.mean, "nats", moments.n, moments.standard_error, kind, measure, note)
