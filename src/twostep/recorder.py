@@ -125,13 +125,9 @@ class Recorder:
         if any(other.best_value is not None for other in self.trainers.values()):
             self.run.save("best_valid", self.state())
         if trainer.stopped_early:
-            logger.info(
-                "%s: stopped early after epoch %d; best %s %.5g",
-                trainer.name,
-                trainer.epochs_done,
-                trainer.config.early_stopping_metric,
-                trainer.best_value,
-            )
+            best = "never a number" if trainer.best_value is None else f"best {trainer.best_value:.5g}"
+            metric = trainer.config.early_stopping_metric
+            logger.info("%s: stopped early after epoch %d; %s: %s", trainer.name, trainer.epochs_done, metric, best)
 
     def must_stop(self) -> bool:
         """Whether a signal has come, to any rank."""

@@ -33,12 +33,14 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
-    """Scale gradients down to a norm of `max_norm` if they have a larger one, and leave them untouched if not."""
+def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+    """Scale gradients down to a norm of `max_norm` if they have a larger one; return the norm that they had."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = get_total_norm(grads)
-    if norm > max_norm:
+    found = norm.item()
+    if found > max_norm:
         clip_grads_with_norm_(parameters, max_norm, norm)
+    return found
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

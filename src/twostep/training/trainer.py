@@ -95,13 +95,17 @@ class Trainer:
         self.steps_done = 0
         self.bad_epochs = 0
         self.best_value: float | None = None
-        self.stopped_early = False
         self.history: list[dict[str, dict[str, float]]] = []
         self.sums: dict[str, Tensor] = {}
         self.train: Batches | None = None
         self.valid: Batches | None = None
         self._best: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether validation has not got better for as many epochs as the config allows."""
+        return self.bad_epochs >= self.config.max_bad_valid_epochs
 
     @property
     def finished(self) -> bool:
@@ -119,7 +123,7 @@ class Trainer:
     def raise_limit(self, max_epochs: int) -> None:
         """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
         if max_epochs > self.epochs_done and self.stopped_early:
-            self.stopped_early, self.bad_epochs = False, 0
+            self.bad_epochs = 0
         self.max_epochs = max_epochs
 
     def fit(self) -> None:
@@ -178,13 +182,13 @@ class Trainer:
         assert self.train is not None, "use() comes first"
         x = self.train.take(rows)
         self.engine.seed(derive(self.seed, self.name, "step", self.engine.rank, self.steps_done))
-        total = self.max_epochs * len(self.train)
+        done = (self.epochs_done + self.batches_done / len(self.train)) / self.max_epochs
         losses: dict[str, Tensor] = {}
         for objective in self.objectives:
             if self.steps_done % objective.every:
                 continue
             optimizer = self.optimizers[objective.name]
-            set_rate(optimizer, cosine(self.rates[objective.name], self.steps_done / total))
+            set_rate(optimizer, cosine(self.rates[objective.name], done))
             optimizer.zero_grad(set_to_none=True)
             loss = x.new_zeros(())
             if len(x):
@@ -192,14 +196,9 @@ class Trainer:
                     loss = objective.loss(x)
                 loss.backward(inputs=objective.parameters)
             loss = self.engine.reduce_gradients(objective.parameters, loss.detach().float(), len(x) / len(rows))
-            if not math.isfinite(loss.item()):
-                raise NonFiniteLossError(
-                    f"{self.name}: the {objective.name} of {self.config.name} is {loss.item()} at step "
-                    f"{self.steps_done} (epoch {self.epochs_done + 1}, training rows {_shown(rows)}); lower the "
-                    f"learning rate or look at these rows; the last checkpoint is good"
-                )
-            if self.config.max_grad_norm is not None:
-                clip(objective.parameters, self.config.max_grad_norm)
+            self._require_finite(objective.name, loss.item(), rows)
+            norm = clip(objective.parameters, self.config.max_grad_norm or math.inf)
+            self._require_finite(f"gradient norm of the {objective.name}", norm, rows)
             optimizer.step()
             if objective.after is not None:
                 objective.after()
@@ -219,7 +218,6 @@ class Trainer:
             "steps_done": self.steps_done,
             "bad_epochs": self.bad_epochs,
             "best_value": self.best_value,
-            "stopped_early": self.stopped_early,
             "max_epochs": self.max_epochs,
             "history": self.history,
         }
@@ -235,19 +233,27 @@ class Trainer:
         for key, value in state.values.items():
             setattr(self, key, value)
 
+    def _require_finite(self, what: str, value: float, rows: Tensor) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"{self.name}: the {what} of {self.config.name} is {value} at step {self.steps_done} (epoch "
+                f"{self.epochs_done + 1}, training rows {_shown(rows)}); lower the learning rate or look at these "
+                f"rows; the last checkpoint is good"
+            )
+
     def _stop_early(self, valid: dict[str, float]) -> None:
         metric = self.config.early_stopping_metric
         if metric is None:
             return
         value = valid[metric]
         sign = 1 if self.lower_is_better else -1
-        if self.best_value is None or sign * value < sign * self.best_value:
+        best = math.inf if self.best_value is None else sign * self.best_value
+        if sign * value < best:
             self.best_value, self.bad_epochs = value, 0
             self._best = _copy(self.model.state_dict())
             self.observer.best(self)
         else:
             self.bad_epochs += 1
-            self.stopped_early = self.bad_epochs >= self.config.max_bad_valid_epochs
 
     def _put_last_back(self) -> None:
         if self._last:
