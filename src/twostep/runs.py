@@ -124,7 +124,7 @@ class Run:
 
     def log_pictures(self, name: str, grid: Tensor, step: int) -> None:
         """Put a picture `(C, H, W)` with values in [0, 1] into tensorboard."""
-        self._tensorboard(step).add_image(name, grid, step)
+        self._tensorboard(None).add_image(name, grid, step)
 
     def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]]) -> Path:
         """Write the results of each model to `metrics/<name>.json`."""
@@ -164,13 +164,16 @@ class Run:
     def _checkpoint(self, tag: Tag) -> Path:
         return self.path / "checkpoints" / f"{tag}.safetensors"
 
-    def _tensorboard(self, step: int) -> SummaryWriter:
+    def _tensorboard(self, going_on_from: int | None) -> SummaryWriter:
+        """Open the curves; what an interrupted session wrote at or after the step from which they go on is dropped."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.path), purge_step=step)
+            self._writer = SummaryWriter(str(self.path), purge_step=going_on_from)
             for name, values in self.settings.files().items():
-                self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), step)
+                self._writer.add_text(
+                    name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), going_on_from
+                )
         return self._writer
 
 
