@@ -122,8 +122,6 @@ class Experiment:
                 settings.run.seed,
                 lower_is_better=stop_metric is None or METRICS[stop_metric].lower_is_better,
             )
-        if engine.is_main:
-            keep_in(run.path)
 
     @property
     def module(self) -> Model | TwoStep:
@@ -285,11 +283,15 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
     settings = Settings(config, configs, request.is_gae)
     _check(settings, splits, models, engine)
     state = None if source is None else _pretrained_state(source, best_first)
+    if state is not None:
+        _put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
     run = Run.create(settings, splits.spec, engine.world_size) if engine.is_main else None
     path = engine.share(run.path if run else None)
     experiment = Experiment(settings, splits, engine, models, run or Run(path, settings, splits.spec))
-    if state is not None:
-        _take_pretrained(experiment, state, limits or Limits())
+    if state is not None and "gae" in experiment.trainers:
+        _train_further(experiment.trainers["gae"], state, limits or Limits())
+    if engine.is_main:
+        keep_in(path)
     logger.info("run directory: %s", path)
     return experiment
 
@@ -311,6 +313,18 @@ def resume(
     Raises:
         UserError: for a directory that is no run, a damaged one, or a key that can't change.
     """
+    experiment = _reopen(path, overrides, best_first, limits)
+    if experiment.engine.is_main:
+        keep_in(path)
+    return experiment
+
+
+def _reopen(
+    path: Path,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    best_first: bool = False,
+    limits: Limits | None = None,
+) -> Experiment:
     run = Run.open(path)
     settings = run.settings.adjusted(overrides or {})
     splits = _load(settings.run)
@@ -347,7 +361,7 @@ def load_module(path: Path, best_first: bool = False) -> Model | TwoStep:
     state = run.load(*(BEST_FIRST if best_first else LATEST_FIRST))
     models = build_models(run.settings, run.spec)
     for part, model in models.items():
-        model.load_state_dict(_weights(state.part(part)))
+        _put_weights(model, state.part(part), f"{path}: the checkpoint is of another {part} than the config describes")
         model.eval()
     if run.settings.is_two_step:
         return TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"])).eval()
@@ -379,7 +393,7 @@ def load_run(run_dir: str | Path, best_first: bool = False) -> LoadedRun:
     Raises:
         UserError: as `resume` does.
     """
-    experiment = resume(Path(run_dir), best_first=best_first)
+    experiment = _reopen(Path(run_dir), best_first=best_first)
     for trainer in experiment.trainers.values():
         trainer.use_best()
     config, splits, trainers = experiment.settings.run, experiment.splits, experiment.trainers
@@ -441,8 +455,11 @@ def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engi
             f"set train_batch_size={len(splits.train)} or less"
         )
     rows = min(len(splits.train), len(splits.test), len(splits.test if splits.valid is None else splits.valid))
-    if engine.world_size > min(rows, size):
-        raise UserError(f"{engine.world_size} ranks are more than there are rows ({rows}) or rows in a batch ({size})")
+    smallest = min(size, settings.run.valid_batch_size, settings.run.test_batch_size)
+    if engine.world_size > min(rows, smallest):
+        raise UserError(
+            f"{engine.world_size} ranks are more than there are rows in a split ({rows}) or in a batch ({smallest})"
+        )
     for model in models.values():
         config = model.config
         stop = config.early_stopping_metric
@@ -467,11 +484,7 @@ def _pretrained_state(source: Run, best_first: bool) -> State:
     return source.load(*(BEST_FIRST if best_first else LATEST_FIRST)).part("model")
 
 
-def _take_pretrained(experiment: Experiment, state: State, limits: Limits) -> None:
-    trainer = experiment.trainers.get("gae")
-    if trainer is None:
-        experiment.models["gae"].load_state_dict(_weights(state))
-        return
+def _train_further(trainer: Trainer, state: State, limits: Limits) -> None:
     trainer.load_state_dict(state)
     limit = limits.of("gae")
     if limit is not None:
@@ -484,8 +497,12 @@ def _take_pretrained(experiment: Experiment, state: State, limits: Limits) -> No
         )
 
 
-def _weights(state: State) -> dict[str, Tensor]:
-    return state.part("best").tensors or state.part("model").tensors
+def _put_weights(model: Model, state: State, problem: str) -> None:
+    """Put the best weights that a trainer's state has into a model."""
+    try:
+        model.load_state_dict(state.part("best").tensors or state.part("model").tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{problem} ({_short(error)})") from None
 
 
 def _short(error: Exception) -> str:
