@@ -4,9 +4,10 @@
 
     log p(x) = log N(u; 0, I) + Σ_i (log|det W_i| + Σ_j log S_ij') + log|det t'(x)|
 
-P_i is a fixed random permutation. S_i leaves the first half of the coordinates as they are, and moves each of the
-others by a monotone spline whose bins and slopes a residual network computes from the first half; outside of
-`[-tail_bound, tail_bound]` it is the identity. W_i = L_i U_i. In one dimension a spline's parameters are free numbers.
+S_i leaves the first half of the coordinates as they are, and moves each of the others by a monotone spline whose bins
+and slopes a residual network computes from the first half; outside of `[-tail_bound, tail_bound]` it is the identity.
+P_i is a fixed random permutation in every other layer, and a reversal in those between, so that each coordinate is moved
+in every two layers. W_i = L_i U_i. In one dimension a spline's parameters are free numbers.
 
 Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 """
@@ -73,7 +74,7 @@ class Flow(DensityEstimator):
     def __init__(self, config: FlowConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.dim = spec.dim
-        self.layers = nn.ModuleList(FlowLayer(config, spec.dim) for _ in range(config.num_layers))
+        self.layers = nn.ModuleList(FlowLayer(config, _order(layer, spec.dim)) for layer in range(config.num_layers))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the exact log-density, of shape `(B,)`, in nats."""
@@ -108,13 +109,14 @@ class FlowLayer(nn.Module):
     order: Tensor
     restore: Tensor
 
-    def __init__(self, config: FlowConfig, dim: int) -> None:
+    def __init__(self, config: FlowConfig, order: Tensor) -> None:
         super().__init__()
+        dim = len(order)
         self.kept = dim // 2
         self.bins, self.bound = config.num_bins, config.tail_bound
         moved = dim - self.kept
-        self.register_buffer("order", torch.randperm(dim))
-        self.register_buffer("restore", self.order.argsort())
+        self.register_buffer("order", order)
+        self.register_buffer("restore", order.argsort())
         self.lower_upper = nn.Parameter(torch.eye(dim))
         out_dim = moved * (3 * self.bins - 1)
         if self.kept:
@@ -144,3 +146,7 @@ class FlowLayer(nn.Module):
             [self.bins, self.bins, self.bins - 1], dim=-1
         )
         return MonotonicRQSTransform(widths, heights, slopes, bound=self.bound)
+
+
+def _order(layer: int, dim: int) -> Tensor:
+    return torch.arange(dim).flip(0) if layer % 2 else torch.randperm(dim)
