@@ -92,7 +92,7 @@ def test_every_flipped_bit_is_refused(path):
             damaged = bytearray(good)
             damaged[place] ^= 1 << bit
             path.write_bytes(damaged)
-            with pytest.raises(CheckpointError, match="damaged|not a checkpoint"):
+            with pytest.raises(CheckpointError, match=r"damaged|not a checkpoint"):
                 checkpoint.load(path)
 
 
