@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+DEMO := runs/demo
 DEMO_FLAGS ?= --gae-config max_epochs=20 --de-config max_epochs=20
 
 # One test worker per core, so one thread per worker: idle OpenMP threads spin and starve their neighbours.
@@ -20,8 +21,12 @@ $(INSTALLED): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## train, test and sample a VAE + flow on the bundled digits
-	$(BIN)/twostep train --dataset digits --gae-model vae --de-model flow $(DEMO_FLAGS)
+demo: $(DEMO)/done  ## train, test and sample a VAE + flow on the bundled digits
+	@echo "report: $$(ls -td $(DEMO)/*/report.html | head -n 1)"
+
+$(DEMO)/done: $(INSTALLED) $(shell find src -name '*.py')
+	$(BIN)/twostep train --dataset digits --gae-model vae --de-model flow --shared-config logdir_root=$(DEMO) $(DEMO_FLAGS)
+	@touch $@
 
 test: $(INSTALLED)  ## the fast tests
 	$(BIN)/python -m pytest
