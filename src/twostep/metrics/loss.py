@@ -31,4 +31,4 @@ class Loss(Metric):
         """Average the batches' losses, each weighted by its rows."""
         (objective,) = cast(Model, model).objectives()
         moments = Moments.of((objective.loss(x).expand(len(x)) for x in batches), sum_over_ranks)
-        return {self.name: Result(moments.mean, "nats or squared error of the transformed data", moments.n)}
+        return {self.name: Result(moments.mean, objective.unit, moments.n)}

@@ -51,7 +51,7 @@ class Autoencoder(GeneralizedAutoencoder):
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the one loss: squared error summed over coordinates, mean over the batch."""
-        return (Objective("loss", self._loss, tuple(self.parameters())),)
+        return (Objective("loss", self._loss, tuple(self.parameters()), unit="squared units of the transformed data"),)
 
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)

@@ -46,6 +46,7 @@ class Objective:
         parameters: what the loss's optimiser steps on; gradients reach nothing else.
         every: the step is taken on every n-th batch.
         after: called after the optimiser's step (weight clamping, say).
+        unit: of the loss.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Objective:
     parameters: tuple[nn.Parameter, ...]
     every: int = 1
     after: Callable[[], None] | None = None
+    unit: str = "nats of the transformed data"
 
 
 class ModelConfig(Frozen, ABC):
