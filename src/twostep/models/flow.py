@@ -6,8 +6,8 @@
 
 S_i leaves the first half of the coordinates as they are, and moves each of the others by a monotone spline whose bins
 and slopes a residual network computes from the first half; outside of `[-tail_bound, tail_bound]` it is the identity.
-P_i is a fixed random permutation in every other layer, and a reversal in those between, so that each coordinate is moved
-in every two layers. W_i = L_i U_i. In one dimension a spline's parameters are free numbers.
+P_i is a fixed random permutation in every other layer, and a reversal in those between, so that two layers move every
+coordinate. W_i = L_i U_i. In one dimension a spline's parameters are free numbers.
 
 Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 """
