@@ -1,0 +1,310 @@
+"""Whole commands in processes of their own: the README's examples, kills and signals in the middle.
+
+Each test checks the exit status and what the command left behind. Sets are small files with the real ones' schema.
+"""
+
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from conftest import only_run, repeated
+
+pytestmark = pytest.mark.cmd
+
+ROOT = Path(__file__).parents[1]
+SETS = {
+    "fashion-mnist": ((28, 28), "image", "label"),
+    "cifar10": ((32, 32, 3), "img", "label"),
+    "svhn": ((32, 32, 3), "image", "label"),
+}
+TWO_EPOCHS = ("max_epochs=2",)
+SMALL_CNN = (*TWO_EPOCHS, "encoder_hidden_channels=[4,4]", "decoder_hidden_channels=[4,4]", "latent_dim=4")
+SMALL_FLOW = (*TWO_EPOCHS, "hidden_units=8", "num_layers=1")
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory):
+    """Make a folder with small parquet files of each picture set's schema: 300 training and 60 test pictures."""
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path_factory.mktemp("sets")
+    random = np.random.default_rng(0)
+    for name, (shape, picture, label) in SETS.items():
+        (folder / name).mkdir()
+        for split, count in (("train", 300), ("test", 60)):
+            rows = {
+                picture: [{"bytes": png(blob(random, shape)), "path": None} for _ in range(count)],
+                label: random.integers(0, 10, count).tolist(),
+            }
+            table = datasets.Dataset.from_dict(rows).cast_column(picture, datasets.Image(decode=False))
+            table.to_parquet(str(folder / name / f"{split}-00000-of-00001.parquet"))
+    return folder
+
+
+def blob(random, shape):
+    """Return a bright spot somewhere on a dark ground, so that there is something to learn."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    top, left = random.uniform(8, 20, 2)
+    spot = 200 * np.exp(-((rows - top) ** 2 + (columns - left) ** 2) / 30)
+    noise = random.uniform(0, 30, shape)
+    return (spot.reshape(*shape[:2], *[1] * (len(shape) - 2)) + noise).astype(np.uint8)
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def shell(sets, tmp_path):
+    """Give a function that runs one of the scripts in an empty folder and returns the finished process."""
+
+    def call(script, *arguments, status=0):
+        command = [str(ROOT / script), *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment(sets), capture_output=True, text=True, timeout=240)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return call
+
+
+def environment(sets):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "TWOSTEP_DATA": str(sets), "PYTHONUNBUFFERED": "1"}
+
+
+def started(sets, folder, script, *arguments):
+    command = [str(ROOT / script), *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(sets), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def results(run, part):
+    """Return the test results of one model by name."""
+    return json.loads((run / "metrics" / "test.json").read_text())[part]
+
+
+def epochs(run):
+    history = json.loads((run / "metrics" / "history.json").read_text())
+    return {part: len(entries) for part, entries in history.items()}
+
+
+def tensors(run, tag="latest"):
+    return load_file(run / "checkpoints" / f"{tag}.safetensors")
+
+
+def check_finished(run, parts, pictures=("samples", "reconstructions")):
+    """Check what a finished run's directory must hold."""
+    for part in parts:
+        measured = results(run, part)
+        assert measured
+        for name, result in measured.items():
+            assert np.isfinite(result["value"]), (part, name)
+            assert result["n"] == 60
+    for name in pictures:
+        with Image.open(run / "samples" / f"{name}.png") as picture:
+            assert np.asarray(picture).std() > 0
+    assert list(run.glob("events.*"))
+    assert "<svg" in (run / "report.html").read_text()
+    assert "test " in (run / "stdout").read_text()
+    assert not [
+        name for name, value in tensors(run).items() if value.dtype.kind == "f" and not np.isfinite(value).all()
+    ]
+
+
+def assert_equal(first, second, tag="latest"):
+    """Check that two runs ended with the same weights, optimisers, results and histories, to the last bit."""
+    one, two = tensors(first, tag), tensors(second, tag)
+    assert one.keys() == two.keys()
+    assert not [name for name in one if not np.array_equal(one[name], two[name])]
+    for name in ("test", "history"):
+        path = Path("metrics") / f"{name}.json"
+        assert json.loads((first / path).read_text()) == json.loads((second / path).read_text())
+
+
+# --- the README's examples
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "flags", "config", "pictures"),
+    [
+        ("fashion-mnist", "ae", ("--is-gae",), TWO_EPOCHS, ("reconstructions",)),
+        ("fashion-mnist", "vae", ("--is-gae",), TWO_EPOCHS, ("samples", "reconstructions")),
+        ("svhn", "flow", (), SMALL_FLOW, ("samples",)),
+        ("cifar10", "vae", (), SMALL_CNN, ("samples", "reconstructions")),
+    ],
+)
+def test_one_model_alone(shell, tmp_path, dataset, model, flags, config, pictures):
+    shell("single_main.py", "--dataset", dataset, "--model", model, *flags, *repeated("--config", config))
+    run = only_run(tmp_path / "runs")
+    check_finished(run, ("model",), pictures)
+    assert epochs(run) == {"model": 2}
+    assert (run / ("gae_config.json" if flags else "config.json")).exists()
+
+
+def test_two_steps_with_convolutions_on_colour(shell, tmp_path):
+    arguments = ("--dataset", "cifar10", "--gae-model", "vae", "--de-model", "vae")
+    shell("main.py", *arguments, *repeated("--gae-config", SMALL_CNN), *repeated("--de-config", TWO_EPOCHS))
+    run = only_run(tmp_path / "runs")
+    check_finished(run, ("gae", "de", "two_step"))
+    assert json.loads((run / "gae_config.json").read_text())["encoder_net"] == "cnn"
+    assert epochs(run) == {"gae": 2, "de": 2}
+
+
+def test_a_pretrained_autoencoder_frozen_and_trained_further(shell, tmp_path):
+    small = (*repeated("--de-config", SMALL_FLOW), "--de-model", "flow")
+    stop = ("early_stopping_metric=l2_reconstruction_error", *TWO_EPOCHS)
+    shell("single_main.py", "--dataset", "fashion-mnist", "--model", "vae", "--is-gae", *repeated("--config", stop))
+    gae = only_run(tmp_path / "runs")
+    pretrained = ("--load-dir", gae, "--load-pretrained-gae", "--load-best-valid-first", *small)
+    shell("main.py", *pretrained, "--freeze-pretrained-gae", *repeated("--shared-config", ("logdir_root=frozen",)))
+    frozen = only_run(tmp_path / "frozen")
+    check_finished(frozen, ("gae", "de", "two_step"))
+    assert epochs(frozen) == {"de": 2}
+    best = {name.removeprefix("model.best."): value for name, value in tensors(gae).items() if ".best." in name}
+    taken = {n.removeprefix("gae.model."): v for n, v in tensors(frozen).items() if n.startswith("gae.model.")}
+    assert taken.keys() == best.keys()
+    assert all(np.array_equal(taken[name], best[name]) for name in best)
+    shell("main.py", *pretrained, "--max-epochs-loaded-gae", 3, *repeated("--shared-config", ("logdir_root=further",)))
+    further = only_run(tmp_path / "further")
+    check_finished(further, ("gae", "de", "two_step"))
+    assert epochs(further) == {"gae": 3, "de": 2}
+
+
+def test_a_run_is_trained_further_and_tested_only(shell, tmp_path):
+    arguments = ("--dataset", "fashion-mnist", "--gae-model", "ae", "--de-model", "flow")
+    stop = (*SMALL_FLOW, "early_stopping_metric=loss")
+    shell("main.py", *arguments, *repeated("--gae-config", TWO_EPOCHS), *repeated("--de-config", stop))
+    run = only_run(tmp_path / "runs")
+    first = results(run, "two_step")
+    (run / "metrics" / "test.json").unlink()
+    latest = (run / "checkpoints" / "latest.safetensors").read_bytes()
+    for flags in ((), ("--load-best-valid-first",)):
+        shell("main.py", "--load-dir", run, "--only-test", *flags)
+        assert results(run, "two_step") == first
+    assert (run / "checkpoints" / "latest.safetensors").read_bytes() == latest
+    shell("main.py", "--load-dir", run, "--max-epochs-loaded-gae", 3, "--max-epochs-loaded-de", 4)
+    assert epochs(run) == {"gae": 3, "de": 4}
+    shell("main.py", "--load-dir", run, "--max-epochs-loaded", 5)
+    assert epochs(run) == {"gae": 5, "de": 5}
+    check_finished(run, ("gae", "de", "two_step"))
+    assert results(run, "gae")["l2_reconstruction_error"]["value"] < first["l2_reconstruction_error"]["value"]
+    done = shell("main.py", "--load-dir", run, "--only-test", "--test-ood", status=2)
+    assert done.stderr.startswith("--test-ood: not yet")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_single_run_is_loaded_in_python(shell, tmp_path, sets):
+    shell("single_main.py", "--dataset", "digits", "--model", "vae", *repeated("--config", TWO_EPOCHS))
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from load_run import load_run\n"
+        "module, trainer, (train, valid, test) = load_run(sys.argv[2])\n"
+        "import torch\n"
+        "with torch.no_grad(): x = torch.cat(list(test)); print(module.training, len(x), trainer.epochs_done)\n"
+        "print(float(module.reconstruction_error(x).mean()))\n"
+    )
+    run = only_run(tmp_path / "runs")
+    command = [sys.executable, "-c", program, str(ROOT), str(run)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(sets), timeout=120)
+    assert done.returncode == 0, done.stderr
+    facts, error = done.stdout.strip().splitlines()[-2:]
+    assert facts == "False 359 2"
+    shell("single_main.py", "--load-dir", run, "--only-test", "--config", "test_metrics=l2_reconstruction_error")
+    assert float(error) == pytest.approx(results(run, "model")["l2_reconstruction_error"]["value"], rel=1e-4)
+
+
+# --- stopped in the middle
+
+
+LONG = (
+    *("--dataset", "digits", "--gae-model", "vae", "--de-model", "flow"),
+    *repeated("--gae-config", ("max_epochs=4", "latent_dim=3", "use_lr_scheduler=True")),
+    *repeated("--de-config", ("max_epochs=4", "num_layers=1", "early_stopping_metric=loss")),
+)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(sets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    process = started(sets, folder, "main.py", *LONG)
+    _, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return only_run(folder / "runs")
+
+
+def stop_at(process, text, number):
+    """Send a signal to a process as soon as it has written a line with this text."""
+    for line in process.stdout:
+        if text in line:
+            process.send_signal(number)
+            break
+    else:
+        pytest.fail(f"ended without a line with {text}: {process.stderr.read()}")
+    out, err = process.communicate(timeout=120)
+    return out, err
+
+
+@pytest.mark.parametrize("line", ["gae vae: epoch 2/4", "de flow: epoch 1/4"])
+def test_killed_and_started_again_equals_never_stopped(shell, sets, tmp_path, uninterrupted, line):
+    process = started(sets, tmp_path, "main.py", *LONG)
+    stop_at(process, line, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    run = only_run(tmp_path / "runs")
+    assert not (run / "metrics" / "test.json").exists()
+    shell("main.py", "--load-dir", run)
+    assert_equal(run, uninterrupted)
+    assert_equal(run, uninterrupted, "best_valid")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed_by_the_line_that_it_names(shell, sets, tmp_path, uninterrupted, number):
+    process = started(sets, tmp_path, "main.py", *LONG)
+    _, err = stop_at(process, "gae vae: epoch 1/4", number)
+    assert process.returncode == 130
+    assert err.count("\n") == 1
+    run = only_run(tmp_path / "runs")
+    assert (run / "checkpoints" / "latest.safetensors").exists()
+    assert not (run / "metrics" / "test.json").exists()
+    words = shlex.split(err.partition("go on with: ")[2])
+    assert words == ["twostep", "train", "--load-dir", f"runs/{run.name}"]
+    shell("main.py", *words[2:])
+    assert_equal(run, uninterrupted)
+
+
+def test_a_second_interrupt_ends_at_once(sets, tmp_path):
+    process = started(sets, tmp_path, "main.py", *LONG[:6], "--gae-config", "max_epochs=1000")
+    for line in process.stdout:
+        if "epoch 1/1000" in line:
+            break
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - begun < 5
+    assert "go on with: twostep train --load-dir runs/" in err
+    assert "Traceback" not in err
+
+
+def test_two_runs_started_together_have_a_directory_each(sets, tmp_path):
+    arguments = ("--dataset", "digits", "--model", "ae", "--config", "max_epochs=1", "--config", "latent_dim=2")
+    processes = [started(sets, tmp_path, "single_main.py", *arguments) for _ in range(2)]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    first, second = sorted((tmp_path / "runs").iterdir())
+    assert_equal(first, second)
