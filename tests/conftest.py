@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,17 @@ def pytest_configure(config):
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def _own_log_files():
+    """Take away what experiments add to the log, so that none writes into the files of another."""
+    logger = logging.getLogger("twostep")
+    before = logger.handlers[:]
+    yield
+    for handler in set(logger.handlers) - set(before):
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @dataclass(frozen=True)

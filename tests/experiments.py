@@ -1,0 +1,102 @@
+"""Small experiments for tests: what is asked for, where training breaks off, what two states have in common."""
+
+import dataclasses
+
+import torch
+
+from twostep.checkpoint import State
+from twostep.experiment import Experiment, Request, start
+from twostep.training.trainer import InterruptedTraining
+
+SMALL = {
+    "ae": {"latent_dim": 2, "encoder_hidden_dims": (8,), "decoder_hidden_dims": (8,), "denoising_sigma": 1.0},
+    "vae": {"latent_dim": 2, "encoder_hidden_dims": (8,), "decoder_hidden_dims": (8,)},
+    "flow": {"hidden_units": 4, "num_layers": 2, "num_blocks_per_layer": 1},
+}
+COMMON = {"max_epochs": 4, "use_lr_scheduler": True, "lr": 0.02, "early_stopping_metric": None}
+
+
+def asked(models, dataset, root, run=None, **overrides):
+    """Return a request: models like `("ae",)` or `("vae", "flow")`; `model`, `gae` and `de` change their keys."""
+    parts = ("model",) if len(models) == 1 else ("gae", "de")
+    keys = {
+        part: {**SMALL[name], **COMMON, **overrides.get(part, {})} for part, name in zip(parts, models, strict=True)
+    }
+    keys["run"] = {"dataset": str(dataset), "logdir_root": root, "train_batch_size": 16, "device": "cpu", **(run or {})}
+    return Request(dict(zip(parts, models, strict=True)), keys, is_gae=models in {("ae",), ("vae",)})
+
+
+def trained(request: Request) -> Experiment:
+    """Train from the beginning to the end, and flush the curves."""
+    experiment = start(request)
+    experiment.fit()
+    experiment.run.close()
+    return experiment
+
+
+def break_off(experiment: Experiment, place: str) -> bool:
+    """Train until a place, and leave the run as a process does that dies there; return whether it came to that.
+
+    Args:
+        experiment: not trained yet.
+        place: `step 4`: the fourth step of all is the last one; `epoch gae 2`: after that epoch's checkpoint;
+            `end gae`: trained to its end, before anyone is told.
+    """
+    what, *where = place.split()
+    recorder = experiment.recorder
+    if what == "step":
+        left = iter(range(1, 10**6))
+        recorder.must_stop = lambda: next(left) >= int(where[0])
+    elif what == "epoch":
+        epoch = recorder.epoch
+
+        def last_epoch(trainer):
+            epoch(trainer)
+            if [trainer.name, str(trainer.epochs_done)] == where:
+                raise InterruptedTraining
+
+        recorder.epoch = last_epoch
+    else:
+        end = recorder.end
+
+        def last_end(trainer):
+            if [trainer.name] == where:
+                raise InterruptedTraining
+            end(trainer)
+
+        recorder.end = last_end
+    try:
+        experiment.fit()
+    except InterruptedTraining:
+        return True
+    finally:
+        experiment.run.close()
+    return False
+
+
+def differences(one: State, other: State) -> list[str]:
+    """Return the names of everything in which two states differ, by as little as a bit."""
+    tensors = one.tensors.keys() ^ other.tensors.keys()
+    tensors |= {key for key in one.tensors.keys() & other.tensors.keys() if not identical(one, other, key)}
+    values = {key for key in one.values.keys() | other.values.keys() if one.values.get(key) != other.values.get(key)}
+    return sorted(tensors | values)
+
+
+def identical(one: State, other: State, key: str) -> bool:
+    return torch.equal(one.tensors[key], other.tensors[key])
+
+
+def snapshot(experiment: Experiment) -> State:
+    """Return a copy of the state of an experiment, which later training does not change."""
+    state = experiment.state()
+    tensors = {key: tensor.detach().clone() for key, tensor in state.tensors.items()}
+    return dataclasses.replace(state, tensors=tensors)
+
+
+def drawn(experiment: Experiment):
+    """Return samples of the trained model, or reconstructions if it draws none."""
+    module = experiment.module.eval()
+    with torch.no_grad():
+        if hasattr(module, "sample"):
+            return module.sample(7, torch.Generator().manual_seed(4))
+        return module.decode(module.encode(experiment.splits.test.float()))

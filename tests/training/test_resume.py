@@ -1,0 +1,136 @@
+"""Stopped anywhere and resumed is never stopped: no bit differs in weights, optimisers, history and samples."""
+
+import functools
+
+import pytest
+import torch
+
+from experiments import asked, break_off, differences, drawn, snapshot, trained
+from twostep.experiment import Experiment, Limits, resume, start
+
+ALONE, BOTH = ("ae", "vae", "flow"), ("vae", "flow")
+# Three batches an epoch, four epochs: 12 steps for each model.
+PLACES = ["step 1", "step 3", "step 5", "epoch model 1", "epoch model 4", "end model"]
+PLACES_OF_BOTH = [
+    "step 4",
+    "step 12",
+    "step 13",
+    "step 17",
+    "epoch gae 3",
+    "epoch gae 4",
+    "end gae",
+    "epoch de 1",
+    "end de",
+]
+CASES = [
+    *(((name,), place) for name in ALONE for place in PLACES),
+    *((("vae", "flow"), place) for place in PLACES_OF_BOTH),
+    *((("ae", "flow"), place) for place in ("step 5", "end gae", "epoch de 1")),
+]
+VALIDATION = (2.0, 1.0, 3.0, 4.0)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Let every model be best after its second epoch."""
+
+    def validate(experiment, model, batches):
+        (trainer,) = [trainer for trainer in experiment.trainers.values() if trainer.model is model]
+        return {"loss": VALIDATION[trainer.epochs_done]}
+
+    monkeypatch.setattr(Experiment, "_validate", validate)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(own_pictures, tmp_path_factory):
+    """Give the end of a run that never stopped, once for each kind."""
+
+    @functools.cache
+    def give(models, **keys):
+        experiment = trained(request(models, own_pictures, tmp_path_factory.mktemp("whole"), **keys))
+        return snapshot(experiment), drawn(experiment)
+
+    return give
+
+
+def request(models, dataset, root, **keys):
+    parts = ("model",) if len(models) == 1 else ("gae", "de")
+    return asked(models, dataset, root, **dict.fromkeys(parts, keys))
+
+
+@pytest.mark.parametrize(
+    ("models", "place"), CASES, ids=lambda part: part if isinstance(part, str) else " + ".join(part)
+)
+def test_a_resumed_run_is_one_that_never_stopped(uninterrupted, own_pictures, tmp_path, models, place):
+    check(uninterrupted, own_pictures, tmp_path, models, place)
+
+
+@pytest.mark.parametrize(
+    ("models", "place"), CASES, ids=lambda part: part if isinstance(part, str) else " + ".join(part)
+)
+def test_nor_did_one_that_stops_early(scripted, uninterrupted, own_pictures, tmp_path, models, place):
+    keys = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2, "max_epochs": 6}
+    values = check(uninterrupted, own_pictures, tmp_path, models, place, **keys)
+    for part in ("model",) if len(models) == 1 else ("gae", "de"):
+        assert (values[f"{part}.epochs_done"], values[f"{part}.bad_epochs"]) == (4, 2)
+
+
+def check(uninterrupted, dataset, root, models, place, **keys):
+    state, samples = uninterrupted(models, **keys)
+    first = start(request(models, dataset, root, **keys))
+    assert break_off(first, place)
+    torch.manual_seed(123)
+    torch.rand(7)
+    second = resume(first.run.path)
+    second.fit()
+    second.run.close()
+    assert differences(second.state(), state) == []
+    assert torch.equal(drawn(second), samples)
+    assert differences(second.run.load("latest"), state) == []
+    return state.values
+
+
+def test_a_run_can_be_stopped_again_and_again(uninterrupted, own_pictures, tmp_path):
+    state, samples = uninterrupted(BOTH)
+    experiment = start(request(BOTH, own_pictures, tmp_path))
+    sessions = 1
+    while break_off(experiment, "step 1"):
+        experiment = resume(experiment.run.path)
+        sessions += 1
+    assert sessions == 25
+    assert differences(experiment.state(), state) == []
+    assert torch.equal(drawn(experiment), samples)
+
+
+@pytest.mark.parametrize("place", ["step 2", "epoch model 2"])
+def test_a_limit_raised_on_loading_is_that_of_one_session(own_pictures, tmp_path, place):
+    """Without a scheduler, training to 4 epochs and then to 6 is training to 6, wherever the first one broke off."""
+    constant = {"use_lr_scheduler": False}
+    long = trained(asked(("vae",), own_pictures, tmp_path, model={**constant, "max_epochs": 6}))
+    short = start(asked(("vae",), own_pictures, tmp_path, model=constant))
+    assert break_off(short, place)
+    second = resume(short.run.path, limits=Limits(every=6))
+    second.fit()
+    second.run.close()
+    assert differences(second.state(), long.state()) == []
+
+
+def test_each_model_of_two_has_its_own_limit(own_pictures, tmp_path):
+    path = trained(asked(("ae", "flow"), own_pictures, tmp_path)).run.path
+    raised = resume(path, limits=Limits(de=6))
+    gae = snapshot(raised).part("gae")
+    raised.fit()
+    raised.run.close()
+    assert {part: trainer.epochs_done for part, trainer in raised.trainers.items()} == {"gae": 4, "de": 6}
+    assert differences(raised.state().part("gae"), gae) == []
+    again = resume(path)
+    assert (again.trainers["gae"].max_epochs, again.trainers["de"].max_epochs) == (4, 6), "limits are kept"
+
+
+def test_an_autoencoder_that_is_trained_further_warns_of_a_stale_density(own_pictures, tmp_path, caplog):
+    path = trained(asked(("ae", "flow"), own_pictures, tmp_path)).run.path
+    raised = resume(path, limits=Limits(gae=5))
+    raised.fit()
+    raised.run.close()
+    assert "the density was fitted to its earlier embeddings" in caplog.text
+    assert raised.trainers["gae"].epochs_done == 5
