@@ -594,6 +594,13 @@ def test_quiet_says_nothing_and_verbose_says_more(twostep, own_pictures):
     assert len(verbose.out.splitlines()) > len(normal.out.splitlines())
 
 
+def test_only_the_first_of_several_ranks_gives_information(twostep, refused, monkeypatch):
+    for rank, said in ((0, "removed 0 files, 0 MB\n"), (1, "")):
+        monkeypatch.setenv("RANK", str(rank))
+        assert twostep("datasets", "--clear-cache").out == said
+    assert refused("train").startswith("missing: ")
+
+
 # --- evaluate, sample
 
 

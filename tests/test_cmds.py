@@ -308,3 +308,17 @@ def test_two_runs_started_together_have_a_directory_each(sets, tmp_path):
         assert process.returncode == 0, err
     first, second = sorted((tmp_path / "runs").iterdir())
     assert_equal(first, second)
+
+
+def test_two_ranks_write_one_run_and_end_in_peace(sets, tmp_path):
+    arguments = ("--dataset", "fashion-mnist", "--gae-model", "ae", "--de-model", "flow")
+    small = (*repeated("--gae-config", TWO_EPOCHS), *repeated("--de-config", SMALL_FLOW))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*launch, str(ROOT / "main.py"), *arguments, *small]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(sets), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path / "runs")
+    check_finished(run, ("gae", "de", "two_step"))
+    assert done.stdout == (run / "stdout").read_text()
+    assert json.loads((run / "environment.json").read_text())["ranks"] == 2
+    assert epochs(run) == {"gae": 2, "de": 2}

@@ -54,6 +54,7 @@ def launch(
 
         sys.stdout.write(f"twostep {installed('twostep')}\n")
         return 0
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
     level = console.VERBOSE if verbose else console.QUIET if quiet else console.NORMAL
     with console.logging_to_terminal(level):
         try:
@@ -66,6 +67,8 @@ def launch(
         except Exception:
             console.logger.exception("this is a defect of twostep; please report what follows:")
             return DEFECT
+        finally:
+            _leave_ranks()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,6 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(parser: App, tokens: Sequence[str]) -> Any:
     return parser(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def _leave_ranks() -> None:
+    """Leave the group of ranks, if there is one: its threads abort a process that ends with them."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _fail(error: Exception, status: int, debug: bool) -> int:
