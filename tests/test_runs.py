@@ -1,0 +1,344 @@
+"""Run directories: names that never collide, files that come back, damage that is seen, curves without doubles."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from experiments import asked
+from twostep import runs
+from twostep.checkpoint import CheckpointError, State
+from twostep.config import RunConfig, Settings, TwoStepRunConfig
+from twostep.metrics import Result
+from twostep.models import MODELS
+from twostep.models.two_step import latent_spec
+from twostep.runs import Run
+from twostep.schema import DataSpec, UserError
+
+SPEC = DataSpec(name="toy", shape=(1, 4, 4), size=50, low=0, high=255, discrete=True)
+
+
+def single(root, name="vae", is_gae=False):
+    model = MODELS[name].preset(SPEC, "gae" if is_gae else "de", lr=0.25)
+    return Settings(RunConfig(dataset="toy", logdir_root=root, seed=7), {"model": model}, is_gae)
+
+
+def both(root):
+    models = {"gae": MODELS["ae"].preset(SPEC, "gae"), "de": MODELS["flow"].preset(latent_spec(SPEC, 20), "de")}
+    return Settings(TwoStepRunConfig(dataset="toy", logdir_root=root, pretrained_gae=root / "other"), models)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(single(tmp_path), SPEC)
+
+
+# ---- names
+
+
+def test_runs_of_one_second_get_directories_of_their_own(tmp_path, monkeypatch):
+    class Clock(runs.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 4, 26, 9, 38, 37)
+
+    monkeypatch.setattr(runs, "datetime", Clock)
+    names = [Run.create(single(tmp_path), SPEC).path.name for _ in range(3)]
+    assert names == ["Apr26_09-38-37", "Apr26_09-38-37_1", "Apr26_09-38-37_2"]
+
+
+MAKER = """
+import sys
+from pathlib import Path
+from twostep.runs import _new_directory
+sys.stdin.readline()
+for _ in range(20):
+    print(_new_directory(Path(sys.argv[1])))
+"""
+
+
+def test_processes_at_once_get_directories_of_their_own(tmp_path):
+    command = [sys.executable, "-c", MAKER, str(tmp_path / "runs")]
+    makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = [path for maker in makers for path in maker.communicate("\n")[0].split()]
+    assert len(paths) == len(set(paths)) == 40
+    assert all(Path(path).is_dir() for path in paths)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_root_that_cannot_be_is_one_line(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError) as caught:
+        Run.create(single(tmp_path / name), SPEC)
+    assert str(caught.value).startswith(f"logdir_root={tmp_path / name}: can't make a run directory there (")
+
+
+def test_an_unwritable_root_is_one_line(tmp_path, monkeypatch):
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError) as caught:
+        Run.create(single(tmp_path), SPEC)
+    assert str(caught.value) == f"logdir_root={tmp_path}: can't make a run directory there (Permission denied)"
+
+
+# ---- configs and environment
+
+
+@pytest.mark.parametrize(
+    ("make", "files"),
+    [
+        (single, {"config.json"}),
+        (lambda root: single(root, "ae", is_gae=True), {"gae_config.json"}),
+        (both, {"gae_config.json", "de_config.json", "shared_config.json"}),
+    ],
+    ids=["single", "autoencoder", "two steps"],
+)
+def test_a_run_opens_as_what_it_was_created(tmp_path, make, files):
+    settings = make(tmp_path)
+    path = Run.create(settings, SPEC).path
+    opened = Run.open(path)
+    assert (opened.settings, opened.spec, opened.path) == (settings, SPEC, path)
+    assert opened.settings.is_gae == settings.is_gae
+    assert {file.name for file in path.glob("*config.json")} == files
+    stored = {name: json.loads((path / name).read_text()) for name in files}
+    assert Settings.from_files(stored) == settings == Settings.from_files(settings.files())
+
+
+def test_embeddings_without_range_come_back(tmp_path):
+    spec = latent_spec(SPEC, 3)
+    settings = Settings(RunConfig(dataset="toy", logdir_root=tmp_path), {"model": MODELS["flow"].preset(spec, "de")})
+    assert Run.open(Run.create(settings, spec).path).spec == spec
+
+
+def test_the_environment_tells_how_to_repeat_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/main.py", "--dataset", "toy"])
+    found = Run.open(Run.create(single(tmp_path), SPEC, ranks=2).path).read_environment()
+    assert found["command"] == ["main.py", "--dataset", "toy"]
+    assert (found["seed"], found["ranks"], found["threads"]) == (7, 2, torch.get_num_threads())
+    assert found["versions"]["torch"] == torch.__version__.partition("+")[0] or found["versions"]["torch"]
+    assert found["versions"].keys() == set(runs.LIBRARIES)
+    assert runs.datetime.fromisoformat(found["started"]).tzinfo is not None
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert isinstance(found["uncommitted_changes"], bool)
+
+
+def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert Run.create(single(tmp_path), SPEC).read_environment()["commit"] is None
+
+
+# ---- what is no run, or no longer one
+
+
+def refusal(path):
+    with pytest.raises(UserError) as caught:
+        Run.open(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_no_run_is_refused(tmp_path, run):
+    assert refusal(tmp_path / "none").startswith(f"{tmp_path / 'none'}: no such directory")
+    assert refusal(run.path / "config.json").startswith(f"{run.path / 'config.json'}: no such directory")
+    assert refusal(tmp_path) == f"{tmp_path}: not the directory of a run: its config files are not there"
+
+
+@pytest.mark.parametrize("lost", ["gae_config.json", "de_config.json", "shared_config.json", "data.json"])
+def test_a_run_without_one_of_its_files_is_refused(tmp_path, lost):
+    path = Run.create(both(tmp_path), SPEC).path
+    (path / lost).unlink()
+    if lost in ("de_config.json", "shared_config.json", "data.json"):
+        assert "its config files are not there" in refusal(path)
+    else:
+        refusal(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "\0", '{"name": "vae"', '{"name": 3}', "{}"])
+@pytest.mark.parametrize("name", ["config.json", "data.json"])
+def test_damaged_json_is_one_line_that_names_the_file(run, name, text):
+    (run.path / name).write_text(text)
+    message = refusal(run.path)
+    assert name in message or "no such model" in message
+
+
+def test_bytes_that_are_no_text_are_one_line(run):
+    (run.path / "config.json").write_bytes(b"\xff\xfe\x80")
+    assert "config.json: can't be read as JSON" in refusal(run.path)
+
+
+def test_keys_of_another_version_are_named(run):
+    values = json.loads((run.path / "config.json").read_text())
+    (run.path / "config.json").write_text(json.dumps({**values, "from_the_future": 1}))
+    assert "from_the_future: no such key of vae" in refusal(run.path)
+
+
+# ---- checkpoints
+
+
+def put_both(run):
+    run.save("latest", State({"w": torch.tensor(2.0)}, {"epoch": 2}))
+    run.save("best_valid", State({"w": torch.tensor(1.0)}, {"epoch": 1}))
+
+
+def damage(path, how):
+    content = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(content[:-3])
+    elif how == "flipped":
+        content[-1] ^= 4
+        path.write_bytes(content)
+    else:
+        path.unlink()
+
+
+def test_the_first_whole_checkpoint_is_loaded(run, caplog):
+    assert not run.has_checkpoint()
+    put_both(run)
+    assert run.has_checkpoint()
+    assert run.load("latest", "best_valid").values == {"epoch": 2}
+    assert run.load("best_valid", "latest").values == {"epoch": 1}
+    assert caplog.text == ""
+    assert sorted(file.name for file in (run.path / "checkpoints").iterdir()) == [
+        "best_valid.safetensors",
+        "latest.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "lost"])
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog, how):
+    put_both(run)
+    latest = run.path / "checkpoints" / "latest.safetensors"
+    damage(latest, how)
+    assert run.load("latest", "best_valid").values == {"epoch": 1}
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"{latest}: ")
+    assert record.message.endswith("; taking best_valid.safetensors instead")
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped", "lost"])
+def test_without_a_whole_checkpoint_one_line_names_both(run, how):
+    put_both(run)
+    for tag in ("latest", "best_valid"):
+        damage(run.path / "checkpoints" / f"{tag}.safetensors", how)
+    with pytest.raises(CheckpointError) as caught:
+        run.load("latest", "best_valid")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "latest.safetensors: " in message
+    assert "best_valid.safetensors: " in message
+    assert message.endswith("start a new run without --load-dir")
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_last(run):
+    put_both(run)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(UserError, match=r"latest\.safetensors: can't be written \(.*No such file"):
+        run.save("latest", State({"w": torch.zeros(1)}))
+
+
+# ---- results
+
+
+def test_metrics_come_back_as_they_were(run):
+    results = {
+        "gae": {"loss": Result(1 / 3, "nats", 5, None), "l2_reconstruction_error": Result(2.5, "u", 5, 0.1)},
+        "de": {"log_likelihood": Result(-1e300, "nats", 5, 0.1, "bound", "Lebesgue on R^2", "3 left out")},
+    }
+    path = run.write_metrics("test", results)
+    assert path == run.path / "metrics" / "test.json"
+    assert run.read_metrics("test") == results
+    assert Run.open(run.path).read_metrics("test") == results
+    assert run.read_metrics("other") == {}
+    assert json.loads(path.read_text())["de"]["log_likelihood"]["kind"] == "bound"
+
+
+def test_the_history_comes_back(run):
+    history = {"model": [{"losses": {"loss": 0.1}, "valid": {}}, {"losses": {"loss": 0.05}, "valid": {"loss": 1.5}}]}
+    assert run.read_history() == {}
+    run.write_history(history)
+    assert run.read_history() == history
+
+
+def test_damaged_results_are_one_line(run):
+    run.write_history({})
+    (run.path / "metrics" / "history.json").write_text("{")
+    with pytest.raises(UserError, match=r"history\.json: can't be read as JSON"):
+        run.read_history()
+
+
+def test_nothing_is_left_beside_the_files(run):
+    put_both(run)
+    run.write_metrics("test", {})
+    run.write_history({})
+    assert not [file for file in run.path.rglob("*") if file.name.startswith(".") or "tmp" in file.name]
+
+
+# ---- curves
+
+
+def curves(path):
+    accumulator = EventAccumulator(str(path), size_guidance={"images": 0, "tensors": 0, "scalars": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def steps(path, name):
+    return [event.step for event in curves(path).Scalars(name)]
+
+
+def session(path, settings, first, last):
+    run = Run(path, settings, SPEC)
+    for step in range(first, last + 1):
+        run.log("model/train/loss", float(step), step)
+    run.close()
+
+
+def test_a_later_session_replaces_what_it_repeats(run):
+    session(run.path, run.settings, 1, 6)
+    session(run.path, run.settings, 4, 9)
+    assert steps(run.path, "model/train/loss") == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+
+
+def test_a_session_that_only_draws_takes_nothing_away(run):
+    session(run.path, run.settings, 1, 6)
+    for step in (6, 3):
+        later = Run(run.path, run.settings, SPEC)
+        later.log_pictures("samples", torch.rand(1, 8, 8), step)
+        later.close()
+    assert steps(run.path, "model/train/loss") == [1, 2, 3, 4, 5, 6]
+    assert len(curves(run.path).Images("samples")) == 2
+
+
+def test_curves_carry_the_configs_as_text(run):
+    session(run.path, run.settings, 1, 2)
+    (event,) = curves(run.path).Tensors("config.json/text_summary")
+    (text,) = event.tensor_proto.string_val
+    shown = json.loads(text.decode())
+    assert shown == run.settings.files()["config.json"]
+
+
+def test_a_run_that_logs_nothing_has_no_curves(run):
+    run.close()
+    assert not list(run.path.glob("events*"))
+
+
+def test_two_creations_share_nothing(tmp_path):
+    first, second = Run.create(single(tmp_path), SPEC), Run.create(single(tmp_path), SPEC)
+    put_both(first)
+    assert not second.has_checkpoint()
+    assert os.listdir(second.path / "checkpoints") == []
+
+
+def test_configs_of_a_request_are_those_on_disk(tmp_path, own_pictures):
+    from twostep.experiment import start
+
+    experiment = start(asked(("vae", "flow"), own_pictures, tmp_path))
+    assert Run.open(experiment.run.path).settings == experiment.settings
