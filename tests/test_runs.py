@@ -4,16 +4,18 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments import asked
+from experiments import asked, make_older
 from twostep import runs
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
+from twostep.experiment import start
 from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec
@@ -122,7 +124,7 @@ def test_the_environment_tells_how_to_repeat_the_run(tmp_path, monkeypatch):
     found = Run.open(Run.create(single(tmp_path), SPEC, ranks=2).path).read_environment()
     assert found["command"] == ["main.py", "--dataset", "toy"]
     assert (found["seed"], found["ranks"], found["threads"]) == (7, 2, torch.get_num_threads())
-    assert found["versions"]["torch"] == torch.__version__.partition("+")[0] or found["versions"]["torch"]
+    assert found["versions"]["torch"] == version("torch")
     assert found["versions"].keys() == set(runs.LIBRARIES)
     assert runs.datetime.fromisoformat(found["started"]).tzinfo is not None
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -154,18 +156,14 @@ def test_what_is_no_run_is_refused(tmp_path, run):
 def test_a_run_without_one_of_its_files_is_refused(tmp_path, lost):
     path = Run.create(both(tmp_path), SPEC).path
     (path / lost).unlink()
-    if lost in ("de_config.json", "shared_config.json", "data.json"):
-        assert "its config files are not there" in refusal(path)
-    else:
-        refusal(path)
+    assert "its config files are not there" in refusal(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\0", '{"name": "vae"', '{"name": 3}', "{}"])
 @pytest.mark.parametrize("name", ["config.json", "data.json"])
 def test_damaged_json_is_one_line_that_names_the_file(run, name, text):
     (run.path / name).write_text(text)
-    message = refusal(run.path)
-    assert name in message or "no such model" in message
+    assert name in refusal(run.path)
 
 
 def test_bytes_that_are_no_text_are_one_line(run):
@@ -303,6 +301,7 @@ def session(path, settings, first, last):
 
 def test_a_later_session_replaces_what_it_repeats(run):
     session(run.path, run.settings, 1, 6)
+    make_older(run.path)
     session(run.path, run.settings, 4, 9)
     assert steps(run.path, "model/train/loss") == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
@@ -310,6 +309,7 @@ def test_a_later_session_replaces_what_it_repeats(run):
 def test_a_session_that_only_draws_takes_nothing_away(run):
     session(run.path, run.settings, 1, 6)
     for step in (6, 3):
+        make_older(run.path)
         later = Run(run.path, run.settings, SPEC)
         later.log_pictures("samples", torch.rand(1, 8, 8), step)
         later.close()
@@ -334,11 +334,9 @@ def test_two_creations_share_nothing(tmp_path):
     first, second = Run.create(single(tmp_path), SPEC), Run.create(single(tmp_path), SPEC)
     put_both(first)
     assert not second.has_checkpoint()
-    assert os.listdir(second.path / "checkpoints") == []
+    assert not list((second.path / "checkpoints").iterdir())
 
 
 def test_configs_of_a_request_are_those_on_disk(tmp_path, own_pictures):
-    from twostep.experiment import start
-
     experiment = start(asked(("vae", "flow"), own_pictures, tmp_path))
     assert Run.open(experiment.run.path).settings == experiment.settings

@@ -1,0 +1,224 @@
+"""What a run's directory, the log and the curves tell of training, and how training is asked to stop."""
+
+import logging
+import os
+import signal
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from experiments import asked, break_off, make_older, trained
+from twostep import checkpoint
+from twostep.experiment import resume, start
+from twostep.training.trainer import InterruptedTraining
+
+TEN_STEPS = {"train_batch_size": 4}  # 45 training rows: 12 batches an epoch
+
+
+@pytest.fixture(autouse=True)
+def _hear_everything(caplog):
+    caplog.set_level(logging.INFO, logger="twostep")
+
+
+def curves(path):
+    accumulator = EventAccumulator(str(path))
+    accumulator.Reload()
+    return accumulator
+
+
+def points(path, name):
+    return [(event.step, event.value) for event in curves(path).Scalars(name)]
+
+
+def steps(path, name):
+    return [step for step, _ in points(path, name)]
+
+
+# ---- curves
+
+
+def test_curves_hold_every_tenth_step_and_every_epoch(own_pictures, tmp_path):
+    experiment = trained(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS))
+    path, history = experiment.run.path, experiment.trainers["model"].history
+    assert steps(path, "model/train/loss") == [10, 20, 30, 40]
+    for kind, key in (("epoch", "losses"), ("valid", "valid")):
+        expected = [(12 * (epoch + 1), entry[key]["loss"]) for epoch, entry in enumerate(history)]
+        assert points(path, f"model/{kind}/loss") == [(step, pytest.approx(value)) for step, value in expected]
+
+
+def test_two_models_have_curves_of_their_own_one_after_the_other(own_pictures, tmp_path):
+    path = trained(asked(("ae", "flow"), own_pictures, tmp_path, run=TEN_STEPS)).run.path
+    assert steps(path, "gae/train/loss") == [10, 20, 30, 40]
+    # the density's tenth step is the run's 58th
+    assert steps(path, "de/train/loss") == [58, 68, 78, 88]
+    assert steps(path, "gae/epoch/loss") == [12, 24, 36, 48]
+    assert steps(path, "de/epoch/loss") == [60, 72, 84, 96]
+
+
+@pytest.mark.parametrize("place", ["step 17", "step 20", "epoch model 1", "epoch model 3", "end model"])
+def test_curves_of_a_resumed_run_have_no_doubles_and_no_gaps(own_pictures, tmp_path, place):
+    whole = trained(asked(("vae",), own_pictures, tmp_path / "whole", run=TEN_STEPS)).run.path
+    first = start(asked(("vae",), own_pictures, tmp_path / "broken", run=TEN_STEPS))
+    assert break_off(first, place)
+    make_older(first.run.path)
+    second = resume(first.run.path)
+    second.fit()
+    second.test()
+    second.draw()
+    second.run.close()
+    for name in ("model/train/loss", "model/epoch/loss", "model/valid/loss"):
+        assert points(first.run.path, name) == points(whole, name)
+
+
+def test_steps_after_the_last_checkpoint_are_told_once(own_pictures, tmp_path):
+    """A process that is killed has told of steps that its successor takes again."""
+    experiment = start(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS))
+    trainer = experiment.trainers["model"]
+    step = trainer.step
+
+    def die_at_33(rows):
+        if trainer.steps_done == 33:
+            raise InterruptedTraining
+        return step(rows)
+
+    trainer.step = die_at_33
+    with pytest.raises(InterruptedTraining):
+        experiment.fit()
+    experiment.run.close()
+    path = experiment.run.path
+    assert steps(path, "model/train/loss") == [10, 20, 30]
+    make_older(path)
+    second = resume(path)
+    assert second.trainers["model"].steps_done == 24
+    second.fit()
+    second.run.close()
+    assert steps(path, "model/train/loss") == [10, 20, 30, 40]
+
+
+def test_testing_again_leaves_the_curves(own_pictures, tmp_path):
+    path = trained(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS)).run.path
+    before = points(path, "model/epoch/loss")
+    make_older(path)
+    again = resume(path)
+    again.test()
+    again.draw()
+    again.run.close()
+    assert points(path, "model/epoch/loss") == before
+    assert len(before) == 4
+    assert set(curves(path).Tags()["images"]) == {"samples", "reconstructions"}
+
+
+# ---- checkpoints
+
+
+def saved(experiment):
+    """Note the tags and places at which the experiment saves."""
+    notes = []
+    save = experiment.run.save
+
+    def note(tag, state):
+        notes.append((tag, sum(value for key, value in state.values.items() if key.endswith("steps_done"))))
+        save(tag, state)
+
+    experiment.run.save = note
+    return notes
+
+
+def test_every_epoch_leaves_a_checkpoint(own_pictures, tmp_path):
+    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path))
+    notes = saved(experiment)
+    experiment.fit()
+    assert notes == [("latest", 3 * epoch) for epoch in range(1, 9)]
+    assert not (experiment.run.path / "checkpoints" / "best_valid.safetensors").exists()
+
+
+def test_the_best_is_saved_when_it_is_found_and_at_the_end(own_pictures, tmp_path):
+    keys = {"early_stopping_metric": "loss"}
+    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, gae=keys))
+    values = iter([3.0, 1.0, 2.0, 2.0])
+    experiment.trainers["gae"].validate = lambda batches: {"loss": next(values)}
+    notes = saved(experiment)
+    experiment.fit()
+    assert [step for tag, step in notes if tag == "best_valid"] == [3, 6, 12, 24]
+    best = experiment.run.load("best_valid")
+    assert best.values["gae.best_value"] == 1.0
+    assert best.part("gae").part("best").tensors.keys() == best.part("gae").part("model").tensors.keys()
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [*range(1, 13)]), (10.0, [])])
+def test_a_long_epoch_leaves_checkpoints_inside(own_pictures, tmp_path, minutes, expected):
+    run = {"train_batch_size": 4, "checkpoint_minutes": minutes}
+    experiment = start(asked(("ae",), own_pictures, tmp_path, run=run, model={"max_epochs": 1}))
+    notes = saved(experiment)
+    experiment.fit()
+    assert [step for _, step in notes] == [*expected, 12]
+
+
+def test_a_checkpoint_holds_what_its_moment_was(own_pictures, tmp_path):
+    experiment = start(asked(("vae",), own_pictures, tmp_path))
+    assert break_off(experiment, "step 4")
+    state = checkpoint.load(experiment.run.path / "checkpoints" / "latest.safetensors").part("model")
+    assert (state.values["epochs_done"], state.values["batches_done"], state.values["steps_done"]) == (1, 1, 4)
+    assert len(state.values["history"]) == 1
+    assert state.part("sums").tensors.keys() == {"loss"}
+    assert torch.equal(state.tensors["model.log_sigma"], experiment.models["model"].log_sigma)
+
+
+# ---- log lines
+
+
+def test_each_epoch_is_one_line_with_losses_and_speed(own_pictures, tmp_path, caplog):
+    experiment = trained(asked(("ae", "flow"), own_pictures, tmp_path))
+    lines = [record.message for record in caplog.records if getattr(record, "epoch_line", False)]
+    assert [line.partition(": ")[0] for line in lines] == ["gae ae"] * 4 + ["de flow"] * 4
+    for count, line in enumerate(lines[:4]):
+        entry = experiment.trainers["gae"].history[count]
+        losses, valid = (f"loss {entry[kind]['loss']:.4g}, " for kind in ("losses", "valid"))
+        assert line.startswith(f"gae ae: epoch {count + 1}/4: {losses}valid {valid}")
+        assert line.endswith("s left at most")
+        assert "samples/s" in line
+
+
+@pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a number")])
+def test_early_stopping_is_told_with_its_reason(own_pictures, tmp_path, caplog, value, shown):
+    keys = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2}
+    experiment = start(asked(("ae",), own_pictures, tmp_path, model=keys))
+    experiment.trainers["model"].validate = lambda batches: {"loss": value}
+    experiment.fit()
+    assert f"model: stopped early after epoch {2 if value != value else 3}; loss: {shown}" in caplog.messages
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_pictures, tmp_path, number):
+    experiment = start(asked(("ae",), own_pictures, tmp_path))
+    trainer, before = experiment.trainers["model"], signal.getsignal(number)
+    step = trainer.step
+
+    def step_and_signal(rows):
+        if trainer.steps_done == 4:
+            os.kill(os.getpid(), number)
+        return step(rows)
+
+    trainer.step = step_and_signal
+    with pytest.raises(InterruptedTraining):
+        experiment.fit()
+    assert signal.getsignal(number) is before, "the handler is put back"
+    assert experiment.run.load("latest").values["model.steps_done"] == 5
+
+
+def test_a_second_signal_stops_at_once(own_pictures, tmp_path):
+    experiment = start(asked(("ae",), own_pictures, tmp_path))
+    trainer = experiment.trainers["model"]
+
+    def stuck(rows):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second signal is ignored")
+
+    trainer.step = stuck
+    with pytest.raises(KeyboardInterrupt):
+        experiment.fit()
