@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from zuko.transforms import LULinearTransform, MonotonicRQSTransform
+from zuko.transforms import MonotonicRQSTransform
 
 from twostep.distributions import standard_normal_log_prob
 from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, ModelConfig, Objective, Role
@@ -129,16 +129,24 @@ class FlowLayer(nn.Module):
         h = h[:, self.order]
         kept, moved = h[:, : self.kept], h[:, self.kept :]
         moved, log_slope = self._spline(kept).call_and_ladj(moved)
-        mixing = LULinearTransform(self.lower_upper)
-        h = torch.cat([kept, moved], 1)
-        return cast(Tensor, mixing(h)), log_slope.sum(1) + mixing.log_abs_det_jacobian(h, h)
+        lower, upper = self._factors()
+        mixed = torch.cat([kept, moved], 1) @ upper.T @ lower.T
+        return mixed, log_slope.sum(1) + lower.diagonal().abs().log().sum()
 
     def inverse(self, h: Tensor) -> Tensor:
         """Take one layer towards the data."""
-        h = cast(Tensor, LULinearTransform(self.lower_upper).inv(h))
+        lower, upper = self._factors()
+        h = torch.linalg.solve_triangular(lower, h.T, upper=False)
+        h = torch.linalg.solve_triangular(upper, h, upper=True, unitriangular=True).T
         kept, moved = h[:, : self.kept], h[:, self.kept :]
         moved = cast(Tensor, self._spline(kept).inv(moved))
         return torch.cat([kept, moved], 1)[:, self.restore]
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """Return L, lower triangular, and U, upper triangular with ones on its diagonal, of the map `L U`."""
+        lower = self.lower_upper.tril()
+        upper = self.lower_upper.triu(1) + torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+        return lower, upper
 
     def _spline(self, kept: Tensor) -> MonotonicRQSTransform:
         raw = self.conditioner(kept) if self.kept else self.free.expand(len(kept), -1)
