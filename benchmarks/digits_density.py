@@ -17,7 +17,8 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from twostep.data.base import load_data
-from twostep.experiment import Request, start
+from twostep.launch import start
+from twostep.request import Request
 
 
 def mixture_bits(components: int, kind: str) -> float:

@@ -13,7 +13,8 @@ from pathlib import Path
 import lightning_fabric  # noqa: F401  (what a run imports counts as imports)
 import torch.utils.tensorboard  # noqa: F401
 
-from twostep.experiment import Request, start
+from twostep.launch import start
+from twostep.request import Request
 
 EPOCHS = 20
 LIMIT_MB, FLAT = 250, 0.02

@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from twostep.data.batches import Batches
-from twostep.experiment import Experiment, Request, start
+from twostep.experiment import Experiment
+from twostep.launch import start
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec
+from twostep.request import Request
 
 BATCH = 128
 LIMITS = {"ae": 0.95, "vae": 0.95, "flow on embeddings": 1.0}

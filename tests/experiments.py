@@ -5,7 +5,9 @@ import dataclasses
 import torch
 
 from twostep.checkpoint import State
-from twostep.experiment import Experiment, Request, start
+from twostep.experiment import Experiment
+from twostep.launch import start
+from twostep.request import Request
 from twostep.training.trainer import InterruptedTraining
 
 SMALL = {

@@ -12,8 +12,10 @@ from experiments import asked, break_off, differences, snapshot, trained
 from twostep import load_module, load_run
 from twostep.checkpoint import CheckpointError
 from twostep.data.batches import Batches
-from twostep.experiment import Experiment, Limits, Request, resume, start
+from twostep.experiment import Experiment
+from twostep.launch import resume, start
 from twostep.models.two_step import TwoStep
+from twostep.request import Limits, Request
 from twostep.schema import UserError
 from twostep.training.trainer import Trainer
 
@@ -96,7 +98,7 @@ def test_an_unwritable_root_is_one_line(own_pictures, tmp_path):
 
 
 def test_more_ranks_than_rows_of_a_batch_are_refused(own_pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr("twostep.experiment.Engine.world_size", 3)
+    monkeypatch.setattr("twostep.launch.Engine.world_size", 3)
     for key in ("train_batch_size", "valid_batch_size", "test_batch_size"):
         with pytest.raises(
             UserError, match=r"^3 ranks are more than there are rows in a split \(5\) or in a batch \(2\)"

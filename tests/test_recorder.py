@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from experiments import asked, break_off, make_older, trained
 from twostep import checkpoint
-from twostep.experiment import resume, start
+from twostep.launch import resume, start
 from twostep.training.trainer import InterruptedTraining
 
 TEN_STEPS = {"train_batch_size": 4}  # 45 training rows: 12 batches an epoch

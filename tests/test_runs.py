@@ -15,7 +15,7 @@ from experiments import asked, make_older
 from twostep import runs
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
-from twostep.experiment import start
+from twostep.launch import start
 from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec

@@ -7,8 +7,8 @@ from typing import Any
 
 _HOMES = {
     "load_data": "data.base",
-    "load_module": "experiment",
-    "load_run": "experiment",
+    "load_module": "loading",
+    "load_run": "loading",
     "MODELS": "models",
     "TwoStep": "models.two_step",
     "UserError": "schema",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Tag = Literal["latest", "best_valid"]
 
+LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
+
 LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetensors", "pydantic")
 CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
@@ -175,6 +177,11 @@ class Run:
                     name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), going_on_from
                 )
         return self._writer
+
+
+def tags(best_first: bool) -> tuple[Tag, ...]:
+    """Return the checkpoints to try, in order."""
+    return LATEST_FIRST[::-1] if best_first else LATEST_FIRST
 
 
 def _new_directory(root: Path) -> Path:

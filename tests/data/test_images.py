@@ -158,7 +158,7 @@ def test_no_files_and_no_network_is_one_line(root):
     line = refused(root)
     assert line.startswith("svhn: put train-*.parquet and test-*.parquet, or train/<label>/*.png")
     assert f"into {root / 'svhn'}" in line
-    assert "no network" in line
+    assert "the hub's ufldl-stanford/svhn can't be loaded" in line
 
 
 def test_half_a_set_is_refused(root):

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from experiments import asked, break_off, differences, drawn, snapshot, trained
-from twostep.experiment import Experiment, Limits, resume, start
+from twostep.experiment import Experiment
+from twostep.launch import resume, start
+from twostep.request import Limits
 
 ALONE, BOTH = ("ae", "vae", "flow"), ("vae", "flow")
 # Three batches an epoch, four epochs: 12 steps for each model.

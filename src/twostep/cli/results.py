@@ -35,7 +35,7 @@ def sample(
     """
     import torch
 
-    from twostep.experiment import load_module
+    from twostep.loading import load_module
     from twostep.models.base import DensityEstimator, evaluating
     from twostep.models.two_step import TwoStep
     from twostep.pictures import check_writable, write_samples

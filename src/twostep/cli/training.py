@@ -19,6 +19,7 @@ from twostep.cli.flags import (
     refuse_ood,
     require,
 )
+from twostep.console import keep_in
 from twostep.schema import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def train(
         test_ood: Test out-of-distribution detection too.
     """
     from twostep.config import parse_overrides
-    from twostep.experiment import Limits, Request, resume, start
+    from twostep.launch import resume, start
+    from twostep.request import Limits, Request
 
     refuse_ood(test_ood)
     overrides = {
@@ -136,8 +138,9 @@ def train_single(
         test_ood: Test out-of-distribution detection too.
     """
     from twostep.config import parse_overrides, split_single
-    from twostep.experiment import Limits, Request, resume, start
+    from twostep.launch import resume, start
     from twostep.models import MODELS
+    from twostep.request import Limits, Request
     from twostep.runs import Run
 
     refuse_ood(test_ood)
@@ -209,6 +212,8 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
 
     experiment = prepare()
     path = experiment.run.path
+    if experiment.engine.is_main:
+        keep_in(path)
     for config in (experiment.settings.run, *experiment.settings.models.values()):
         logger.debug("%r", config)
     try:

@@ -1,0 +1,72 @@
+"""A new run as it is asked for, before its data are known, and the epoch limits of one that is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twostep.config import RunConfig, TwoStepRunConfig, config_class
+from twostep.metrics import METRICS
+from twostep.models.base import ModelConfig, Role
+from twostep.schema import DataSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: models by name, and overrides.
+
+    Args:
+        models: name of each model: `{"model": "vae"}`, or `{"gae": "vae", "de": "flow"}`; a two-step run with a
+            pretrained autoencoder names only the density.
+        overrides: values by key, for `run` and for each model.
+        is_gae: whether one model alone is an autoencoder for a second step.
+    """
+
+    models: Mapping[str, str]
+    overrides: Mapping[str, Mapping[str, Any]]
+    is_gae: bool = False
+
+    def run_config(self) -> RunConfig:
+        """Return the run's config, after every name and key of the request has been checked.
+
+        Raises:
+            UserError: for an unknown model, key or metric, a value of the wrong type or out of range.
+        """
+        kind = TwoStepRunConfig if "de" in self.models else RunConfig
+        run = kind.parse(self.overrides.get("run", {}), "the run")
+        for part, name in self.models.items():
+            config = self._class(part).parse(self.overrides.get(part, {}), name)
+            _look_up(*config.valid_metrics, *config.test_metrics, config.early_stopping_metric)
+        if isinstance(run, TwoStepRunConfig):
+            _look_up(*run.test_metrics)
+        return run
+
+    def preset(self, part: str, spec: DataSpec) -> ModelConfig:
+        """Return a model's config: its defaults for this data, and the overrides on top."""
+        return self._class(part).preset(spec, self._role(part), **self.overrides.get(part, {}))
+
+    def _class(self, part: str) -> type[ModelConfig]:
+        return config_class(self.models[part], self._role(part))
+
+    def _role(self, part: str) -> Role:
+        return "gae" if part == "gae" or (part == "model" and self.is_gae) else "de"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Epoch limits of a loaded run that replace those it was started with; None keeps them."""
+
+    every: int | None = None
+    gae: int | None = None
+    de: int | None = None
+
+    def of(self, part: str) -> int | None:
+        """Return the limit of one model: its own, or the common one."""
+        return {"gae": self.gae, "de": self.de}.get(part) or self.every
+
+
+def _look_up(*names: str | None) -> None:
+    for name in names:
+        if name is not None:
+            METRICS[name]
