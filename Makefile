@@ -3,10 +3,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO := runs/demo
-DEMO_FLAGS ?= --gae-config max_epochs=20 --de-config max_epochs=20
-
-# One test worker per core, so one thread per worker: idle OpenMP threads spin and starve their neighbours.
-test cmd: export OMP_NUM_THREADS := 1
+DEMO_FLAGS ?= --gae-config latent_dim=10 --gae-config max_epochs=250 --gae-config lr=0.002 \
+  --gae-config use_lr_scheduler=True --de-config max_epochs=60 --de-config use_lr_scheduler=True \
+  --de-config early_stopping_metric=loss
 
 .PHONY: help $(VENV) demo test cmd lint lock bench clean
 .DEFAULT_GOAL := help
