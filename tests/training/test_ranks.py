@@ -1,0 +1,127 @@
+"""Two ranks are one process with the same global batch: weights, metrics, files."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import asked, trained
+from twostep.loading import load_module
+from twostep.runs import Run
+
+RANK = """
+import json, logging, sys
+from pathlib import Path
+import torch
+sys.path[:0] = json.loads(sys.argv[1])
+from experiments import asked, trained
+from test_ranks import KEYS
+from twostep.launch import resume
+logging.getLogger("twostep").setLevel(logging.ERROR)
+models, dataset, root, out = json.loads(sys.argv[2])
+experiment = trained(asked(tuple(models), dataset, Path(root), **KEYS))
+experiment.test()
+experiment.draw()
+experiment.run.close()
+state = experiment.state()
+rank = experiment.engine.rank
+torch.save({"tensors": state.tensors, "values": state.values, "path": str(experiment.run.path)}, f"{out}/{rank}.pt")
+"""
+# Nothing draws noise; 23 rows in batches of 8 leave one of 7, shared unevenly.
+PART = {
+    **{"lr": 1e-3, "max_epochs": 3, "denoising_sigma": 0.0},
+    **{"early_stopping_metric": "loss", "max_bad_valid_epochs": 3},
+}
+KEYS = {**dict.fromkeys(("model", "gae", "de"), PART), "run": {"train_batch_size": 8, "valid_batch_size": 4}}
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def on_two_ranks(models, dataset, tmp_path):
+    """Train on two ranks; return the state of each, and the run."""
+    out = tmp_path / "out"
+    out.mkdir()
+    paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    what = json.dumps([models, str(dataset), str(tmp_path / "runs"), str(out)])
+    script = tmp_path / "rank.py"
+    script.write_text(RANK)
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    launch += ["--master-port", str(free_port())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, *launch, str(script), paths, what]
+    torchrun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        _, errors = torchrun.communicate(timeout=60)
+    finally:
+        torchrun.terminate()  # it ends its ranks then
+        torchrun.wait()
+    assert torchrun.returncode == 0, errors[-2000:]
+    ranks = [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert ranks[0]["path"] == ranks[1]["path"]
+    return ranks, Run.open(Path(ranks[0]["path"]))
+
+
+def check(models, rows, tmp_path):
+    dataset = tmp_path / "rows.npz"
+    points = np.random.default_rng(0).normal(size=(rows + 9, 3)).astype(np.float32)
+    np.savez(dataset, train=points[:rows], test=points[rows:])
+    ranks, run = on_two_ranks(models, dataset, tmp_path)
+    # equal to the bit to each other
+    for key, tensor in ranks[0]["tensors"].items():
+        assert torch.equal(tensor, ranks[1]["tensors"][key]), key
+    assert ranks[0]["values"] == ranks[1]["values"]
+    # equal to one process
+    whole = trained(asked(models, dataset, tmp_path / "alone", **KEYS))
+    results = whole.test()
+    state = whole.state()
+    for key, tensor in state.tensors.items():
+        torch.testing.assert_close(ranks[0]["tensors"][key], tensor, rtol=1e-5, atol=1e-5, msg=key)
+    # metrics count every row once
+    measured = run.read_metrics("test")
+    assert measured.keys() == results.keys()
+    for part, found in results.items():
+        for name, result in found.items():
+            assert measured[part][name].n == result.n == 9
+            assert measured[part][name].value == pytest.approx(result.value, rel=1e-4)
+            if result.standard_error is not None:
+                assert measured[part][name].standard_error == pytest.approx(result.standard_error, rel=1e-3)
+    # one directory, written by one rank
+    assert list((tmp_path / "runs").iterdir()) == [run.path]
+    assert run.read_environment()["ranks"] == 2
+    assert len(list(run.path.glob("events.*"))) == 1
+    assert not [file for file in run.path.rglob("*") if file.name.startswith(".")]
+    assert {file.name for file in (run.path / "checkpoints").iterdir()} == {
+        "latest.safetensors",
+        "best_valid.safetensors",
+    }
+    load_module(run.path)
+
+
+def test_two_ranks_train_as_one(tmp_path):
+    """26 rows leave 24 for training and 2 for validation: three batches of 8."""
+    check(("ae",), 26, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [26, 25, 20])
+@pytest.mark.parametrize("models", [("ae",), ("flow",), ("ae", "flow")], ids=" + ".join)
+def test_every_model_on_uneven_batches(models, rows, tmp_path):
+    """25 rows leave 23 for training, a last batch of 7; 20 leave 18, a last one of 2."""
+    check(models, rows, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("models", [("ae",), ("flow",)], ids=" + ".join)
+def test_a_last_batch_with_fewer_rows_than_ranks(models, tmp_path):
+    """27 rows leave 25 for training: the last batch is one row, and the second rank has none."""
+    check(models, 27, tmp_path)
