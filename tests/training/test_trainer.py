@@ -451,3 +451,26 @@ def test_the_second_loss_is_watched_as_well():
     trainer.objectives = (fit, type(fit)("penalty", lambda x: penalty.loss(x) * math.nan, penalty.parameters))
     with pytest.raises(NonFiniteLossError, match="the penalty of toy is nan at step 0"):
         trainer.fit()
+
+
+# ---- noise
+
+
+def test_every_step_of_every_model_and_rank_draws_noise_of_its_own():
+    def noise(name="model", seed=0, rank=0):
+        trainer = trainer_of(build("ae", max_epochs=2))
+        trainer.name, trainer.seed = name, seed
+        trainer.engine = type("Rank", (type(trainer.engine),), {"rank": rank})("cpu")
+        objective, drawn = trainer.objectives[0], []
+
+        def draw(x):
+            drawn.append(torch.rand(()).item())
+            return objective.loss(x)
+
+        trainer.objectives = (type(objective)("loss", draw, objective.parameters),)
+        trainer.fit()
+        return drawn
+
+    draws = [*noise(), *noise(name="gae"), *noise(seed=1), *noise(rank=1)]
+    assert len(set(draws)) == len(draws) == 4 * 6
+    assert noise() == draws[:6]
