@@ -383,6 +383,19 @@ def test_an_autoencoder_with_epochs_left_is_trained_further(pretrained, own_pict
     assert experiment.trainers["de"].epochs_done == 4
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_run_has_its_pretrained_autoencoder_from_the_start(pretrained, own_pictures, tmp_path, frozen):
+    first = start(on_top(pretrained, tmp_path, own_pictures, frozen), limits=Limits(gae=6))
+    state = snapshot(first)
+    shutil.rmtree(pretrained.run.path)
+    second = resume(first.run.path)
+    assert differences(second.state(), state) == []
+    assert second.trainers.keys() == first.trainers.keys()
+    (first.run.path / "checkpoints" / "latest.safetensors").unlink()
+    with pytest.raises(UserError, match="stopped before its pretrained autoencoder was copied into it"):
+        resume(first.run.path)
+
+
 def test_an_autoencoder_without_epochs_left_says_how_to_give_it_some(pretrained, own_pictures, tmp_path, caplog):
     experiment = trained(on_top(pretrained, tmp_path, own_pictures, frozen=False))
     assert "raise them by --max-epochs-loaded-gae, or say --freeze-pretrained-gae" in caplog.text
