@@ -1,6 +1,8 @@
 """Metrics against NumPy by hand: means over rows, errors of means, what is left out, who is refused."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -89,19 +91,28 @@ def test_equal_values_have_no_error_and_one_value_has_none_defined():
 
 
 def test_moments_add_up_over_ranks():
+    """Two threads stand for two ranks: each waits for the other's part of every sum."""
     values = points()[:, 0]
-    of_other_rank = Moments.of([values[1::2]], alone)
-    sums = {}
+    parts = [{}, {}]
+    barrier = Barrier(2, timeout=20)
 
-    def add(mine):
-        second = values[1::2].double().square().sum()
-        sums["other"] = torch.stack([torch.tensor(11.0).double(), values[1::2].double().sum(), second, torch.zeros(())])
-        return mine + sums["other"]
+    def rank(number):
+        def add(mine):
+            parts[number] = mine
+            barrier.wait()
+            total = parts[0] + parts[1]
+            barrier.wait()
+            return total
 
-    both = Moments.of([values[0::2]], add)
-    assert of_other_rank.n == 11
-    assert both.n == 23
-    assert both.mean == pytest.approx(values.double().mean().item(), abs=1e-12)
+        return Moments.of([values[number::2]], add)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(rank, range(2))
+    assert first == second
+    assert first.n == 23
+    exact = values.double().numpy()
+    assert first.mean == pytest.approx(exact.mean(), abs=1e-12)
+    assert first.standard_error == pytest.approx(exact.std(ddof=1) / math.sqrt(23), rel=1e-12)
 
 
 def test_only_the_value_that_is_named_is_left_out():

@@ -107,15 +107,12 @@ class Moments:
     @classmethod
     def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> Moments:
         """Gather the moments of values `(B,)` of each batch, in float64, without those equal to `leave_out`."""
-        total: Tensor | None = None
-        for value in values:
-            value = value.double()
-            out = torch.zeros_like(value, dtype=torch.bool) if leave_out is None else value == leave_out
-            kept = torch.where(out, 0.0, value)
-            sums = torch.stack([(~out).sum(), kept.sum(), kept.square().sum(), out.sum()])
-            total = sums if total is None else total + sums
-        assert total is not None, "a rank without rows measures an empty batch"
-        n, first, second, left_out = sum_over_ranks(total).tolist()
-        mean = first / n if n else math.nan
-        error = math.sqrt(max(0.0, second / n - mean**2) / (n - 1)) if n > 1 and math.isfinite(second) else None
+        every = torch.cat(list(values)).double()
+        kept = every if leave_out is None else every[every != leave_out]
+        n, left_out, total = sum_over_ranks(
+            torch.stack([every.new_tensor(len(kept)), every.new_tensor(len(every) - len(kept)), kept.sum()])
+        ).tolist()
+        mean = total / n if n else math.nan
+        squares = sum_over_ranks((kept - mean).square().sum()).item()
+        error = math.sqrt(squares / n / (n - 1)) if n > 1 and math.isfinite(squares) else None
         return cls(mean, error, int(n), int(left_out))
