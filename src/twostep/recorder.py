@@ -16,7 +16,7 @@ from twostep.checkpoint import State
 from twostep.console import Bar
 from twostep.runs import Run
 from twostep.training.distributed import Engine
-from twostep.training.trainer import Trainer
+from twostep.training.trainer import InterruptedTraining, Trainer
 
 STEPS_BETWEEN_LOGS = 10
 
@@ -43,7 +43,11 @@ class Recorder:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Stop after the step under way on SIGINT or SIGTERM; on a second one, at once."""
+        """Stop after the step under way on SIGINT or SIGTERM; on a second one, at once.
+
+        Raises:
+            InterruptedTraining: at the end, if a signal came when no step was left to stop after.
+        """
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -52,6 +56,8 @@ class Recorder:
                 signal.signal(number, handler)
             if self._bar is not None:
                 self._bar.close()
+        if self.must_stop():
+            raise InterruptedTraining
 
     def begin(self, trainer: Trainer) -> None:
         """Start the bar and the clocks."""

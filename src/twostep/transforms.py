@@ -14,8 +14,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from twostep.schema import UserError
-
 DEVIATION_FLOOR = 0.01
 LOGIT_MARGIN = 0.05
 LARGEST_FRACTION = 1 - 2**-16  # a larger one would round 255 up into the next bin in float32
@@ -161,18 +159,6 @@ class Logit(DataTransform):
 
     Source: Density estimation using Real NVP (Dinh et al., 2017, arXiv 1605.08803), section 4.1.
     """
-
-    def fit(self, batches: Iterable[Tensor]) -> None:
-        """Check that the data lie in the unit interval.
-
-        Raises:
-            UserError: if they do not.
-        """
-        if any(bool((x < 0).any() or (x > 1).any()) for x in batches):
-            raise UserError(
-                "logit_transform needs data between 0 and 1: set scale_data=True, leave denoising_sigma out, "
-                "and give no values below 0"
-            )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [0, 1] to a bounded part of the line."""

@@ -1,5 +1,7 @@
 """What all models share: their configs' defaults, evaluation mode, and the autoencoder's own loss."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -131,3 +133,23 @@ def test_evaluating_puts_every_modules_mode_back_even_after_an_error():
         raise KeyError
     assert [module.training for module in model.modules()] == modes
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "keys"),
+    [
+        (-0.1, 1.0, {"scale_data": True}),
+        (0.0, 1.5, {}),
+        (0.0, 1.0, {"denoising_sigma": 0.1}),
+        (-math.inf, math.inf, {}),
+    ],
+)
+def test_the_logit_is_refused_before_training_where_values_leave_the_unit_interval(low, high, keys):
+    spec = DataSpec(name="mine", shape=(3,), size=10, low=low, high=high)
+    with pytest.raises(UserError, match=r"logit_transform=True needs data between 0 and 1, and mine has values from"):
+        FlowConfig(logit_transform=True, **keys).build(spec)
+
+
+@pytest.mark.parametrize(("high", "keys"), [(1.0, {}), (255.0, {"scale_data": True})])
+def test_the_logit_is_taken_where_values_lie_in_the_unit_interval(high, keys):
+    FlowConfig(logit_transform=True, **keys).build(DataSpec(name="mine", shape=(3,), size=10, low=0, high=high))

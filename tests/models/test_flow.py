@@ -19,15 +19,15 @@ TRANSFORMS = [
 ]
 
 
-def vectors(dim):
-    return DataSpec(name="vectors", shape=(dim,), size=100, low=-10, high=10)
+def vectors(dim, low=-10):
+    return DataSpec(name="vectors", shape=(dim,), size=100, low=low, high=10)
 
 
 def flow(dim, seed=0, spread=0.3, **keys):
     """Return a flow with random weights; at a spread of 0.3 bins are so uneven that its Jacobian's condition is 1e5."""
     torch.manual_seed(seed)
     config = FlowConfig(**{"hidden_units": 8, "num_layers": 3, "num_blocks_per_layer": 1, "num_bins": 5, **keys})
-    model = config.build(vectors(dim)).double()
+    model = config.build(vectors(dim, 0 if "logit_transform" in keys else -10)).double()
     with torch.no_grad():
         for layer in model.layers:
             layer.lower_upper += 0.3 * torch.randn_like(layer.lower_upper) / math.sqrt(dim)

@@ -49,7 +49,7 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
     else:
         found = ", ".join(sorted(arrays)) or "none"
         raise UserError(f"{path}: its keys must be train and test, or one alone under any name; found: {found}")
-    if train.dim() == 2:
+    if train.dim() == 2 and len(train) > 1:
         _warn_constant(train, path)
     return train, test, train.dtype == torch.uint8
 

@@ -119,13 +119,19 @@ class ModelConfig(Frozen, ABC):
         """Return the map from data to what the network sees, not fitted yet.
 
         Raises:
-            UserError: if `flatten` contradicts the network, or dequantising is asked for where there are no bins.
+            UserError: if `flatten` contradicts the network, dequantising is asked for where there are no bins, or the
+                logit where values lie outside of the unit interval.
         """
         if self.flatten is not None and self.flatten != self.is_flat():
             shape = "vectors" if self.is_flat() else "pictures of shape (C, H, W)"
             raise UserError(f"flatten={self.flatten}: the network of {self.name} takes {shape}; leave the key out")
         if self.dequantize and not spec.discrete:
             raise UserError(f"dequantize=True: {spec.name} has no whole numbers to spread; leave the key out")
+        if self.logit_transform and (spec.low < 0 or self.denoising_sigma or (spec.high > 1 and not self.scale_data)):
+            raise UserError(
+                f"logit_transform=True needs data between 0 and 1, and {spec.name} has values from {spec.low:g} to "
+                f"{spec.high:g}: set scale_data=True, leave denoising_sigma out, and give no values below 0"
+            )
         shape = (spec.dim,) if self.is_flat() else spec.shape
         parts: list[DataTransform] = [Flatten(spec.shape)] if self.is_flat() else []
         if self.scale_data:
