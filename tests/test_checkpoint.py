@@ -1,5 +1,6 @@
 """Checkpoints: what goes in comes out, nothing damaged comes out, and no moment leaves less than a whole file."""
 
+import os
 import random
 import resource
 import subprocess
@@ -148,14 +149,9 @@ def fail(*_, **__):
     raise OSError(28, "No space left on device")
 
 
-def fail_half_way(tensors, beside, metadata):
-    beside.write_bytes(b"half a file")
-    raise OSError(28, "No space left on device")
-
-
 @pytest.mark.parametrize(
     ("where", "what"),
-    [("twostep.checkpoint.save_file", fail_half_way), ("pathlib.Path.replace", fail), ("os.fsync", fail)],
+    [("twostep.checkpoint.serialize", fail), ("pathlib.Path.replace", fail), ("os.fsync", fail)],
 )
 def test_the_old_file_survives_a_failure(path, monkeypatch, where, what):
     checkpoint.save(path, SMALL)
@@ -166,6 +162,15 @@ def test_the_old_file_survives_a_failure(path, monkeypatch, where, what):
             checkpoint.save(path, State({"other": torch.zeros(9)}))
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_others_can_read_it_as_the_umask_allows(path):
+    before = os.umask(0o022)
+    try:
+        checkpoint.save(path, SMALL)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_full_disk_is_an_os_error_and_leaves_the_old_file(path):

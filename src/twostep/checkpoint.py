@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from twostep.schema import UserError
@@ -64,12 +64,11 @@ def save(path: Path, state: State) -> None:
     header = {"format": FORMAT, "values": values, "sha256": _digest(tensors, values)}
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, beside, metadata=header)
-        with beside.open("rb") as file:
+        with beside.open("wb") as file:  # safetensors' own writer makes files that only their owner can read
+            file.write(serialize(tensors, metadata=header))
+            file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except SafetensorError as error:  # this is how safetensors reports a full disk
-        raise OSError(str(error)) from None
     finally:
         beside.unlink(missing_ok=True)
     _flush_directory(path.parent)
