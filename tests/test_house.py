@@ -18,7 +18,7 @@ MACHINE = re.compile(
     "|".join(("/wo" + "rk/", "/tm" + "p/", r"\.\./sha" + "red", "/ho" + "me/", "/ro" + "ot/", "/op" + "t/"))
 )
 HOSTS = re.compile(
-    "|".join((r"pypi\.o" + "rg", r"pythonhosted\.o" + "rg", "index" + "-url", r"https?://(localhost|\d+\.\d+\.)"))
+    "|".join((r"py" + r"pi\.org", r"python" + r"hosted\.org", "index" + "-url", r"https?://(localhost|\d+\.\d+\.)"))
 )
 
 
