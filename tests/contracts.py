@@ -68,7 +68,7 @@ class Case:
 
     def config(self, **overrides) -> ModelConfig:
         small = {key: value for key, value in SMALL.items() if key in self.kind.model_fields}
-        return self.kind.preset(self.spec, self.role, **small, **overrides)
+        return self.kind.for_data(self.spec, self.role, **small, **overrides)
 
     def build(self, seed=0, data=None, **overrides) -> Model:
         """Return a model whose weights follow from `seed`, with its transform fitted."""
@@ -186,7 +186,7 @@ def check_overrides_win_over_the_preset(case: Case) -> None:
 
 def check_a_misspelt_key_is_refused_with_its_neighbour(case: Case) -> None:
     with pytest.raises(UserError) as caught:
-        case.kind.preset(case.spec, case.role, max_epoch=3)
+        case.kind.for_data(case.spec, case.role, max_epoch=3)
     assert str(caught.value) == f"max_epoch: no such key of {case.name}; did you mean max_epochs?"
 
 
@@ -235,7 +235,7 @@ def check_each_objective_moves_only_its_own_parameters(case: Case) -> None:
         loss_of(objective, case.data(16)).backward(inputs=list(objective.parameters))
         optimizer.step()
         if objective.after:
-            objective.after()
+            objective.after(lambda rows: rows)
         moved = {key: not torch.equal(before[key], parameter) for key, parameter in model.named_parameters()}
         assert any(moved.values())
         assert all(id(parameter) in own or not moved[key] for key, parameter in model.named_parameters())

@@ -15,11 +15,11 @@ VECTORS = DataSpec(name="data", shape=(20,), size=100, low=-1, high=1)
 
 
 def single(is_gae=False, **keys):
-    return Settings(RunConfig(dataset="digits"), {"model": MODELS["vae"].preset(SPEC, "gae", **keys)}, is_gae)
+    return Settings(RunConfig(dataset="digits"), {"model": MODELS["vae"].for_data(SPEC, "gae", **keys)}, is_gae)
 
 
 def two_step(**keys):
-    models = {"gae": MODELS["ae"].preset(SPEC, "gae"), "de": MODELS["flow"].preset(VECTORS, "de")}
+    models = {"gae": MODELS["ae"].for_data(SPEC, "gae"), "de": MODELS["flow"].for_data(VECTORS, "de")}
     return Settings(TwoStepRunConfig(dataset="digits", **keys), models)
 
 

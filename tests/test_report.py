@@ -45,8 +45,8 @@ class Page(HTMLParser):
 @pytest.fixture
 def run(tmp_path):
     models = {
-        "gae": MODELS["vae"].preset(SPEC, "gae"),
-        "de": MODELS["flow"].preset(DataSpec(name="e", shape=(20,), size=9, low=0, high=1), "de"),
+        "gae": MODELS["vae"].for_data(SPEC, "gae"),
+        "de": MODELS["flow"].for_data(DataSpec(name="e", shape=(20,), size=9, low=0, high=1), "de"),
     }
     return Run.create(Settings(TwoStepRunConfig(dataset="digits", logdir_root=tmp_path), models), SPEC)
 
@@ -116,7 +116,7 @@ def test_configs_and_the_machine_are_shown(run):
 def test_names_from_outside_are_text(tmp_path):
     name = "<b>&\"'</b><script>alert(1)</script>.npy"
     spec = SPEC.model_copy(update={"name": name})
-    settings = Settings(RunConfig(dataset=name, logdir_root=tmp_path), {"model": MODELS["vae"].preset(SPEC, "de")})
+    settings = Settings(RunConfig(dataset=name, logdir_root=tmp_path), {"model": MODELS["vae"].for_data(SPEC, "de")})
     run = Run.create(settings, spec)
     run.write_metrics("test", {"model": {"loss": Result(1.0, "<i>nats</i>", 1, note="<img src=x>")}})
     shown = page(run)

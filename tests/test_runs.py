@@ -26,12 +26,12 @@ SPEC = DataSpec(name="toy", shape=(1, 4, 4), size=50, low=0, high=255, discrete=
 
 
 def single(root, name="vae", is_gae=False):
-    model = MODELS[name].preset(SPEC, "gae" if is_gae else "de", lr=0.25)
+    model = MODELS[name].for_data(SPEC, "gae" if is_gae else "de", lr=0.25)
     return Settings(RunConfig(dataset="toy", logdir_root=root, seed=7), {"model": model}, is_gae)
 
 
 def both(root):
-    models = {"gae": MODELS["ae"].preset(SPEC, "gae"), "de": MODELS["flow"].preset(latent_spec(SPEC, 20), "de")}
+    models = {"gae": MODELS["ae"].for_data(SPEC, "gae"), "de": MODELS["flow"].for_data(latent_spec(SPEC, 20), "de")}
     return Settings(TwoStepRunConfig(dataset="toy", logdir_root=root, pretrained_gae=root / "other"), models)
 
 
@@ -115,7 +115,7 @@ def test_a_run_opens_as_what_it_was_created(tmp_path, make, files):
 
 def test_embeddings_without_range_come_back(tmp_path):
     spec = latent_spec(SPEC, 3)
-    settings = Settings(RunConfig(dataset="toy", logdir_root=tmp_path), {"model": MODELS["flow"].preset(spec, "de")})
+    settings = Settings(RunConfig(dataset="toy", logdir_root=tmp_path), {"model": MODELS["flow"].for_data(spec, "de")})
     assert Run.open(Run.create(settings, spec).path).spec == spec
 
 

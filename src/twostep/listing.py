@@ -33,7 +33,7 @@ def model_keys(name: str, dataset: str, role: str | None) -> str:
     """
     roles = MODELS[name].roles
     config = config_class(name, _role(role) if role else roles[0])
-    values = config.preset(_spec(dataset), _role(role) if role else roles[0])
+    values = config.for_data(_spec(dataset), _role(role) if role else roles[0])
     rows = [
         (key, _shown(getattr(values, key)), _type_name(field.annotation), field.description or "")
         for key, field in config.model_fields.items()

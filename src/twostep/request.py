@@ -44,7 +44,7 @@ class Request:
 
     def preset(self, part: str, spec: DataSpec) -> ModelConfig:
         """Return a model's config: its defaults for this data, and the overrides on top."""
-        return self._class(part).preset(spec, self._role(part), **self.overrides.get(part, {}))
+        return self._class(part).for_data(spec, self._role(part), **self.overrides.get(part, {}))
 
     def _class(self, part: str) -> type[ModelConfig]:
         return config_class(self.models[part], self._role(part))

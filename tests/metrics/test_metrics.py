@@ -30,7 +30,7 @@ def alone(values):
 def build(name, role, spec=VECTORS, seed=0, **overrides):
     torch.manual_seed(seed)
     keys = {"flow": {"hidden_units": 5, "num_layers": 1, "num_blocks_per_layer": 1}}.get(name, SMALL)
-    model = MODELS[name].preset(spec, role, **keys, **overrides).build(spec)
+    model = MODELS[name].for_data(spec, role, **keys, **overrides).build(spec)
     model.fit_transform([points(spec)])
     return model
 
@@ -62,7 +62,7 @@ class Given(DensityEstimator):
 
 
 def given():
-    return Given(MODELS["flow"].preset(VECTORS, "de", whitening_transform=False), VECTORS)
+    return Given(MODELS["flow"].for_data(VECTORS, "de", whitening_transform=False), VECTORS)
 
 
 # ---- moments

@@ -19,19 +19,19 @@ VECTORS = DataSpec(name="vectors", shape=(4,), size=60, low=-1, high=1)
 
 
 def test_defaults_on_each_kind_of_data():
-    grey, colour = VAEConfig.preset(GREY, "gae"), VAEConfig.preset(COLOUR, "gae")
+    grey, colour = VAEConfig.for_data(GREY, "gae"), VAEConfig.for_data(COLOUR, "gae")
     assert (grey.encoder_net, grey.decoder_net, colour.encoder_net, colour.decoder_net) == ("mlp", "mlp", "cnn", "cnn")
-    for config in (grey, colour, AutoencoderConfig.preset(VECTORS, "gae")):
+    for config in (grey, colour, AutoencoderConfig.for_data(VECTORS, "gae")):
         assert (config.scale_data, config.whitening_transform, config.dequantize) == (True, False, False)
-    latent = VAEConfig.preset(latent_spec(GREY, 20), "de")
+    latent = VAEConfig.for_data(latent_spec(GREY, 20), "de")
     assert (latent.scale_data, latent.whitening_transform, latent.dequantize) == (False, True, False)
-    pixels = VAEConfig.preset(GREY, "de")
+    pixels = VAEConfig.for_data(GREY, "de")
     assert (pixels.scale_data, pixels.whitening_transform, pixels.dequantize) == (True, False, True)
     assert (grey.test_metrics, pixels.test_metrics) == (("l2_reconstruction_error", "loss"), ("log_likelihood", "loss"))
 
 
 def test_a_flows_defaults_in_the_latent_and_on_pixels():
-    latent, pixels = FlowConfig.preset(latent_spec(GREY, 20), "de"), FlowConfig.preset(GREY, "de")
+    latent, pixels = FlowConfig.for_data(latent_spec(GREY, 20), "de"), FlowConfig.for_data(GREY, "de")
     assert (latent.hidden_units, latent.lr, latent.early_stopping_metric, latent.dequantize) == (64, 1e-3, None, False)
     assert (pixels.hidden_units, pixels.lr, pixels.early_stopping_metric, pixels.dequantize) == (
         128,
@@ -69,7 +69,7 @@ def test_reference_defaults_of_all_models():
     ],
 )
 def test_keys_that_contradict_the_data_are_refused_in_one_line(kind, spec, keys, says):
-    config = kind.preset(spec, "de", **keys)
+    config = kind.for_data(spec, "de", **keys)
     with pytest.raises(UserError) as caught:
         config.build(spec)
     assert str(caught.value).startswith(says)
@@ -78,13 +78,13 @@ def test_keys_that_contradict_the_data_are_refused_in_one_line(kind, spec, keys,
 
 @pytest.mark.parametrize("key", ["valid_metrics", "test_metrics"])
 def test_one_metric_is_a_list_of_one(key):
-    assert getattr(FlowConfig.preset(GREY, "de", **{key: "loss"}), key) == ("loss",)
-    assert getattr(FlowConfig.preset(GREY, "de", **{key: []}), key) == ()
+    assert getattr(FlowConfig.for_data(GREY, "de", **{key: "loss"}), key) == ("loss",)
+    assert getattr(FlowConfig.for_data(GREY, "de", **{key: []}), key) == ()
 
 
 def test_the_loss_of_an_autoencoder_is_its_squared_error_in_the_networks_space():
     torch.manual_seed(0)
-    model = AutoencoderConfig.preset(COLOUR, "gae", latent_dim=3).build(COLOUR).double()
+    model = AutoencoderConfig.for_data(COLOUR, "gae", latent_dim=3).build(COLOUR).double()
     x = 255 * torch.rand(10, *COLOUR.shape, dtype=torch.float64)
     model.fit_transform([x])
     (objective,) = model.objectives()
@@ -94,8 +94,8 @@ def test_the_loss_of_an_autoencoder_is_its_squared_error_in_the_networks_space()
 
 def test_denoising_puts_noise_on_the_input_of_training_alone():
     torch.manual_seed(0)
-    plain = AutoencoderConfig.preset(VECTORS, "gae").build(VECTORS)
-    noisy = AutoencoderConfig.preset(VECTORS, "gae", denoising_sigma=0.5).build(VECTORS)
+    plain = AutoencoderConfig.for_data(VECTORS, "gae").build(VECTORS)
+    noisy = AutoencoderConfig.for_data(VECTORS, "gae", denoising_sigma=0.5).build(VECTORS)
     noisy.load_state_dict(plain.state_dict())
     x = torch.rand(20, 4)
     assert torch.equal(noisy.encode(x), plain.encode(x))

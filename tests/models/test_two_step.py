@@ -135,15 +135,15 @@ def test_a_bound_on_the_embeddings_is_a_bound_on_the_data():
     gae = AutoencoderConfig(latent_dim=LATENT).build(VECTORS)
     spec = latent_spec(VECTORS, LATENT)
     assert TwoStep(gae, FlowConfig().build(spec)).likelihood == "exact"
-    assert TwoStep(gae, VAEConfig.preset(spec, "de").build(spec)).likelihood == "bound"
+    assert TwoStep(gae, VAEConfig.for_data(spec, "de").build(spec)).likelihood == "bound"
 
 
 @pytest.mark.parametrize("clamp", [True, False])
 def test_samples_lie_on_the_manifold_and_are_clamped_if_asked(clamp):
     torch.manual_seed(0)
-    config = VAEConfig.preset(PICTURES, "gae", latent_dim=3, clamp_samples=clamp)
+    config = VAEConfig.for_data(PICTURES, "gae", latent_dim=3, clamp_samples=clamp)
     gae = config.build(PICTURES)
-    de = FlowConfig.preset(latent_spec(PICTURES, 3), "de").build(latent_spec(PICTURES, 3))
+    de = FlowConfig.for_data(latent_spec(PICTURES, 3), "de").build(latent_spec(PICTURES, 3))
     gae.fit_transform([torch.full((2, 1, 4, 5), 255.0)])
     de.fit_transform([4 * torch.randn(50, 3)])
     model = TwoStep(gae, de)

@@ -190,7 +190,7 @@ def test_gradient_steps_from_the_exact_model_go_nowhere_on_its_own_law(single_si
 
 def test_a_decoder_of_pictures_can_have_a_deviation_for_each_pixel():
     spec = DataSpec(name="pictures", shape=(3, 6, 5), size=50, low=0, high=255, discrete=True)
-    model = VAEConfig.preset(spec, "de", single_sigma=False, latent_dim=3).build(spec)
+    model = VAEConfig.for_data(spec, "de", single_sigma=False, latent_dim=3).build(spec)
     mean, log_std = model._likelihood(torch.randn(2, 3))
     assert mean.shape == log_std.shape == (2, 3, 6, 5)
     assert float(log_std.detach().std()) > 0

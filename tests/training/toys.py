@@ -128,9 +128,9 @@ def build(name, seed=0, **overrides):
     """Return a small model whose weights follow from `seed`."""
     torch.manual_seed(seed)
     if name == "toy":
-        return ToyConfig.preset(SPEC, "gae", **overrides).build(SPEC)
+        return ToyConfig.for_data(SPEC, "gae", **overrides).build(SPEC)
     role = "de" if name == "flow" else "gae"
-    return MODELS[name].preset(SPEC, role, **SMALL[name], **overrides).build(SPEC)
+    return MODELS[name].for_data(SPEC, role, **SMALL[name], **overrides).build(SPEC)
 
 
 def trainer_of(model, watcher=None, size=8, rows=20, valid=True, validate=None, **options):

@@ -36,6 +36,9 @@ class OptimizerConfig:
     use_scheduler: bool
 
 
+Gather = Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Objective:
     """One loss and the parameters that it moves.
@@ -45,7 +48,8 @@ class Objective:
         loss: maps a batch `(B, *S)` of data to a scalar.
         parameters: what the loss's optimiser steps on; gradients reach nothing else.
         every: the step is taken on every n-th batch.
-        after: called after the optimiser's step (weight clamping, say).
+        after: called on every rank after the optimiser's step (weight clamping, a replay buffer); it is given a
+            function that gathers the rows of a tensor from all ranks, so that what it keeps is the same on each.
         unit: of the loss.
     """
 
@@ -53,7 +57,7 @@ class Objective:
     loss: Callable[[Tensor], Tensor]
     parameters: tuple[nn.Parameter, ...]
     every: int = 1
-    after: Callable[[], None] | None = None
+    after: Callable[[Gather], None] | None = None
     unit: str = "nats of the transformed data"
 
 
@@ -68,6 +72,9 @@ class ModelConfig(Frozen, ABC):
     adjustable: ClassVar[frozenset[str]] = frozenset({"valid_metrics", "test_metrics", "max_bad_valid_epochs"})
 
     name: Any  # each model narrows it to the literal of its name
+    preset: Literal["twostep", "reference"] = Field(
+        "twostep", description="which defaults: the better ones found here, or those of the paper's code"
+    )
     flatten: bool | None = Field(None, description="follows from the network; may be set only to agree with it")
     denoising_sigma: NonNegativeFloat = Field(0.0, description="std of Gaussian noise on training data, in data units")
     dequantize: bool = Field(False, description="add uniform noise on [0, 1) to whole numbers")
@@ -92,16 +99,24 @@ class ModelConfig(Frozen, ABC):
         return (value,) if isinstance(value, str) else value
 
     @classmethod
-    def preset(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
+    def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
         """Return the config with its defaults for this data and role, and the user's overrides on top."""
         names = {field.alias: name for name, field in cls.model_fields.items() if field.alias}
         given = {names.get(key, key): value for key, value in overrides.items()}
-        return cls.parse({**cls.defaults(spec, role), **given}, str(cls.model_fields["name"].default))
+        defaults = cls.defaults(spec, role)
+        if given.get("preset") == "reference":
+            defaults |= cls.reference(spec, role)
+        return cls.parse({**defaults, **given}, str(cls.model_fields["name"].default))
 
     @classmethod
     @abstractmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Return the values that differ from the fields' defaults for this data and role."""
+
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Return the values of the paper's code where the defaults here are others (`preset=reference`)."""
+        return {}
 
     @abstractmethod
     def build(self, spec: DataSpec) -> Model:

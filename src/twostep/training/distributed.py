@@ -85,6 +85,16 @@ class Engine:
         """Return the sum over ranks of a tensor that all of them have."""
         return cast(Tensor, self._fabric.all_reduce(values, reduce_op="sum")) if self.world_size > 1 else values
 
+    def gather(self, rows: Tensor) -> Tensor:
+        """Return the rows `(n, *)` of all ranks in the order of ranks; each rank may have another number of them."""
+        if self.world_size == 1:
+            return rows
+        counts = cast(Tensor, self._fabric.all_gather(torch.tensor(len(rows), device=self.device))).tolist()
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = cast(Tensor, self._fabric.all_gather(padded))
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
     def share(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
         return self._fabric.broadcast(value)

@@ -201,7 +201,7 @@ class Trainer:
             self._require_finite(f"gradient norm of the {objective.name}", norm, rows)
             optimizer.step()
             if objective.after is not None:
-                objective.after()
+                objective.after(self.engine.gather)
             losses[objective.name] = loss
         return losses
 
