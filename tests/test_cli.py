@@ -106,7 +106,7 @@ def epochs(run):
         ),
         ((*TWO_STEP, "--de-config", "lr=0", "--de-config", "num_bins=0"), "lr = 0: .*; num_bins = 0: "),
         ((*TWO_STEP, "--shared-config", "seed=-1"), "seed = -1: input should be greater than or equal to 0"),
-        ((*TWO_STEP, "--shared-config", "sequential_training=False"), "sequential_training = False: not yet"),
+        ((*TWO_STEP, "--shared-config", "sequential_training=maybe"), "sequential_training = 'maybe': input should be"),
         ((*TWO_STEP, "--shared-config", "freeze_pretrained_gae=True"), "freeze_pretrained_gae: set by a flag"),
         (
             (*TWO_STEP, "--shared-config", "pretrained_gae=x"),

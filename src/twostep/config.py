@@ -46,6 +46,9 @@ class TwoStepRunConfig(RunConfig):
     adjustable: ClassVar[frozenset[str]] = RunConfig.adjustable | {"test_metrics"}
 
     sequential_training: bool = Field(True, description="train the autoencoder fully, then the density")
+    alternate_by_epoch: bool = Field(
+        True, description="with sequential_training=False: take turns by epochs (True) or by batches (False)"
+    )
     pretrained_gae: Path | None = Field(None, description="run of a single autoencoder to take; set by its flag")
     freeze_pretrained_gae: bool = Field(False, description="do not train that autoencoder further; set by its flag")
     test_metrics: tuple[str, ...] = Field(
@@ -57,12 +60,12 @@ class TwoStepRunConfig(RunConfig):
     def _one_metric_is_a_list(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("sequential_training")
-    @classmethod
-    def _only_sequential(cls, value: bool) -> bool:
-        if not value:
-            raise ValueError("not yet: this version trains the two steps one after the other")
-        return value
+    @property
+    def schedule(self) -> Literal["sequential", "by_epoch", "by_iteration"]:
+        """In which order the two steps are trained."""
+        if self.sequential_training:
+            return "sequential"
+        return "by_epoch" if self.alternate_by_epoch else "by_iteration"
 
 
 @dataclass(frozen=True)

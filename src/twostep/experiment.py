@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -24,10 +25,14 @@ from twostep.request import Limits
 from twostep.runs import Run
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
-from twostep.training.schedules import sequential
+from twostep.training.schedules import SCHEDULES
 from twostep.training.trainer import Trainer
 
 PICTURES = 64
+MOVING = (
+    "the two steps take turns, as the paper's code offers: the density is fitted to embeddings that still move, so its "
+    "losses of different epochs do not compare; sequential_training=True trains it on settled ones"
+)
 
 logger = logging.getLogger("twostep")
 
@@ -93,7 +98,11 @@ class Experiment:
             if gae is not None:
                 gae.use(train, valid)
                 self._warn_of_stale_density(gae)
-            sequential(gae, self.trainers["de"], self._embeddings)
+            schedule = cast(TwoStepRunConfig, self.settings.run).schedule
+            if schedule != "sequential" and gae is not None:
+                logger.warning(MOVING)
+            embed = self._embed_when_taken if schedule == "by_iteration" else self._embeddings
+            SCHEDULES[schedule](gae, self.trainers["de"], embed)
 
     def test(self) -> dict[str, dict[str, Result]]:
         """Measure every model on the test split, write the results and return them by part."""
@@ -175,6 +184,16 @@ class Experiment:
         with evaluating(gae):
             latents = embed(gae.encode, data, self.engine.device)
         return self.batches(latents, size or self.settings.run.test_batch_size)
+
+    def _embed_when_taken(self) -> tuple[Batches, Batches | None]:
+        train = replace(self.batches(self.splits.train, self.settings.run.train_batch_size), encode=self._encode)
+        valid = self._valid_batches(self.splits.valid)
+        return train, None if valid is None else replace(valid, encode=self._encode)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        gae = cast(GeneralizedAutoencoder, self.models["gae"])
+        with evaluating(gae):
+            return gae.encode(x)
 
     def _embeddings(self) -> tuple[Batches, Batches | None]:
         train = self._embed(self.splits.train, self.settings.run.train_batch_size)

@@ -161,6 +161,7 @@ def _pretrained_state(source: Run, best_first: bool) -> State:
 
 def _train_further(trainer: Trainer, state: State, limits: Limits) -> None:
     trainer.load_state_dict(state)
+    trainer.first_epoch = trainer.epochs_done
     limit = limits.of("gae")
     if limit is not None:
         trainer.raise_limit(limit)

@@ -92,6 +92,26 @@ def check(uninterrupted, dataset, root, models, place, **keys):
     return state.values
 
 
+@functools.cache
+def in_turns(dataset, root, **run):
+    experiment = trained(asked(("ae", "flow"), dataset, root, run={"sequential_training": False, **run}))
+    return snapshot(experiment), drawn(experiment)
+
+
+@pytest.mark.parametrize("by_epoch", [True, False], ids=["by epoch", "by iteration"])
+@pytest.mark.parametrize("place", ["step 1", "step 3", "step 4", "step 8", "epoch gae 2", "epoch de 2", "end gae"])
+def test_nor_did_one_whose_steps_take_turns(own_pictures, tmp_path, tmp_path_factory, by_epoch, place):
+    state, samples = in_turns(own_pictures, tmp_path_factory.getbasetemp(), alternate_by_epoch=by_epoch)
+    run = {"sequential_training": False, "alternate_by_epoch": by_epoch}
+    first = start(asked(("ae", "flow"), own_pictures, tmp_path, run=run))
+    assert break_off(first, place)
+    second = resume(first.run.path)
+    second.fit()
+    second.run.close()
+    assert differences(second.state(), state) == []
+    assert torch.equal(drawn(second), samples)
+
+
 def test_a_run_can_be_stopped_again_and_again(uninterrupted, own_pictures, tmp_path):
     state, samples = uninterrupted(BOTH)
     experiment = start(request(BOTH, own_pictures, tmp_path))

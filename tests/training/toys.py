@@ -114,7 +114,7 @@ class Toy(GeneralizedAutoencoder):
         self.taken.append("penalty")
         return ((x - self.mean).square() - self.scale).square().sum(1).mean()
 
-    def _clamp(self):
+    def _clamp(self, gather):
         self.after += 1
         with torch.no_grad():
             self.scale.clamp_(max=1.01)
@@ -124,13 +124,13 @@ def data(n=20, seed=1):
     return torch.randn(n, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def build(name, seed=0, **overrides):
+def build(name, seed=0, spec=SPEC, **overrides):
     """Return a small model whose weights follow from `seed`."""
     torch.manual_seed(seed)
     if name == "toy":
         return ToyConfig.for_data(SPEC, "gae", **overrides).build(SPEC)
     role = "de" if name == "flow" else "gae"
-    return MODELS[name].for_data(SPEC, role, **SMALL[name], **overrides).build(SPEC)
+    return MODELS[name].for_data(spec, role, **SMALL[name], **overrides).build(spec)
 
 
 def trainer_of(model, watcher=None, size=8, rows=20, valid=True, validate=None, **options):

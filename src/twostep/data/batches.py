@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,7 @@ class Batches:
         rank: of this process.
         world_size: number of processes.
         device: where batches go.
+        encode: applied to every batch; None: batches are the data themselves.
     """
 
     data: Tensor
@@ -31,6 +32,7 @@ class Batches:
     rank: int = 0
     world_size: int = 1
     device: torch.device | str = "cpu"
+    encode: Callable[[Tensor], Tensor] | None = None
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -57,4 +59,5 @@ class Batches:
 
     def _move(self, rows: Tensor) -> Tensor:
         dtype = rows.dtype if rows.is_floating_point() else torch.get_default_dtype()
-        return rows.to(self.device, dtype)
+        moved = rows.to(self.device, dtype)
+        return moved if self.encode is None else self.encode(moved)

@@ -1,5 +1,8 @@
 """In which order the two steps are trained: each schedule is a function over two trainers.
 
+`sequential` is the method of the paper. The two others train both steps in turn, as its code offers too: the density
+then chases embeddings that move.
+
 A frozen autoencoder has no trainer.
 """
 
@@ -10,8 +13,11 @@ from collections.abc import Callable
 from twostep.data.batches import Batches
 from twostep.training.trainer import Trainer
 
+Embed = Callable[[], tuple[Batches, Batches | None]]
+Schedule = Callable[[Trainer | None, Trainer, Embed], None]
 
-def sequential(gae: Trainer | None, de: Trainer, embed: Callable[[], tuple[Batches, Batches | None]]) -> None:
+
+def sequential(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
     """Train the autoencoder fully, then the density on its embeddings.
 
     Args:
@@ -21,5 +27,65 @@ def sequential(gae: Trainer | None, de: Trainer, embed: Callable[[], tuple[Batch
     """
     if gae is not None:
         gae.fit()
-    de.use(*embed())
+    de.use(*embed(), version=_version(gae))
     de.fit()
+
+
+def by_epoch(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
+    """Train each for an epoch in turn, the density on embeddings that are made anew for each of its epochs.
+
+    Args:
+        gae: as in `sequential`.
+        de: as in `sequential`.
+        embed: as in `sequential`.
+    """
+    if gae is None:
+        sequential(gae, de, embed)
+        return
+    _settle(gae)
+    de.use(*embed(), version=de.data_version)
+    while not (gae.finished and de.finished):
+        if not gae.finished and (de.finished or gae.turns[0] <= de.turns[0]):
+            gae.run_epoch()
+        else:
+            de.use(*embed(), version=_version(gae))
+            de.run_epoch()
+    de.use_best()
+
+
+def by_iteration(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
+    """Train each on a batch in turn, the density on embeddings of its batch that are made when it comes.
+
+    Args:
+        gae: as in `sequential`.
+        de: as in `sequential`.
+        embed: gives batches that the autoencoder encodes, as it then is, when they are taken.
+    """
+    if gae is None:
+        sequential(gae, de, embed)
+        return
+    _settle(gae)
+    de.use(*embed(), version=de.data_version)
+    while not (gae.finished and de.finished):
+        if not gae.finished and (de.finished or gae.turns <= de.turns):
+            gae.advance()
+        else:
+            between_epochs = de.batches_done == 0
+            if between_epochs:
+                de.use(*embed(), version=_version(gae))
+            de.advance()
+    de.use_best()
+
+
+def _version(gae: Trainer | None) -> int:
+    """Number that tells one state of an autoencoder from another."""
+    return 0 if gae is None else gae.steps_done
+
+
+def _settle(gae: Trainer) -> None:
+    """Let embeddings be those of the best weights if the autoencoder was finished before."""
+    if gae.finished:
+        gae.use_best()
+
+
+SCHEDULES: dict[str, Schedule] = {"sequential": sequential, "by_epoch": by_epoch, "by_iteration": by_iteration}

@@ -99,8 +99,18 @@ class Trainer:
         self.sums: dict[str, Tensor] = {}
         self.train: Batches | None = None
         self.valid: Batches | None = None
+        self.first_epoch = 0
+        self.data_version = 0
+        self._running = False
+        self._order: tuple[int, Tensor] | None = None
         self._best: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
+
+    @property
+    def turns(self) -> tuple[int, int]:
+        """Epochs and batches trained for in this run; an epoch's last batch counts when the epoch is closed."""
+        assert self.train is not None, "use() comes first"
+        return self.epochs_done - self.first_epoch, min(self.batches_done, len(self.train) - 1)
 
     @property
     def stopped_early(self) -> bool:
@@ -112,13 +122,20 @@ class Trainer:
         """Whether nothing is left to train."""
         return self.stopped_early or self.epochs_done >= self.max_epochs
 
-    def use(self, train: Batches, valid: Batches | None) -> None:
-        """Take the data; before the first step, the model's transform takes its statistics from them."""
+    def use(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
+        """Take the data; the model's transform takes its statistics from them before the first step.
+
+        Args:
+            train: training rows.
+            valid: validation rows.
+            version: of the data, for embeddings that move; the statistics are taken anew when it is another one.
+        """
         self.train, self.valid = train, valid
-        if self.steps_done == 0:
+        if self.steps_done == 0 or version != self.data_version:
             self.engine.seed(derive(self.seed, self.name, "transform"))
-            whole = Batches(train.data, train.batch_size, device=train.device)
+            whole = Batches(train.data, train.batch_size, device=train.device, encode=train.encode)
             self.model.fit_transform(whole)
+            self.data_version = version
 
     def raise_limit(self, max_epochs: int) -> None:
         """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
@@ -133,13 +150,8 @@ class Trainer:
             NonFiniteLossError: at the first step whose loss is not finite.
             InterruptedTraining: after the step in which the observer wanted to stop.
         """
-        assert self.train is not None, "use() comes first"
-        if not self.finished:
-            self._put_last_back()
-            self.observer.begin(self)
-            while not self.finished:
-                self.run_epoch()
-            self.observer.end(self)
+        while not self.finished:
+            self.run_epoch()
         self.use_best()
 
     def use_best(self) -> None:
@@ -149,29 +161,28 @@ class Trainer:
             self.model.load_state_dict(self._best)
 
     def run_epoch(self) -> None:
-        """Finish the epoch that is under way: its batches, validation, early stopping, checkpoints."""
+        """Finish the epoch that is under way."""
+        epoch = self.epochs_done
+        while self.epochs_done == epoch:
+            self.advance()
+
+    def advance(self) -> None:
+        """Train on the next batch; the last one of an epoch brings validation, early stopping, checkpoints.
+
+        After the last batch of all, the best weights are in the model if early stopping is on.
+        """
         assert self.train is not None, "use() comes first"
-        order = self.train.order(derive(self.seed, self.name), self.epochs_done)
-        self.model.train()
-        while self.batches_done < len(self.train):
-            rows = self.train.rows_of(order, self.batches_done)
-            losses = self.step(rows)
-            self.batches_done += 1
-            self.steps_done += 1
-            for name, loss in losses.items():
-                self.sums[name] = self.sums[name] + loss if name in self.sums else loss.clone()
-            self.observer.step(self, losses)
-            if self.observer.must_stop():
-                self.observer.checkpoint(self)
-                raise InterruptedTraining
-        means = {name: total.item() / self._count(name) for name, total in self.sums.items()}
-        valid = self.validate(self.valid) if self.valid is not None else {}
-        self.epochs_done += 1
-        self.batches_done, self.sums = 0, {}
-        self.history.append({"losses": means, "valid": valid})
-        self._stop_early(valid)
-        self.observer.checkpoint(self)
-        self.observer.epoch(self)
+        if not self._running:
+            self._running = True
+            self._put_last_back()
+            self.observer.begin(self)
+        if self._order is None or self._order[0] != self.epochs_done:
+            self._order = self.epochs_done, self.train.order(derive(self.seed, self.name), self.epochs_done)
+            self.model.train()
+        if self.batches_done < len(self.train):
+            self._take_batch(self.train.rows_of(self._order[1], self.batches_done))
+        if self.batches_done == len(self.train):
+            self._end_epoch()
 
     def step(self, rows: Tensor) -> dict[str, Tensor]:
         """Take one optimiser step for each objective whose turn it is, on the batch of the named rows.
@@ -218,6 +229,8 @@ class Trainer:
             "steps_done": self.steps_done,
             "bad_epochs": self.bad_epochs,
             "best_value": self.best_value,
+            "first_epoch": self.first_epoch,
+            "data_version": self.data_version,
             "max_epochs": self.max_epochs,
             "history": self.history,
         }
@@ -232,6 +245,31 @@ class Trainer:
             load_optimizer_tensors(optimizer, state.part(f"optimizer.{name}").tensors)
         for key, value in state.values.items():
             setattr(self, key, value)
+
+    def _take_batch(self, rows: Tensor) -> None:
+        losses = self.step(rows)
+        self.batches_done += 1
+        self.steps_done += 1
+        for name, loss in losses.items():
+            self.sums[name] = self.sums[name] + loss if name in self.sums else loss.clone()
+        self.observer.step(self, losses)
+        if self.observer.must_stop():
+            self.observer.checkpoint(self)
+            raise InterruptedTraining
+
+    def _end_epoch(self) -> None:
+        means = {name: total.item() / self._count(name) for name, total in self.sums.items()}
+        valid = self.validate(self.valid) if self.valid is not None else {}
+        self.epochs_done += 1
+        self.batches_done, self.sums = 0, {}
+        self.history.append({"losses": means, "valid": valid})
+        self._stop_early(valid)
+        self.observer.checkpoint(self)
+        self.observer.epoch(self)
+        if self.finished:
+            self._running = False
+            self.observer.end(self)
+            self.use_best()
 
     def _require_finite(self, what: str, value: float, rows: Tensor) -> None:
         if not math.isfinite(value):
