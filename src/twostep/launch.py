@@ -118,7 +118,13 @@ def build_models(settings: Settings, spec: DataSpec) -> dict[str, Model]:
 
 
 def _load(config: RunConfig) -> Splits:
-    return load_data(config.dataset, data_root=config.data_root, seed=config.seed, make_valid=config.make_valid_loader)
+    return load_data(
+        config.dataset,
+        data_root=config.data_root,
+        seed=config.seed,
+        make_valid=config.make_valid_loader,
+        kwargs=config.dataset_kwargs,
+    )
 
 
 def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engine: Engine) -> None:

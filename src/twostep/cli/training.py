@@ -240,7 +240,7 @@ def _of_pretrained(path: Path, freeze: bool) -> dict[str, Any]:
     from twostep.runs import Run
 
     earlier = Run.open(path).settings.run
-    kept = earlier.model_dump(include={"dataset", "data_root", "seed", "make_valid_loader"})
+    kept = earlier.model_dump(include={"dataset", "dataset_kwargs", "data_root", "seed", "make_valid_loader"})
     return {**kept, "pretrained_gae": path.resolve(), "freeze_pretrained_gae": freeze}
 
 

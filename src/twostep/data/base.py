@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from twostep.data.arrays import is_array_path, read_arrays
 from twostep.registry import Registry
-from twostep.schema import DataSpec, UserError
+from twostep.schema import DataSpec, Frozen, UserError
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Source:
     high: float | None = None
 
 
+class NoKeys(Frozen):
+    """The keys of a data set that has none."""
+
+
 @dataclass(frozen=True)
 class DatasetLoader(ABC):
     """One data set that is known by name.
@@ -47,16 +53,18 @@ class DatasetLoader(ABC):
         shape: shape of one point.
         description: one line about what it shows.
         files: where its files are looked for, one line.
+        keys: the config whose keys `dataset_kwargs` may set.
     """
 
     name: str
     shape: tuple[int, ...]
     description: str
     files: str
+    keys: type[Frozen] = field(default=NoKeys, kw_only=True)
 
     @abstractmethod
-    def load(self, data_root: Path) -> Source:
-        """Read the data set, looking for its files in `data_root`.
+    def load(self, data_root: Path, options: Frozen) -> Source:
+        """Read the data set, looking for its files in `data_root`; `options` are of the type `keys`.
 
         Raises:
             UserError: if files are missing, damaged or hold something else.
@@ -94,7 +102,14 @@ def default_data_root() -> Path:
     return Path(os.environ.get("TWOSTEP_DATA") or "data")
 
 
-def load_data(name: str, *, data_root: Path | None = None, seed: int = 0, make_valid: bool = True) -> Splits:
+def load_data(
+    name: str,
+    *,
+    data_root: Path | None = None,
+    seed: int = 0,
+    make_valid: bool = True,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Splits:
     """Load a data set and cut it.
 
     Args:
@@ -103,11 +118,12 @@ def load_data(name: str, *, data_root: Path | None = None, seed: int = 0, make_v
         seed: the run's seed: it alone decides which rows the validation split (a tenth of the training rows) gets,
             and the test split (a fifth) of data that comes in one piece.
         make_valid: whether to cut a validation split.
+        kwargs: keys of this data set (`dataset_kwargs`).
 
     Raises:
-        UserError: for an unknown name, missing, damaged or unsuitable files, or too few rows.
+        UserError: for an unknown name or key, missing, damaged or unsuitable files, or too few rows.
     """
-    source = _read(name, data_root or default_data_root())
+    source = _read(name, data_root or default_data_root(), kwargs or {})
     generator = torch.Generator().manual_seed(seed)
     train, train_labels = source.train, source.train_labels
     test, test_labels = source.test, source.test_labels
@@ -140,12 +156,20 @@ def cut(count: int, parts: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return order[held:].sort().values, order[:held].sort().values
 
 
-def _read(name: str, data_root: Path) -> Source:
+def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     if is_array_path(name) or (name not in DATASETS and Path(name).is_file()):
+        _options(NoKeys, kwargs, name)
         train, test, discrete = read_arrays(Path(name))
         low, high = (0.0, 255.0) if discrete else (None, None)
         return Source(train, test, discrete=discrete, low=low, high=high)
-    return DATASETS[name].load(data_root)
+    loader = DATASETS[name]
+    return loader.load(data_root, _options(loader.keys, kwargs, name))
+
+
+def _options(keys: type[Frozen], kwargs: Mapping[str, Any], name: str) -> Frozen:
+    if kwargs and not keys.model_fields:
+        raise UserError(f"dataset_kwargs: {name} has no keys, and these were given: {', '.join(map(str, kwargs))}")
+    return keys.parse(kwargs, name)
 
 
 def _take(labels: Tensor | None, rows: Tensor) -> Tensor | None:

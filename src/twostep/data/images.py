@@ -22,7 +22,7 @@ from torch import Tensor
 
 from twostep.data import cache
 from twostep.data.base import DATASETS, DatasetLoader, Source, cut
-from twostep.schema import UserError
+from twostep.schema import Frozen, UserError
 
 PATTERNS = ("{split}-*.parquet", "{split}/*/*.png")
 HUB_SECONDS = 5
@@ -34,7 +34,7 @@ logger = logging.getLogger("twostep")
 class Digits(DatasetLoader):
     """The small digits that come with scikit-learn; the test fifth is the same for every seed."""
 
-    def load(self, data_root: Path) -> Source:
+    def load(self, data_root: Path, options: Frozen) -> Source:
         """Return 1,438 training and 359 test pictures."""
         bundle = _bundled_digits()
         pictures = torch.as_tensor(bundle.images.astype(np.uint8)).unsqueeze(1)
@@ -55,7 +55,7 @@ class PictureSet(DatasetLoader):
     hub_id: str
     hub_config: str | None = None
 
-    def load(self, data_root: Path) -> Source:
+    def load(self, data_root: Path, options: Frozen) -> Source:
         """Return the pictures `N x C x H x W` and labels, from the cache, the files of `data_root/name` or the hub."""
         folder = data_root.resolve() / self.name
         files = _find(folder)
