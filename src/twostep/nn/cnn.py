@@ -88,6 +88,44 @@ class ConvDecoder(nn.Module):
         return self.layers(self.linear(z).unflatten(1, self.start))
 
 
+class ResidualCNN(nn.Module):
+    """Blocks `h + W₂ relu(W₁ relu(h))` of 3 x 3 convolutions; channels last, `(B, H, W, in) -> (B, H, W, out)`.
+
+    The last layer starts near zero, so that what it parametrises starts near its neutral value.
+
+    Source: Deep Residual Learning for Image Recognition (He et al., 2016, arXiv 1512.03385).
+
+    Args:
+        in_channels: of the input.
+        hidden_channels: of every hidden layer.
+        out_channels: of the output.
+        blocks: number of residual blocks.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, blocks: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1),
+            )
+            for _ in range(blocks)
+        )
+        self.last = nn.Conv2d(hidden_channels, out_channels, 1)
+        nn.init.normal_(self.last.weight, std=1e-3)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, H, W, in_channels)` to `(B, H, W, out_channels)`."""
+        h = self.first(x.movedim(-1, 1))
+        for block in self.blocks:
+            h = h + block(h)
+        return self.last(h).movedim(1, -1)
+
+
 def _sizes(shape: Sequence[int], layers: int, kernel_size: int, stride: int) -> list[tuple[int, int]]:
     """Height and width before the first convolution and after each."""
     height, width = shape[1:]
