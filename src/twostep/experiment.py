@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from twostep import pictures
 from twostep.checkpoint import CheckpointError, State
@@ -20,7 +21,6 @@ from twostep.metrics import METRICS, Result, evaluate
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
-from twostep.request import Limits
 from twostep.runs import Run
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
@@ -84,6 +84,8 @@ class Experiment:
         """
         train = self.batches(self.splits.train, self.settings.run.train_batch_size)
         valid = self._valid_batches(self.splits.valid)
+        if self.engine.is_main:
+            self.keep_limits()
         with self.recorder.listening():
             if not self.settings.is_two_step:
                 self.trainers["model"].use(train, valid)
@@ -111,7 +113,7 @@ class Experiment:
         if isinstance(self.settings.run, TwoStepRunConfig):
             results["two_step"] = self._measure(self.settings.run.test_metrics, self.module, batches)
         if self.engine.is_main:
-            self.run.write_metrics("test", results)
+            self.run.write_metrics("test", results, _fingerprint(self.module))
             self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
         for part, measured in results.items():
             for name, result in measured.items():
@@ -137,7 +139,7 @@ class Experiment:
                 parts[part] = State({f"model.{key}": value for key, value in model.state_dict().items()})
         return State.join(parts)
 
-    def load(self, state: State, limits: Limits) -> None:
+    def load(self, state: State) -> None:
         """Take up a state of this run.
 
         Raises:
@@ -153,9 +155,10 @@ class Experiment:
                 raise CheckpointError(
                     f"{self.run.path}: the checkpoint is of another {part} than the config describes ({_short(error)})"
                 ) from None
-            limit = limits.of(part)
-            if part in self.trainers and limit is not None:
-                self.trainers[part].raise_limit(limit)
+
+    def keep_limits(self) -> None:
+        """Make the run's stored configs say how long its models are trained."""
+        self.run.keep_limits({part: trainer.max_epochs for part, trainer in self.trainers.items()})
 
     def _measure(self, names: tuple[str, ...], model: Model | TwoStep, batches: Batches) -> dict[str, Result]:
         seed = derive(self.settings.run.seed, "test", self.engine.rank)
@@ -227,6 +230,14 @@ def put_weights(model: Model, state: State, problem: str) -> None:
         model.load_state_dict(state.part("best").tensors or state.part("model").tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{problem} ({_short(error)})") from None
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and buffers."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _short(error: Exception) -> str:

@@ -218,7 +218,6 @@ class Trainer:
             "steps_done": self.steps_done,
             "bad_epochs": self.bad_epochs,
             "best_value": self.best_value,
-            "max_epochs": self.max_epochs,
             "history": self.history,
         }
         return State(tensors, values)
