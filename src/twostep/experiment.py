@@ -94,7 +94,6 @@ class Experiment:
             gae = self.trainers.get("gae")
             if gae is not None:
                 gae.use(train, valid)
-                self._warn_of_stale_density(gae)
             sequential(gae, self.trainers["de"], self._embeddings)
 
     def test(self) -> dict[str, dict[str, Result]]:
@@ -180,15 +179,22 @@ class Experiment:
         return self.batches(latents, size or self.settings.run.test_batch_size)
 
     def _embeddings(self) -> tuple[Batches, Batches | None]:
+        self._tell_of_new_embeddings()
         train = self._embed(self.splits.train, self.settings.run.train_batch_size)
         valid = self.splits.valid
         return train, None if valid is None else self._embed(valid, self.settings.run.valid_batch_size)
 
-    def _warn_of_stale_density(self, gae: Trainer) -> None:
-        if not gae.finished and self.trainers["de"].steps_done:
+    def _tell_of_new_embeddings(self) -> None:
+        gae, de = self.trainers.get("gae"), self.trainers["de"]
+        if gae is None or not de.steps_done or gae.steps_done == de.data_version:
+            return
+        if de.epochs_done < de.max_epochs:
+            logger.info("de: goes on from its old weights on new embeddings, as the autoencoder was trained further")
+        else:
             logger.warning(
-                "the autoencoder is trained further, and the density was fitted to its earlier embeddings: "
-                "raise --max-epochs-loaded-de too"
+                "de: has had its %d epochs, on embeddings from before the autoencoder was trained further: "
+                "raise --max-epochs-loaded-de too",
+                de.epochs_done,
             )
 
     def _generator(self) -> torch.Generator:

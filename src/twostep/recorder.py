@@ -68,6 +68,12 @@ class Recorder:
             label = f"{trainer.name} {trainer.config.name}" if trainer.name != "model" else trainer.config.name
             self._bar = Bar(label, trainer.max_epochs * len(trainer.train), trainer.steps_done)
 
+    def renewed(self, trainer: Trainer) -> None:
+        """Write the state in place of all that were saved."""
+        self.checkpoint(trainer)
+        if self.run.has_checkpoint("best_valid"):
+            self.best(trainer)
+
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
         """Log every tenth step's losses; save inside a long epoch."""
         assert trainer.train is not None

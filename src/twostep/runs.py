@@ -158,9 +158,9 @@ class Run:
             return state
         raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
 
-    def has_checkpoint(self) -> bool:
-        """Whether training has saved anything yet."""
-        return any(self._checkpoint(tag).exists() for tag in ("latest", "best_valid"))
+    def has_checkpoint(self, *tags: Tag) -> bool:
+        """Whether training has saved any of these yet; without tags, anything."""
+        return any(self._checkpoint(tag).exists() for tag in tags or LATEST_FIRST)
 
     def log(self, name: str, value: float, step: int) -> None:
         """Put one number on a curve of tensorboard."""

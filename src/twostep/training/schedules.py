@@ -21,5 +21,5 @@ def sequential(gae: Trainer | None, de: Trainer, embed: Callable[[], tuple[Batch
     """
     if gae is not None:
         gae.fit()
-    de.use(*embed())
+    de.use(*embed(), version=0 if gae is None else gae.steps_done)
     de.fit()

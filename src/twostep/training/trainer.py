@@ -30,6 +30,9 @@ class Observer(Protocol):
     def begin(self, trainer: Trainer) -> None:
         """Training starts or goes on."""
 
+    def renewed(self, trainer: Trainer) -> None:
+        """Training goes on with new data: what was saved before is of old ones."""
+
     def step(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
         """A step is done; losses are detached tensors."""
 
@@ -94,6 +97,7 @@ class Trainer:
         self.batches_done = 0
         self.steps_done = 0
         self.bad_epochs = 0
+        self.data_version = 0
         self.best_value: float | None = None
         self.history: list[dict[str, dict[str, float]]] = []
         self.sums: dict[str, Tensor] = {}
@@ -112,13 +116,27 @@ class Trainer:
         """Whether nothing is left to train."""
         return self.stopped_early or self.epochs_done >= self.max_epochs
 
-    def use(self, train: Batches, valid: Batches | None) -> None:
-        """Take the data; before the first step, the model's transform takes its statistics from them."""
+    def use(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
+        """Take the data; before the first step, and when they are new, the transform takes its statistics from them.
+
+        On new data training goes on from the best weights, and early stopping begins anew: its values are of old data.
+
+        Args:
+            train: training batches.
+            valid: validation batches, if there are any.
+            version: a number that changes with the data.
+        """
         self.train, self.valid = train, valid
-        if self.steps_done == 0:
-            self.engine.seed(derive(self.seed, self.name, "transform"))
-            whole = Batches(train.data, train.batch_size, device=train.device)
-            self.model.fit_transform(whole)
+        if self.steps_done and version == self.data_version:
+            return
+        self.data_version = version
+        if self._best:
+            self.model.load_state_dict(self._best)
+        self._best, self._last, self.best_value, self.bad_epochs = {}, {}, None, 0
+        self.engine.seed(derive(self.seed, self.name, "transform"))
+        self.model.fit_transform(Batches(train.data, train.batch_size, device=train.device))
+        if self.steps_done:
+            self.observer.renewed(self)
 
     def raise_limit(self, max_epochs: int) -> None:
         """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
@@ -218,6 +236,7 @@ class Trainer:
             "steps_done": self.steps_done,
             "bad_epochs": self.bad_epochs,
             "best_value": self.best_value,
+            "data_version": self.data_version,
             "history": self.history,
         }
         return State(tensors, values)
