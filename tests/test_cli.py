@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 from conftest import SMALL_GAE, only_run, repeated, single_arguments, two_step_arguments
 from twostep import checkpoint, cli
 from twostep.recorder import Recorder
+from twostep.runs import Run
 
 ROOT = Path(__file__).parents[1]
 TWO_STEP = ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "flow")
@@ -74,7 +75,8 @@ def saved(name, array):
 
 
 def metrics(run, name="test"):
-    return json.loads((run / "metrics" / f"{name}.json").read_text())
+    values = json.loads((run / "metrics" / f"{name}.json").read_text())
+    return {model: part for model, part in values.items() if model != "weights"}
 
 
 def epochs(run):
@@ -369,9 +371,10 @@ def test_overrides_beside_load_dir_apply_or_are_refused_by_name(twostep, refused
     )
     assert outcome.status == 0, outcome.err
     after = metrics(two_step_copy)
-    assert set(after["two_step"]) == {"l2_reconstruction_error"}
-    assert set(after["gae"]) == {"log_likelihood"}
     assert set(before["gae"]) == {"l2_reconstruction_error", "loss"}
+    assert set(after["gae"]) == {"log_likelihood", *before["gae"]}, "what the same weights had already is kept"
+    assert set(after["two_step"]) == set(before["two_step"])
+    assert set(after["de"]) == set(before["de"])
     assert after["two_step"]["l2_reconstruction_error"]["value"] == pytest.approx(
         before["two_step"]["l2_reconstruction_error"]["value"], rel=1e-5
     )
@@ -385,8 +388,9 @@ def test_overrides_of_a_loaded_single_run(twostep, refused, ae_copy):
     for key in ("latent_dim", "train_batch_size"):
         assert refused(*loaded, "--config", f"{key}=4").startswith(f"{key}: can't be changed in a run that exists")
     assert "log_likelihood: ae has no such metric" in refused(*loaded, "--config", "test_metrics=log_likelihood")
+    before = metrics(ae_copy)
     assert twostep(*loaded, "--config", "test_metrics=loss").status == 0
-    assert set(metrics(ae_copy)["model"]) == {"loss"}
+    assert metrics(ae_copy) == before
 
 
 def test_data_that_changed_are_refused(refused, twostep, own_pictures):
@@ -601,6 +605,62 @@ def test_only_the_first_of_several_ranks_gives_information(twostep, refused, mon
     assert refused("train").startswith("missing: ")
 
 
+# --- a run's directory: who writes there, and what it says
+
+
+def files(run):
+    return {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def test_a_run_that_another_process_writes_is_refused_untouched(refused, twostep, two_step_copy):
+    other = Run.open(two_step_copy)
+    other.claim()
+    before = files(two_step_copy)
+    for arguments in (("train", "--load-dir", two_step_copy), ("evaluate", two_step_copy)):
+        assert refused(*arguments) == f"{two_step_copy}: another process writes into it; wait until it ends, or stop it"
+    assert files(two_step_copy) == before
+    assert twostep("sample", two_step_copy, "--to", "samples.npy").status == 0
+    other.close()
+    assert twostep("evaluate", two_step_copy).status == 0
+    assert twostep("evaluate", two_step_copy).status == 0, "a command gives up its claim"
+
+
+def test_a_run_that_cannot_be_written_is_refused(refused, two_step_copy, ae_copy, monkeypatch):
+    access = os.access
+    fixed = {two_step_copy / "stderr", two_step_copy, ae_copy / "metrics"}
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) not in fixed and access(path, mode))
+    before = files(two_step_copy)
+    for arguments in (("train", "--load-dir", two_step_copy), ("evaluate", two_step_copy), ("evaluate", ae_copy)):
+        assert "can't be written, and this command writes into the run's directory" in refused(*arguments)
+    assert files(two_step_copy) == before
+
+
+def test_a_refused_command_leaves_no_claim_and_no_note(refused, twostep, two_step_copy):
+    latest = two_step_copy / "checkpoints" / "latest.safetensors"
+    for path in latest.parent.iterdir():
+        path.rename(path.with_suffix(".away"))
+    latest.write_bytes(b"damaged")
+    refused("evaluate", two_step_copy)
+    assert "later" not in Run.open(two_step_copy).read_environment()
+    for path in latest.parent.glob("*.away"):
+        path.rename(path.with_suffix(".safetensors"))
+    assert twostep("evaluate", two_step_copy).status == 0
+    assert len(Run.open(two_step_copy).read_environment()["later"]) == 1
+
+
+def test_a_raised_limit_is_what_the_directory_says(twostep, two_step_copy):
+    assert twostep("train", "--load-dir", two_step_copy, "--max-epochs-loaded-de", 3).status == 0
+    assert json.loads((two_step_copy / "gae_config.json").read_text())["max_epochs"] == 2
+    assert json.loads((two_step_copy / "de_config.json").read_text())["max_epochs"] == 3
+    assert "&#34;max_epochs&#34;: 3" in (two_step_copy / "report.html").read_text()
+    outcome = twostep("train", "--load-dir", two_step_copy, "--max-epochs-loaded", 1)
+    assert outcome.status == 0
+    assert "gae: has had 2 epochs already; the new limit of 1 only keeps it from more" in outcome.out
+    assert "de: has had 3 epochs already; the new limit of 1 only keeps it from more" in outcome.out
+    assert epochs(two_step_copy) == {"gae": 2, "de": 3}
+    assert json.loads((two_step_copy / "de_config.json").read_text())["max_epochs"] == 3
+
+
 # --- evaluate, sample
 
 
@@ -612,7 +672,7 @@ def test_evaluate_tests_again(twostep, refused, two_step_copy, ae_copy):
     assert metrics(two_step_copy) == before
     assert (two_step_copy / "report.html").exists()
     assert twostep("evaluate", two_step_copy, "--de-config", "test_metrics=loss").status == 0
-    assert set(metrics(two_step_copy)["de"]) == {"loss"}
+    assert metrics(two_step_copy) == before
     assert "--config is for a model alone" in refused("evaluate", two_step_copy, "--config", "test_metrics=loss")
     assert "one model alone: use --config" in refused("evaluate", ae_copy, "--gae-config", "test_metrics=loss")
     assert twostep("evaluate", ae_copy, "--config", "test_metrics=loss").status == 0

@@ -64,7 +64,6 @@ WRONG = {
     ),
     "an unknown data set": ({"run": {"dataset": "digitz"}}, "digitz: no such data set; did you mean digits?"),
     "a file that is not there": ({"run": {"dataset": "none.npy"}}, "none.npy: no such file"),
-    "another order of training": ({"run": {"sequential_training": False}}, "sequential_training = False: not yet"),
     "a network that contradicts": ({"gae": {"flatten": False}}, "flatten=False: the network of ae takes vectors"),
     "bins where there are none": ({"de": {"dequantize": True}}, "dequantize=True: embeddings of "),
     "a device that is not there": ({"run": {"device": "mps"}}, "device=mps: this machine has none"),

@@ -1,7 +1,9 @@
 """What a run's directory, the log and the curves tell of training, and how training is asked to stop."""
 
+import itertools
 import logging
 import os
+import re
 import signal
 
 import pytest
@@ -176,8 +178,39 @@ def test_each_epoch_is_one_line_with_losses_and_speed(own_pictures, tmp_path, ca
         entry = experiment.trainers["gae"].history[count]
         losses, valid = (f"loss {entry[kind]['loss']:.4g}, " for kind in ("losses", "valid"))
         assert line.startswith(f"gae ae: epoch {count + 1}/4: {losses}valid {valid}")
-        assert line.endswith("s left at most")
+        assert line.endswith("s left at most for this model")
         assert "samples/s" in line
+
+
+def test_a_long_epoch_is_told_of_on_the_way(own_pictures, tmp_path, caplog, monkeypatch):
+    clock = itertools.count(0.0, 10.0)
+    monkeypatch.setattr("twostep.recorder.time.monotonic", lambda: next(clock))
+    experiment = start(asked(("ae",), own_pictures, tmp_path, run=TEN_STEPS, model={"max_epochs": 2}))
+    experiment.fit()
+    experiment.run.close()
+    lines = [record.message for record in caplog.records if getattr(record, "epoch_line", False)]
+    within = [
+        re.match(r"model ae: (\d+)% of epoch (\d)/2: loss \S+, [\d,]+ samples/s, (\d+) s left at m", x) for x in lines
+    ]
+    shares = [int(match[1]) for match in within if match and match[2] == "1"]
+    assert shares[:2] == sorted(shares[:2])
+    assert all(0 < share < 100 for share in shares)
+    assert 2 <= len(shares) < 12, "not at every step"
+    left = [int(match[3]) for match in within if match]
+    assert left[-1] < left[0]
+    assert lines[-1].endswith(", 0 s left at most")
+    assert len([line for line in lines if line.startswith("model ae: epoch ")]) == 2
+
+
+@pytest.mark.parametrize("place", ["step 5", "step 6"])
+def test_training_that_goes_on_says_from_where(own_pictures, tmp_path, caplog, place):
+    experiment = start(asked(("ae",), own_pictures, tmp_path))
+    assert break_off(experiment, place)
+    assert "going on" not in caplog.text
+    again = resume(experiment.run.path)
+    again.fit()
+    again.run.close()
+    assert f"model ae: going on from epoch 2/4 (step {place.split()[1]})" in caplog.messages
 
 
 @pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a number")])

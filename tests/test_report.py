@@ -72,7 +72,7 @@ def test_results_are_shown_with_error_unit_kind_and_note(run):
         "two_step": {"log_likelihood": Result(-3.25, "nats", 360, None, "exact", "volume", "2 points are left out")},
         "de": {"loss": Result(float("nan"), "nats", 1)},
     }
-    run.write_metrics("test", results)
+    run.write_metrics("test", results, "weights")
     text = page(run).text
     assert "gae l2_reconstruction_error 12.3457 0.12 squared data units 1,797" in text
     assert "two_step log_likelihood -3.25 nats exact; volume; 2 points are left out 360" in text
@@ -113,12 +113,21 @@ def test_configs_and_the_machine_are_shown(run):
     assert "seed 0" in text
 
 
+def test_the_configs_shown_are_those_of_the_files(run):
+    changed = {"de": {"test_metrics": ("loss",)}}
+    adjusted = Run(run.path, run.settings.adjusted(changed), SPEC)
+    run.keep_limits({"gae": 4321})
+    text = page(adjusted).text
+    assert '"max_epochs": 4321' in text
+    assert '"test_metrics": [ "log_likelihood", "loss" ]' in text
+
+
 def test_names_from_outside_are_text(tmp_path):
     name = "<b>&\"'</b><script>alert(1)</script>.npy"
     spec = SPEC.model_copy(update={"name": name})
     settings = Settings(RunConfig(dataset=name, logdir_root=tmp_path), {"model": MODELS["vae"].for_data(SPEC, "de")})
     run = Run.create(settings, spec)
-    run.write_metrics("test", {"model": {"loss": Result(1.0, "<i>nats</i>", 1, note="<img src=x>")}})
+    run.write_metrics("test", {"model": {"loss": Result(1.0, "<i>nats</i>", 1, note="<img src=x>")}}, "weights")
     shown = page(run)
     assert f"vae on {name}" in shown.text
     assert not {"b", "script", "i", "img"} & set(shown.tags)

@@ -1,6 +1,7 @@
 """Run directories: names that never collide, files that come back, damage that is seen, curves without doubles."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -136,6 +137,95 @@ def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     assert Run.create(single(tmp_path), SPEC).read_environment()["commit"] is None
 
 
+def test_each_command_that_goes_on_with_a_run_is_noted(run, monkeypatch):
+    first = run.read_environment()
+    for word in ("--only-test", "--max-epochs-loaded"):
+        monkeypatch.setattr(sys, "argv", ["/somewhere/main.py", word])
+        run.record(ranks=3)
+    found = run.read_environment()
+    assert [session["command"] for session in found["later"]] == [
+        ["main.py", "--only-test"],
+        ["main.py", "--max-epochs-loaded"],
+    ]
+    assert {session["ranks"] for session in found.pop("later")} == {3}
+    assert found == first
+
+
+def test_limits_are_kept_in_the_configs_and_overrides_are_not(tmp_path):
+    path = Run.create(both(tmp_path), SPEC).path
+    stored = Run.open(path).settings
+    adjusted = stored.adjusted({"de": {"test_metrics": ("loss",)}})
+    Run(path, adjusted, SPEC).keep_limits({"de": 7})
+    found = Run.open(path).settings
+    assert found.models["de"].max_epochs == 7
+    assert found.models["de"].model_copy(update={"max_epochs": 100}) == stored.models["de"]
+    assert (found.run, found.models["gae"]) == (stored.run, stored.models["gae"])
+
+
+# ---- one writer
+
+
+CLAIMANT = """
+import sys, time
+from pathlib import Path
+from twostep.runs import Run
+Run.open(Path(sys.argv[1])).claim()
+print("claimed", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_process_writes_at_a_time_and_its_claim_dies_with_it(run):
+    other = subprocess.Popen([sys.executable, "-c", CLAIMANT, str(run.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "claimed\n"
+        with pytest.raises(UserError) as caught:
+            run.claim()
+        assert str(caught.value) == f"{run.path}: another process writes into it; wait until it ends, or stop it"
+        assert Run.open(run.path).settings == run.settings, "reading needs no claim"
+    finally:
+        other.kill()
+        other.communicate()
+    run.claim()
+    again = Run.open(run.path)
+    with pytest.raises(UserError):
+        again.claim()
+    run.close()
+    again.claim()
+    again.close()
+
+
+def test_what_a_killed_process_left_half_written_is_removed(run):
+    left = [run.path / ".config.json.123.tmp", run.path / "checkpoints" / ".latest.safetensors.123.tmp"]
+    for path in left:
+        path.write_text("{")
+    kept = run.path / "notes.tmp"
+    kept.write_text("mine")
+    run.claim()
+    run.close()
+    assert not [path for path in left if path.exists()]
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("name", [".", "checkpoints", "environment.json"])
+def test_what_cannot_be_written_is_refused_before_anything_is(run, monkeypatch, name):
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != run.path / name and access(path, mode))
+    with pytest.raises(UserError) as caught:
+        run.claim()
+    line = f"{run.path / name}: can't be written, and this command writes into the run's directory; use a copy"
+    assert str(caught.value) == line
+
+
+def test_json_that_cannot_be_written_is_one_line(run, monkeypatch):
+    def refuse(self, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(UserError, match=r"environment\.json: can't be written \(No space left on device\)"):
+        run.record(1)
+
+
 # ---- what is no run, or no longer one
 
 
@@ -250,12 +340,21 @@ def test_metrics_come_back_as_they_were(run):
         "gae": {"loss": Result(1 / 3, "nats", 5, None), "l2_reconstruction_error": Result(2.5, "u", 5, 0.1)},
         "de": {"log_likelihood": Result(-1e300, "nats", 5, 0.1, "bound", "Lebesgue on R^2", "3 left out")},
     }
-    path = run.write_metrics("test", results)
+    path = run.write_metrics("test", results, "weights")
     assert path == run.path / "metrics" / "test.json"
     assert run.read_metrics("test") == results
     assert Run.open(run.path).read_metrics("test") == results
     assert run.read_metrics("other") == {}
     assert json.loads(path.read_text())["de"]["log_likelihood"]["kind"] == "bound"
+
+
+def test_results_of_the_same_weights_are_kept_and_those_of_others_dropped(run):
+    one, other = Result(1.0, "nats", 5), Result(2.0, "nats", 5)
+    run.write_metrics("test", {"gae": {"loss": one, "l2_reconstruction_error": one}, "de": {"loss": one}}, "weights")
+    run.write_metrics("test", {"gae": {"loss": other}, "de": {}}, "weights")
+    assert run.read_metrics("test") == {"gae": {"loss": other, "l2_reconstruction_error": one}, "de": {"loss": one}}
+    run.write_metrics("test", {"gae": {"loss": one}, "de": {}}, "other weights")
+    assert run.read_metrics("test") == {"gae": {"loss": one}, "de": {}}
 
 
 def test_the_history_comes_back(run):
@@ -274,7 +373,7 @@ def test_damaged_results_are_one_line(run):
 
 def test_nothing_is_left_beside_the_files(run):
     put_both(run)
-    run.write_metrics("test", {})
+    run.write_metrics("test", {}, "weights")
     run.write_history({})
     assert not [file for file in run.path.rglob("*") if file.name.startswith(".") or "tmp" in file.name]
 

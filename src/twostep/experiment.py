@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import replace
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from twostep import pictures
 from twostep.checkpoint import CheckpointError, State
@@ -21,7 +22,6 @@ from twostep.metrics import METRICS, Result, evaluate
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
-from twostep.request import Limits
 from twostep.runs import Run
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
@@ -89,6 +89,8 @@ class Experiment:
         """
         train = self.batches(self.splits.train, self.settings.run.train_batch_size)
         valid = self._valid_batches(self.splits.valid)
+        if self.engine.is_main:
+            self.keep_limits()
         with self.recorder.listening():
             if not self.settings.is_two_step:
                 self.trainers["model"].use(train, valid)
@@ -97,7 +99,6 @@ class Experiment:
             gae = self.trainers.get("gae")
             if gae is not None:
                 gae.use(train, valid)
-                self._warn_of_stale_density(gae)
             schedule = cast(TwoStepRunConfig, self.settings.run).schedule
             if schedule != "sequential" and gae is not None:
                 logger.warning(MOVING)
@@ -120,7 +121,7 @@ class Experiment:
         if isinstance(self.settings.run, TwoStepRunConfig):
             results["two_step"] = self._measure(self.settings.run.test_metrics, self.module, batches)
         if self.engine.is_main:
-            self.run.write_metrics("test", results)
+            self.run.write_metrics("test", results, _fingerprint(self.module))
             self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
         for part, measured in results.items():
             for name, result in measured.items():
@@ -146,7 +147,7 @@ class Experiment:
                 parts[part] = State({f"model.{key}": value for key, value in model.state_dict().items()})
         return State.join(parts)
 
-    def load(self, state: State, limits: Limits) -> None:
+    def load(self, state: State) -> None:
         """Take up a state of this run.
 
         Raises:
@@ -162,9 +163,10 @@ class Experiment:
                 raise CheckpointError(
                     f"{self.run.path}: the checkpoint is of another {part} than the config describes ({_short(error)})"
                 ) from None
-            limit = limits.of(part)
-            if part in self.trainers and limit is not None:
-                self.trainers[part].raise_limit(limit)
+
+    def keep_limits(self) -> None:
+        """Make the run's stored configs say how long its models are trained."""
+        self.run.keep_limits({part: trainer.max_epochs for part, trainer in self.trainers.items()})
 
     def _measure(self, names: tuple[str, ...], model: Model | TwoStep, batches: Batches) -> dict[str, Result]:
         seed = derive(self.settings.run.seed, "test", self.engine.rank)
@@ -196,15 +198,23 @@ class Experiment:
             return gae.encode(x)
 
     def _embeddings(self) -> tuple[Batches, Batches | None]:
+        self._tell_of_new_embeddings()
         train = self._embed(self.splits.train, self.settings.run.train_batch_size)
         valid = self.splits.valid
         return train, None if valid is None else self._embed(valid, self.settings.run.valid_batch_size)
 
-    def _warn_of_stale_density(self, gae: Trainer) -> None:
-        if not gae.finished and self.trainers["de"].steps_done:
+    def _tell_of_new_embeddings(self) -> None:
+        gae, de = self.trainers.get("gae"), self.trainers["de"]
+        in_turns = cast(TwoStepRunConfig, self.settings.run).schedule != "sequential"
+        if gae is None or in_turns or not de.steps_done or gae.steps_done == de.data_version:
+            return
+        if de.epochs_done < de.max_epochs:
+            logger.info("de: goes on from its old weights on new embeddings, as the autoencoder was trained further")
+        else:
             logger.warning(
-                "the autoencoder is trained further, and the density was fitted to its earlier embeddings: "
-                "raise --max-epochs-loaded-de too"
+                "de: has had its %d epochs, on embeddings from before the autoencoder was trained further: "
+                "raise --max-epochs-loaded-de too",
+                de.epochs_done,
             )
 
     def _generator(self) -> torch.Generator:
@@ -246,6 +256,14 @@ def put_weights(model: Model, state: State, problem: str) -> None:
         model.load_state_dict(state.part("best").tensors or state.part("model").tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{problem} ({_short(error)})") from None
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and buffers."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _short(error: Exception) -> str:

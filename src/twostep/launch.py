@@ -60,14 +60,16 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
-    run = Run.create(settings, splits.spec, engine.world_size) if engine.is_main else None
-    path = engine.share(run.path if run else None)
-    experiment = Experiment(settings, splits, engine, models, run or Run(path, settings, splits.spec))
+    path = engine.on_first(lambda: Run.create(settings, splits.spec, engine.world_size).path)
+    run = Run(path, settings, splits.spec)
+    engine.on_first(run.claim)
+    experiment = Experiment(settings, splits, engine, models, run)
     if state is not None:
         if "gae" in experiment.trainers:
             _train_further(experiment.trainers["gae"], state, limits or Limits())
+            engine.on_first(experiment.keep_limits)
         if engine.is_main:
-            experiment.run.save("latest", experiment.state())
+            run.save("latest", experiment.state())
     logger.info("run directory: %s", path)
     return experiment
 
@@ -77,6 +79,7 @@ def resume(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     best_first: bool = False,
     limits: Limits | None = None,
+    writing: bool = False,
 ) -> Experiment:
     """Open a run and take up its last state.
 
@@ -85,9 +88,10 @@ def resume(
         overrides: values by key, for `run` and each model, of keys that can change in a run that exists.
         best_first: prefer the `best_valid` checkpoint to `latest`.
         limits: new epoch limits.
+        writing: keep other processes from writing into the run, and note there that this one goes on with it.
 
     Raises:
-        UserError: for a directory that is no run, a damaged one, or a key that can't change.
+        UserError: for a directory that is no run, a damaged one, one in use, or a key that can't change.
     """
     run = Run.open(path)
     settings = run.settings.adjusted(overrides or {})
@@ -98,15 +102,32 @@ def resume(
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
     _check(settings, splits, models, engine)
-    state = run.load(*tags(best_first)) if run.has_checkpoint() else None
-    experiment = Experiment(settings, splits, engine, models, Run(path, settings, splits.spec))
-    if state is None and getattr(settings.run, "pretrained_gae", None) is not None:
-        raise UserError(f"{path}: stopped before its pretrained autoencoder was copied into it; start a new run")
-    if state is None:
-        logger.warning("%s: no checkpoint yet; starting from the beginning", path)
-    else:
-        experiment.load(state, limits or Limits())
+    run = Run(path, settings, splits.spec)
+    if writing:
+        engine.on_first(run.claim)
+    try:
+        experiment = Experiment(settings, splits, engine, models, run)
+        _take_up(experiment, best_first, limits or Limits())
+        if writing:
+            engine.on_first(lambda: run.record(engine.world_size))
+    except UserError:
+        run.close()
+        raise
     return experiment
+
+
+def _take_up(experiment: Experiment, best_first: bool, limits: Limits) -> None:
+    run = experiment.run
+    if run.has_checkpoint():
+        experiment.load(run.load(*tags(best_first)))
+    elif getattr(run.settings.run, "pretrained_gae", None) is not None:
+        raise UserError(f"{run.path}: stopped before its pretrained autoencoder was copied into it; start a new run")
+    else:
+        logger.warning("%s: no checkpoint yet; starting from the beginning", run.path)
+    for part, trainer in experiment.trainers.items():
+        limit = limits.of(part)
+        if limit is not None:
+            _set_limit(trainer, limit)
 
 
 def build_models(settings: Settings, spec: DataSpec) -> dict[str, Model]:
@@ -165,12 +186,23 @@ def _pretrained_state(source: Run, best_first: bool) -> State:
     return source.load(*tags(best_first)).part("model")
 
 
+def _set_limit(trainer: Trainer, max_epochs: int) -> None:
+    if max_epochs < trainer.epochs_done:
+        logger.info(
+            "%s: has had %d epochs already; the new limit of %d only keeps it from more",
+            trainer.name,
+            trainer.epochs_done,
+            max_epochs,
+        )
+    trainer.raise_limit(max(max_epochs, trainer.epochs_done))
+
+
 def _train_further(trainer: Trainer, state: State, limits: Limits) -> None:
     trainer.load_state_dict(state)
     trainer.first_epoch = trainer.epochs_done
     limit = limits.of("gae")
     if limit is not None:
-        trainer.raise_limit(limit)
+        _set_limit(trainer, limit)
     if trainer.finished:
         logger.warning(
             "the pretrained autoencoder has had its %d epochs and is not trained further: raise them by "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,6 +19,7 @@ from twostep.training.distributed import Engine
 from twostep.training.trainer import InterruptedTraining, Trainer
 
 STEPS_BETWEEN_LOGS = 10
+SECONDS_BETWEEN_LINES = 30.0
 
 logger = logging.getLogger("twostep")
 
@@ -37,8 +38,8 @@ class Recorder:
         self.run, self.engine, self.trainers, self.state = run, engine, trainers, state
         self._stop = False
         self._bar: Bar | None = None
-        self._saved = self._epoch_began = time.monotonic()
-        self._rows = 0
+        self._saved = self._epoch_began = self._told = time.monotonic()
+        self._steps = self._rows = 0
         self._shown = ""
 
     @contextmanager
@@ -62,15 +63,25 @@ class Recorder:
     def begin(self, trainer: Trainer) -> None:
         """Start the bar and the clocks."""
         assert trainer.train is not None
-        self._saved = self._epoch_began = time.monotonic()
-        self._rows, self._shown = 0, ""
+        self._saved = self._epoch_began = self._told = time.monotonic()
+        self._steps, self._rows, self._shown = 0, 0, ""
+        if trainer.steps_done:
+            label, epoch = _label(trainer), trainer.epochs_done + 1
+            logger.info("%s: going on from epoch %d/%d (step %d)", label, epoch, trainer.max_epochs, trainer.steps_done)
         if self.engine.is_main:
             label = f"{trainer.name} {trainer.config.name}" if trainer.name != "model" else trainer.config.name
             self._bar = Bar(label, trainer.max_epochs * len(trainer.train), trainer.steps_done)
 
+    def renewed(self, trainer: Trainer) -> None:
+        """Write the state in place of all that were saved."""
+        self.checkpoint(trainer)
+        if self.run.has_checkpoint("best_valid"):
+            self.best(trainer)
+
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
-        """Log every tenth step's losses; save inside a long epoch."""
+        """Log every tenth step's losses; tell of a long epoch, and save inside it."""
         assert trainer.train is not None
+        self._steps += 1
         self._rows += trainer.train.batch_size
         if not self.engine.is_main:
             return
@@ -79,8 +90,12 @@ class Recorder:
                 self.run.log(f"{trainer.name}/train/{name}", loss.item(), self._global_step())
             if self._bar is not None:
                 self._bar.update(trainer.steps_done, f"epoch {trainer.epochs_done + 1} {self._shown}")
-        minutes = (time.monotonic() - self._saved) / 60
-        if minutes > self.run.settings.run.checkpoint_minutes:
+        now = time.monotonic()
+        if now - self._told > SECONDS_BETWEEN_LINES and trainer.batches_done < len(trainer.train):
+            shown = [f"{name} {loss.item():.4g}" for name, loss in losses.items()]
+            share = trainer.batches_done / len(trainer.train)
+            self._tell(trainer, f"{share:.0%} of epoch {trainer.epochs_done + 1}", shown)
+        if (now - self._saved) / 60 > self.run.settings.run.checkpoint_minutes:
             self.checkpoint(trainer)
 
     def checkpoint(self, trainer: Trainer) -> None:
@@ -101,23 +116,10 @@ class Recorder:
         for kind, values in (("epoch", trainer.history[-1]["losses"]), ("valid", trainer.history[-1]["valid"])):
             for name, value in values.items():
                 self.run.log(f"{trainer.name}/{kind}/{name}", value, self._global_step())
-        seconds = time.monotonic() - self._epoch_began
-        rate = self._rows / seconds
         losses = [f"{name} {value:.4g}" for name, value in trainer.history[-1]["losses"].items()]
         valid = [f"valid {name} {value:.4g}" for name, value in trainer.history[-1]["valid"].items()]
-        self._shown = f"{', '.join(losses + valid)}, {rate:,.0f} samples/s"
-        left = (trainer.max_epochs - trainer.epochs_done) * seconds
-        logger.info(
-            "%s %s: epoch %d/%d: %s, %.0f s left at most",
-            trainer.name,
-            trainer.config.name,
-            trainer.epochs_done,
-            trainer.max_epochs,
-            self._shown,
-            left,
-            extra={"epoch_line": True},
-        )
-        self._epoch_began, self._rows = time.monotonic(), 0
+        self._tell(trainer, f"epoch {trainer.epochs_done}", losses + valid)
+        self._epoch_began, self._steps, self._rows = time.monotonic(), 0, 0
 
     def end(self, trainer: Trainer) -> None:
         """Write the last state, as the best too where early stopping has chosen one."""
@@ -141,6 +143,24 @@ class Recorder:
             return self._stop
         return bool(self.engine.sum(torch.tensor(float(self._stop), device=self.engine.device)) > 0)
 
+    def _tell(self, trainer: Trainer, where: str, values: Sequence[str]) -> None:
+        """Log a line of progress, with the time that all epochs left to this model would take at this epoch's pace."""
+        assert trainer.train is not None
+        self._told = time.monotonic()
+        seconds = self._told - self._epoch_began
+        self._shown = f"{', '.join(values)}, {self._rows / seconds:,.0f} samples/s"
+        steps_left = (trainer.max_epochs - trainer.epochs_done) * len(trainer.train) - trainer.batches_done
+        logger.info(
+            "%s: %s/%d: %s, %.0f s left at most%s",
+            _label(trainer),
+            where,
+            trainer.max_epochs,
+            self._shown,
+            steps_left * seconds / max(self._steps, 1),
+            " for this model" if len(self.trainers) > 1 else "",
+            extra={"epoch_line": True},
+        )
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop:
             raise KeyboardInterrupt
@@ -148,3 +168,7 @@ class Recorder:
 
     def _global_step(self) -> int:
         return sum(trainer.steps_done for trainer in self.trainers.values())
+
+
+def _label(trainer: Trainer) -> str:
+    return f"{trainer.name} {trainer.config.name}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def write_report(run: Run) -> Path:
             if (path := run.path / "samples" / f"{name}.png").is_file()
         ],
         curves=[_curve(part, models[part], epochs) for part, epochs in run.read_history().items() if epochs],
-        configs={name: json.dumps(values, indent=2) for name, values in run.settings.files().items()},
+        configs={path.name: path.read_text() for path in sorted(run.path.glob("*config.json"))},
     )
     path = run.path / "report.html"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +50,7 @@ class Run:
     def __init__(self, path: Path, settings: Settings, spec: DataSpec) -> None:
         self.path, self.settings, self.spec = path, settings, spec
         self._writer: SummaryWriter | None = None
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, settings: Settings, spec: DataSpec, ranks: int = 1) -> Self:
@@ -87,6 +89,46 @@ class Run:
             raise UserError(f"{path}: not the directory of a run: its config files are not there")
         return cls(path, Settings.from_files(files), DataSpec.parse(_read_json(path / "data.json"), "data.json"))
 
+    def claim(self) -> None:
+        """Be the one process that writes here, until `close` or its end, and remove what a killed one left behind.
+
+        The lock is the kernel's, on a file that is never replaced, so that it ends with its process in any case.
+
+        Raises:
+            UserError: if something here can't be written, or another process writes here.
+        """
+        fixed = next((path for path in (self.path, *self.path.rglob("*")) if not os.access(path, os.W_OK)), None)
+        if fixed is not None:
+            raise UserError(f"{fixed}: can't be written, and this command writes into the run's directory; use a copy")
+        lock = os.open(self.path / "data.json", os.O_RDWR)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise UserError(f"{self.path}: another process writes into it; wait until it ends, or stop it") from None
+        except OSError as error:
+            logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error.strerror)
+        self._lock = lock
+        for left in self.path.rglob(".*.tmp"):
+            left.unlink()
+
+    def record(self, ranks: int) -> None:
+        """Add the command that goes on with this run, and what it runs on, to `environment.json`."""
+        environment = self.read_environment()
+        later = [*environment.get("later", []), _environment(self.settings, ranks)]
+        _write_json(self.path / "environment.json", {**environment, "later": later})
+
+    def keep_limits(self, max_epochs: Mapping[str, int]) -> None:
+        """Make the stored configs of models say to how many epochs they are trained from now on."""
+        stored = Run.open(self.path).settings
+        models = {
+            part: config.model_copy(update={"max_epochs": max_epochs.get(part, config.max_epochs)})
+            for part, config in stored.models.items()
+        }
+        for name, values in replace(stored, models=models).files().items():
+            if values != stored.files()[name]:
+                _write_json(self.path / name, values)
+
     def save(self, tag: Tag, state: State) -> None:
         """Write a checkpoint in one atomic step.
 
@@ -116,9 +158,9 @@ class Run:
             return state
         raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
 
-    def has_checkpoint(self) -> bool:
-        """Whether training has saved anything yet."""
-        return any(self._checkpoint(tag).exists() for tag in ("latest", "best_valid"))
+    def has_checkpoint(self, *tags: Tag) -> bool:
+        """Whether training has saved any of these yet; without tags, anything."""
+        return any(self._checkpoint(tag).exists() for tag in tags or LATEST_FIRST)
 
     def log(self, name: str, value: float, step: int) -> None:
         """Put one number on a curve of tensorboard."""
@@ -128,18 +170,30 @@ class Run:
         """Put a picture `(C, H, W)` with values in [0, 1] into tensorboard."""
         self._tensorboard(None).add_image(name, grid, step)
 
-    def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]]) -> Path:
-        """Write the results of each model to `metrics/<name>.json`."""
+    def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]], weights: str) -> Path:
+        """Write the results of each model to `metrics/<name>.json`; those of other metrics and the same weights stay.
+
+        Args:
+            name: of the file.
+            results: by model and metric.
+            weights: fingerprint of the weights that were measured.
+        """
         path = self.path / "metrics" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        values = {model: {key: asdict(result) for key, result in part.items()} for model, part in results.items()}
-        _write_json(path, values)
+        before = _read_json(path) if path.is_file() else {}
+        kept = before if before.get("weights") == weights else {}
+        values = {
+            model: {**kept.get(model, {}), **{key: asdict(result) for key, result in part.items()}}
+            for model, part in results.items()
+        }
+        _write_json(path, {"weights": weights, **values})
         return path
 
     def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
         """Read what `write_metrics` wrote; nothing if it has not."""
         path = self.path / "metrics" / f"{name}.json"
         values = _read_json(path) if path.is_file() else {}
+        values.pop("weights", None)
         return {model: {key: Result(**result) for key, result in part.items()} for model, part in values.items()}
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -154,14 +208,17 @@ class Run:
         return _read_json(path) if path.is_file() else {}
 
     def read_environment(self) -> dict[str, Any]:
-        """Return the command, versions, seed and machine that the run was started with."""
+        """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with."""
         return _read_json(self.path / "environment.json")
 
     def close(self) -> None:
-        """Flush the curves."""
+        """Flush the curves, and let another process write here."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _checkpoint(self, tag: Tag) -> Path:
         return self.path / "checkpoints" / f"{tag}.safetensors"
@@ -224,8 +281,11 @@ def _git(*arguments: str) -> str | None:
 
 def _write_json(path: Path, values: Any) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    beside.write_text(json.dumps(values, indent=2) + "\n")
-    beside.replace(path)
+    try:
+        beside.write_text(json.dumps(values, indent=2) + "\n")
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

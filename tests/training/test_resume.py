@@ -149,10 +149,63 @@ def test_each_model_of_two_has_its_own_limit(own_pictures, tmp_path):
     assert (again.trainers["gae"].max_epochs, again.trainers["de"].max_epochs) == (4, 6), "limits are kept"
 
 
-def test_an_autoencoder_that_is_trained_further_warns_of_a_stale_density(own_pictures, tmp_path, caplog):
-    path = trained(asked(("ae", "flow"), own_pictures, tmp_path)).run.path
-    raised = resume(path, limits=Limits(gae=5))
+def whitening(experiment):
+    (whiten,) = [part for part in experiment.models["de"].transform if hasattr(part, "std")]
+    return whiten
+
+
+def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(own_pictures, tmp_path, caplog):
+    """Its whitening is of the new ones, in the checkpoint too, and a warning says what would train it."""
+    first = trained(asked(("ae", "flow"), own_pictures, tmp_path, gae={"early_stopping_metric": "loss"}))
+    raised = resume(first.run.path, limits=Limits(gae=5))
     raised.fit()
     raised.run.close()
-    assert "the density was fitted to its earlier embeddings" in caplog.text
-    assert raised.trainers["gae"].epochs_done == 5
+    assert "de: has had its 4 epochs, on embeddings from before" in caplog.text
+    assert "raise --max-epochs-loaded-de too" in caplog.text
+    assert (raised.trainers["gae"].epochs_done, raised.trainers["de"].epochs_done) == (5, 4)
+    before, after = snapshot(first).part("de").part("model").tensors, raised.models["de"].state_dict()
+    assert {key for key, value in after.items() if not torch.equal(value, before[key])} == {
+        key for key in after if key.startswith("transform.")
+    }
+    for best_first in (False, True):
+        again = resume(first.run.path, best_first=best_first)
+        assert torch.equal(whitening(again).mean, whitening(raised).mean)
+
+
+def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures, tmp_path, caplog):
+    caplog.set_level("INFO", logger="twostep")
+    stop = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2}
+    first = start(asked(("ae", "flow"), own_pictures, tmp_path, de=stop))
+    values = iter([3.0, 1.0, 2.0, 2.0])
+    first.trainers["de"].validate = lambda batches: {"loss": next(values)}
+    first.fit()
+    first.run.close()
+    best = first.trainers["de"].state_dict().part("best").tensors
+    raised = resume(first.run.path, limits=Limits(every=6))
+    de, began = raised.trainers["de"], []
+    begin = raised.recorder.begin
+    raised.recorder.begin = lambda trainer: (began.append((trainer.name, snapshot(raised))), begin(trainer))
+    de.validate = lambda batches: {"loss": 9.0}
+    raised.fit()
+    raised.run.close()
+    assert "de: goes on from its old weights on new embeddings" in caplog.text
+    assert [name for name, _ in began] == ["gae", "de"]
+    at_start = began[1][1].part("de").part("model").tensors
+    layers = [key for key in best if key.startswith("layers.")]
+    assert layers
+    assert all(torch.equal(at_start[key], best[key]) for key in layers)
+    train = raised._embed(raised.splits.train).data
+    assert torch.allclose(whitening(raised).mean, train.mean(0), atol=1e-5)
+    assert (de.epochs_done, de.best_value, de.bad_epochs) == (6, 9.0, 1), "stopping begins anew"
+
+
+def test_a_density_whose_embeddings_are_the_same_is_left_alone(own_pictures, tmp_path, caplog):
+    caplog.set_level("INFO", logger="twostep")
+    first = start(asked(("ae", "flow"), own_pictures, tmp_path))
+    assert break_off(first, "epoch de 2")
+    again = resume(first.run.path)
+    before = {key: value.clone() for key, value in again.models["de"].transform.state_dict().items()}
+    again.fit()
+    again.run.close()
+    assert "embeddings" not in caplog.text
+    assert all(torch.equal(value, before[key]) for key, value in again.models["de"].transform.state_dict().items())

@@ -255,6 +255,21 @@ def test_the_transform_of_a_loaded_trainer_is_not_fitted_again():
     assert same(weights(second.model.transform), weights(first.model.transform))
 
 
+def test_new_data_renew_the_transform_and_the_patience():
+    watcher = Watcher()
+    trainer = trainer_of(build("flow", max_epochs=4, early_stopping_metric="loss"), watcher, validate=scripted([1, 2]))
+    trainer.max_epochs = 2
+    trainer.fit()
+    layers = weights(trainer.model.layers)
+    trainer.use(type(trainer.train)(data(20, seed=9) + 5, 8), None, version=1)
+    (whiten,) = [part for part in trainer.model.transform if hasattr(part, "std")]
+    assert torch.allclose(whiten.mean, (data(20, seed=9) + 5).mean(0), atol=1e-5)
+    assert (trainer.best_value, trainer.bad_epochs, trainer.data_version) == (None, 0, 1)
+    assert not trainer.state_dict().part("best").tensors
+    assert same(weights(trainer.model.layers), layers)
+    assert watcher.calls[-1] == "renewed"
+
+
 # ---- early stopping
 
 

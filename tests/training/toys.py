@@ -29,6 +29,9 @@ class Watcher:
     def begin(self, trainer):
         self.calls.append("begin")
 
+    def renewed(self, trainer):
+        self.calls.append("renewed")
+
     def step(self, trainer, losses):
         self.losses.append({name: loss.item() for name, loss in losses.items()})
         self.rates.append({name: opt.param_groups[0]["lr"] for name, opt in trainer.optimizers.items()})

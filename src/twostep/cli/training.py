@@ -93,7 +93,7 @@ def train(
         refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
         refuse("goes with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         _require_kind(load_dir, two_step=True)
-        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits), only_test)
+        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits, writing=True), only_test)
     else:
         refuse("goes with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         refuse(
@@ -150,9 +150,8 @@ def train_single(
         _require_kind(load_dir, two_step=False)
         loaded = Run.open(load_dir).settings.models["model"]
         overrides = split_single(given, type(loaded), loaded.name)
-        return _carry_out(
-            lambda: resume(load_dir, overrides, load_best_valid_first, Limits(max_epochs_loaded)), only_test
-        )
+        limits = Limits(max_epochs_loaded)
+        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits, writing=True), only_test)
     refuse(
         WITHOUT_LOAD_DIR,
         only_test=only_test,
@@ -221,6 +220,8 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
             experiment.fit()
         experiment.test()
         experiment.draw()
+        if experiment.engine.is_main:
+            logger.info("report: %s", write_report(experiment.run))
     except NonFiniteLossError as error:
         logger.error("%s", error)
         return NOT_FINITE
@@ -230,8 +231,6 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
         return INTERRUPTED
     finally:
         experiment.run.close()
-    if experiment.engine.is_main:
-        logger.info("report: %s", write_report(experiment.run))
     return 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -15,6 +15,7 @@ from twostep.schema import UserError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["32", "bf16"]
+T = TypeVar("T")
 
 
 class Engine:
@@ -98,6 +99,25 @@ class Engine:
     def share(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
         return self._fabric.broadcast(value)
+
+    def on_first(self, action: Callable[[], T]) -> T:
+        """Let the first rank act, and return what its action gives on every rank.
+
+        Raises:
+            UserError: on every rank, if the action raises it.
+        """
+        if self.world_size == 1:
+            return action()
+        done: tuple[Any, str] | None = None
+        if self.is_main:
+            try:
+                done = action(), ""
+            except UserError as error:
+                done = None, str(error)
+        value, mistake = self.share(done)
+        if mistake:
+            raise UserError(mistake)
+        return value
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -30,6 +30,9 @@ class Observer(Protocol):
     def begin(self, trainer: Trainer) -> None:
         """Training starts or goes on."""
 
+    def renewed(self, trainer: Trainer) -> None:
+        """Training goes on with new data: what was saved before is of old ones."""
+
     def step(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
         """A step is done; losses are detached tensors."""
 
@@ -94,13 +97,13 @@ class Trainer:
         self.batches_done = 0
         self.steps_done = 0
         self.bad_epochs = 0
+        self.data_version = 0
         self.best_value: float | None = None
         self.history: list[dict[str, dict[str, float]]] = []
         self.sums: dict[str, Tensor] = {}
         self.train: Batches | None = None
         self.valid: Batches | None = None
         self.first_epoch = 0
-        self.data_version = 0
         self._running = False
         self._order: tuple[int, Tensor] | None = None
         self._best: dict[str, Tensor] = {}
@@ -123,19 +126,26 @@ class Trainer:
         return self.stopped_early or self.epochs_done >= self.max_epochs
 
     def use(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
-        """Take the data; the model's transform takes its statistics from them before the first step.
+        """Take the data; before the first step, and when they are new, the transform takes its statistics from them.
+
+        On new data training goes on from the best weights, and early stopping begins anew: its values are of old data.
 
         Args:
-            train: training rows.
-            valid: validation rows.
-            version: of the data, for embeddings that move; the statistics are taken anew when it is another one.
+            train: training batches.
+            valid: validation batches, if there are any.
+            version: a number that changes with the data.
         """
         self.train, self.valid = train, valid
-        if self.steps_done == 0 or version != self.data_version:
-            self.engine.seed(derive(self.seed, self.name, "transform"))
-            whole = Batches(train.data, train.batch_size, device=train.device, encode=train.encode)
-            self.model.fit_transform(whole)
-            self.data_version = version
+        if self.steps_done and version == self.data_version:
+            return
+        self.data_version = version
+        if self._best:
+            self.model.load_state_dict(self._best)
+        self._best, self._last, self.best_value, self.bad_epochs = {}, {}, None, 0
+        self.engine.seed(derive(self.seed, self.name, "transform"))
+        self.model.fit_transform(Batches(train.data, train.batch_size, device=train.device, encode=train.encode))
+        if self.steps_done:
+            self.observer.renewed(self)
 
     def raise_limit(self, max_epochs: int) -> None:
         """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
@@ -231,7 +241,6 @@ class Trainer:
             "best_value": self.best_value,
             "first_epoch": self.first_epoch,
             "data_version": self.data_version,
-            "max_epochs": self.max_epochs,
             "history": self.history,
         }
         return State(tensors, values)
