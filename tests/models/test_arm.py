@@ -66,16 +66,21 @@ def fitted(spec, train, steps, **keys):
 
 
 @pytest.mark.parametrize("spec", [vectors(1), vectors(6), PICTURES], ids=lambda spec: str(spec.shape))
-def test_a_conditional_sees_its_own_step_and_those_before_it_and_nothing_else(spec):
+def test_a_steps_mixture_depends_on_all_steps_before_it_and_on_no_other(spec):
     model, x = arm(spec), data(1, *spec.shape)[0]
-    J = torch.autograd.functional.jacobian(lambda y: model.conditionals(y[None])[0], x)
-    assert isinstance(J, torch.Tensor)
-    J = J.flatten(2) if spec.is_image else J
-    J = J.abs().amax(1) if spec.is_image else J.abs()
-    assert J.shape == (model.steps, model.steps)
-    assert (J.triu(1) == 0).all(), "no step sees a later one"
-    assert (J.diagonal() > 0).all(), "each scores its own coordinate"
-    assert (J.tril() > 0).sum() == model.steps * (model.steps + 1) // 2, "and depends on all before it"
+    mixtures = []
+    model.head.register_forward_hook(lambda module, inputs, output: mixtures.append(output[:, 0]))
+
+    def parameters(y):
+        model.conditionals(y[None])
+        return mixtures[-1]
+
+    J = torch.autograd.functional.jacobian(parameters, x)
+    felt = J.abs().reshape(model.steps, -1, model.features, model.steps).amax((1, 2))
+    assert torch.equal(felt > 0, torch.ones(model.steps, model.steps).tril(-1).bool())
+    own = torch.autograd.functional.jacobian(lambda y: model.conditionals(y[None])[0], x)
+    scored = own.abs().reshape(model.steps, model.features, model.steps).amax(1)
+    assert torch.equal(scored > 0, torch.ones(model.steps, model.steps).tril().bool()), "and it scores its own step"
 
 
 def test_pictures_are_read_in_raster_order_with_a_pixels_channels_together():
