@@ -26,7 +26,7 @@ from twostep.data.synthetic.base import SyntheticSet, synthetic
 from twostep.data.synthetic.numerics import CHUNK, choice, minimise, panels, uniform
 from twostep.schema import NonNegativeFloat
 
-CELLS = 1000
+CELLS = 500
 PANEL = 4  # in units of the noise
 COMPLEX_STEP = 1e-20  # Im c(t + ih) / h is the derivative to all digits, for there is no difference to cancel
 NOISE = "std of Gaussian noise around the curve; 0: points on the curve"

@@ -18,7 +18,7 @@ from twostep.data.synthetic.base import SyntheticSet, synthetic
 from twostep.data.synthetic.numerics import minimise, rejection, uniform
 from twostep.schema import PositiveFloat
 
-CELLS = 1000
+CELLS = 500
 TURN = 2 * math.pi
 
 
