@@ -259,6 +259,7 @@ def test_pictures_get_the_large_network_and_whole_numbers_are_spread():
     assert not ARMConfig.for_data(PICTURES, "de").dequantize
     reference = ARMConfig.for_data(pixels, "de", preset="reference")
     assert (reference.whitening_transform, reference.scale_data, reference.dequantize) == (False, True, False)
+    assert (config.lr, reference.lr) == (3e-3, 1e-3)
 
 
 def test_embeddings_get_the_small_network():
@@ -266,3 +267,5 @@ def test_embeddings_get_the_small_network():
     assert (config.hidden_size, config.num_layers, config.whitening_transform) == (128, 1, True)
     assert (config.early_stopping_metric, config.max_bad_valid_epochs) == ("loss", 10)
     assert config.optimizers()["loss"].use_scheduler
+    assert config.optimizers()["loss"].lr == 3e-3
+    assert ARMConfig.for_data(vectors(20), "de", preset="reference").lr == 1e-3
