@@ -40,6 +40,7 @@ SMALL = {
     "encoder_hidden_channels": (4, 3),
     "decoder_hidden_channels": (3, 4),
     "discriminator_hidden_dims": (12,),
+    "noise_dim": 6,
     "energy_func_hidden_dims": (12,),
     "energy_func_hidden_channels": (4, 3),
     "hidden_units": 12,

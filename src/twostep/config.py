@@ -23,9 +23,7 @@ class RunConfig(Frozen):
     )
 
     dataset: str = Field(description="name of a data set, or path of an own .npy or .npz file")
-    dataset_kwargs: dict[str, Any] = Field(
-        {}, description="keys of the data set, if it has any: {'n': 5000, 'seed': 1}"
-    )
+    dataset_kwargs: dict[str, Any] = Field({}, description="keys of the data set, as {'n': 5000, 'seed': 1}")
     data_root: Path | None = Field(None, description="folder with one folder per data set; None: $TWOSTEP_DATA or data")
     logdir_root: Path = Field(Path("runs"), description="folder in which run directories are made")
     make_valid_loader: bool = Field(True, description="cut 10 % off the training data for validation")

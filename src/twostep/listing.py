@@ -10,6 +10,7 @@ from rich.table import Table
 
 from twostep.config import config_class
 from twostep.data.base import DATASETS, default_data_root, load_data
+from twostep.data.synthetic import SYNTHETIC
 from twostep.models import MODELS
 from twostep.models.base import Role
 from twostep.models.two_step import latent_spec
@@ -58,7 +59,7 @@ def _shown(value: Any) -> str:
 def _spec(dataset: str) -> DataSpec:
     if dataset == EMBEDDINGS:
         return latent_spec(DataSpec(name="data", shape=(1,), size=1, low=0, high=1), 20)
-    if dataset in DATASETS:
+    if dataset in DATASETS and dataset not in SYNTHETIC:
         return DataSpec(name=dataset, shape=DATASETS[dataset].shape, size=1, low=0, high=255, discrete=True)
     return load_data(dataset).spec
 

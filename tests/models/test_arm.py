@@ -66,16 +66,21 @@ def fitted(spec, train, steps, **keys):
 
 
 @pytest.mark.parametrize("spec", [vectors(1), vectors(6), PICTURES], ids=lambda spec: str(spec.shape))
-def test_a_conditional_sees_its_own_step_and_those_before_it_and_nothing_else(spec):
+def test_a_steps_mixture_depends_on_all_steps_before_it_and_on_no_other(spec):
     model, x = arm(spec), data(1, *spec.shape)[0]
-    J = torch.autograd.functional.jacobian(lambda y: model.conditionals(y[None])[0], x)
-    assert isinstance(J, torch.Tensor)
-    J = J.flatten(2) if spec.is_image else J
-    J = J.abs().amax(1) if spec.is_image else J.abs()
-    assert J.shape == (model.steps, model.steps)
-    assert (J.triu(1) == 0).all(), "no step sees a later one"
-    assert (J.diagonal() > 0).all(), "each scores its own coordinate"
-    assert (J.tril() > 0).sum() == model.steps * (model.steps + 1) // 2, "and depends on all before it"
+    mixtures = []
+    model.head.register_forward_hook(lambda module, inputs, output: mixtures.append(output[:, 0]))
+
+    def parameters(y):
+        model.conditionals(y[None])
+        return mixtures[-1]
+
+    J = torch.autograd.functional.jacobian(parameters, x)
+    felt = J.abs().reshape(model.steps, -1, model.features, model.steps).amax((1, 2))
+    assert torch.equal(felt > 0, torch.ones(model.steps, model.steps).tril(-1).bool())
+    own = torch.autograd.functional.jacobian(lambda y: model.conditionals(y[None])[0], x)
+    scored = own.abs().reshape(model.steps, model.features, model.steps).amax(1)
+    assert torch.equal(scored > 0, torch.ones(model.steps, model.steps).tril().bool()), "and it scores its own step"
 
 
 def test_pictures_are_read_in_raster_order_with_a_pixels_channels_together():
@@ -254,6 +259,7 @@ def test_pictures_get_the_large_network_and_whole_numbers_are_spread():
     assert not ARMConfig.for_data(PICTURES, "de").dequantize
     reference = ARMConfig.for_data(pixels, "de", preset="reference")
     assert (reference.whitening_transform, reference.scale_data, reference.dequantize) == (False, True, False)
+    assert (config.lr, reference.lr) == (3e-3, 1e-3)
 
 
 def test_embeddings_get_the_small_network():
@@ -261,3 +267,5 @@ def test_embeddings_get_the_small_network():
     assert (config.hidden_size, config.num_layers, config.whitening_transform) == (128, 1, True)
     assert (config.early_stopping_metric, config.max_bad_valid_epochs) == ("loss", 10)
     assert config.optimizers()["loss"].use_scheduler
+    assert config.optimizers()["loss"].lr == 3e-3
+    assert ARMConfig.for_data(vectors(20), "de", preset="reference").lr == 1e-3

@@ -1,3 +1,4 @@
 """The data room: importing it files the data sets that are known by name."""
 
 from twostep.data import images as images
+from twostep.data import synthetic as synthetic

@@ -37,6 +37,9 @@ from twostep.nn.activations import Activation
 from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 
+# On vectors the chains sample exp(-E): the step is half the noise's variance.
+MATCHED = {"ld_step_size": 0.00125, "ld_sigma": 0.05, "ld_grad_clamp": None, "ld_eps_new": 0.01, "loss_alpha": 0.001}
+
 
 @MODELS.register("ebm")
 class EBMConfig(ModelConfig):
@@ -77,7 +80,7 @@ class EBMConfig(ModelConfig):
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Scale always; on pictures a larger, smooth network in the unit box, convolutions for colours."""
         if not spec.is_image:
-            return {"scale_data": True}
+            return {"scale_data": True, **MATCHED}
         return {
             "scale_data": True,
             "net": "cnn" if spec.shape[0] == 3 else "mlp",
@@ -87,6 +90,11 @@ class EBMConfig(ModelConfig):
             "loss_alpha": 1.0,
             "lr": 3e-4,
         }
+
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Return the paper's Langevin dynamics: a noisy descent that is far from the law of the energy."""
+        return {key: cls.model_fields[key].default for key in MATCHED if not spec.is_image}
 
     def is_flat(self) -> bool:
         """Whether the energy takes vectors."""

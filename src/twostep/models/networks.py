@@ -60,7 +60,7 @@ class EncoderDecoderConfig(ModelConfig):
             "dequantize": role == "de" and spec.discrete,
         }
 
-    def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Module:
+    def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
         if self.is_flat():
             return MLP(spec.dim, self.encoder_hidden_dims, out_dim, self.encoder_activation)

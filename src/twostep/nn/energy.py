@@ -59,7 +59,7 @@ class EnergyMLP(MLP):
             a = linear(h)
             h = activation(a)
             passed.append((cast(Tensor, linear.weight), a, h))
-        g = cast(Tensor, last.weight).to(h.dtype).expand(len(y), -1)
+        g = cast(Tensor, last.weight).detach().to(h.dtype).expand(len(y), -1)
         for weight, a, h in reversed(passed):
             g = BACKWARD[self.activation](g, a, h) @ weight
         return g

@@ -1,0 +1,147 @@
+"""A Gaussian mixture on a random curved manifold: the image of R^d under a fixed random network.
+
+    x = F(Q z),  z ~ mixture of Gaussians in R^d,  Q: R^d -> R^D a random isometry,
+
+where F is a composition of additive couplings `a <- a + h(b)`, b and a being the two halves of the coordinates in turn
+and h a random one-layer tanh network. F is smooth and inverts exactly, so the manifold never meets itself, z is known
+for every point, and `log p(x) = log p(z) - 1/2 log det JᵀJ` with J the Jacobian of `F(Q z)`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor
+
+from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.numerics import choice, normal
+from twostep.schema import NonNegativeFloat, PositiveInt
+from twostep.seeds import derive
+
+NEWTON_STEPS = 40
+SETTLED = 1e-9
+WIDTH = 32
+STD = 0.5  # of each Gaussian; their means are standard normal
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """The map `y <- y + tanh(y W + b) V`, in which W reads one half of the coordinates and V writes into the other."""
+
+    into: Tensor
+    bias: Tensor
+    out: Tensor
+
+    def shift(self, y: Tensor) -> Tensor:
+        """Return what is added to points `(n, D)`."""
+        return torch.tanh(y @ self.into + self.bias) @ self.out
+
+    def slope(self, y: Tensor, tangents: Tensor) -> Tensor:
+        """Return what is added to the tangents `(n, d, D)` at points `(n, D)`."""
+        hidden = torch.tanh(y @ self.into + self.bias)
+        return ((1 - hidden.square())[:, None] * (tangents @ self.into)) @ self.out
+
+
+@synthetic("network_manifold", "a Gaussian mixture pushed through a fixed random network")
+class NetworkManifold(SyntheticSet):
+    """A d-dimensional manifold in R^D, D > d."""
+
+    manifold_dim: PositiveInt = Field(2, description="dimension d of the manifold")
+    ambient_dim: PositiveInt | None = Field(10, description="D, more than d; None: d + 1")
+    components: PositiveInt = Field(5, description="Gaussians of the mixture")
+    layers: PositiveInt = Field(4, description="couplings of the network")
+    curvature: NonNegativeFloat = Field(1.0, description="size of the couplings' outputs; 0: a flat subspace")
+
+    @property
+    def intrinsic_dim(self) -> int:
+        """Dimension d."""
+        return self.manifold_dim
+
+    @property
+    def own_dim(self) -> int:
+        """All coordinates: the network makes them."""
+        return self.ambient_dim or self.manifold_dim + 1
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        """Draw the mixture and push it through the network."""
+        means = self._means[choice(n, self.components, generator)]
+        return self.chart(means + STD * normal(n, self.manifold_dim, generator=generator))
+
+    def density(self, y: Tensor) -> Tensor:
+        """Return the mixture's log-density at the point's z, less the chart's log-volume."""
+        z = self._pull_back(y) @ self._frame
+        distances = (z[:, None] - self._means).square().sum(2)
+        log_normal = -distances / (2 * STD**2) - self.manifold_dim * math.log(STD * math.sqrt(2 * math.pi))
+        log_mixture = torch.logsumexp(log_normal, 1) - math.log(self.components)
+        return log_mixture - torch.linalg.svdvals(self._push(z)[1]).log().sum(1)
+
+    def nearest(self, y: Tensor) -> Tensor:
+        """Return the nearest point, by damped Gauss-Newton steps (Levenberg-Marquardt) from the network's inverse."""
+        z = self._pull_back(y) @ self._frame
+        best, damping = (self.chart(z) - y).square().sum(1), torch.ones(len(y), dtype=y.dtype)
+        for _ in range(NEWTON_STEPS):
+            on, jacobian = self._push(z)
+            slope, gram = jacobian.mT @ (y - on)[..., None], jacobian.mT @ jacobian
+            damped = gram + torch.diag_embed(damping[:, None] * gram.diagonal(0, 1, 2))
+            step = torch.linalg.solve(damped, slope)[..., 0]
+            if bool((step.abs() < SETTLED).all()):
+                break
+            there = z + step
+            cost = (self.chart(there) - y).square().sum(1)
+            nearer = cost < best
+            z, best = torch.where(nearer[:, None], there, z), torch.where(nearer, cost, best)
+            damping = torch.where(nearer, damping / 10, damping * 10).clamp(1e-9, 1e9)
+        return self.chart(z)
+
+    def chart(self, z: Tensor) -> Tensor:
+        """Map `(n, d)` to points `(n, D)` of the manifold."""
+        return self._push(z)[0]
+
+    def _push(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the points `(n, D)` of z `(n, d)` and the chart's Jacobian, `(n, D, d)`."""
+        y = z @ self._frame.T
+        tangents = self._frame.T.expand(len(z), -1, -1)  # (n, d, D)
+        for coupling in self._couplings:
+            shift, slope = coupling.shift(y), coupling.slope(y, tangents)
+            y, tangents = y + shift, tangents + slope
+        return y, tangents.mT
+
+    def _pull_back(self, y: Tensor) -> Tensor:
+        for coupling in reversed(self._couplings):
+            y = y - coupling.shift(y)
+        return y
+
+    @cached_property
+    def _frame(self) -> Tensor:
+        return torch.linalg.qr(normal(self.own_dim, self.manifold_dim, generator=self._random("frame"))).Q
+
+    @cached_property
+    def _means(self) -> Tensor:
+        return normal(self.components, self.manifold_dim, generator=self._random("means"))
+
+    @cached_property
+    def _couplings(self) -> list[Coupling]:
+        couplings: list[Coupling] = []
+        moved = (torch.arange(self.own_dim) < self.own_dim // 2).double()
+        for layer in range(self.layers):
+            generator = self._random("coupling", layer)
+            moved = 1 - moved
+            into = (1 - moved)[:, None] * normal(self.own_dim, WIDTH, generator=generator)
+            bias = normal(WIDTH, generator=generator)
+            out = normal(WIDTH, self.own_dim, generator=generator) * moved * self.curvature / math.sqrt(WIDTH)
+            couplings.append(Coupling(into, bias, out))
+        return couplings
+
+    def _random(self, *purpose: str | int) -> Generator:
+        return torch.Generator().manual_seed(derive(self.seed, *purpose))
+
+    @model_validator(mode="after")
+    def _manifold_is_smaller(self) -> Self:
+        if self.own_dim <= self.manifold_dim:
+            raise ValueError(f"ambient_dim={self.ambient_dim} must be more than manifold_dim={self.manifold_dim}")
+        return self

@@ -1,0 +1,80 @@
+"""Small numerical tools of the synthetic sets: rejection, Gauss-Legendre panels, minimisation on an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+CHUNK = 4_000_000  # numbers in one block of a table of distances
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    """Draw uniform numbers on [0, 1), float64."""
+    return torch.rand(*shape, generator=generator, dtype=torch.double)
+
+
+def normal(*shape: int, generator: torch.Generator) -> Tensor:
+    """Draw standard normal numbers, float64."""
+    return torch.randn(*shape, generator=generator, dtype=torch.double)
+
+
+def choice(n: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw `n` uniform whole numbers below `count`."""
+    return torch.randint(count, (n,), generator=generator)
+
+
+def rejection(n: int, propose: Callable[[int], Tensor]) -> Tensor:
+    """Return the first `n` rows that proposals give; `propose(k)` draws k candidates and returns the accepted ones."""
+    parts: list[Tensor] = []
+    missing = n
+    while missing > 0:
+        parts.append(propose(2 * missing + 16))
+        missing -= len(parts[-1])
+    return torch.cat(parts)[:n]
+
+
+def gauss_legendre(low: Tensor | float, high: Tensor | float, order: int = 200) -> tuple[Tensor, Tensor]:
+    """Return nodes and log-weights `(*, order)` for integrals from `low` to `high`, both `(*,)`."""
+    nodes, weights = map(torch.as_tensor, np.polynomial.legendre.leggauss(order))
+    low, high = (torch.as_tensor(end, dtype=torch.double).unsqueeze(-1) for end in (low, high))
+    half = (high - low) / 2
+    return (low + high) / 2 + half * nodes, half.log() + weights.log()
+
+
+def panels(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
+    """Return nodes and log-weights of 16-point Gauss-Legendre rules on `count` equal pieces of an interval."""
+    ends = torch.linspace(low, high, count + 1, dtype=torch.double)
+    nodes, log_weights = gauss_legendre(ends[:-1], ends[1:], 16)
+    return nodes.flatten(), log_weights.flatten()
+
+
+def minimise(cost: Callable[[Tensor, slice], Tensor], n: int, low: float, high: float, cells: int) -> Tensor:
+    """Return for each of `n` rows the parameter between `low` and `high` that has the least cost, `(n,)`.
+
+    A grid finds the cell, a golden-section search the place in it.
+
+    Args:
+        cost: maps parameters `(r, k)` and the slice of the r rows that they belong to, to costs `(r, k)`.
+        n: number of rows.
+        low: end of the interval.
+        high: other end of the interval.
+        cells: cells of the grid, so small that the cost has one minimum in two neighbours.
+    """
+    grid = torch.linspace(low, high, cells + 1, dtype=torch.double)
+    step = (high - low) / cells
+    found: list[Tensor] = []
+    for start in range(0, n, rows := max(1, CHUNK // (cells + 1))):
+        block = slice(start, min(start + rows, n))
+        best = grid[cost(grid.expand(block.stop - start, -1), block).argmin(1)]
+        left, right = (best - step).clamp(min=low), (best + step).clamp(max=high)
+        for _ in range(45):
+            inner, outer = right - GOLDEN * (right - left), left + GOLDEN * (right - left)
+            costs = cost(torch.stack([inner, outer], 1), block)
+            smaller = costs[:, 0] < costs[:, 1]
+            left, right = torch.where(smaller, left, inner), torch.where(smaller, outer, right)
+        found.append((left + right) / 2)
+    return torch.cat(found) if found else grid[:0]

@@ -1,0 +1,348 @@
+"""The energy-based model: its gradients, its ring of negatives, its norm, and the density that it learns."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from contracts import Case
+from twostep.models.base import evaluating
+from twostep.models.ebm import EBMConfig
+from twostep.nn.energy import EnergyCNN, EnergyMLP, SpectralNorm
+from twostep.schema import DataSpec, UserError
+
+PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-1, high=1)
+PICTURES = DataSpec(name="pictures", shape=(2, 7, 5), size=50, low=0, high=255, discrete=True)
+
+
+def alone(rows):
+    """Gather on one rank."""
+    return rows
+
+
+def plane(seed=0, **keys):
+    torch.manual_seed(seed)
+    small = {"energy_func_hidden_dims": (8, 6), "ld_steps": 3, "max_length_buffer": 10}
+    return EBMConfig.for_data(PLANE, "de", **{**small, **keys}).build(PLANE)
+
+
+def pictures(**keys):
+    torch.manual_seed(0)
+    small = {"energy_func_hidden_dims": (8,), "energy_func_hidden_channels": (4, 3), "ld_steps": 3}
+    model = EBMConfig.for_data(PICTURES, "de", max_length_buffer=20, **{**small, **keys}).build(PICTURES)
+    model.fit_transform([255 * torch.rand(20, *PICTURES.shape)])
+    return model
+
+
+def train(model, x, steps, batch):
+    (objective,) = model.objectives()
+    config = model.config
+    optimizer = torch.optim.Adam(objective.parameters, lr=config.lr)
+    for step in range(steps):
+        torch.manual_seed(step)
+        optimizer.param_groups[0]["lr"] = config.lr * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.zero_grad()
+        objective.loss(x[torch.randint(len(x), (batch,))]).backward()
+        torch.nn.utils.clip_grad_norm_(objective.parameters, config.max_grad_norm)
+        optimizer.step()
+        objective.after(alone)
+    return model.eval()
+
+
+# ---- gradients
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "swish"])
+@pytest.mark.parametrize("hidden_dims", [(), (7,), (9, 5, 4)])
+@pytest.mark.parametrize("dim", [1, 3])
+def test_the_written_gradient_is_that_of_autograd(activation, hidden_dims, dim):
+    torch.manual_seed(0)
+    net = EnergyMLP(dim, hidden_dims, activation).double()
+    y = 3 * torch.randn(20, dim, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(net(y).sum(), y)
+    got = net.gradient(y)
+    assert torch.allclose(got, expected, rtol=0, atol=1e-10)
+    assert not got.requires_grad
+
+
+def test_the_written_gradient_knows_the_spectral_norm():
+    torch.manual_seed(0)
+    net = EnergyMLP(3, (9, 5), "swish")
+    SpectralNorm.on(net)
+    net.double()
+    y = torch.randn(20, 3, dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(net(y).sum(), y)
+    assert torch.allclose(net.gradient(y), expected, rtol=0, atol=1e-10)
+
+
+def test_a_convolutional_gradient_has_no_blocks_to_be_seen(monkeypatch):
+    torch.manual_seed(0)
+    net = EnergyCNN((2, 7, 5), (4, 3), 3, 2, "swish").double().requires_grad_(False)
+    y = torch.randn(11, 2, 7, 5, dtype=torch.float64)
+    shift = torch.randn(2, 7, 5, dtype=torch.float64)
+    slope = (net(y + 1e-6 * shift) - net(y - 1e-6 * shift)).squeeze(1) / 2e-6
+    monkeypatch.setattr("twostep.nn.energy.BLOCK", 4)
+    with torch.no_grad():
+        got = net.gradient(y)
+    assert torch.allclose((got * shift).flatten(1).sum(1), slope, atol=1e-7)
+
+
+@pytest.mark.parametrize("keys", [{"net": "mlp"}, {"net": "cnn"}, {"net": "cnn", "spectral_norm": False}])
+def test_sampling_leaves_everything_as_it_was(keys):
+    model = pictures(**keys).train()
+    (objective,) = model.objectives()
+    objective.loss(255 * torch.rand(6, *PICTURES.shape)).backward()
+    objective.after(alone)
+    first, *rest = model.parameters()
+    first.requires_grad_(False)
+    grads = [parameter.grad.clone() for parameter in rest]
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    with torch.no_grad():
+        x = model.sample(4, torch.Generator().manual_seed(0))
+    assert torch.equal(x, model.sample(4, torch.Generator().manual_seed(0))), "with gradients on as with them off"
+    assert not x.requires_grad
+    assert [parameter.requires_grad for parameter in model.parameters()] == [False] + [True] * len(rest)
+    assert all(torch.equal(parameter.grad, grad) for parameter, grad in zip(rest, grads, strict=True))
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in state.items())
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("keys", [{}, {"net": "cnn"}])
+def test_sampling_goes_down_in_energy(keys):
+    """Frozen weights are no obstacle; without noise every chain of small steps loses energy."""
+    model = pictures(ld_steps=40, ld_sigma=0.0, ld_step_size=0.02, ld_grad_clamp=None, **keys).requires_grad_(False)
+    with evaluating(model):
+        start = model._starts(8, torch.Generator().manual_seed(0))
+        end = model._draw(8, torch.Generator().manual_seed(0))
+        assert (model.energy(end) < model.energy(start)).all()
+
+
+# ---- the ring
+
+
+def rows_of(values):
+    return torch.tensor(values, dtype=torch.float32)[:, None].expand(-1, 2)
+
+
+def test_the_ring_keeps_the_newest_in_their_places():
+    model = plane(max_length_buffer=5)
+    (objective,) = model.objectives()
+    for values in ([1, 2, 3], [4, 5, 6], [7]):
+        model._negatives = rows_of(values)
+        objective.after(alone)
+    assert model.replay[:, 0].tolist() == [6, 7, 3, 4, 5]
+    assert (int(model.position), int(model.filled)) == (2, 5)
+
+
+def test_a_batch_longer_than_the_ring_leaves_its_last_rows():
+    model = plane(max_length_buffer=3)
+    model._negatives = rows_of([1, 2, 3, 4, 5])
+    model.objectives()[0].after(alone)
+    assert model.replay[:, 0].tolist() == [3, 4, 5]
+    assert int(model.filled) == 3
+
+
+def test_every_rank_keeps_the_rows_of_all():
+    """The second rank has no rows in the last batch; its ring and its power iteration are the first rank's."""
+    one, two = plane(spectral_norm=True), plane(spectral_norm=True)
+    for models in ((one, two), (one,)):
+        for rank, model in enumerate(models):
+            torch.manual_seed(rank)
+            model.objectives()[0].loss(torch.rand(3, 2))
+        parts = torch.cat([model._negatives for model in models])
+        seen = []
+        for model in (one, two):
+            model.objectives()[0].after(lambda rows, seen=seen, parts=parts: seen.append(rows) or parts)
+        assert [rows.shape for rows in seen] == [(3, 2), (3 if model in models else 0, 2)]
+    assert int(one.filled) == 9
+    for key, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[key]), key
+
+
+def test_validation_leaves_the_ring_alone():
+    model = plane()
+    (objective,) = model.objectives()
+    with evaluating(model):
+        objective.loss(torch.rand(4, 2))
+    objective.after(alone)
+    assert int(model.filled) == int(model.position) == 0
+    objective.loss(torch.rand(4, 2))
+    objective.after(alone)
+    assert int(model.filled) == 4
+
+
+def test_chains_go_on_from_the_ring_and_a_share_starts_anew():
+    model = plane(ld_eps_new=0.25, x_lims=(-3.0, 2.0))
+    model._negatives = 5 + rows_of(range(10))
+    model.objectives()[0].after(alone)
+    start = model._starts(4000, torch.Generator().manual_seed(0))
+    fresh = start[:, 0] < 5
+    assert float(fresh.float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert start[~fresh].unique(dim=0).tolist() == (5 + rows_of(range(10))).tolist()
+    assert float(start[fresh].min()) == pytest.approx(-3, abs=0.02)
+    assert float(start[fresh].max()) == pytest.approx(2, abs=0.02)
+
+
+def test_a_partly_filled_ring_gives_no_empty_rows():
+    model = plane(ld_eps_new=0.0)
+    model._negatives = 5 + rows_of(range(3))
+    model.objectives()[0].after(alone)
+    start = model._starts(500, torch.Generator().manual_seed(0))
+    assert start[:, 0].unique().tolist() == [5, 6, 7]
+
+
+def test_the_ring_survives_a_reload_and_is_sampled_from():
+    model = train(plane(ld_steps=1, ld_sigma=0.0), 0.1 * torch.randn(50, 2), 3, 4)
+    fresh = plane(seed=1, ld_steps=1, ld_sigma=0.0).eval()
+    fresh.load_state_dict(model.state_dict())
+    assert int(fresh.filled) == 10
+    assert torch.equal(fresh.replay, model.replay)
+    x = model.sample(20, torch.Generator().manual_seed(0))
+    assert torch.equal(fresh.sample(20, torch.Generator().manual_seed(0)), x)
+    fresh.filled.zero_()
+    assert not torch.equal(fresh.sample(20, torch.Generator().manual_seed(0)), x)
+
+
+# ---- the norm
+
+
+def test_the_norm_is_the_largest_singular_value_and_moves_only_after_a_step():
+    torch.manual_seed(0)
+    for layer in (torch.nn.Linear(6, 4), torch.nn.Conv2d(2, 5, 3)):
+        net = torch.nn.Sequential(layer)
+        SpectralNorm.on(net)
+        for _ in range(100):
+            SpectralNorm.advance_all(net)
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=1e-4)
+        before = layer.weight.detach().clone()
+        with torch.no_grad():
+            layer.parametrizations.weight.original.mul_(torch.rand(before.shape) + 1)
+        off = layer.weight.detach().clone()
+        assert torch.equal(layer.weight, off), "a look at the weight does not move it"
+        SpectralNorm.advance_all(net)
+        assert not torch.equal(layer.weight, off)
+
+
+def test_gradients_pass_through_the_norm():
+    torch.manual_seed(0)
+    weight = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    norm = SpectralNorm(weight.detach().float()).double()
+    assert torch.autograd.gradcheck(norm, (weight,))
+
+
+def test_the_norm_is_in_the_networks_of_pictures():
+    flat, grown = pictures(), pictures()
+    with torch.no_grad():
+        for parameter in grown.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(7)
+    y = torch.rand(4, 70)
+    assert torch.allclose(flat.energy(y), grown.energy(y), atol=1e-5)
+    assert not any("original" in key for key in plane().state_dict())
+
+
+# ---- the loss and the density
+
+
+def test_the_loss_is_contrastive_divergence_with_its_penalty():
+    model = plane(ld_sigma=0.0, loss_alpha=0.3)
+    x = torch.rand(5, 2)
+    torch.manual_seed(1)
+    loss = model.objectives()[0].loss(x)
+    data, drawn = model.energy(x), model.energy(model._negatives)
+    expected = data.mean() - drawn.mean() + 0.3 * (data.square().mean() + drawn.square().mean())
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
+    assert not model._negatives.requires_grad
+
+
+def test_the_density_is_the_energy_in_the_datas_units():
+    model = plane().double()
+    x = torch.randn(9, 2, dtype=torch.float64)
+    model.transform.fit([torch.full((1, 2), 4.0, dtype=torch.float64)])
+    assert torch.allclose(model.log_prob(x), -model.energy(x / 4) - 2 * math.log(4), atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def learnt():
+    """A mixture of three round Gaussians, and an energy fitted to 10,000 of its points."""
+    centres = torch.tensor([[-0.6, -0.4], [0.6, -0.3], [0.1, 0.6]])
+    widths = torch.tensor([0.15, 0.2, 0.12])
+    law = MixtureSameFamily(
+        Categorical(torch.tensor([0.5, 0.3, 0.2])), Independent(Normal(centres, widths[:, None].expand(3, 2)), 1)
+    )
+    torch.manual_seed(0)
+    x = law.sample((10_000,))
+    model = EBMConfig.for_data(PLANE, "de", lr=1e-2, ld_steps=30).build(PLANE)
+    model.fit_transform([x])
+    return train(model, x, 600, 256), law
+
+
+def test_energies_differ_as_true_log_densities_do(learnt):
+    model, law = learnt
+    torch.manual_seed(1)
+    x = law.sample((2000,))
+    with evaluating(model):
+        got, true = model.log_prob(x), law.log_prob(x)
+    differences = (got[::2] - got[1::2], true[::2] - true[1::2])
+    assert float(torch.corrcoef(torch.stack(differences))[0, 1]) >= 0.95
+    slope = (differences[0] * differences[1]).sum() / differences[1].square().sum()
+    assert 0.8 < float(slope) < 1.25, "in nats, not merely in proportion"
+
+
+def test_samples_have_the_law_of_the_data(learnt):
+    """The squared MMD of samples and data is near that of two samples of the law; a Gaussian fit is far from it."""
+    model, law = learnt
+    torch.manual_seed(2)
+    x, other = law.sample((2000,)), law.sample((2000,))
+    with evaluating(model):
+        drawn = model.sample(2000, torch.Generator().manual_seed(0))
+    gaussian = x.mean(0) + torch.randn(2000, 2) @ torch.linalg.cholesky(x.T.cov()).T
+
+    def mmd(a, b):
+        def k(u, v):
+            return torch.exp(-torch.cdist(u, v).square() / (2 * 0.2**2)).mean()
+
+        return float(k(a, a) + k(b, b) - 2 * k(a, b))
+
+    assert mmd(x, other) < 0.003
+    assert mmd(x, drawn) < 0.006
+    assert mmd(x, gaussian) > 0.02
+    assert torch.allclose(drawn.mean(0), x.mean(0), atol=0.06)
+
+
+# ---- settings
+
+
+def test_a_latent_space_of_one_dimension():
+    case = Case("ebm", "de", DataSpec(name="line", shape=(1,), size=40, low=-1, high=1))
+    model = case.build()
+    with evaluating(model):
+        assert model.sample(3, torch.Generator().manual_seed(0)).shape == (3, 1)
+        assert model.log_prob(torch.rand(4, 1)).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"net": "cnn"}, "a cnn needs pictures; plane has points of shape (2,): set net to mlp"),
+        ({"x_lims": (1.0, -1.0)}, "x_lims = (1.0, -1.0): the first limit must be below the second (key of ebm)"),
+        ({"ld_eps_new": 1.5}, "ld_eps_new = 1.5: input should be less than or equal to 1 (key of ebm)"),
+    ],
+)
+def test_mistakes_are_named(keys, message):
+    with pytest.raises(UserError) as caught:
+        plane(**keys)
+    assert str(caught.value) == message
+
+
+def test_the_papers_settings_are_one_key_away():
+    paper = {"ld_step_size": 10, "ld_sigma": 0.005, "ld_grad_clamp": 0.03, "ld_eps_new": 0.05, "ld_steps": 60}
+    latent = EBMConfig.for_data(PLANE, "de", preset="reference").model_dump()
+    assert latent.items() >= {**paper, "loss_alpha": 0.1, "lr": 1e-3, "x_lims": (-1, 1), "scale_data": True}.items()
+    grey = DataSpec(name="grey", shape=(1, 28, 28), size=50, low=0, high=255, discrete=True)
+    image = EBMConfig.for_data(grey, "de", preset="reference").model_dump()
+    assert image.items() >= {**paper, "loss_alpha": 1, "lr": 3e-4, "x_lims": (0, 1), "spectral_norm": True}.items()
+    assert image["energy_func_hidden_dims"] == (256, 128)
+    assert EBMConfig.for_data(PICTURES, "de").net == "mlp"
+    assert EBMConfig.for_data(PICTURES.model_copy(update={"shape": (3, 8, 8)}), "de").net == "cnn"
