@@ -599,10 +599,21 @@ def test_quiet_says_nothing_and_verbose_says_more(twostep, own_pictures):
 
 
 def test_only_the_first_of_several_ranks_gives_information(twostep, refused, monkeypatch):
+    monkeypatch.setattr(cli, "SECONDS_FOR_FIRST_RANK", 0.0)
     for rank, said in ((0, "removed 0 files, 0 MB\n"), (1, "")):
         monkeypatch.setenv("RANK", str(rank))
         assert twostep("datasets", "--clear-cache").out == said
     assert refused("train").startswith("missing: ")
+
+
+def test_a_rank_tells_of_its_mistake_when_the_first_has_had_its_time(refused, monkeypatch):
+    waited = []
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    refused("train")
+    assert waited == []
+    monkeypatch.setenv("RANK", "1")
+    assert refused("train").startswith("missing: ")
+    assert waited == [cli.SECONDS_FOR_FIRST_RANK]
 
 
 # --- a run's directory: who writes there, and what it says

@@ -424,6 +424,14 @@ def test_curves_carry_the_configs_as_text(run):
     assert shown == run.settings.files()["config.json"]
 
 
+@pytest.mark.parametrize("going_on_at", [2, 5])
+def test_later_sessions_add_no_second_text(run, going_on_at):
+    session(run.path, run.settings, 2, 6)
+    make_older(run.path)
+    session(run.path, run.settings, going_on_at, 9)
+    assert len(curves(run.path).Tensors("config.json/text_summary")) == 1
+
+
 def test_a_run_that_logs_nothing_has_no_curves(run):
     run.close()
     assert not list(run.path.glob("events*"))

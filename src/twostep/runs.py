@@ -228,11 +228,10 @@ class Run:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            first = not any(self.path.glob("events.*"))
             self._writer = SummaryWriter(str(self.path), purge_step=going_on_from)
-            for name, values in self.settings.files().items():
-                self._writer.add_text(
-                    name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), going_on_from
-                )
+            for name, values in self.settings.files().items() if first else ():
+                self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
         return self._writer
 
 

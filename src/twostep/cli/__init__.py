@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -22,6 +23,9 @@ DEFECT, USER_MISTAKE = 1, 2
 # OpenMP's threads wait by spinning for milliseconds, and a step takes ten times as long as soon as another process
 # wants the cores. So many turns are microseconds (benchmarks/busy_machine.py). It must be set before torch is imported.
 SPIN_COUNT = "10000"
+# All ranks find the same mistake. The first one tells of it and ends, and its launcher ends the others while they wait;
+# one that is still there then has a mistake of its own.
+SECONDS_FOR_FIRST_RANK = 20.0
 
 app = App(
     name="twostep",
@@ -94,6 +98,8 @@ def _leave_ranks() -> None:
 
 
 def _fail(error: Exception, status: int, debug: bool) -> int:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(SECONDS_FOR_FIRST_RANK)
     console.logger.error("%s", _one_line(error), exc_info=error if debug else None)
     return status
 
