@@ -107,6 +107,13 @@ def test_more_ranks_than_rows_of_a_batch_are_refused(own_pictures, tmp_path, mon
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_default_of_early_stopping_is_left_out_without_validation_rows(own_pictures, tmp_path):
+    for make_valid, expected in ((True, "loss"), (False, None)):
+        request = asked(("ae", "flow"), own_pictures, tmp_path, run={"make_valid_loader": make_valid})
+        request.overrides["de"].pop("early_stopping_metric")
+        assert start(request).settings.models["de"].early_stopping_metric == expected
+
+
 # ---- a run from beginning to end
 
 

@@ -32,14 +32,19 @@ def test_defaults_on_each_kind_of_data():
 
 def test_a_flows_defaults_in_the_latent_and_on_pixels():
     latent, pixels = FlowConfig.preset(latent_spec(GREY, 20), "de"), FlowConfig.preset(GREY, "de")
-    assert (latent.hidden_units, latent.lr, latent.early_stopping_metric, latent.dequantize) == (64, 1e-3, None, False)
+    assert (latent.hidden_units, latent.lr, latent.early_stopping_metric, latent.dequantize) == (
+        64,
+        1e-3,
+        "loss",
+        False,
+    )
     assert (pixels.hidden_units, pixels.lr, pixels.early_stopping_metric, pixels.dequantize) == (
         128,
         5e-4,
         "loss",
         True,
     )
-    assert pixels.max_bad_valid_epochs == 30
+    assert pixels.max_bad_valid_epochs == latent.max_bad_valid_epochs == 30
     assert latent.whitening_transform
     assert pixels.whitening_transform
 
