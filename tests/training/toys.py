@@ -133,7 +133,8 @@ def build(name, seed=0, **overrides):
     if name == "toy":
         return ToyConfig.preset(SPEC, "gae", **overrides).build(SPEC)
     role = "de" if name == "flow" else "gae"
-    return MODELS[name].preset(SPEC, role, **SMALL[name], **overrides).build(SPEC)
+    keys = {**SMALL[name], "early_stopping_metric": None, **overrides}
+    return MODELS[name].preset(SPEC, role, **keys).build(SPEC)
 
 
 def trainer_of(model, watcher=None, size=8, rows=20, valid=True, validate=None, **options):
