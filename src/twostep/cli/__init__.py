@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep import console
 from twostep.cli.flags import Flag
@@ -105,4 +105,8 @@ def _fail(error: Exception, status: int, debug: bool) -> int:
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return (
+            f"{' '.join(error.unused_tokens)}: belongs to no flag; repeat a flag for each value: --flag a=1 --flag b=2"
+        )
     return " ".join(str(error).split())

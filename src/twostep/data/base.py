@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -88,6 +89,20 @@ class Splits:
     valid_labels: Tensor | None = None
     test_labels: Tensor | None = None
 
+    def digest(self) -> str:
+        """Return a SHA-256 of all rows of all splits."""
+        digest = hashlib.sha256()
+        for rows in (self.train, self.valid, self.test):
+            if rows is not None:
+                digest.update(str((tuple(rows.shape), rows.dtype)).encode())
+                digest.update(rows.contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def located(name: str) -> str:
+    """Return the absolute path of a file, or the name of a data set as it is."""
+    return str(Path(name).absolute()) if _is_own(name) else name
+
 
 def default_data_root() -> Path:
     """Return the folder of data sets: `TWOSTEP_DATA`, or `data` in the current folder."""
@@ -141,11 +156,15 @@ def cut(count: int, parts: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 def _read(name: str, data_root: Path) -> Source:
-    if is_array_path(name) or (name not in DATASETS and Path(name).is_file()):
+    if _is_own(name):
         train, test, discrete = read_arrays(Path(name))
         low, high = (0.0, 255.0) if discrete else (None, None)
         return Source(train, test, discrete=discrete, low=low, high=high)
     return DATASETS[name].load(data_root)
+
+
+def _is_own(name: str) -> bool:
+    return is_array_path(name) or (name not in DATASETS and Path(name).is_file())
 
 
 def _take(labels: Tensor | None, rows: Tensor) -> Tensor | None:
