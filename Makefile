@@ -4,8 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 DEMO := runs/demo
 DEMO_FLAGS ?= --gae-config latent_dim=10 --gae-config max_epochs=250 --gae-config lr=0.002 \
-  --gae-config use_lr_scheduler=True --de-config max_epochs=60 --de-config use_lr_scheduler=True \
-  --de-config early_stopping_metric=loss
+  --gae-config use_lr_scheduler=True --de-config max_epochs=60 --de-config use_lr_scheduler=True
 
 .PHONY: help $(VENV) demo test cmd lint lock bench clean
 .DEFAULT_GOAL := help

@@ -310,12 +310,42 @@ def test_two_runs_started_together_have_a_directory_each(sets, tmp_path):
     assert_equal(first, second)
 
 
+def on_two_ranks(sets, folder, *arguments):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(ROOT / "main.py")]
+    command = [*launch, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, env=environment(sets), capture_output=True, text=True, timeout=240)
+
+
+def test_a_mistake_on_all_ranks_is_told_once(sets, tmp_path):
+    arguments = ("--dataset", "digits", "--gae-model", "ae", "--de-model", "flow")
+    done = on_two_ranks(sets, tmp_path, *arguments, "--gae-config", "latnt_dim=3")
+    assert done.returncode != 0
+    assert done.stderr.count("latnt_dim: no such key of ae; did you mean latent_dim?\n") == 1
+
+
+def test_a_run_in_use_is_refused_to_others_until_its_process_dies(shell, sets, tmp_path):
+    first = started(sets, tmp_path, "main.py", *LONG[:6], "--gae-config", "max_epochs=1000")
+    try:
+        for line in first.stdout:
+            if "epoch 1/1000" in line:
+                break
+        run = only_run(tmp_path / "runs")
+        says = f"{run}: another process writes into it; wait until it ends, or stop it\n"
+        assert shell("main.py", "--load-dir", run, status=2).stderr == says
+        done = on_two_ranks(sets, tmp_path, "--load-dir", run)
+        assert done.returncode != 0
+        assert done.stderr.count(says) == 1
+    finally:
+        first.kill()
+        first.communicate()
+    shell("main.py", "--load-dir", run, "--only-test")
+    assert len(json.loads((run / "environment.json").read_text())["later"]) == 1
+
+
 def test_two_ranks_write_one_run_and_end_in_peace(sets, tmp_path):
     arguments = ("--dataset", "fashion-mnist", "--gae-model", "ae", "--de-model", "flow")
     small = (*repeated("--gae-config", TWO_EPOCHS), *repeated("--de-config", SMALL_FLOW))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command = [*launch, str(ROOT / "main.py"), *arguments, *small]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(sets), capture_output=True, text=True, timeout=240)
+    done = on_two_ranks(sets, tmp_path, *arguments, *small)
     assert done.returncode == 0, done.stderr
     run = only_run(tmp_path / "runs")
     check_finished(run, ("gae", "de", "two_step"))

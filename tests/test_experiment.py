@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,12 +59,8 @@ WRONG = {
         {"de": STOP, "run": {"make_valid_loader": False}},
         "early_stopping_metric=loss of flow needs validation rows",
     ),
-    "a batch larger than the set": (
-        {"run": {"train_batch_size": 46}},
-        "train_batch_size=46 is more than the 45 training rows of ",
-    ),
     "an unknown data set": ({"run": {"dataset": "digitz"}}, "digitz: no such data set; did you mean digits?"),
-    "a file that is not there": ({"run": {"dataset": "none.npy"}}, "none.npy: no such file"),
+    "a file that is not there": ({"run": {"dataset": "none.npy"}}, f"{Path.cwd()}/none.npy: no such file"),
     "a network that contradicts": ({"gae": {"flatten": False}}, "flatten=False: the network of ae takes vectors"),
     "bins where there are none": ({"de": {"dequantize": True}}, "dequantize=True: embeddings of "),
     "a device that is not there": ({"run": {"device": "mps"}}, "device=mps: this machine has none"),
@@ -104,6 +101,13 @@ def test_more_ranks_than_rows_of_a_batch_are_refused(own_pictures, tmp_path, mon
         ):
             start(asked(("ae",), own_pictures, tmp_path / "runs", run={key: 2}))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_default_of_early_stopping_is_left_out_without_validation_rows(own_pictures, tmp_path):
+    for make_valid, expected in ((True, "loss"), (False, None)):
+        request = asked(("ae", "flow"), own_pictures, tmp_path, run={"make_valid_loader": make_valid})
+        request.overrides["de"].pop("early_stopping_metric")
+        assert start(request).settings.models["de"].early_stopping_metric == expected
 
 
 # ---- a run from beginning to end
@@ -246,7 +250,6 @@ def test_keys_that_can_change_do_and_the_others_are_refused_by_name(own_pictures
     assert list(changed.test()["de"]) == ["loss"]
     for part, key, value in (
         ("run", "seed", 1),
-        ("run", "dataset", "digits"),
         ("run", "train_batch_size", 8),
         ("run", "make_valid_loader", False),
         ("gae", "latent_dim", 3),
@@ -260,17 +263,23 @@ def test_keys_that_can_change_do_and_the_others_are_refused_by_name(own_pictures
         resume(path, {"run": {"test_batch_sise": 3}})
 
 
-@pytest.mark.parametrize("change", ["fewer rows", "another shape", "another range"])
+@pytest.mark.parametrize("change", ["fewer rows", "another shape", "another range", "another order"])
 def test_data_that_have_changed_are_refused(tmp_path, change):
     rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     file = tmp_path / "mine.npy"
     np.save(file, rows)
     path = trained(asked(("flow",), file, tmp_path / "runs")).run.path
     resume(path)
-    np.save(file, {"fewer rows": rows[:-1], "another shape": rows[:, :2], "another range": 2 * rows}[change])
+    others = {
+        "fewer rows": rows[:-1],
+        "another shape": rows[:, :2],
+        "another range": 2 * rows,
+        "another order": rows[::-1],
+    }
+    np.save(file, others[change])
     with pytest.raises(UserError) as caught:
         resume(path)
-    assert str(caught.value).startswith(f"{path}: the data have changed since the run was started (")
+    assert str(caught.value).startswith(f"{path}: {file} does not hold the data that the run was started with")
 
 
 def test_data_that_are_gone_are_one_line(tmp_path):
@@ -278,8 +287,33 @@ def test_data_that_are_gone_are_one_line(tmp_path):
     np.save(file, np.random.default_rng(0).normal(size=(40, 3)))
     path = trained(asked(("flow",), file, tmp_path / "runs")).run.path
     file.unlink()
-    with pytest.raises(UserError, match=r"mine\.npy: no such file"):
+    with pytest.raises(UserError, match=r"mine\.npy: no such file; say where .* are now: --config dataset=PATH"):
         resume(path)
+
+
+def test_data_that_have_moved_are_found_by_their_new_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    np.save("mine.npy", rows)
+    path = trained(asked(("flow",), "mine.npy", tmp_path / "runs")).run.path
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert torch.equal(resume(path).splits.test, resume(path).splits.test), "a relative path is kept as an absolute one"
+    (tmp_path / "mine.npy").rename("moved.npy")
+    assert resume(path, {"run": {"dataset": "moved.npy"}}).trainers["model"].finished
+    np.save("moved.npy", rows + 1)
+    with pytest.raises(UserError, match="does not hold the data"):
+        resume(path, {"run": {"dataset": "moved.npy"}})
+
+
+def test_an_autoencoder_of_few_columns_has_no_more_latents_than_those(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    np.save(tmp_path / "mine.npy", rows)
+    experiment = start(
+        Request({"gae": "ae", "de": "flow"}, {"run": {"dataset": str(tmp_path / "mine.npy"), "logdir_root": tmp_path}})
+    )
+    assert experiment.models["gae"].latent_dim == 3
+    experiment.run.close()
 
 
 def test_a_run_without_a_checkpoint_starts_from_the_beginning(own_pictures, tmp_path, caplog):

@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 LONGEST = 400
-LONGER = {"experiment.py": 550}  # to be divided
 # spelt in pieces, or this file would name them
 MACHINE = re.compile(
     "|".join(("/wo" + "rk/", "/tm" + "p/", r"\.\./sha" + "red", "/ho" + "me/", "/ro" + "ot/", "/op" + "t/"))
@@ -46,7 +45,7 @@ def test_every_source_file_is_short_says_what_it_is_and_prints_nothing(path):
     tree = ast.parse(text)
     first = (ast.get_docstring(tree) or "").partition("\n")[0]
     assert len(first) > 10, "starts without a line that says what it does"
-    assert len(text.splitlines()) <= LONGER.get(path.name, LONGEST)
+    assert len(text.splitlines()) <= LONGEST
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     assert not [node.lineno for node in calls if node.func.id == "print"], "messages go to the logger"
     stars = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"]

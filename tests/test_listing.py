@@ -57,7 +57,7 @@ def test_defaults_are_those_for_the_data_and_the_role(twostep, tmp_path):
     assert default("flow", "fashion-mnist", "hidden_units") == "128"
     assert default("flow", "digits", "early_stopping_metric") == "'loss'"
     np.save(tmp_path / "own.npy", np.zeros((20, 3)) + np.arange(20)[:, None])
-    assert default("flow", str(tmp_path / "own.npy"), "early_stopping_metric") == "None"
+    assert default("flow", str(tmp_path / "own.npy"), "early_stopping_metric") == "'loss'"
     assert rows(twostep("models", "flow", "--dataset", "embeddings").out) == rows(
         model_keys("flow", "embeddings", None)
     )

@@ -104,6 +104,17 @@ def test_a_single_epoch_is_visible(run):
     assert re.search(r'<g clip-path="[^"]*">\s*<use ', text), "a line of one point shows only by its marker"
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 4])
+def test_epochs_are_whole_numbers(run, epochs):
+    run.write_history({"de": HISTORY["de"] * epochs})
+    page(run)
+    text = (run.path / "report.html").read_text()
+    axis = text[text.index('id="matplotlib.axis_1"') : text.index('id="matplotlib.axis_2"')]
+    ticks = re.findall(r"<!-- (\S+) -->", axis)
+    assert ticks
+    assert all("." not in tick for tick in ticks if tick != "epoch"), ticks
+
+
 def test_configs_and_the_machine_are_shown(run):
     text = page(run).text
     assert "gae_config.json" in text

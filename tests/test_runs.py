@@ -1,6 +1,7 @@
 """Run directories: names that never collide, files that come back, damage that is seen, curves without doubles."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -424,6 +425,14 @@ def test_curves_carry_the_configs_as_text(run):
     assert shown == run.settings.files()["config.json"]
 
 
+@pytest.mark.parametrize("going_on_at", [2, 5])
+def test_later_sessions_add_no_second_text(run, going_on_at):
+    session(run.path, run.settings, 2, 6)
+    make_older(run.path)
+    session(run.path, run.settings, going_on_at, 9)
+    assert len(curves(run.path).Tensors("config.json/text_summary")) == 1
+
+
 def test_a_run_that_logs_nothing_has_no_curves(run):
     run.close()
     assert not list(run.path.glob("events*"))
@@ -439,3 +448,18 @@ def test_two_creations_share_nothing(tmp_path):
 def test_configs_of_a_request_are_those_on_disk(tmp_path, own_pictures):
     experiment = start(asked(("vae", "flow"), own_pictures, tmp_path))
     assert Run.open(experiment.run.path).settings == experiment.settings
+
+
+def test_results_that_are_no_numbers_are_plain_json_and_come_back(run):
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    results = {"model": {"loss": Result(math.nan, "nats", 3), "log_likelihood": Result(math.inf, "nats", 3)}}
+    path = run.write_metrics("test", results, "w")
+    run.write_history({"model": [{"losses": {"loss": -math.inf}, "valid": {}}]})
+    for file in path.parent.iterdir():
+        json.loads(file.read_text(), parse_constant=refuse)
+    read = run.read_metrics("test")["model"]
+    assert math.isnan(read["loss"].value)
+    assert read["log_likelihood"].value == math.inf
+    assert run.read_history()["model"][0]["losses"]["loss"] == -math.inf

@@ -253,7 +253,7 @@ def test_without_dequantising_the_largest_pixel_is_one():
 def test_gaussian_noise_and_a_logit_exclude_each_other_in_one_line():
     config = FlowConfig(scale_data=True, logit_transform=True, denoising_sigma=1.0)
     torch.manual_seed(0)
-    with pytest.raises(UserError, match="leave denoising_sigma out"):
+    with pytest.raises(UserError, match="noise goes beyond; set denoising_sigma=0"):
         config.build(spec()).fit_transform([torch.zeros(50, 1, 2, 3)])
 
 

@@ -19,7 +19,7 @@ class RunConfig(Frozen):
     """Keys of every run: its data, its directory, its batches, its machine."""
 
     adjustable: ClassVar[frozenset[str]] = frozenset(
-        {"data_root", "valid_batch_size", "test_batch_size", "device", "checkpoint_minutes"}
+        {"dataset", "data_root", "valid_batch_size", "test_batch_size", "device", "checkpoint_minutes"}
     )
 
     dataset: str = Field(description="name of a data set, or path of an own .npy or .npz file")

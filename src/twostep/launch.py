@@ -11,7 +11,7 @@ import torch
 
 from twostep.checkpoint import State
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
-from twostep.data.base import Splits, load_data
+from twostep.data.base import Splits, load_data, located
 from twostep.experiment import Experiment, put_weights
 from twostep.metrics import check_metrics
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
@@ -22,6 +22,8 @@ from twostep.schema import DataSpec, UserError
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
 from twostep.training.trainer import Trainer
+
+BADLY_SCALED = 1000
 
 logger = logging.getLogger("twostep")
 
@@ -38,6 +40,7 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
         UserError: for whatever is wrong with the request or its data.
     """
     config = request.run_config()
+    config = config.model_copy(update={"dataset": located(config.dataset)})
     pretrained = config.pretrained_gae if isinstance(config, TwoStepRunConfig) else None
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
@@ -60,8 +63,9 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
-    path = engine.on_first(lambda: Run.create(settings, splits.spec, engine.world_size).path)
-    run = Run(path, settings, splits.spec)
+    digest = splits.digest()
+    path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size).path)
+    run = Run(path, settings, splits.spec, digest)
     engine.on_first(run.claim)
     experiment = Experiment(settings, splits, engine, models, run)
     if state is not None:
@@ -95,14 +99,21 @@ def resume(
     """
     run = Run.open(path)
     settings = run.settings.adjusted(overrides or {})
+    place = Path(located(settings.run.dataset))
+    if place.is_absolute() and not place.exists():
+        flag = "--shared-config" if settings.is_two_step else "--config"
+        raise UserError(f"{place}: no such file; say where the data of {path} are now: {flag} dataset=PATH")
     splits = _load(settings.run)
-    if splits.spec != run.spec:
-        raise UserError(f"{path}: the data have changed since the run was started ({run.spec} then, {splits.spec} now)")
+    if run.digest and splits.digest() != run.digest:
+        raise UserError(
+            f"{path}: {splits.spec.name} does not hold the data that the run was started with (other rows, values or "
+            "order); put them back, or start a new run"
+        )
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
     _check(settings, splits, models, engine)
-    run = Run(path, settings, splits.spec)
+    run = Run(path, settings, run.spec, run.digest)
     if writing:
         engine.on_first(run.claim)
     try:
@@ -151,19 +162,16 @@ def _load(config: RunConfig) -> Splits:
 def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engine: Engine) -> None:
     """Refuse what training would stumble over: metrics a model lacks, early stopping without data, large batches."""
     size = settings.run.train_batch_size
-    if size > len(splits.train):
-        raise UserError(
-            f"train_batch_size={size} is more than the {len(splits.train)} training rows of {splits.spec.name}: "
-            f"set train_batch_size={len(splits.train)} or less"
-        )
     rows = min(len(splits.train), len(splits.test), len(splits.test if splits.valid is None else splits.valid))
     smallest = min(size, settings.run.valid_batch_size, settings.run.test_batch_size)
     if engine.world_size > min(rows, smallest):
         raise UserError(
             f"{engine.world_size} ranks are more than there are rows in a split ({rows}) or in a batch ({smallest})"
         )
-    for model in models.values():
+    for part, model in models.items():
         config = model.config
+        if part == "gae" or settings.is_gae:
+            _check_autoencoder(cast(GeneralizedAutoencoder, model), splits)
         stop = config.early_stopping_metric
         if stop is not None and splits.valid is None:
             raise UserError(
@@ -174,6 +182,27 @@ def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engi
     if isinstance(settings.run, TwoStepRunConfig):
         two_step = TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"]))
         check_metrics(settings.run.test_metrics, two_step, "a two-step model")
+
+
+def _check_autoencoder(model: GeneralizedAutoencoder, splits: Splits) -> None:
+    spec, config = splits.spec, model.config
+    if model.latent_dim > spec.dim:
+        raise UserError(
+            f"latent_dim={model.latent_dim} of {config.name} is more than the {spec.dim} coordinates of {spec.name}: a "
+            f"second step needs latent_dim={spec.dim} or less"
+        )
+    if not spec.is_image and not config.whitening_transform:
+        spreads = splits.train.std(0)
+        spreads = spreads[spreads > 0]
+        if len(spreads) and spreads.max() > BADLY_SCALED * spreads.min():
+            logger.warning(
+                "%s: its columns spread from %.2g to %.2g, and %s divides all by one number, so the small ones hardly "
+                "count: consider whitening_transform=True",
+                spec.name,
+                spreads.min(),
+                spreads.max(),
+                config.name,
+            )
 
 
 def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from twostep.runs import Run
 from twostep.schema import UserError
@@ -72,6 +73,7 @@ def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, flo
     for label, values in series.items():
         axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
     axes.set(title=f"{part}: {model}" if part != "model" else model, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend()
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))

@@ -43,8 +43,14 @@ class Request:
         return run
 
     def preset(self, part: str, spec: DataSpec) -> ModelConfig:
-        """Return a model's config: its defaults for this data, and the overrides on top."""
-        return self._class(part).for_data(spec, self._role(part), **self.overrides.get(part, {}))
+        """Return a model's config: its defaults for this data, and the overrides on top.
+
+        A default of early stopping holds only where there are validation rows.
+        """
+        given = self.overrides.get(part, {})
+        if not self.run_config().make_valid_loader:
+            given = {"early_stopping_metric": None, **given}
+        return self._class(part).for_data(spec, self._role(part), **given)
 
     def _class(self, part: str) -> type[ModelConfig]:
         return config_class(self.models[part], self._role(part))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -14,7 +15,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -45,15 +46,16 @@ class Run:
         path: of the directory.
         settings: the run's configs.
         spec: facts of its data.
+        digest: fingerprint of its data; empty for a run that has none.
     """
 
-    def __init__(self, path: Path, settings: Settings, spec: DataSpec) -> None:
-        self.path, self.settings, self.spec = path, settings, spec
+    def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
+        self.path, self.settings, self.spec, self.digest = path, settings, spec, digest
         self._writer: SummaryWriter | None = None
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, settings: Settings, spec: DataSpec, ranks: int = 1) -> Self:
+    def create(cls, settings: Settings, spec: DataSpec, digest: str = "", ranks: int = 1) -> Self:
         """Make a new directory under `logdir_root`, named by the time, and write configs and environment into it.
 
         Raises:
@@ -67,9 +69,9 @@ class Run:
             raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
         for name, values in settings.files().items():
             _write_json(path / name, values)
-        _write_json(path / "data.json", spec.model_dump(mode="json"))
+        _write_json(path / "data.json", {**spec.model_dump(mode="json"), "sha256": digest})
         _write_json(path / "environment.json", _environment(settings, ranks))
-        return cls(path, settings, spec)
+        return cls(path, settings, spec, digest)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -87,7 +89,9 @@ class Run:
             {"gae_config.json", "de_config.json", "shared_config.json"},
         ):
             raise UserError(f"{path}: not the directory of a run: its config files are not there")
-        return cls(path, Settings.from_files(files), DataSpec.parse(_read_json(path / "data.json"), "data.json"))
+        facts = _read_json(path / "data.json")
+        digest = facts.pop("sha256", "")
+        return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
 
     def claim(self) -> None:
         """Be the one process that writes here, until `close` or its end, and remove what a killed one left behind.
@@ -194,7 +198,10 @@ class Run:
         path = self.path / "metrics" / f"{name}.json"
         values = _read_json(path) if path.is_file() else {}
         values.pop("weights", None)
-        return {model: {key: Result(**result) for key, result in part.items()} for model, part in values.items()}
+        return {
+            model: {key: replace(Result(**result), value=float(result["value"])) for key, result in part.items()}
+            for model, part in values.items()
+        }
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""
@@ -205,7 +212,14 @@ class Run:
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
         """Read what `write_history` wrote; nothing if it has not."""
         path = self.path / "metrics" / "history.json"
-        return _read_json(path) if path.is_file() else {}
+        values: dict[str, list[dict[str, dict[str, Any]]]] = _read_json(path) if path.is_file() else {}
+        return {
+            model: [
+                {kind: {name: float(value) for name, value in part.items()} for kind, part in epoch.items()}
+                for epoch in epochs
+            ]
+            for model, epochs in values.items()
+        }
 
     def read_environment(self) -> dict[str, Any]:
         """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with."""
@@ -228,11 +242,10 @@ class Run:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            first = not any(self.path.glob("events.*"))
             self._writer = SummaryWriter(str(self.path), purge_step=going_on_from)
-            for name, values in self.settings.files().items():
-                self._writer.add_text(
-                    name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), going_on_from
-                )
+            for name, values in self.settings.files().items() if first else ():
+                self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
         return self._writer
 
 
@@ -282,10 +295,19 @@ def _git(*arguments: str) -> str | None:
 def _write_json(path: Path, values: Any) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.write_text(json.dumps(values, indent=2) + "\n")
+        beside.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
         beside.replace(path)
     except OSError as error:
         raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+
+
+def _plain(values: Any) -> Any:
+    """Return values with their numbers that are not finite as words (`nan`, `inf`): JSON has none."""
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in cast(Mapping[str, Any], values).items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in cast(Sequence[Any], values)]
+    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -165,3 +165,20 @@ def test_constant_columns_are_named_in_a_warning(tmp_path, caplog):
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
         "7 of 10 columns are constant: 1, 2, 3, 4, 5, ..."
     ]
+
+
+def test_columns_that_single_precision_makes_constant_are_told_as_such(tmp_path, caplog):
+    array = RANDOM.random((9, 3))
+    array[:, 1] = 1e9 + RANDOM.random(9)
+    with caplog.at_level(logging.WARNING, "twostep"):
+        read_arrays(saved(tmp_path, array))
+    assert "1 columns vary too little beside their size for single precision, and are constant in it: 1;" in caplog.text
+
+
+def test_each_unreadable_file_is_told_what_it_is(tmp_path):
+    (tmp_path / "text.npy").write_text("1,2,3\n")
+    assert "a table of text?" in refused(tmp_path / "text.npy")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    line = refused(tmp_path / "objects.npy")
+    assert line.endswith("it holds Python objects, which are never loaded; convert them to numbers")
+    assert "allow_pickle" not in line

@@ -133,7 +133,8 @@ def build(name, seed=0, spec=SPEC, **overrides):
     if name == "toy":
         return ToyConfig.for_data(SPEC, "gae", **overrides).build(SPEC)
     role = "de" if name == "flow" else "gae"
-    return MODELS[name].for_data(spec, role, **SMALL[name], **overrides).build(spec)
+    keys = {**SMALL[name], "early_stopping_metric": None, **overrides}
+    return MODELS[name].for_data(spec, role, **keys).build(spec)
 
 
 def trainer_of(model, watcher=None, size=8, rows=20, valid=True, validate=None, **options):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep import console
 from twostep.cli.flags import Flag
@@ -22,6 +23,9 @@ DEFECT, USER_MISTAKE = 1, 2
 # OpenMP's threads wait by spinning for milliseconds, and a step takes ten times as long as soon as another process
 # wants the cores. So many turns are microseconds (benchmarks/busy_machine.py). It must be set before torch is imported.
 SPIN_COUNT = "10000"
+# All ranks find the same mistake. The first one tells of it and ends, and its launcher ends the others while they wait;
+# one that is still there then has a mistake of its own.
+SECONDS_FOR_FIRST_RANK = 20.0
 
 app = App(
     name="twostep",
@@ -94,9 +98,15 @@ def _leave_ranks() -> None:
 
 
 def _fail(error: Exception, status: int, debug: bool) -> int:
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(SECONDS_FOR_FIRST_RANK)
     console.logger.error("%s", _one_line(error), exc_info=error if debug else None)
     return status
 
 
 def _one_line(error: Exception) -> str:
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return (
+            f"{' '.join(error.unused_tokens)}: belongs to no flag; repeat a flag for each value: --flag a=1 --flag b=2"
+        )
     return " ".join(str(error).split())

@@ -222,12 +222,14 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
         experiment.draw()
         if experiment.engine.is_main:
             logger.info("report: %s", write_report(experiment.run))
-    except NonFiniteLossError as error:
-        logger.error("%s", error)
+    except NonFiniteLossError as error:  # of the mean over ranks
+        if experiment.engine.is_main:
+            logger.error("%s", error)
         return NOT_FINITE
     except (InterruptedTraining, KeyboardInterrupt):
         command = "train" if experiment.settings.is_two_step else "train-single"
-        logger.error("interrupted; go on with: twostep %s --load-dir %s", command, shlex.quote(str(path)))
+        if experiment.engine.is_main:
+            logger.error("interrupted; go on with: twostep %s --load-dir %s", command, shlex.quote(str(path)))
         return INTERRUPTED
     finally:
         experiment.run.close()

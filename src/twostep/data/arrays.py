@@ -49,8 +49,11 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
     else:
         found = ", ".join(sorted(arrays)) or "none"
         raise UserError(f"{path}: its keys must be train and test, or one alone under any name; found: {found}")
-    if train.dim() == 2 and len(train) > 1:
-        _warn_constant(train, path)
+    if len(train) > 1:
+        if bool((train == train[:1]).all()):
+            raise UserError(f"{path}: all rows are the same: there is nothing to learn")
+        if train.dim() == 2:
+            _warn_constant(train, path)
     return train, test, train.dtype == torch.uint8
 
 
@@ -62,8 +65,17 @@ def _load(path: Path) -> dict[str, Array]:
             loaded: Any = np.load(file, allow_pickle=False)
             return {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
     except Exception as error:  # what numpy and zipfile raise on damaged bytes is nowhere listed
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read as plain arrays of numbers, write it anew ({reason})") from error
+        raise UserError(f"{path}: cannot be read as plain arrays of numbers: {_reason(path, error)}") from error
+
+
+def _reason(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        first = file.read(6)
+    if not first.startswith((b"\x93NUMPY", b"PK")):
+        return "there is something else in it (a table of text?); write it by numpy.save or numpy.savez"
+    if "allow_pickle" in str(error):
+        return "it holds Python objects, which are never loaded; convert them to numbers"
+    return f"write it anew ({' '.join(str(error).split())})"
 
 
 def _points(array: Array, where: str) -> Tensor:
@@ -101,14 +113,33 @@ def _finite(array: Array, where: str) -> Tensor:
         place = "column" if array.ndim == 2 else "flat index"
         others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise UserError(f"{where}: row {row}, {place} {column} is {value}{others}: must be finite in float32")
+    if array.ndim == 2:
+        _warn_rounded(array, points, where)
     return torch.as_tensor(points)
 
 
 def _warn_constant(train: Tensor, path: Path) -> None:
     constant = (train.amin(0) == train.amax(0)).nonzero().flatten()
     if len(constant):
-        shown = ", ".join(str(int(column)) for column in constant[:5]) + (", ..." if len(constant) > 5 else "")
-        logger.warning("%s: %d of %d columns are constant: %s", path, len(constant), train.shape[1], shown)
+        logger.warning(
+            "%s: %d of %d columns are constant: %s", path, len(constant), train.shape[1], _some(constant.tolist())
+        )
+
+
+def _warn_rounded(array: Array, points: Array, where: str) -> None:
+    lost = np.flatnonzero((array.min(0) < array.max(0)) & (points.min(0) == points.max(0)))
+    if len(lost):
+        logger.warning(
+            "%s: %d columns vary too little beside their size for single precision, and are constant in it: %s; "
+            "subtract their mean first",
+            where,
+            len(lost),
+            _some(lost.tolist()),
+        )
+
+
+def _some(columns: list[int]) -> str:
+    return ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
 
 
 def _kind(points: Tensor) -> str:

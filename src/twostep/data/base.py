@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -96,6 +97,20 @@ class Splits:
     valid_labels: Tensor | None = None
     test_labels: Tensor | None = None
 
+    def digest(self) -> str:
+        """Return a SHA-256 of all rows of all splits."""
+        digest = hashlib.sha256()
+        for rows in (self.train, self.valid, self.test):
+            if rows is not None:
+                digest.update(str((tuple(rows.shape), rows.dtype)).encode())
+                digest.update(rows.contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def located(name: str) -> str:
+    """Return the absolute path of a file, or the name of a data set as it is."""
+    return str(Path(name).absolute()) if _is_own(name) else name
+
 
 def default_data_root() -> Path:
     """Return the folder of data sets: `TWOSTEP_DATA`, or `data` in the current folder."""
@@ -157,7 +172,7 @@ def cut(count: int, parts: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
-    if is_array_path(name) or (name not in DATASETS and Path(name).is_file()):
+    if _is_own(name):
         _options(NoKeys, kwargs, name)
         train, test, discrete = read_arrays(Path(name))
         low, high = (0.0, 255.0) if discrete else (None, None)
@@ -170,6 +185,10 @@ def _options(keys: type[Frozen], kwargs: Mapping[str, Any], name: str) -> Frozen
     if kwargs and not keys.model_fields:
         raise UserError(f"dataset_kwargs: {name} has no keys, and these were given: {', '.join(map(str, kwargs))}")
     return keys.parse(kwargs, name)
+
+
+def _is_own(name: str) -> bool:
+    return is_array_path(name) or (name not in DATASETS and Path(name).is_file())
 
 
 def _take(labels: Tensor | None, rows: Tensor) -> Tensor | None:

@@ -142,11 +142,8 @@ class ModelConfig(Frozen, ABC):
             raise UserError(f"flatten={self.flatten}: the network of {self.name} takes {shape}; leave the key out")
         if self.dequantize and not spec.discrete:
             raise UserError(f"dequantize=True: {spec.name} has no whole numbers to spread; leave the key out")
-        if self.logit_transform and (spec.low < 0 or self.denoising_sigma or (spec.high > 1 and not self.scale_data)):
-            raise UserError(
-                f"logit_transform=True needs data between 0 and 1, and {spec.name} has values from {spec.low:g} to "
-                f"{spec.high:g}: set scale_data=True, leave denoising_sigma out, and give no values below 0"
-            )
+        if self.logit_transform and (wrong := self._beyond_unit_interval(spec)):
+            raise UserError(f"logit_transform=True needs data between 0 and 1: {wrong}")
         shape = (spec.dim,) if self.is_flat() else spec.shape
         parts: list[DataTransform] = [Flatten(spec.shape)] if self.is_flat() else []
         if self.scale_data:
@@ -156,6 +153,15 @@ class ModelConfig(Frozen, ABC):
         if self.whitening_transform:
             parts.append(Whiten(shape))
         return Chain(parts)
+
+    def _beyond_unit_interval(self, spec: DataSpec) -> str:
+        if spec.low < 0:
+            return f"{spec.name} has values down to {spec.low:g}; leave the key out"
+        if self.denoising_sigma:
+            return "noise goes beyond; set denoising_sigma=0"
+        if spec.high > 1 and not self.scale_data:
+            return f"{spec.name} has values up to {spec.high:g}; set scale_data=True"
+        return ""
 
 
 class Model(nn.Module, ABC):

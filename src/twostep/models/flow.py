@@ -44,17 +44,12 @@ class FlowConfig(ModelConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Whiten always; on pictures a wider network, a lower rate, whole numbers spread, and early stopping."""
+        """Whiten and stop early always; on pictures a wider network, a lower rate, and whole numbers spread."""
+        # A VAE's 20-d embeddings of digits: validation loss 11.5 at its best, 13.7 after all 100 epochs.
+        always = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
         if not spec.is_image:
-            return {"whitening_transform": True}
-        return {
-            "whitening_transform": True,
-            "dequantize": spec.discrete,
-            "hidden_units": 128,
-            "lr": 5e-4,
-            "early_stopping_metric": "loss",
-            "max_bad_valid_epochs": 30,
-        }
+            return always
+        return {**always, "dequantize": spec.discrete, "hidden_units": 128, "lr": 5e-4}
 
     def is_flat(self) -> bool:
         """Whether the layers take vectors."""

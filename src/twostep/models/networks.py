@@ -49,10 +49,15 @@ class EncoderDecoderConfig(ModelConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Scale pictures and whatever an autoencoder sees, whiten vectors for a density; convolve colour pictures."""
+        """Scale pictures and whatever an autoencoder sees, whiten vectors for a density; convolve colour pictures.
+
+        An autoencoder for a second step has no more latent coordinates than its data have.
+        """
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
         whiten = role == "de" and not spec.is_image
+        dims = {"latent_dim": spec.dim} if role == "gae" and spec.dim < cls.model_fields["latent_dim"].default else {}
         return {
+            **dims,
             "encoder_net": net,
             "decoder_net": net,
             "scale_data": not whiten,
