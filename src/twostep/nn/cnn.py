@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -116,7 +117,7 @@ class ResidualCNN(nn.Module):
         )
         self.last = nn.Conv2d(hidden_channels, out_channels, 1)
         nn.init.normal_(self.last.weight, std=1e-3)
-        nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, H, W, in_channels)` to `(B, H, W, out_channels)`."""
