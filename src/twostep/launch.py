@@ -12,8 +12,10 @@ import torch
 from twostep.checkpoint import State
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data
+from twostep.data.images import OOD_PARTNERS
 from twostep.experiment import Experiment, put_weights
 from twostep.metrics import check_metrics
+from twostep.metrics.ood import scores_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
 from twostep.models.two_step import TwoStep, latent_spec
 from twostep.request import Limits, Request
@@ -26,13 +28,16 @@ from twostep.training.trainer import Trainer
 logger = logging.getLogger("twostep")
 
 
-def start(request: Request, best_first: bool = False, limits: Limits | None = None) -> Experiment:
+def start(
+    request: Request, best_first: bool = False, limits: Limits | None = None, test_ood: bool = False
+) -> Experiment:
     """Prepare a new run; its directory is made last, when all that can be checked has been.
 
     Args:
         request: what is asked for.
         best_first: take a pretrained autoencoder from its `best_valid` checkpoint.
         limits: epoch limit of a pretrained autoencoder.
+        test_ood: load a second data set too, which `test` tells the run's own from.
 
     Raises:
         UserError: for whatever is wrong with the request or its data.
@@ -42,6 +47,7 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
+    ood = _load_ood(config, splits.spec) if test_ood else None
     engine = Engine(config.device, config.precision)
     torch.manual_seed(derive(config.seed, "weights"))
     configs: dict[str, ModelConfig] = {}
@@ -57,12 +63,13 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
         models["model"] = configs["model"].build(splits.spec)
     settings = Settings(config, configs, request.is_gae)
     _check(settings, splits, models, engine)
+    _check_ood(settings, models, ood)
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
     run = Run.create(settings, splits.spec, engine.world_size) if engine.is_main else None
     path = engine.share(run.path if run else None)
-    experiment = Experiment(settings, splits, engine, models, run or Run(path, settings, splits.spec))
+    experiment = Experiment(settings, splits, engine, models, run or Run(path, settings, splits.spec), ood)
     if state is not None:
         if "gae" in experiment.trainers:
             _train_further(experiment.trainers["gae"], state, limits or Limits())
@@ -77,6 +84,7 @@ def resume(
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     best_first: bool = False,
     limits: Limits | None = None,
+    test_ood: bool = False,
 ) -> Experiment:
     """Open a run and take up its last state.
 
@@ -85,6 +93,7 @@ def resume(
         overrides: values by key, for `run` and each model, of keys that can change in a run that exists.
         best_first: prefer the `best_valid` checkpoint to `latest`.
         limits: new epoch limits.
+        test_ood: load a second data set too, which `test` tells the run's own from.
 
     Raises:
         UserError: for a directory that is no run, a damaged one, or a key that can't change.
@@ -94,12 +103,14 @@ def resume(
     splits = _load(settings.run)
     if splits.spec != run.spec:
         raise UserError(f"{path}: the data have changed since the run was started ({run.spec} then, {splits.spec} now)")
+    ood = _load_ood(settings.run, splits.spec) if test_ood else None
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
     _check(settings, splits, models, engine)
+    _check_ood(settings, models, ood)
     state = run.load(*tags(best_first)) if run.has_checkpoint() else None
-    experiment = Experiment(settings, splits, engine, models, Run(path, settings, splits.spec))
+    experiment = Experiment(settings, splits, engine, models, Run(path, settings, splits.spec), ood)
     if state is None and getattr(settings.run, "pretrained_gae", None) is not None:
         raise UserError(f"{path}: stopped before its pretrained autoencoder was copied into it; start a new run")
     if state is None:
@@ -125,6 +136,31 @@ def _load(config: RunConfig) -> Splits:
         make_valid=config.make_valid_loader,
         kwargs=config.dataset_kwargs,
     )
+
+
+def _load_ood(config: RunConfig, spec: DataSpec) -> Splits:
+    name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
+    if name is None:
+        raise UserError(f"--test-ood: {config.dataset} has no usual partner: say ood_dataset=NAME or PATH")
+    kwargs = config.ood_dataset_kwargs
+    ood = load_data(name, data_root=config.data_root, seed=config.seed, make_valid=False, kwargs=kwargs)
+    if ood.spec.shape != spec.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (ood.spec.shape, spec.shape)]
+        raise UserError(
+            f"--test-ood: points of {name} have the shape {shapes[0]} and those of {spec.name} {shapes[1]}: "
+            "say ood_dataset= one of the same shape"
+        )
+    if (spec.discrete or ood.spec.discrete) and (ood.spec.low, ood.spec.high) != (spec.low, spec.high):
+        logger.warning(
+            "%s has values from %g to %g, and %s from %g to %g: the test may tell their units apart",
+            *(name, ood.spec.low, ood.spec.high, spec.name, spec.low, spec.high),
+        )
+    return ood
+
+
+def _check_ood(settings: Settings, models: Mapping[str, Model], ood: Splits | None) -> None:
+    if ood is not None and not settings.is_two_step and not scores_of(models["model"]):
+        raise UserError(f"--test-ood: {settings.models['model'].name} has no density: test it with a second step")
 
 
 def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engine: Engine) -> None:
