@@ -134,11 +134,11 @@ def epochs(run):
         ),
         ((*TWO_STEP, "--gae-config", "lr=0.1", "latent_dim=3"), "latent_dim=3: belongs to no flag; repeat a flag for"),
         (("train-single", "--dataset", "digts", "--model", "vae"), "digts: no such data set; did you mean digits?"),
-        (("train-single", "--dataset", "zzz", "--model", "vae"), "zzz: no such data set; known: cifar10, digits,"),
+        (("train-single", "--dataset", "zzz", "--model", "vae"), "zzz: no such data set; known: 1uniform, 2lines,"),
         (("train-single", "--dataset", "digits", "--model", "vea"), "vea: no such model; did you mean vae?"),
         (
             ("train-single", "--dataset", "digits", "--model", "flow", "--is-gae"),
-            "flow is not an autoencoder; .* ae, vae",
+            "flow is not an autoencoder; these are: ae, avb, ",
         ),
         (("train", "--dataset", "digits", "--gae-model", "flow", "--de-model", "vae"), "flow is not an autoencoder"),
         (
@@ -181,7 +181,7 @@ def test_mistakes_get_one_line_that_says_what_to_do(refused, arguments, says):
     assert re.search(says.replace("?", r"\?") if says.endswith("?") else says, line), line
 
 
-NOT_YET = ("fid", "precision_recall_density_coverage", "likelihood_ood_acc", "likelihood_ood_acc_low_dim")
+NOT_YET = ("fid", "precision_recall_density_coverage")
 
 
 @pytest.mark.parametrize(
@@ -189,19 +189,11 @@ NOT_YET = ("fid", "precision_recall_density_coverage", "likelihood_ood_acc", "li
     [
         *((("--config", f"test_metrics=['loss','{name}']"), name) for name in NOT_YET),
         (("--config", "early_stopping_metric=fid"), "fid"),
-        (("--test-ood",), "--test-ood"),
     ],
 )
 def test_what_is_not_there_yet_is_refused_before_data_are_looked_for(refused, flags, what):
     line = refused("train-single", "--dataset", "nowhere.npy", "--model", "vae", *flags)
     assert line.startswith(f"{what}: not yet: ")
-
-
-@pytest.mark.parametrize("model", ["arm", "avb", "bigan", "ebm", "wae"])
-def test_models_to_come_are_refused_before_data_are_looked_for(refused, model):
-    assert refused("train-single", "--dataset", "nowhere.npy", "--model", model).startswith(f"{model}: not yet: ")
-    two_steps = ("train", "--dataset", "nowhere.npy", "--gae-model", model, "--de-model", "flow")
-    assert refused(*two_steps).startswith(f"{model}: not yet: ")
 
 
 def test_two_step_metrics_to_come_are_refused_before_data_are_looked_for(refused):
@@ -212,7 +204,6 @@ def test_two_step_metrics_to_come_are_refused_before_data_are_looked_for(refused
         ("--de-config", "valid_metrics"),
     ):
         assert refused(*arguments, flag, f"{key}=['fid']").startswith("fid: not yet: ")
-    assert refused(*arguments, "--test-ood").startswith("--test-ood: not yet: ")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_line_and_leaves_no_directory(own_pictures, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("models", [("flo",), ("ae", "ae"), ("flow", "flow"), ("ebm",)])
+@pytest.mark.parametrize("models", [("flo",), ("ae", "ae"), ("flow", "flow"), ("ebmm",)])
 def test_models_that_cannot_be_are_refused(own_pictures, tmp_path, models):
     parts = ("model",) if len(models) == 1 else ("gae", "de")
     run = {"dataset": str(own_pictures), "logdir_root": tmp_path / "runs"}

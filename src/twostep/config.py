@@ -19,11 +19,22 @@ class RunConfig(Frozen):
     """Keys of every run: its data, its directory, its batches, its machine."""
 
     adjustable: ClassVar[frozenset[str]] = frozenset(
-        {"dataset", "data_root", "valid_batch_size", "test_batch_size", "device", "checkpoint_minutes"}
+        {
+            "dataset",
+            "data_root",
+            "ood_dataset",
+            "ood_dataset_kwargs",
+            "valid_batch_size",
+            "test_batch_size",
+            "device",
+            "checkpoint_minutes",
+        }
     )
 
-    dataset: str = Field(description="name of a data set, or path of an own .npy or .npz file")
+    dataset: str = Field(description="name of a data set, path of an own .npy, .npz or folder, or a hub's owner/name")
     dataset_kwargs: dict[str, Any] = Field({}, description="keys of the data set, as {'n': 5000, 'seed': 1}")
+    ood_dataset: str | None = Field(None, description="what --test-ood tells it from; None: the set's usual partner")
+    ood_dataset_kwargs: dict[str, Any] = Field({}, description="keys of that data set")
     data_root: Path | None = Field(None, description="folder with one folder per data set; None: $TWOSTEP_DATA or data")
     logdir_root: Path = Field(Path("runs"), description="folder in which run directories are made")
     make_valid_loader: bool = Field(True, description="cut 10 % off the training data for validation")

@@ -18,7 +18,7 @@ from twostep.config import Settings, TwoStepRunConfig
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
 from twostep.data.latents import embed
-from twostep.metrics import METRICS, Result, evaluate
+from twostep.metrics import METRICS, Result, evaluate, ood
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
@@ -48,10 +48,20 @@ class Experiment:
         engine: device, precision, ranks.
         models: by part: `model`, or `gae` and `de`.
         run: its directory.
+        ood: other data, which `test` tells its data from; None: it does not.
     """
 
-    def __init__(self, settings: Settings, splits: Splits, engine: Engine, models: dict[str, Model], run: Run) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        splits: Splits,
+        engine: Engine,
+        models: dict[str, Model],
+        run: Run,
+        ood: Splits | None = None,
+    ) -> None:
         self.settings, self.splits, self.engine, self.models, self.run = settings, splits, engine, models, run
+        self.ood = ood
         self.trainers: dict[str, Trainer] = {}
         self.recorder = Recorder(run, engine, self.trainers, self.state)
         for part, model in models.items():
@@ -120,6 +130,8 @@ class Experiment:
             results[part] = self._measure(names, model, self._embed(self.splits.test) if part == "de" else batches)
         if isinstance(self.settings.run, TwoStepRunConfig):
             results["two_step"] = self._measure(self.settings.run.test_metrics, self.module, batches)
+        if self.ood is not None:
+            results["two_step" if self.settings.is_two_step else "model"] |= self._detect(self.ood)
         if self.engine.is_main:
             self.run.write_metrics("test", results, _fingerprint(self.module))
             self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
@@ -171,6 +183,16 @@ class Experiment:
     def _measure(self, names: tuple[str, ...], model: Model | TwoStep, batches: Batches) -> dict[str, Result]:
         seed = derive(self.settings.run.seed, "test", self.engine.rank)
         return evaluate(names, model, batches, self.engine.sum, seed)
+
+    def _detect(self, other: Splits) -> dict[str, Result]:
+        rows = zip(ood.SPLITS, (self.splits.train, self.splits.test, other.train, other.test), strict=True)
+        size = self.settings.run.test_batch_size
+        splits = {name: self.batches(ood.spread(data), size) for name, data in rows}
+        seed = derive(self.settings.run.seed, "ood", self.engine.rank)
+        scored = ood.score_splits(self.module, splits, self.engine.sum, seed)
+        if self.engine.is_main:
+            self.run.write_scores(scored)
+        return ood.detection(self.module, scored, (self.splits.spec.name, other.spec.name))
 
     def _validate(self, model: Model, batches: Batches) -> dict[str, float]:
         config = model.config

@@ -12,8 +12,10 @@ import torch
 from twostep.checkpoint import State
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
+from twostep.data.images import OOD_PARTNERS
 from twostep.experiment import Experiment, put_weights
 from twostep.metrics import check_metrics
+from twostep.metrics.ood import scores_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
 from twostep.models.two_step import TwoStep, latent_spec
 from twostep.request import Limits, Request
@@ -28,13 +30,16 @@ BADLY_SCALED = 1000
 logger = logging.getLogger("twostep")
 
 
-def start(request: Request, best_first: bool = False, limits: Limits | None = None) -> Experiment:
+def start(
+    request: Request, best_first: bool = False, limits: Limits | None = None, test_ood: bool = False
+) -> Experiment:
     """Prepare a new run; its directory is made last, when all that can be checked has been.
 
     Args:
         request: what is asked for.
         best_first: take a pretrained autoencoder from its `best_valid` checkpoint.
         limits: epoch limit of a pretrained autoencoder.
+        test_ood: load a second data set too, which `test` tells the run's own from.
 
     Raises:
         UserError: for whatever is wrong with the request or its data.
@@ -45,6 +50,7 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
+    ood = _load_ood(config, splits.spec) if test_ood else None
     engine = Engine(config.device, config.precision)
     torch.manual_seed(derive(config.seed, "weights"))
     configs: dict[str, ModelConfig] = {}
@@ -60,6 +66,7 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
         models["model"] = configs["model"].build(splits.spec)
     settings = Settings(config, configs, request.is_gae)
     _check(settings, splits, models, engine)
+    _check_ood(settings, models, ood)
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
@@ -67,7 +74,7 @@ def start(request: Request, best_first: bool = False, limits: Limits | None = No
     path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size).path)
     run = Run(path, settings, splits.spec, digest)
     engine.on_first(run.claim)
-    experiment = Experiment(settings, splits, engine, models, run)
+    experiment = Experiment(settings, splits, engine, models, run, ood)
     if state is not None:
         if "gae" in experiment.trainers:
             _train_further(experiment.trainers["gae"], state, limits or Limits())
@@ -84,6 +91,7 @@ def resume(
     best_first: bool = False,
     limits: Limits | None = None,
     writing: bool = False,
+    test_ood: bool = False,
 ) -> Experiment:
     """Open a run and take up its last state.
 
@@ -93,6 +101,7 @@ def resume(
         best_first: prefer the `best_valid` checkpoint to `latest`.
         limits: new epoch limits.
         writing: keep other processes from writing into the run, and note there that this one goes on with it.
+        test_ood: load a second data set too, which `test` tells the run's own from.
 
     Raises:
         UserError: for a directory that is no run, a damaged one, one in use, or a key that can't change.
@@ -109,15 +118,17 @@ def resume(
             f"{path}: {splits.spec.name} does not hold the data that the run was started with (other rows, values or "
             "order); put them back, or start a new run"
         )
+    ood = _load_ood(settings.run, splits.spec) if test_ood else None
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
     _check(settings, splits, models, engine)
+    _check_ood(settings, models, ood)
     run = Run(path, settings, run.spec, run.digest)
     if writing:
         engine.on_first(run.claim)
     try:
-        experiment = Experiment(settings, splits, engine, models, run)
+        experiment = Experiment(settings, splits, engine, models, run, ood)
         _take_up(experiment, best_first, limits or Limits())
         if writing:
             engine.on_first(lambda: run.record(engine.world_size))
@@ -157,6 +168,31 @@ def _load(config: RunConfig) -> Splits:
         make_valid=config.make_valid_loader,
         kwargs=config.dataset_kwargs,
     )
+
+
+def _load_ood(config: RunConfig, spec: DataSpec) -> Splits:
+    name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
+    if name is None:
+        raise UserError(f"--test-ood: {config.dataset} has no usual partner: say ood_dataset=NAME or PATH")
+    kwargs = config.ood_dataset_kwargs
+    ood = load_data(name, data_root=config.data_root, seed=config.seed, make_valid=False, kwargs=kwargs)
+    if ood.spec.shape != spec.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (ood.spec.shape, spec.shape)]
+        raise UserError(
+            f"--test-ood: points of {name} have the shape {shapes[0]} and those of {spec.name} {shapes[1]}: "
+            "say ood_dataset= one of the same shape"
+        )
+    if (spec.discrete or ood.spec.discrete) and (ood.spec.low, ood.spec.high) != (spec.low, spec.high):
+        logger.warning(
+            "%s has values from %g to %g, and %s from %g to %g: the test may tell their units apart",
+            *(name, ood.spec.low, ood.spec.high, spec.name, spec.low, spec.high),
+        )
+    return ood
+
+
+def _check_ood(settings: Settings, models: Mapping[str, Model], ood: Splits | None) -> None:
+    if ood is not None and not settings.is_two_step and not scores_of(models["model"]):
+        raise UserError(f"--test-ood: {settings.models['model'].name} has no density: test it with a second step")
 
 
 def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engine: Engine) -> None:

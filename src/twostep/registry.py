@@ -18,11 +18,15 @@ class Registry(Generic[T]):
     Args:
         kind: what the table holds, for messages ("model").
         planned: names that are known and refused, each with the reason.
+        elsewhere: names that are asked for in another way, each with that way.
     """
 
-    def __init__(self, kind: str, planned: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, kind: str, planned: dict[str, str] | None = None, elsewhere: dict[str, str] | None = None
+    ) -> None:
         self.kind = kind
         self._planned = planned or {}
+        self._elsewhere = elsewhere or {}
         self._entries: dict[str, T] = {}
         self._loaded_plugins = False
 
@@ -47,6 +51,8 @@ class Registry(Generic[T]):
             return self._entries[name]
         if name in self._planned:
             raise UserError(f"{name}: not yet: {self._planned[name]}")
+        if name in self._elsewhere:
+            raise UserError(f"{name}: {self._elsewhere[name]}")
         known = f"; known: {', '.join(sorted(self._entries))}"
         raise UserError(f"{name}: no such {self.kind}{nearest(name, self._entries) or known}")
 

@@ -17,7 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twostep import checkpoint
@@ -202,6 +204,14 @@ class Run:
             model: {key: replace(Result(**result), value=float(result["value"])) for key, result in part.items()}
             for model, part in values.items()
         }
+
+    def write_scores(self, scores: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
+        """Write the scores of each split's rows, in their order, to `ood/<score>_<split>.npy`."""
+        folder = self.path / "ood"
+        folder.mkdir(exist_ok=True)
+        for score, splits in scores.items():
+            for split, rows in splits.items():
+                np.save(folder / f"{score}_{split}.npy", rows)
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""

@@ -198,7 +198,7 @@ def standard_flow(spec, std, dequantize=False):
     """Return a flow that is a Gaussian of known std: splines of zero parameters are the identity."""
     model = build("flow", "de", spec, dequantize=dequantize)
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in model.layers.layers:
             layer.lower_upper.copy_(torch.eye(spec.dim))
             for parameter in layer.conditioner.parameters():
                 parameter.zero_()

@@ -146,6 +146,7 @@ def test_a_batch_longer_than_the_ring_leaves_its_last_rows():
 def test_every_rank_keeps_the_rows_of_all():
     """The second rank has no rows in the last batch; its ring and its power iteration are the first rank's."""
     one, two = plane(spectral_norm=True), plane(spectral_norm=True)
+    first_u = {key: value.clone() for key, value in one.named_buffers() if key.endswith(".u")}
     for models in ((one, two), (one,)):
         for rank, model in enumerate(models):
             torch.manual_seed(rank)
@@ -156,6 +157,8 @@ def test_every_rank_keeps_the_rows_of_all():
             model.objectives()[0].after(lambda rows, seen=seen, parts=parts: seen.append(rows) or parts)
         assert [rows.shape for rows in seen] == [(3, 2), (3 if model in models else 0, 2)]
     assert int(one.filled) == 9
+    assert len(first_u) == 3
+    assert not all(torch.equal(one.get_buffer(key), u) for key, u in first_u.items())
     for key, value in one.state_dict().items():
         assert torch.equal(value, two.state_dict()[key]), key
 

@@ -23,7 +23,7 @@ def gaussian_flow(spec, **keys):
     torch.manual_seed(0)
     model = FlowConfig(num_layers=2, hidden_units=4, num_blocks_per_layer=1, **keys).build(spec).double()
     with torch.no_grad():
-        for layer in model.layers:
+        for layer in model.layers.layers:
             for parameter in layer.conditioner.parameters():
                 parameter.zero_()
             layer.lower_upper.copy_(torch.tensor([[1.5, 0.4], [-0.3, 0.8]]))
@@ -59,7 +59,7 @@ def latent_law(de):
 
     def to_noise(z):
         h = de.transform(z[None])
-        for layer in de.layers:
+        for layer in de.layers.layers:
             h, _ = layer(h)
         return h[0]
 
@@ -114,7 +114,7 @@ def test_the_density_on_a_curve_integrates_to_one():
     )
     gae = config.build(spec).double().requires_grad_(False)
     de = FlowConfig(num_layers=2, whitening_transform=True).build(latent_spec(spec, 1)).double().requires_grad_(False)
-    for layer in de.layers:
+    for layer in de.layers.layers:
         layer.free.normal_()
     de.fit_transform([torch.randn(200, 1, dtype=torch.float64)])
     z = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]

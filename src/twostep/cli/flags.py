@@ -49,13 +49,3 @@ def refuse_keys_of_flags(overrides: Mapping[str, Any]) -> None:
     for key in ("pretrained_gae", "freeze_pretrained_gae"):
         if key in overrides:
             raise UserError(f"{key}: set by a flag: --load-dir RUN --load-pretrained-gae [--freeze-pretrained-gae]")
-
-
-def refuse_ood(test_ood: bool) -> None:
-    """Refuse the test that this version does not have.
-
-    Raises:
-        UserError: if it is asked for.
-    """
-    if test_ood:
-        raise UserError("--test-ood: not yet: this version has loss, l2_reconstruction_error and log_likelihood")

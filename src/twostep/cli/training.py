@@ -16,7 +16,6 @@ from twostep.cli.flags import (
     Overrides,
     refuse,
     refuse_keys_of_flags,
-    refuse_ood,
     require,
 )
 from twostep.console import keep_in
@@ -65,13 +64,12 @@ def train(
         max_epochs_loaded_gae: New epoch limit of the autoencoder of a loaded run.
         max_epochs_loaded_de: New epoch limit of the density of a loaded run.
         only_test: Do not train.
-        test_ood: Test out-of-distribution detection too.
+        test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
     """
     from twostep.config import parse_overrides
     from twostep.launch import resume, start
     from twostep.request import Limits, Request
 
-    refuse_ood(test_ood)
     overrides = {
         "run": parse_overrides(shared_config or []),
         "gae": parse_overrides(gae_config or []),
@@ -93,7 +91,7 @@ def train(
         refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
         refuse("goes with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         _require_kind(load_dir, two_step=True)
-        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits, writing=True), only_test)
+        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits, True, test_ood), only_test)
     else:
         refuse("goes with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         refuse(
@@ -109,7 +107,7 @@ def train(
         overrides["run"]["dataset"] = dataset
     models = {"de": str(de_model)} if load_pretrained_gae else {"gae": str(gae_model), "de": str(de_model)}
     request = Request(models, overrides)
-    return _carry_out(lambda: start(request, load_best_valid_first, limits), only_test=False)
+    return _carry_out(lambda: start(request, load_best_valid_first, limits, test_ood), only_test=False)
 
 
 def train_single(
@@ -135,7 +133,7 @@ def train_single(
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         max_epochs_loaded: New epoch limit of a loaded run.
         only_test: Do not train.
-        test_ood: Test out-of-distribution detection too.
+        test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
     """
     from twostep.config import parse_overrides, split_single
     from twostep.launch import resume, start
@@ -143,7 +141,6 @@ def train_single(
     from twostep.request import Limits, Request
     from twostep.runs import Run
 
-    refuse_ood(test_ood)
     given = parse_overrides(config or [])
     if load_dir is not None:
         refuse(BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
@@ -151,7 +148,7 @@ def train_single(
         loaded = Run.open(load_dir).settings.models["model"]
         overrides = split_single(given, type(loaded), loaded.name)
         limits = Limits(max_epochs_loaded)
-        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits, writing=True), only_test)
+        return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits, True, test_ood), only_test)
     refuse(
         WITHOUT_LOAD_DIR,
         only_test=only_test,
@@ -164,7 +161,7 @@ def train_single(
     kind = MODELS[str(model)]
     overrides = split_single(given, kind, str(model))
     request = Request({"model": str(model)}, overrides, is_gae=is_gae or "de" not in kind.roles)
-    return _carry_out(lambda: start(request), only_test=False)
+    return _carry_out(lambda: start(request, test_ood=test_ood), only_test=False)
 
 
 def evaluate(
@@ -175,6 +172,7 @@ def evaluate(
     de_config: Overrides = None,
     shared_config: Overrides = None,
     load_best_valid_first: Flag = False,
+    test_ood: Flag = False,
 ) -> int:
     """Test a run again, without training it.
 
@@ -185,6 +183,7 @@ def evaluate(
         de_config: key=value for the density of a two-step run.
         shared_config: key=value for a two-step run.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+        test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
     """
     from twostep.runs import Run
 
@@ -198,10 +197,13 @@ def evaluate(
             load_dir=run,
             load_best_valid_first=load_best_valid_first,
             only_test=True,
+            test_ood=test_ood,
         )
     if gae_config or de_config or shared_config:
         raise UserError(f"{run} is a run of one model alone: use --config")
-    return train_single(config=config, load_dir=run, load_best_valid_first=load_best_valid_first, only_test=True)
+    return train_single(
+        config=config, load_dir=run, load_best_valid_first=load_best_valid_first, only_test=True, test_ood=test_ood
+    )
 
 
 def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:

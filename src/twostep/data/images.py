@@ -247,3 +247,5 @@ _picture_set("mnist", (1, 28, 28), "handwritten digits", "ylecun/mnist")
 _picture_set("fashion-mnist", (1, 28, 28), "clothes and shoes", "zalando-datasets/fashion_mnist")
 _picture_set("cifar10", (3, 32, 32), "animals and vehicles", "uoft-cs/cifar10")
 _picture_set("svhn", (3, 32, 32), "house numbers", "ufldl-stanford/svhn", "cropped_digits")
+
+OOD_PARTNERS = {"mnist": "fashion-mnist", "fashion-mnist": "mnist", "svhn": "cifar10", "cifar10": "svhn"}

@@ -1,6 +1,6 @@
 """All metrics, filed in `METRICS` by the import below."""
 
-from twostep.metrics import likelihood, loss, reconstruction
+from twostep.metrics import likelihood, loss, ood, reconstruction
 from twostep.metrics.base import METRICS, Metric, Result, check_metrics, evaluate
 
-__all__ = ["METRICS", "Metric", "Result", "check_metrics", "evaluate", "likelihood", "loss", "reconstruction"]
+__all__ = ["METRICS", "Metric", "Result", "check_metrics", "evaluate", "likelihood", "loss", "ood", "reconstruction"]
