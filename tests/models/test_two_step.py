@@ -115,7 +115,7 @@ def test_the_density_on_a_curve_integrates_to_one():
     gae = config.build(spec).double().requires_grad_(False)
     de = FlowConfig(num_layers=2, whitening_transform=True).build(latent_spec(spec, 1)).double().requires_grad_(False)
     for layer in de.layers.layers:
-        layer.free.normal_()
+        layer.conditioner.values.normal_()
     de.fit_transform([torch.randn(200, 1, dtype=torch.float64)])
     z = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]
     density = (de.log_prob(z) - gae.log_volume(z)).exp()

@@ -24,7 +24,7 @@ TEST_METRICS = "metrics on the test split, at the end"
 
 MODELS: Registry[type[ModelConfig]] = Registry(
     "model",
-    planned=dict.fromkeys(("bigan", "wae"), "this version has ae, vae and flow"),
+    planned=dict.fromkeys(("bigan", "wae"), "this version has ae, arm, avb, ebm, flow and vae"),
 )
 
 
