@@ -129,6 +129,10 @@ def epochs(run):
         ((*SINGLE, "--config", "flatten=False"), "flatten=False: the network of vae takes vectors; leave the key out"),
         ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
         (
+            (*SINGLE, "--config", "train_batch_size=1296"),
+            "is more than the 1295 training rows of digits: set train_batch",
+        ),
+        (
             (*TWO_STEP, "--gae-config", "latent_dim=65"),
             "latent_dim=65 of vae is more than the 64 coordinates of digits",
         ),

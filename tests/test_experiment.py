@@ -59,6 +59,10 @@ WRONG = {
         {"de": STOP, "run": {"make_valid_loader": False}},
         "early_stopping_metric=loss of flow needs validation rows",
     ),
+    "a batch larger than the set": (
+        {"run": {"train_batch_size": 46}},
+        "train_batch_size=46 is more than the 45 training rows of ",
+    ),
     "an unknown data set": ({"run": {"dataset": "digitz"}}, "digitz: no such data set; did you mean digits?"),
     "a file that is not there": ({"run": {"dataset": "none.npy"}}, f"{Path.cwd()}/none.npy: no such file"),
     "a network that contradicts": ({"gae": {"flatten": False}}, "flatten=False: the network of ae takes vectors"),

@@ -76,7 +76,7 @@ def test_results_are_shown_with_error_unit_kind_and_note(run):
     text = page(run).text
     assert "gae l2_reconstruction_error 12.3457 0.12 squared data units 1,797" in text
     assert "two_step log_likelihood -3.25 nats exact; volume; 2 points are left out 360" in text
-    assert "de loss nan nats 1" in text
+    assert "de loss not a number nats 1" in text
     assert "not tested yet" not in text
 
 
@@ -95,6 +95,12 @@ def test_pictures_and_curves_are_in_the_page_itself(run):
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
     assert set(re.findall(r'(\S+)="https?://', text)) <= {"xmlns", "xmlns:xlink"}
+
+
+def test_curves_have_gaps_where_values_are_not_finite(run):
+    values = (1.0, float("nan"), float("inf"), 2.0)
+    run.write_history({"de": [{"losses": {"loss": value}, "valid": {}} for value in values]})
+    assert page(run).tags.count("svg") == 1
 
 
 def test_a_single_epoch_is_visible(run):

@@ -358,6 +358,18 @@ def test_results_of_the_same_weights_are_kept_and_those_of_others_dropped(run):
     assert run.read_metrics("test") == {"gae": {"loss": one}, "de": {}}
 
 
+def test_numbers_that_are_not_finite_are_valid_json_and_come_back(run):
+    numbers = (math.nan, math.inf, -math.inf)
+    results = {"de": {f"metric{i}": Result(number, "nats", 5, number) for i, number in enumerate(numbers)}}
+    run.write_metrics("test", results, "weights")
+    run.write_history({"de": [{"losses": {"loss": number}, "valid": {}} for number in numbers]})
+    for name in ("test", "history"):
+        json.loads((run.path / "metrics" / f"{name}.json").read_text(), parse_constant=pytest.fail)
+    for result, number in zip(run.read_metrics("test")["de"].values(), numbers, strict=True):
+        assert repr((result.value, result.standard_error)) == repr((number, number))
+    assert [repr(epoch["losses"]["loss"]) for epoch in run.read_history()["de"]] == ["nan", "inf", "-inf"]
+
+
 def test_the_history_comes_back(run):
     history = {"model": [{"losses": {"loss": 0.1}, "valid": {}}, {"losses": {"loss": 0.05}, "valid": {"loss": 1.5}}]}
     assert run.read_history() == {}

@@ -50,6 +50,7 @@ def start(
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
+    config = _fit_batches(config, splits)
     ood = _load_ood(config, splits.spec) if test_ood else None
     engine = Engine(config.device, config.precision)
     torch.manual_seed(derive(config.seed, "weights"))
@@ -113,11 +114,7 @@ def resume(
         flag = "--shared-config" if settings.is_two_step else "--config"
         raise UserError(f"{place}: no such file; say where the data of {path} are now: {flag} dataset=PATH")
     splits = _load(settings.run)
-    if run.digest and splits.digest() != run.digest:
-        raise UserError(
-            f"{path}: {splits.spec.name} does not hold the data that the run was started with (other rows, values or "
-            "order); put them back, or start a new run"
-        )
+    _refuse_other_data(run, splits)
     ood = _load_ood(settings.run, splits.spec) if test_ood else None
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
@@ -195,11 +192,34 @@ def _check_ood(settings: Settings, models: Mapping[str, Model], ood: Splits | No
         raise UserError(f"--test-ood: {settings.models['model'].name} has no density: test it with a second step")
 
 
+def _fit_batches(config: RunConfig, splits: Splits) -> RunConfig:
+    """Refuse batches larger than the training data if they were asked for; the default gives way to small data."""
+    rows = len(splits.train)
+    if config.train_batch_size <= rows:
+        return config
+    if "train_batch_size" in config.model_fields_set:
+        raise UserError(
+            f"train_batch_size={config.train_batch_size} is more than the {rows} training rows of {splits.spec.name}: "
+            f"set train_batch_size={rows} or less"
+        )
+    return config.model_copy(update={"train_batch_size": rows})
+
+
+def _refuse_other_data(run: Run, splits: Splits) -> None:
+    """Refuse data that are not those of a run; a file may lie elsewhere now, if only its name is known, under it."""
+    now, then = splits.spec, run.spec
+    same = splits.digest() == run.digest if run.digest else Path(now.name).name == Path(then.name).name
+    if not same or now.model_copy(update={"name": then.name}) != then:
+        raise UserError(
+            f"{run.path}: {now.name} does not hold the data that the run was started with (other rows, values or "
+            "order); put them back, or start a new run"
+        )
+
+
 def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engine: Engine) -> None:
-    """Refuse what training would stumble over: metrics a model lacks, early stopping without data, large batches."""
-    size = settings.run.train_batch_size
+    """Refuse what training would stumble over: metrics a model lacks, early stopping without data, too many ranks."""
     rows = min(len(splits.train), len(splits.test), len(splits.test if splits.valid is None else splits.valid))
-    smallest = min(size, settings.run.valid_batch_size, settings.run.test_batch_size)
+    smallest = min(settings.run.train_batch_size, settings.run.valid_batch_size, settings.run.test_batch_size)
     if engine.world_size > min(rows, smallest):
         raise UserError(
             f"{engine.world_size} ranks are more than there are rows in a split ({rows}) or in a batch ({smallest})"
@@ -207,7 +227,9 @@ def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engi
     for part, model in models.items():
         config = model.config
         if part == "gae" or settings.is_gae:
-            _check_autoencoder(cast(GeneralizedAutoencoder, model), splits)
+            _check_latents(cast(GeneralizedAutoencoder, model), splits.spec)
+        if part != "de":
+            _hint_at_whitening(config, splits)
         stop = config.early_stopping_metric
         if stop is not None and splits.valid is None:
             raise UserError(
@@ -220,25 +242,29 @@ def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engi
         check_metrics(settings.run.test_metrics, two_step, "a two-step model")
 
 
-def _check_autoencoder(model: GeneralizedAutoencoder, splits: Splits) -> None:
-    spec, config = splits.spec, model.config
+def _check_latents(model: GeneralizedAutoencoder, spec: DataSpec) -> None:
     if model.latent_dim > spec.dim:
         raise UserError(
-            f"latent_dim={model.latent_dim} of {config.name} is more than the {spec.dim} coordinates of {spec.name}: a "
-            f"second step needs latent_dim={spec.dim} or less"
+            f"latent_dim={model.latent_dim} of {model.config.name} is more than the {spec.dim} coordinates of "
+            f"{spec.name}: set latent_dim={spec.dim} or less"
         )
-    if not spec.is_image and not config.whitening_transform:
-        spreads = splits.train.std(0)
-        spreads = spreads[spreads > 0]
-        if len(spreads) and spreads.max() > BADLY_SCALED * spreads.min():
-            logger.warning(
-                "%s: its columns spread from %.2g to %.2g, and %s divides all by one number, so the small ones hardly "
-                "count: consider whitening_transform=True",
-                spec.name,
-                spreads.min(),
-                spreads.max(),
-                config.name,
-            )
+
+
+def _hint_at_whitening(config: ModelConfig, splits: Splits) -> None:
+    """Tell of columns of vectors that one common scale makes too small to be learned."""
+    if splits.spec.is_image or config.whitening_transform:
+        return
+    spreads = splits.train.std(0)
+    spreads = spreads[spreads > 0]
+    if len(spreads) and (most := float(spreads.max())) > BADLY_SCALED * (least := float(spreads.min())):
+        logger.warning(
+            "%s: the standard deviations of its columns go from %.2g to %.2g, and those of the smallest hardly count "
+            "for %s: consider whitening_transform=True",
+            splits.spec.name,
+            least,
+            most,
+            config.name,
+        )
 
 
 def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig:

@@ -201,7 +201,7 @@ class Run:
         values = _read_json(path) if path.is_file() else {}
         values.pop("weights", None)
         return {
-            model: {key: replace(Result(**result), value=float(result["value"])) for key, result in part.items()}
+            model: {key: Result(**{**result, **_numbers(result)}) for key, result in part.items()}
             for model, part in values.items()
         }
 
@@ -318,6 +318,11 @@ def _plain(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [_plain(value) for value in cast(Sequence[Any], values)]
     return str(values) if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a result that may have been written as words."""
+    return {key: float(result[key]) for key in ("value", "standard_error") if result[key] is not None}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -148,12 +148,56 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
         ("cut.npy", whole[:500]),
         ("header.npy", whole[:20]),
         ("empty.npy", b""),
-        ("text.npy", b"1,2,3\n4,5,6\n"),
         ("cut.npz", packed[:500]),
         ("flipped.npz", bytes(flipped)),
     ):
         (tmp_path / name).write_bytes(damaged)
         assert "cannot be read as plain arrays of numbers" in refused(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"1,2,3\n4,5,6\n", b"", b"\x80\x04K\x01.", bytes(range(256))])
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_a_file_of_another_kind_is_told_how_to_be_written(tmp_path, content, ending):
+    path = tmp_path / f"text.{ending}"
+    path.write_bytes(content)
+    line = refused(path)
+    assert "numpy.save" in line
+    assert "pickle" not in line
+
+
+def test_python_objects_are_called_that(tmp_path):
+    array = np.array([{"a": 1}], dtype=object)
+    np.save(tmp_path / "own.npy", array, allow_pickle=True)
+    np.savez(tmp_path / "own.npz", array)
+    for path in (tmp_path / "own.npy", tmp_path / "own.npz"):
+        assert "it holds Python objects" in (line := refused(path))
+        assert "pickle" not in line
+
+
+@pytest.mark.parametrize(
+    "array", [np.full((5, 3), 2.0), pictures(1, 4, 4).repeat(5, 0), np.ones(5), np.ones((5, 1, 4, 4))]
+)
+def test_rows_that_are_all_the_same_are_refused(tmp_path, array):
+    assert "all rows are the same: there is nothing to learn" in refused(saved(tmp_path, array))
+    np.savez(tmp_path / "own.npz", train=array, test=pictures(*array.shape).astype(array.dtype))
+    assert "all rows are the same" in refused(tmp_path / "own.npz")
+
+
+def test_rows_that_single_precision_makes_the_same_are_told_so(tmp_path):
+    assert "all rows are the same in single precision; subtract" in refused(saved(tmp_path, 1.7e9 + np.arange(9.0)))
+
+
+def test_columns_that_single_precision_makes_constant_are_told_apart(tmp_path, caplog):
+    array = RANDOM.random((9, 6))
+    array[:, 1] += 1e12
+    array[:, 2] = 1e12
+    array[:, 4] = 1e8 + np.arange(9) / 9
+    read_arrays(saved(tmp_path, array))
+    said = [record.getMessage().split(": ", 1)[1] for record in caplog.records]
+    assert said[0] == "1 of 6 columns are constant: 2"
+    assert said[1].startswith("2 of 6 columns vary too little beside their size for single precision")
+    assert said[1].endswith("(subtract the mean): 1, 4")
+    assert len(said) == 2
 
 
 def test_constant_columns_are_named_in_a_warning(tmp_path, caplog):
@@ -165,20 +209,3 @@ def test_constant_columns_are_named_in_a_warning(tmp_path, caplog):
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
         "7 of 10 columns are constant: 1, 2, 3, 4, 5, ..."
     ]
-
-
-def test_columns_that_single_precision_makes_constant_are_told_as_such(tmp_path, caplog):
-    array = RANDOM.random((9, 3))
-    array[:, 1] = 1e9 + RANDOM.random(9)
-    with caplog.at_level(logging.WARNING, "twostep"):
-        read_arrays(saved(tmp_path, array))
-    assert "1 columns vary too little beside their size for single precision, and are constant in it: 1;" in caplog.text
-
-
-def test_each_unreadable_file_is_told_what_it_is(tmp_path):
-    (tmp_path / "text.npy").write_text("1,2,3\n")
-    assert "a table of text?" in refused(tmp_path / "text.npy")
-    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
-    line = refused(tmp_path / "objects.npy")
-    assert line.endswith("it holds Python objects, which are never loaded; convert them to numbers")
-    assert "allow_pickle" not in line

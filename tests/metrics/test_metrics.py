@@ -310,6 +310,8 @@ def test_a_result_says_what_it_is():
     result = Result(-1.23456789, "nats", 1234, 0.0123, "bound", "Lebesgue on R^2")
     assert result.line("log_likelihood") == ("log_likelihood -1.23457 ± 0.012 nats (n = 1,234; bound; Lebesgue on R^2)")
     assert Result(2.0, "nats", 1).line("loss") == "loss 2 nats (n = 1)"
+    assert Result(math.nan, "nats", 1).line("loss") == "loss not a number nats (n = 1)"
+    assert Result(-math.inf, "nats", 1).shown == "-inf"
 
 
 # ---- refusals

@@ -50,10 +50,7 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
         found = ", ".join(sorted(arrays)) or "none"
         raise UserError(f"{path}: its keys must be train and test, or one alone under any name; found: {found}")
     if len(train) > 1:
-        if bool((train == train[:1]).all()):
-            raise UserError(f"{path}: all rows are the same: there is nothing to learn")
-        if train.dim() == 2:
-            _warn_constant(train, path)
+        _check_variation(train, arrays["train"] if "train" in arrays else next(iter(arrays.values())), path)
     return train, test, train.dtype == torch.uint8
 
 
@@ -113,29 +110,25 @@ def _finite(array: Array, where: str) -> Tensor:
         place = "column" if array.ndim == 2 else "flat index"
         others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise UserError(f"{where}: row {row}, {place} {column} is {value}{others}: must be finite in float32")
-    if array.ndim == 2:
-        _warn_rounded(array, points, where)
     return torch.as_tensor(points)
 
 
-def _warn_constant(train: Tensor, path: Path) -> None:
-    constant = (train.amin(0) == train.amax(0)).nonzero().flatten()
-    if len(constant):
-        logger.warning(
-            "%s: %d of %d columns are constant: %s", path, len(constant), train.shape[1], _some(constant.tolist())
-        )
-
-
-def _warn_rounded(array: Array, points: Array, where: str) -> None:
-    lost = np.flatnonzero((array.min(0) < array.max(0)) & (points.min(0) == points.max(0)))
-    if len(lost):
-        logger.warning(
-            "%s: %d columns vary too little beside their size for single precision, and are constant in it: %s; "
-            "subtract their mean first",
-            where,
-            len(lost),
-            _some(lost.tolist()),
-        )
+def _check_variation(train: Tensor, given: Array, path: Path) -> None:
+    """Refuse rows that are all the same, and warn of constant columns; `given` is what `train` was rounded from."""
+    if bool((train == train[:1]).all()):
+        rounded = " in single precision; subtract the columns' means first" if (given != given[:1]).any() else ""
+        raise UserError(f"{path}: all rows are the same{rounded}: there is nothing to learn")
+    if train.dim() > 2:
+        return
+    constant = (train.amin(0) == train.amax(0)).numpy()
+    varied = constant & (given != given[:1]).any(0)
+    for columns, what in (
+        (constant & ~varied, "are constant"),
+        (varied, "vary too little beside their size for single precision, where they are constant (subtract the mean)"),
+    ):
+        if columns.any():
+            named = _some(np.flatnonzero(columns).tolist())
+            logger.warning("%s: %d of %d columns %s: %s", path, columns.sum(), len(columns), what, named)
 
 
 def _some(columns: list[int]) -> str:

@@ -49,11 +49,16 @@ class Result:
     measure: str = ""
     note: str = ""
 
+    @property
+    def shown(self) -> str:
+        """The value in six digits, or in words."""
+        return "not a number" if math.isnan(self.value) else f"{self.value:.6g}"
+
     def line(self, name: str) -> str:
         """Return the result in words, for a terminal."""
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
         about = [f"n = {self.n:,}", *(text for text in (self.kind, self.measure, self.note) if text)]
-        return f"{name} {self.value:.6g}{error} {self.unit} ({'; '.join(about)})"
+        return f"{name} {self.shown}{error} {self.unit} ({'; '.join(about)})"
 
 
 class Metric(ABC):
