@@ -45,8 +45,8 @@ def test_an_autoencoder_has_by_default_no_more_latents_than_its_data_have_coordi
 
 
 def test_a_density_may_have_more_latents_than_coordinates():
-    assert MODELS["vae"].preset(VECTORS, "de").latent_dim == 20
-    assert MODELS["vae"].preset(latent_spec(VECTORS, 2), "de").latent_dim == 20
+    assert MODELS["vae"].for_data(VECTORS, "de").latent_dim == 20
+    assert MODELS["vae"].for_data(latent_spec(VECTORS, 2), "de").latent_dim == 20
 
 
 @pytest.mark.parametrize("models", [("ae", "flow"), ("vae", "flow"), ("ae",), ("vae",)])
