@@ -35,7 +35,6 @@ def main() -> None:
             experiment.batches(experiment.splits.train, 128),
             experiment.batches(experiment.splits.valid, 128) if experiment.splits.valid is not None else None,
         )
-        experiment.recorder.begin(trainer)
         resident: list[float] = []
         for _ in range(EPOCHS):
             trainer.run_epoch()

@@ -76,7 +76,6 @@ def seconds_a_batch(step: Callable[[], None], steps: int) -> float:
 def epoch(experiment: Experiment, part: str, train: Batches, valid: Batches | None) -> Callable[[], None]:
     trainer = experiment.trainers[part]
     trainer.use(train, valid)
-    experiment.recorder.begin(trainer)
     return trainer.run_epoch
 
 
@@ -96,7 +95,7 @@ def prepare(folder: str, name: str) -> tuple[Experiment, Callable[[], None], Cal
     train = experiment.batches(latents, BATCH)
     ours = epoch(experiment, "de", train, experiment.batches(latents[:6000], BATCH))
     spec = latent_spec(experiment.splits.spec, 20)
-    flow = MODELS["flow"].preset(spec, "de").build(spec)
+    flow = MODELS["flow"].for_data(spec, "de").build(spec)
     (objective,) = flow.objectives()
     return experiment, ours, bare_step(flow, objective.loss, next(iter(train))), len(train)
 

@@ -202,6 +202,60 @@ def test_a_long_epoch_is_told_of_on_the_way(own_pictures, tmp_path, caplog, monk
     assert len([line for line in lines if line.startswith("model ae: epoch ")]) == 2
 
 
+def test_each_of_two_that_take_turns_has_its_own_time(own_pictures, tmp_path, caplog, monkeypatch):
+    """A step of the autoencoder takes 2 s, one of the density 5 s: 3 batches of 16 rows, 4 epochs."""
+    now = [0.0]
+    monkeypatch.setattr("twostep.recorder.time.monotonic", lambda: now[0])
+    for schedule in ({"alternate_by_epoch": True}, {"alternate_by_epoch": False}):
+        caplog.clear()
+        run = {"sequential_training": False, **schedule}
+        experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, run=run))
+        for part, seconds in (("gae", 2.0), ("de", 5.0)):
+            trainer = experiment.trainers[part]
+
+            def step(rows, trainer=trainer, seconds=seconds, take=trainer.step):
+                now[0] += seconds
+                return take(rows)
+
+            trainer.step = step
+        experiment.fit()
+        experiment.run.close()
+        lines = [record.message for record in caplog.records if getattr(record, "epoch_line", False)]
+        lines = [line for line in lines if ": epoch " in line]
+        assert len(lines) == 8
+        assert lines[0].endswith("8 samples/s, 18 s left at most for this model"), lines
+        assert lines[1].endswith("3 samples/s, 45 s left at most for this model"), lines
+
+
+def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypatch):
+    drawn = []
+
+    class Bar:
+        def __init__(self, name, total, done, beside=None):
+            drawn.append((name, beside))
+
+        def update(self, done, shown):
+            assert not self.closed
+
+        closed = False
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr("twostep.recorder.Bar", Bar)
+    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, run={"sequential_training": False}))
+    experiment.fit()
+    experiment.run.close()
+    (first, alone), (second, beside) = drawn
+    assert (first, second, alone) == ("gae ae", "de flow", None)
+    assert isinstance(beside, Bar)
+    assert experiment.recorder._bars == {}
+    drawn.clear()
+    trained(asked(("ae", "flow"), own_pictures, tmp_path / "one after the other"))
+    assert [name for name, _ in drawn] == ["gae ae", "de flow"]
+    assert [beside for _, beside in drawn] == [None, None]
+
+
 @pytest.mark.parametrize("place", ["step 5", "step 6"])
 def test_training_that_goes_on_says_from_where(own_pictures, tmp_path, caplog, place):
     experiment = start(asked(("ae",), own_pictures, tmp_path))

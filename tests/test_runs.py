@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import asked, make_older
-from twostep import runs
+from twostep import environment, runs
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.launch import start
@@ -127,8 +127,8 @@ def test_the_environment_tells_how_to_repeat_the_run(tmp_path, monkeypatch):
     assert found["command"] == ["main.py", "--dataset", "toy"]
     assert (found["seed"], found["ranks"], found["threads"]) == (7, 2, torch.get_num_threads())
     assert found["versions"]["torch"] == version("torch")
-    assert found["versions"].keys() == set(runs.LIBRARIES)
-    assert runs.datetime.fromisoformat(found["started"]).tzinfo is not None
+    assert found["versions"].keys() == set(environment.LIBRARIES)
+    assert environment.datetime.fromisoformat(found["started"]).tzinfo is not None
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert isinstance(found["uncommitted_changes"], bool)
 
@@ -170,7 +170,8 @@ CLAIMANT = """
 import sys, time
 from pathlib import Path
 from twostep.runs import Run
-Run.open(Path(sys.argv[1])).claim()
+run = Run.open(Path(sys.argv[1]))
+run.claim()
 print("claimed", flush=True)
 time.sleep(60)
 """

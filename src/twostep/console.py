@@ -107,11 +107,12 @@ class Bar:
         name: what is being trained.
         total: steps in all.
         done: steps already taken.
+        beside: a bar that is there still, under which this one is drawn; closing either closes both.
     """
 
-    def __init__(self, name: str, total: int, done: int) -> None:
-        self._progress: Progress | None = None
-        if sys.stdout.isatty() and _shows_information():
+    def __init__(self, name: str, total: int, done: int, beside: Bar | None = None) -> None:
+        self._progress: Progress | None = None if beside is None else beside._progress
+        if self._progress is None and sys.stdout.isatty() and _shows_information():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -120,8 +121,9 @@ class Bar:
                 TimeRemainingColumn(),
                 console=Console(file=sys.stdout),
             )
-            self._task = self._progress.add_task(name, total=total, completed=done, shown="")
             self._progress.start()
+        if self._progress is not None:
+            self._task = self._progress.add_task(name, total=total, completed=done, shown="")
 
     def update(self, done: int, shown: str) -> None:
         """Show the number of steps taken, and a few words."""

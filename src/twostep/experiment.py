@@ -114,6 +114,8 @@ class Experiment:
                 logger.warning(MOVING)
             embed = self._embed_when_taken if schedule == "by_iteration" else self._embeddings
             SCHEDULES[schedule](gae, self.trainers["de"], embed)
+            if gae is not None and schedule != "sequential" and gae.turns > self.trainers["de"].turns:
+                self._warn_of_stale_density()
 
     def test(self) -> dict[str, dict[str, Result]]:
         """Measure every model on the test split, write the results and return them by part."""
@@ -233,11 +235,14 @@ class Experiment:
         if de.epochs_done < de.max_epochs:
             logger.info("de: goes on from its old weights on new embeddings, as the autoencoder was trained further")
         else:
-            logger.warning(
-                "de: has had its %d epochs, on embeddings from before the autoencoder was trained further: "
-                "raise --max-epochs-loaded-de too",
-                de.epochs_done,
-            )
+            self._warn_of_stale_density()
+
+    def _warn_of_stale_density(self) -> None:
+        logger.warning(
+            "de: has had its %d epochs, on embeddings from before the autoencoder was trained further: "
+            "raise --max-epochs-loaded-de too",
+            self.trainers["de"].epochs_done,
+        )
 
     def _generator(self) -> torch.Generator:
         return torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))

@@ -1,4 +1,4 @@
-"""From a request, or from a run's directory, to an experiment that is ready to train: all checks come before it."""
+"""From a request, or from a run's directory, to an experiment that is ready to train."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from typing import Any, cast
 import torch
 
 from twostep.checkpoint import State
+from twostep.checks import check, check_ood, fit_batches, refuse_other_data
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
 from twostep.experiment import Experiment, put_weights
-from twostep.metrics import check_metrics
-from twostep.metrics.ood import scores_of
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
-from twostep.models.two_step import TwoStep, latent_spec
+from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig
+from twostep.models.two_step import latent_spec
 from twostep.request import Limits, Request
 from twostep.runs import Run, tags
 from twostep.schema import DataSpec, UserError
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
 from twostep.training.trainer import Trainer
-
-BADLY_SCALED = 1000
 
 logger = logging.getLogger("twostep")
 
@@ -50,7 +47,7 @@ def start(
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
-    config = _fit_batches(config, splits)
+    config = fit_batches(config, splits)
     ood = _load_ood(config, splits.spec) if test_ood else None
     engine = Engine(config.device, config.precision)
     torch.manual_seed(derive(config.seed, "weights"))
@@ -66,8 +63,8 @@ def start(
         configs["model"] = request.preset("model", splits.spec)
         models["model"] = configs["model"].build(splits.spec)
     settings = Settings(config, configs, request.is_gae)
-    _check(settings, splits, models, engine)
-    _check_ood(settings, models, ood)
+    check(settings, splits, models, engine.world_size)
+    check_ood(settings, models, ood)
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
@@ -114,13 +111,13 @@ def resume(
         flag = "--shared-config" if settings.is_two_step else "--config"
         raise UserError(f"{place}: no such file; say where the data of {path} are now: {flag} dataset=PATH")
     splits = _load(settings.run)
-    _refuse_other_data(run, splits)
+    refuse_other_data(run, splits)
     ood = _load_ood(settings.run, splits.spec) if test_ood else None
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
-    _check(settings, splits, models, engine)
-    _check_ood(settings, models, ood)
+    check(settings, splits, models, engine.world_size)
+    check_ood(settings, models, ood)
     run = Run(path, settings, run.spec, run.digest)
     if writing:
         engine.on_first(run.claim)
@@ -185,86 +182,6 @@ def _load_ood(config: RunConfig, spec: DataSpec) -> Splits:
             *(name, ood.spec.low, ood.spec.high, spec.name, spec.low, spec.high),
         )
     return ood
-
-
-def _check_ood(settings: Settings, models: Mapping[str, Model], ood: Splits | None) -> None:
-    if ood is not None and not settings.is_two_step and not scores_of(models["model"]):
-        raise UserError(f"--test-ood: {settings.models['model'].name} has no density: test it with a second step")
-
-
-def _fit_batches(config: RunConfig, splits: Splits) -> RunConfig:
-    """Refuse batches larger than the training data if they were asked for; the default gives way to small data."""
-    rows = len(splits.train)
-    if config.train_batch_size <= rows:
-        return config
-    if "train_batch_size" in config.model_fields_set:
-        raise UserError(
-            f"train_batch_size={config.train_batch_size} is more than the {rows} training rows of {splits.spec.name}: "
-            f"set train_batch_size={rows} or less"
-        )
-    return config.model_copy(update={"train_batch_size": rows})
-
-
-def _refuse_other_data(run: Run, splits: Splits) -> None:
-    """Refuse data that are not those of a run; a file may lie elsewhere now, if only its name is known, under it."""
-    now, then = splits.spec, run.spec
-    same = splits.digest() == run.digest if run.digest else Path(now.name).name == Path(then.name).name
-    if not same or now.model_copy(update={"name": then.name}) != then:
-        raise UserError(
-            f"{run.path}: {now.name} does not hold the data that the run was started with (other rows, values or "
-            "order); put them back, or start a new run"
-        )
-
-
-def _check(settings: Settings, splits: Splits, models: Mapping[str, Model], engine: Engine) -> None:
-    """Refuse what training would stumble over: metrics a model lacks, early stopping without data, too many ranks."""
-    rows = min(len(splits.train), len(splits.test), len(splits.test if splits.valid is None else splits.valid))
-    smallest = min(settings.run.train_batch_size, settings.run.valid_batch_size, settings.run.test_batch_size)
-    if engine.world_size > min(rows, smallest):
-        raise UserError(
-            f"{engine.world_size} ranks are more than there are rows in a split ({rows}) or in a batch ({smallest})"
-        )
-    for part, model in models.items():
-        config = model.config
-        if part == "gae" or settings.is_gae:
-            _check_latents(cast(GeneralizedAutoencoder, model), splits.spec)
-        if part != "de":
-            _hint_at_whitening(config, splits)
-        stop = config.early_stopping_metric
-        if stop is not None and splits.valid is None:
-            raise UserError(
-                f"early_stopping_metric={stop} of {config.name} needs validation rows, and the test rows are not for "
-                "that: leave make_valid_loader=True, or set early_stopping_metric=None"
-            )
-        check_metrics([*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])], model, config.name)
-    if isinstance(settings.run, TwoStepRunConfig):
-        two_step = TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"]))
-        check_metrics(settings.run.test_metrics, two_step, "a two-step model")
-
-
-def _check_latents(model: GeneralizedAutoencoder, spec: DataSpec) -> None:
-    if model.latent_dim > spec.dim:
-        raise UserError(
-            f"latent_dim={model.latent_dim} of {model.config.name} is more than the {spec.dim} coordinates of "
-            f"{spec.name}: set latent_dim={spec.dim} or less"
-        )
-
-
-def _hint_at_whitening(config: ModelConfig, splits: Splits) -> None:
-    """Tell of columns of vectors that one common scale makes too small to be learned."""
-    if splits.spec.is_image or config.whitening_transform:
-        return
-    spreads = splits.train.std(0)
-    spreads = spreads[spreads > 0]
-    if len(spreads) and (most := float(spreads.max())) > BADLY_SCALED * (least := float(spreads.min())):
-        logger.warning(
-            "%s: the standard deviations of its columns go from %.2g to %.2g, and those of the smallest hardly count "
-            "for %s: consider whitening_transform=True",
-            splits.spec.name,
-            least,
-            most,
-            config.name,
-        )
 
 
 def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import torch
@@ -24,6 +25,15 @@ SECONDS_BETWEEN_LINES = 30.0
 logger = logging.getLogger("twostep")
 
 
+@dataclass
+class Epoch:
+    """What one trainer's epoch under way has taken so far in this session: its own time, steps and rows."""
+
+    seconds: float = 0.0
+    steps: int = 0
+    rows: int = 0
+
+
 class Recorder:
     """The observer of all trainers of a run; only the main rank writes.
 
@@ -37,10 +47,10 @@ class Recorder:
     def __init__(self, run: Run, engine: Engine, trainers: Mapping[str, Trainer], state: Callable[[], State]) -> None:
         self.run, self.engine, self.trainers, self.state = run, engine, trainers, state
         self._stop = False
-        self._bar: Bar | None = None
-        self._saved = self._epoch_began = self._told = time.monotonic()
-        self._steps = self._rows = 0
-        self._shown = ""
+        self._bars: dict[str, Bar] = {}
+        self._epochs: dict[str, Epoch] = {}
+        self._shown: dict[str, str] = {}
+        self._saved = self._heard = self._told = time.monotonic()
 
     @contextmanager
     def listening(self) -> Generator[None]:
@@ -55,22 +65,26 @@ class Recorder:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            if self._bar is not None:
-                self._bar.close()
+            for bar in self._bars.values():
+                bar.close()
         if self.must_stop():
             raise InterruptedTraining
 
     def begin(self, trainer: Trainer) -> None:
-        """Start the bar and the clocks."""
+        """Start the bar and the clocks; another trainer's may be running, if the two take turns."""
         assert trainer.train is not None
-        self._saved = self._epoch_began = self._told = time.monotonic()
-        self._steps, self._rows, self._shown = 0, 0, ""
+        self._heard = time.monotonic()
+        if not self._bars:
+            self._saved = self._told = self._heard
+        self._epochs[trainer.name], self._shown[trainer.name] = Epoch(), ""
         if trainer.steps_done:
             label, epoch = _label(trainer), trainer.epochs_done + 1
             logger.info("%s: going on from epoch %d/%d (step %d)", label, epoch, trainer.max_epochs, trainer.steps_done)
         if self.engine.is_main:
             label = f"{trainer.name} {trainer.config.name}" if trainer.name != "model" else trainer.config.name
-            self._bar = Bar(label, trainer.max_epochs * len(trainer.train), trainer.steps_done)
+            beside = next(iter(self._bars.values()), None)
+            total = trainer.max_epochs * len(trainer.train)
+            self._bars[trainer.name] = Bar(label, total, trainer.steps_done, beside)
 
     def renewed(self, trainer: Trainer) -> None:
         """Write the state in place of all that were saved."""
@@ -81,16 +95,17 @@ class Recorder:
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
         """Log every tenth step's losses; tell of a long epoch, and save inside it."""
         assert trainer.train is not None
-        self._steps += 1
-        self._rows += trainer.train.batch_size
+        epoch = self._spend(trainer)
+        epoch.steps += 1
+        epoch.rows += trainer.train.batch_size
         if not self.engine.is_main:
             return
         if trainer.steps_done % STEPS_BETWEEN_LOGS == 0:
             for name, loss in losses.items():
                 self.run.log(f"{trainer.name}/train/{name}", loss.item(), self._global_step())
-            if self._bar is not None:
-                self._bar.update(trainer.steps_done, f"epoch {trainer.epochs_done + 1} {self._shown}")
-        now = time.monotonic()
+            shown = f"epoch {trainer.epochs_done + 1} {self._shown[trainer.name]}"
+            self._bars[trainer.name].update(trainer.steps_done, shown)
+        now = self._heard
         if now - self._told > SECONDS_BETWEEN_LINES and trainer.batches_done < len(trainer.train):
             shown = [f"{name} {loss.item():.4g}" for name, loss in losses.items()]
             share = trainer.batches_done / len(trainer.train)
@@ -118,18 +133,21 @@ class Recorder:
                 self.run.log(f"{trainer.name}/{kind}/{name}", value, self._global_step())
         losses = [f"{name} {value:.4g}" for name, value in trainer.history[-1]["losses"].items()]
         valid = [f"valid {name} {value:.4g}" for name, value in trainer.history[-1]["valid"].items()]
+        self._spend(trainer)
         self._tell(trainer, f"epoch {trainer.epochs_done}", losses + valid)
-        self._epoch_began, self._steps, self._rows = time.monotonic(), 0, 0
+        self._epochs[trainer.name] = Epoch()
 
     def end(self, trainer: Trainer) -> None:
         """Write the last state, as the best too where early stopping has chosen one."""
         assert trainer.train is not None
-        if self._bar is not None:
-            self._bar.update(trainer.steps_done, self._shown)
-            self._bar.close()
-            self._bar = None
+        del self._epochs[trainer.name]
         if not self.engine.is_main:
             return
+        self._bars[trainer.name].update(trainer.steps_done, self._shown[trainer.name])
+        if not self._epochs:
+            for bar in self._bars.values():
+                bar.close()
+            self._bars = {}
         if any(other.best_value is not None for other in self.trainers.values()):
             self.run.save("best_valid", self.state())
         if trainer.stopped_early:
@@ -146,20 +164,27 @@ class Recorder:
     def _tell(self, trainer: Trainer, where: str, values: Sequence[str]) -> None:
         """Log a line of progress, with the time that all epochs left to this model would take at this epoch's pace."""
         assert trainer.train is not None
-        self._told = time.monotonic()
-        seconds = self._told - self._epoch_began
-        self._shown = f"{', '.join(values)}, {self._rows / seconds:,.0f} samples/s"
+        self._told = self._heard
+        epoch = self._epochs[trainer.name]
+        shown = self._shown[trainer.name] = f"{', '.join(values)}, {epoch.rows / epoch.seconds:,.0f} samples/s"
         steps_left = (trainer.max_epochs - trainer.epochs_done) * len(trainer.train) - trainer.batches_done
         logger.info(
             "%s: %s/%d: %s, %.0f s left at most%s",
             _label(trainer),
             where,
             trainer.max_epochs,
-            self._shown,
-            steps_left * seconds / max(self._steps, 1),
+            shown,
+            steps_left * epoch.seconds / max(epoch.steps, 1),
             " for this model" if len(self.trainers) > 1 else "",
             extra={"epoch_line": True},
         )
+
+    def _spend(self, trainer: Trainer) -> Epoch:
+        """Count the time since anyone was heard of as this trainer's."""
+        epoch, before = self._epochs[trainer.name], self._heard
+        self._heard = time.monotonic()
+        epoch.seconds += self._heard - before
+        return epoch
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stop:

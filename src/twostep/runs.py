@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import math
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from twostep import checkpoint
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import Settings
+from twostep.environment import environment
+from twostep.jsonfile import read_json, write_json
 from twostep.metrics import Result
 from twostep.schema import DataSpec, UserError
 
@@ -35,7 +31,6 @@ Tag = Literal["latest", "best_valid"]
 
 LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
 
-LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetensors", "pydantic")
 CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
 logger = logging.getLogger("twostep")
@@ -54,7 +49,7 @@ class Run:
     def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
         self.path, self.settings, self.spec, self.digest = path, settings, spec, digest
         self._writer: SummaryWriter | None = None
-        self._lock: int | None = None
+        self._lock: FileLock | None = None
 
     @classmethod
     def create(cls, settings: Settings, spec: DataSpec, digest: str = "", ranks: int = 1) -> Self:
@@ -70,9 +65,9 @@ class Run:
         except OSError as error:
             raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
         for name, values in settings.files().items():
-            _write_json(path / name, values)
-        _write_json(path / "data.json", {**spec.model_dump(mode="json"), "sha256": digest})
-        _write_json(path / "environment.json", _environment(settings, ranks))
+            write_json(path / name, values)
+        write_json(path / "data.json", {**spec.model_dump(mode="json"), "sha256": digest})
+        write_json(path / "environment.json", environment(settings.run.seed, ranks))
         return cls(path, settings, spec, digest)
 
     @classmethod
@@ -84,21 +79,21 @@ class Run:
         """
         if not path.is_dir():
             raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
-        files = {name: _read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
+        files = {name: read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
         if not (path / "data.json").is_file() or set(files) not in (
             {"config.json"},
             {"gae_config.json"},
             {"gae_config.json", "de_config.json", "shared_config.json"},
         ):
             raise UserError(f"{path}: not the directory of a run: its config files are not there")
-        facts = _read_json(path / "data.json")
+        facts = read_json(path / "data.json")
         digest = facts.pop("sha256", "")
         return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
 
     def claim(self) -> None:
         """Be the one process that writes here, until `close` or its end, and remove what a killed one left behind.
 
-        The lock is the kernel's, on a file that is never replaced, so that it ends with its process in any case.
+        The lock is the system's, so that it ends with its process in any case.
 
         Raises:
             UserError: if something here can't be written, or another process writes here.
@@ -106,23 +101,22 @@ class Run:
         fixed = next((path for path in (self.path, *self.path.rglob("*")) if not os.access(path, os.W_OK)), None)
         if fixed is not None:
             raise UserError(f"{fixed}: can't be written, and this command writes into the run's directory; use a copy")
-        lock = os.open(self.path / "data.json", os.O_RDWR)
+        lock = FileLock(self.path / "lock", blocking=False)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+            lock.acquire()
+        except Timeout:
             raise UserError(f"{self.path}: another process writes into it; wait until it ends, or stop it") from None
-        except OSError as error:
-            logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error.strerror)
+        except (OSError, NotImplementedError) as error:
+            logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error)
         self._lock = lock
         for left in self.path.rglob(".*.tmp"):
             left.unlink()
 
     def record(self, ranks: int) -> None:
         """Add the command that goes on with this run, and what it runs on, to `environment.json`."""
-        environment = self.read_environment()
-        later = [*environment.get("later", []), _environment(self.settings, ranks)]
-        _write_json(self.path / "environment.json", {**environment, "later": later})
+        started = self.read_environment()
+        later = [*started.get("later", []), environment(self.settings.run.seed, ranks)]
+        write_json(self.path / "environment.json", {**started, "later": later})
 
     def keep_limits(self, max_epochs: Mapping[str, int]) -> None:
         """Make the stored configs of models say to how many epochs they are trained from now on."""
@@ -133,7 +127,7 @@ class Run:
         }
         for name, values in replace(stored, models=models).files().items():
             if values != stored.files()[name]:
-                _write_json(self.path / name, values)
+                write_json(self.path / name, values)
 
     def save(self, tag: Tag, state: State) -> None:
         """Write a checkpoint in one atomic step.
@@ -186,19 +180,19 @@ class Run:
         """
         path = self.path / "metrics" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        before = _read_json(path) if path.is_file() else {}
+        before = read_json(path) if path.is_file() else {}
         kept = before if before.get("weights") == weights else {}
         values = {
             model: {**kept.get(model, {}), **{key: asdict(result) for key, result in part.items()}}
             for model, part in results.items()
         }
-        _write_json(path, {"weights": weights, **values})
+        write_json(path, {"weights": weights, **values})
         return path
 
     def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
         """Read what `write_metrics` wrote; nothing if it has not."""
         path = self.path / "metrics" / f"{name}.json"
-        values = _read_json(path) if path.is_file() else {}
+        values = read_json(path) if path.is_file() else {}
         values.pop("weights", None)
         return {
             model: {key: Result(**{**result, **_numbers(result)}) for key, result in part.items()}
@@ -217,12 +211,12 @@ class Run:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""
         path = self.path / "metrics" / "history.json"
         path.parent.mkdir(exist_ok=True)
-        _write_json(path, history)
+        write_json(path, history)
 
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
         """Read what `write_history` wrote; nothing if it has not."""
         path = self.path / "metrics" / "history.json"
-        values: dict[str, list[dict[str, dict[str, Any]]]] = _read_json(path) if path.is_file() else {}
+        values: dict[str, list[dict[str, dict[str, Any]]]] = read_json(path) if path.is_file() else {}
         return {
             model: [
                 {kind: {name: float(value) for name, value in part.items()} for kind, part in epoch.items()}
@@ -233,7 +227,7 @@ class Run:
 
     def read_environment(self) -> dict[str, Any]:
         """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with."""
-        return _read_json(self.path / "environment.json")
+        return read_json(self.path / "environment.json")
 
     def close(self) -> None:
         """Flush the curves, and let another process write here."""
@@ -241,7 +235,7 @@ class Run:
             self._writer.close()
             self._writer = None
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.release()
             self._lock = None
 
     def _checkpoint(self, tag: Tag) -> Path:
@@ -277,59 +271,6 @@ def _new_directory(root: Path) -> Path:
     raise FileExistsError(0, "1000 runs in one second")
 
 
-def _environment(settings: Settings, ranks: int) -> dict[str, Any]:
-    return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {name: version(name) for name in LIBRARIES},
-        "seed": settings.run.seed,
-        "threads": torch.get_num_threads(),
-        "ranks": ranks,
-        "cuda": torch.version.cuda,
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    """Ask git about the checkout that this code lies in; None if it lies in none."""
-    command: Sequence[str] = ["git", "-C", str(Path(__file__).parent), *arguments]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _write_json(path: Path, values: Any) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
-
-
-def _plain(values: Any) -> Any:
-    """Return values with their numbers that are not finite as words (`nan`, `inf`): JSON has none."""
-    if isinstance(values, Mapping):
-        return {key: _plain(value) for key, value in cast(Mapping[str, Any], values).items()}
-    if isinstance(values, list | tuple):
-        return [_plain(value) for value in cast(Sequence[Any], values)]
-    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
-
-
 def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numbers of a result that may have been written as words."""
     return {key: float(result[key]) for key in ("value", "standard_error") if result[key] is not None}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return values  # type: ignore[return-value]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from twostep.models import MODELS
 from twostep.models.ae import AutoencoderConfig
 from twostep.models.base import evaluating
 from twostep.models.flow import FlowConfig
@@ -160,3 +161,23 @@ def test_the_logit_is_refused_before_training_where_values_leave_the_unit_interv
 @pytest.mark.parametrize(("high", "keys"), [(1.0, {}), (255.0, {"scale_data": True})])
 def test_the_logit_is_taken_where_values_lie_in_the_unit_interval(high, keys):
     FlowConfig(logit_transform=True, **keys).build(DataSpec(name="mine", shape=(3,), size=10, low=0, high=high))
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "spec", "keys"),
+    [
+        ("flow", "de", VECTORS, {"early_stopping_metric": None, "max_bad_valid_epochs": 10, "tail_bound": 1.0}),
+        ("flow", "de", GREY, {"early_stopping_metric": "loss", "max_bad_valid_epochs": 30, "dequantize": False}),
+        ("vae", "de", GREY, {"dequantize": False, "scale_data": True}),
+        ("avb", "de", GREY, {"dequantize": False, "early_stopping_metric": "l2_reconstruction_error"}),
+        ("arm", "de", VECTORS, {"lr": 1e-3}),
+        ("arm", "de", GREY, {"lr": 1e-3, "scale_data": True, "whitening_transform": False, "dequantize": False}),
+        ("ebm", "de", VECTORS, {"ld_step_size": 10.0, "ld_sigma": 0.005, "ld_grad_clamp": 0.03, "loss_alpha": 0.1}),
+    ],
+)
+def test_the_papers_defaults_are_one_key_away(name, role, spec, keys):
+    ours = MODELS[name].for_data(spec, role).model_dump()
+    paper = MODELS[name].for_data(spec, role, preset="reference").model_dump()
+    assert paper.items() >= keys.items()
+    assert any(ours[key] != value for key, value in keys.items())
+    assert MODELS[name].for_data(spec, role, preset="reference", lr=0.7).lr == 0.7

@@ -303,3 +303,10 @@ def test_a_multiscale_flow_learns():
     assert gap < 0.15
     drawn = model.sample(4000, torch.Generator().manual_seed(0)).flatten(1)
     assert torch.allclose(drawn.T.cov(), covariance, atol=0.2)
+
+
+@pytest.mark.parametrize("keys", [{}, {"transform": "multiscale"}])
+def test_no_points_have_no_densities(keys):
+    spec = DataSpec(name="pictures", shape=(1, 4, 4), size=9, low=0, high=9)
+    model = FlowConfig(hidden_units=4, num_layers=2, num_blocks_per_layer=1, **keys).build(spec).eval()
+    assert model.log_prob(torch.zeros(0, 1, 4, 4)).shape == (0,)

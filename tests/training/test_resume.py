@@ -209,3 +209,12 @@ def test_a_density_whose_embeddings_are_the_same_is_left_alone(own_pictures, tmp
     again.run.close()
     assert "embeddings" not in caplog.text
     assert all(torch.equal(value, before[key]) for key, value in again.models["de"].transform.state_dict().items())
+
+
+@pytest.mark.parametrize("by_epoch", [True, False], ids=["by epoch", "by iteration"])
+@pytest.mark.parametrize(("gae", "de", "stale"), [(4, 2, True), (4, 4, False), (2, 4, False)])
+def test_a_density_whose_turns_end_first_is_told_of(own_pictures, tmp_path, caplog, by_epoch, gae, de, stale):
+    run = {"sequential_training": False, "alternate_by_epoch": by_epoch}
+    limits = {"gae": {"max_epochs": gae}, "de": {"max_epochs": de}}
+    trained(asked(("ae", "flow"), own_pictures, tmp_path, run=run, **limits))
+    assert ("on embeddings from before the autoencoder was trained further" in caplog.text) is stale

@@ -20,9 +20,10 @@ from twostep.cli.training import INTERRUPTED, evaluate, train, train_single
 from twostep.schema import UserError
 
 DEFECT, USER_MISTAKE = 1, 2
-# OpenMP's threads wait by spinning for milliseconds, and a step takes ten times as long as soon as another process
-# wants the cores. So many turns are microseconds (benchmarks/busy_machine.py). It must be set before torch is imported.
-SPIN_COUNT = "10000"
+# OpenMP's threads wait by spinning for milliseconds, and so take the core from whom they wait for when another process
+# wants it too. So many turns are microseconds: fewer cost more when the machine is idle, more help less when it is busy
+# (benchmarks/busy_machine.py). It must be set before torch is imported.
+SPIN_COUNT = "1000"
 # All ranks find the same mistake. The first one tells of it and ends, and its launcher ends the others while they wait;
 # one that is still there then has a mistake of its own.
 SECONDS_FOR_FIRST_RANK = 20.0

@@ -79,7 +79,7 @@ class AVBConfig(EncoderDecoderConfig):
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Judge a density by its reconstructions too."""
-        return _judged_by("l2_reconstruction_error")
+        return {**super().reference(spec, role), **_judged_by("l2_reconstruction_error")}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""

@@ -16,6 +16,7 @@ Sources: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032); Density es
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, cast
 
 import torch
@@ -67,7 +68,7 @@ class FlowLayer(nn.Module):
         moved, log_slope = self._spline(kept).call_and_ladj(moved)
         lower, upper = self._factors()
         mixed = torch.cat([kept, moved], -1) @ upper.T @ lower.T
-        places = h[0, ..., 0].numel()
+        places = math.prod(h.shape[1:-1])
         return mixed, log_slope.flatten(1).sum(1) + places * lower.diagonal().abs().log().sum()
 
     def inverse(self, h: Tensor) -> Tensor:

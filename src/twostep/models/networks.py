@@ -65,6 +65,11 @@ class EncoderDecoderConfig(ModelConfig):
             "dequantize": role == "de" and spec.discrete,
         }
 
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Score whole numbers as they are, which has no bound."""
+        return {"dequantize": False}
+
     def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
         if self.is_flat():

@@ -39,18 +39,7 @@ def by_epoch(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
         de: as in `sequential`.
         embed: as in `sequential`.
     """
-    if gae is None:
-        sequential(gae, de, embed)
-        return
-    _settle(gae)
-    de.use(*embed(), version=de.data_version)
-    while not (gae.finished and de.finished):
-        if not gae.finished and (de.finished or gae.turns[0] <= de.turns[0]):
-            gae.run_epoch()
-        else:
-            de.use(*embed(), version=_version(gae))
-            de.run_epoch()
-    de.use_best()
+    _take_turns(gae, de, embed, lambda trainer: trainer.turns[:1], Trainer.run_epoch)
 
 
 def by_iteration(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
@@ -61,31 +50,39 @@ def by_iteration(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
         de: as in `sequential`.
         embed: gives batches that the autoencoder encodes, as it then is, when they are taken.
     """
+    _take_turns(gae, de, embed, lambda trainer: trainer.turns, Trainer.advance)
+
+
+def _take_turns(
+    gae: Trainer | None,
+    de: Trainer,
+    embed: Embed,
+    had: Callable[[Trainer], tuple[int, ...]],
+    take_turn: Callable[[Trainer], None],
+) -> None:
+    """Let whoever has had fewer turns take the next, the autoencoder first.
+
+    The density's data are new when an epoch of it begins, never inside of one that a resumed run finishes.
+    """
     if gae is None:
         sequential(gae, de, embed)
         return
-    _settle(gae)
+    if gae.finished:
+        gae.use_best()
     de.use(*embed(), version=de.data_version)
     while not (gae.finished and de.finished):
-        if not gae.finished and (de.finished or gae.turns <= de.turns):
-            gae.advance()
+        if not gae.finished and (de.finished or had(gae) <= had(de)):
+            take_turn(gae)
         else:
-            between_epochs = de.batches_done == 0
-            if between_epochs:
+            if de.batches_done == 0:
                 de.use(*embed(), version=_version(gae))
-            de.advance()
+            take_turn(de)
     de.use_best()
 
 
 def _version(gae: Trainer | None) -> int:
     """Number that tells one state of an autoencoder from another."""
     return 0 if gae is None else gae.steps_done
-
-
-def _settle(gae: Trainer) -> None:
-    """Let embeddings be those of the best weights if the autoencoder was finished before."""
-    if gae.finished:
-        gae.use_best()
 
 
 SCHEDULES: dict[str, Schedule] = {"sequential": sequential, "by_epoch": by_epoch, "by_iteration": by_iteration}

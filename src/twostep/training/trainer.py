@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from twostep.data.batches import Batches
 from twostep.models.base import Model
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
+from twostep.training.observer import Observer
 from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
 
 
@@ -22,35 +22,6 @@ class NonFiniteLossError(RuntimeError):
 
 class InterruptedTraining(Exception):  # noqa: N818
     """Training was asked to stop, and has; its checkpoint is written."""
-
-
-class Observer(Protocol):
-    """Who is told of what a trainer does."""
-
-    def begin(self, trainer: Trainer) -> None:
-        """Training starts or goes on."""
-
-    def renewed(self, trainer: Trainer) -> None:
-        """Training goes on with new data: what was saved before is of old ones."""
-
-    def step(self, trainer: Trainer, losses: dict[str, Tensor]) -> None:
-        """A step is done; losses are detached tensors."""
-
-    def checkpoint(self, trainer: Trainer) -> None:
-        """The state is worth keeping."""
-
-    def best(self, trainer: Trainer) -> None:
-        """The weights are the best so far by the early-stopping metric."""
-
-    def epoch(self, trainer: Trainer) -> None:
-        """An epoch is done; the trainer's history tells of it."""
-
-    def end(self, trainer: Trainer) -> None:
-        """Training is over."""
-
-    def must_stop(self) -> bool:
-        """Whether someone wants training to stop."""
-        ...
 
 
 class Trainer:

@@ -1,0 +1,104 @@
+"""What our defaults gain over those of the paper's code: the figures that the model files give, on validation rows.
+
+The ARM's rows are short runs of a small network, one seed each. Needs the fashion-mnist files (TWOSTEP_DATA).
+
+    python benchmarks/defaults.py
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twostep.data.base import load_data
+from twostep.experiment import Experiment
+from twostep.launch import start
+from twostep.models.base import evaluating
+from twostep.request import Request
+
+ROWS = 10_000
+
+
+def trained(folder: str, dataset: str, models: dict[str, str], run: dict[str, Any] | None = None, **keys: Any):
+    overrides = {"run": {"dataset": dataset, "logdir_root": folder, **(run or {})}, **keys}
+    experiment = start(Request(models, overrides))
+    experiment.fit()
+    experiment.run.close()
+    return experiment
+
+
+def valid_losses(experiment: Experiment, part: str) -> list[float]:
+    return [epoch["valid"]["loss"] for epoch in experiment.trainers[part].history]
+
+
+def flow_stops_early(folder: str) -> None:
+    keys = {"early_stopping_metric": None}
+    experiment = trained(folder, "digits", {"gae": "vae", "de": "flow"}, de=keys)
+    losses = valid_losses(experiment, "de")
+    print(f"flow on a VAE's embeddings of digits: validation loss {min(losses):.1f} at its best (epoch", end=" ")
+    print(f"{losses.index(min(losses)) + 1}), {losses[-1]:.1f} after all {len(losses)} epochs", flush=True)
+
+
+def arm_on_digits(folder: str) -> None:
+    def bits(epochs: int, size: int, **keys: Any) -> float:
+        small = {"hidden_size": 128, "num_layers": 1, "max_epochs": epochs, "early_stopping_metric": None}
+        experiment = trained(folder, "digits", {"model": "arm"}, {"train_batch_size": size}, model={**small, **keys})
+        valid, model = experiment.splits.valid, experiment.models["model"]
+        assert valid is not None
+        with evaluating(model):
+            torch.manual_seed(0)
+            nats = model.log_prob(model.noise.fill_bins(valid.float())).mean().item()  # type: ignore[operator]
+        return -nats / model.spec.dim / math.log(2)
+
+    for rate in (1e-3, 3e-3):
+        found = bits(48, 64, lr=rate)
+        print(f"arm on digits, about 1,000 steps of 64, lr={rate:g}: {found:.2f} bits/dim", flush=True)
+    for keys in ({"whitening_transform": True}, {"whitening_transform": False, "scale_data": True}):
+        found = bits(27, 128, lr=1e-3, **keys)
+        print(f"arm on digits, about 300 steps of 128, lr=0.001, {keys}: {found:.2f} bits/dim", flush=True)
+
+
+def densities_on_embeddings(folder: str) -> None:
+    splits = load_data("fashion-mnist")
+    clothes = Path(folder) / "clothes.npz"
+    np.savez(clothes, train=splits.train[:ROWS, 0].numpy(), test=splits.test[:2000, 0].numpy())
+    gae = {"max_epochs": 15}
+    for rate in (1e-3, 3e-3):
+        keys = {"max_epochs": 17, "lr": rate, "early_stopping_metric": None}
+        experiment = trained(folder, str(clothes), {"gae": "vae", "de": "arm"}, gae=gae, de=keys)
+        loss = valid_losses(experiment, "de")[-1]
+        print(f"arm on a VAE's embeddings of clothes, about 1,200 steps, lr={rate:g}: loss {loss:.1f} nats", flush=True)
+    for preset in ("twostep", "reference"):
+        keys = {"preset": preset, "max_epochs": 30}
+        experiment = trained(folder, str(clothes), {"gae": "ae", "de": "ebm"}, gae=gae, de=keys)
+        gae_model, de = experiment.module.gae, experiment.module.de  # type: ignore[union-attr]
+        assert experiment.splits.valid is not None
+        with evaluating(gae_model, de):
+            z = gae_model.encode(experiment.splits.valid.float())
+            samples = de.sample(len(z), torch.Generator().manual_seed(0))
+        print(f"ebm on an AE's embeddings of clothes, preset={preset}: energy distance", end=" ")
+        print(f"{energy_distance(z / z.std(0), samples / z.std(0)):.3f}", flush=True)
+
+
+def energy_distance(one: Tensor, other: Tensor) -> float:
+    def inside(points: Tensor) -> Tensor:
+        return torch.cdist(points, points).sum() / len(points) / (len(points) - 1)
+
+    return float(2 * torch.cdist(one, other).mean() - inside(one) - inside(other))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        flow_stops_early(folder)
+        arm_on_digits(folder)
+        densities_on_embeddings(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What is refused or warned of before a run directory is made or written into, once the data are known."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from twostep.config import RunConfig, Settings, TwoStepRunConfig
+from twostep.data.base import Splits
+from twostep.metrics import check_metrics
+from twostep.metrics.ood import scores_of
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
+from twostep.models.two_step import TwoStep
+from twostep.runs import Run
+from twostep.schema import DataSpec, UserError
+
+BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
+
+logger = logging.getLogger("twostep")
+
+
+def check_ood(settings: Settings, models: Mapping[str, Model], ood: Splits | None) -> None:
+    """Refuse to tell data apart by a model without a density.
+
+    Raises:
+        UserError: naming the model.
+    """
+    if ood is not None and not settings.is_two_step and not scores_of(models["model"]):
+        raise UserError(f"--test-ood: {settings.models['model'].name} has no density: test it with a second step")
+
+
+def fit_batches(config: RunConfig, splits: Splits) -> RunConfig:
+    """Let the default training batch give way to small data.
+
+    Raises:
+        UserError: if a larger one than the training data was asked for.
+    """
+    rows = len(splits.train)
+    if config.train_batch_size <= rows:
+        return config
+    if "train_batch_size" in config.model_fields_set:
+        raise UserError(
+            f"train_batch_size={config.train_batch_size} is more than the {rows} training rows of {splits.spec.name}: "
+            f"set train_batch_size={rows} or less"
+        )
+    return config.model_copy(update={"train_batch_size": rows})
+
+
+def refuse_other_data(run: Run, splits: Splits) -> None:
+    """Refuse data that are not those of a run; a file may lie elsewhere now, if only its name is known, under it.
+
+    Raises:
+        UserError: naming the data.
+    """
+    now, then = splits.spec, run.spec
+    same = splits.digest() == run.digest if run.digest else Path(now.name).name == Path(then.name).name
+    if not same or now.model_copy(update={"name": then.name}) != then:
+        raise UserError(
+            f"{run.path}: {now.name} does not hold the data that the run was started with (other rows, values or "
+            "order); put them back, or start a new run"
+        )
+
+
+def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks: int) -> None:
+    """Refuse what training would stumble over: metrics a model lacks, early stopping without data, too many ranks.
+
+    Raises:
+        UserError: naming it.
+    """
+    rows = min(len(splits.train), len(splits.test), len(splits.test if splits.valid is None else splits.valid))
+    smallest = min(settings.run.train_batch_size, settings.run.valid_batch_size, settings.run.test_batch_size)
+    if ranks > min(rows, smallest):
+        raise UserError(f"{ranks} ranks are more than there are rows in a split ({rows}) or in a batch ({smallest})")
+    for part, model in models.items():
+        config = model.config
+        if part == "gae" or settings.is_gae:
+            _check_latents(cast(GeneralizedAutoencoder, model), splits.spec)
+        if part != "de":
+            _hint_at_whitening(config, splits)
+        stop = config.early_stopping_metric
+        if stop is not None and splits.valid is None:
+            raise UserError(
+                f"early_stopping_metric={stop} of {config.name} needs validation rows, and the test rows are not for "
+                "that: leave make_valid_loader=True, or set early_stopping_metric=None"
+            )
+        check_metrics([*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])], model, config.name)
+    if isinstance(settings.run, TwoStepRunConfig):
+        two_step = TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"]))
+        check_metrics(settings.run.test_metrics, two_step, "a two-step model")
+
+
+def _check_latents(model: GeneralizedAutoencoder, spec: DataSpec) -> None:
+    if model.latent_dim > spec.dim:
+        raise UserError(
+            f"latent_dim={model.latent_dim} of {model.config.name} is more than the {spec.dim} coordinates of "
+            f"{spec.name}: set latent_dim={spec.dim} or less"
+        )
+
+
+def _hint_at_whitening(config: ModelConfig, splits: Splits) -> None:
+    """Tell of columns of vectors that one common scale makes too small to be learned."""
+    if splits.spec.is_image or config.whitening_transform:
+        return
+    spreads = splits.train.std(0)
+    spreads = spreads[spreads > 0]
+    if len(spreads) and (most := float(spreads.max())) > BADLY_SCALED * (least := float(spreads.min())):
+        logger.warning(
+            "%s: the standard deviations of its columns go from %.2g to %.2g, and those of the smallest hardly count "
+            "for %s: consider whitening_transform=True",
+            splits.spec.name,
+            least,
+            most,
+            config.name,
+        )

@@ -1,0 +1,49 @@
+"""JSON files of a run: written in one piece, read with one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from twostep.schema import UserError
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values in one atomic step; numbers that are not finite become words (`nan`, `inf`), for JSON has none.
+
+    Raises:
+        UserError: if the disk is full or can't be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in cast(Mapping[str, Any], values).items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in cast(Sequence[Any], values)]
+    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        values: Any = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return values  # type: ignore[return-value]
