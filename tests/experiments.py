@@ -8,25 +8,50 @@ import torch
 from twostep.checkpoint import State
 from twostep.experiment import Experiment
 from twostep.launch import start
+from twostep.models import MODELS
 from twostep.request import Request
 from twostep.training.trainer import InterruptedTraining
 
 SMALL = {
-    "ae": {"latent_dim": 2, "encoder_hidden_dims": (8,), "decoder_hidden_dims": (8,), "denoising_sigma": 1.0},
-    "vae": {"latent_dim": 2, "encoder_hidden_dims": (8,), "decoder_hidden_dims": (8,)},
-    "flow": {"hidden_units": 4, "num_layers": 2, "num_blocks_per_layer": 1},
+    "latent_dim": 2,
+    "denoising_sigma": 1.0,
+    "encoder_net": "mlp",
+    "decoder_net": "mlp",
+    "encoder_hidden_dims": (8,),
+    "decoder_hidden_dims": (8,),
+    "discriminator_hidden_dims": (8,),
+    "noise_dim": 3,
+    "hidden_units": 4,
+    "num_layers": 2,
+    "num_blocks_per_layer": 1,
+    "hidden_size": 6,
+    "k_mixture": 2,
+    "energy_func_hidden_dims": (6,),
+    "ld_steps": 3,
+    "max_length_buffer": 40,
 }
-COMMON = {"max_epochs": 4, "use_lr_scheduler": True, "lr": 0.02, "early_stopping_metric": None}
+RATES = {"lr": 0.02, "disc_lr": 0.01, "nll_lr": 0.02, "rec_lr": 0.02, "ge_lr": 0.02}
+SCHEDULERS = dict.fromkeys((f"use_{name}_scheduler" for name in RATES), True)
+GAES = tuple(name for name in MODELS if "gae" in MODELS[name].roles)
+DES = tuple(name for name in MODELS if "de" in MODELS[name].roles)
+PAIRS = tuple(itertools.product(GAES, DES))
+
+
+def keys_of(name, overrides):
+    """Return keys that make a model of any name small and quick to train, and the overrides on top."""
+    common = {**SMALL, **RATES, **SCHEDULERS, "max_epochs": 4, "early_stopping_metric": None}
+    return {**{key: value for key, value in common.items() if key in MODELS[name].model_fields}, **overrides}
 
 
 def asked(models, dataset, root, run=None, **overrides):
-    """Return a request: models like `("ae",)` or `("vae", "flow")`; `model`, `gae` and `de` change their keys."""
+    """Return a request: models like `("ae",)` or `("vae", "flow")`; `model`, `gae` and `de` change their keys.
+
+    A model alone plays the part of an autoencoder if it can.
+    """
     parts = ("model",) if len(models) == 1 else ("gae", "de")
-    keys = {
-        part: {**SMALL[name], **COMMON, **overrides.get(part, {})} for part, name in zip(parts, models, strict=True)
-    }
+    keys = {part: keys_of(name, overrides.get(part, {})) for part, name in zip(parts, models, strict=True)}
     keys["run"] = {"dataset": str(dataset), "logdir_root": root, "train_batch_size": 16, "device": "cpu", **(run or {})}
-    return Request(dict(zip(parts, models, strict=True)), keys, is_gae=models in {("ae",), ("vae",)})
+    return Request(dict(zip(parts, models, strict=True)), keys, is_gae=len(models) == 1 and models[0] in GAES)
 
 
 def trained(request: Request) -> Experiment:

@@ -5,12 +5,13 @@ import functools
 import pytest
 import torch
 
-from experiments import asked, break_off, differences, drawn, snapshot, trained
+from experiments import GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
 from twostep.experiment import Experiment
 from twostep.launch import resume, start
+from twostep.models import MODELS
 from twostep.request import Limits
 
-ALONE, BOTH = ("ae", "vae", "flow"), ("vae", "flow")
+BOTH = ("vae", "flow")
 # Three batches an epoch, four epochs: 12 steps for each model.
 PLACES = ["step 1", "step 3", "step 5", "epoch model 1", "epoch model 4", "end model"]
 PLACES_OF_BOTH = [
@@ -25,8 +26,8 @@ PLACES_OF_BOTH = [
     "end de",
 ]
 CASES = [
-    *(((name,), place) for name in ALONE for place in PLACES),
-    *((("vae", "flow"), place) for place in PLACES_OF_BOTH),
+    *(((name,), place) for name in MODELS for place in PLACES),
+    *((BOTH, place) for place in PLACES_OF_BOTH),
     *((("ae", "flow"), place) for place in ("step 5", "end gae", "epoch de 1")),
 ]
 VALIDATION = (2.0, 1.0, 3.0, 4.0)
@@ -38,7 +39,7 @@ def scripted(monkeypatch):
 
     def validate(experiment, model, batches):
         (trainer,) = [trainer for trainer in experiment.trainers.values() if trainer.model is model]
-        return {"loss": VALIDATION[trainer.epochs_done]}
+        return dict.fromkeys(("loss", "l2_reconstruction_error"), VALIDATION[trainer.epochs_done])
 
     monkeypatch.setattr(Experiment, "_validate", validate)
 
@@ -49,8 +50,7 @@ def uninterrupted(own_pictures, tmp_path_factory):
 
     @functools.cache
     def give(models, **keys):
-        experiment = trained(request(models, own_pictures, tmp_path_factory.mktemp("whole"), **keys))
-        return snapshot(experiment), drawn(experiment)
+        return end_of(models, own_pictures, tmp_path_factory.mktemp("whole"), **keys)
 
     return give
 
@@ -60,21 +60,32 @@ def request(models, dataset, root, **keys):
     return asked(models, dataset, root, **dict.fromkeys(parts, keys))
 
 
-@pytest.mark.parametrize(
-    ("models", "place"), CASES, ids=lambda part: part if isinstance(part, str) else " + ".join(part)
-)
+def named(part):
+    return part if isinstance(part, str) else " + ".join(part)
+
+
+@pytest.mark.parametrize(("models", "place"), CASES, ids=named)
 def test_a_resumed_run_is_one_that_never_stopped(uninterrupted, own_pictures, tmp_path, models, place):
     check(uninterrupted, own_pictures, tmp_path, models, place)
 
 
-@pytest.mark.parametrize(
-    ("models", "place"), CASES, ids=lambda part: part if isinstance(part, str) else " + ".join(part)
-)
+@pytest.mark.parametrize(("models", "place"), CASES, ids=named)
 def test_nor_did_one_that_stops_early(scripted, uninterrupted, own_pictures, tmp_path, models, place):
-    keys = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2, "max_epochs": 6}
+    metric = "l2_reconstruction_error" if len(models) == 1 and models[0] in GAES else "loss"
+    keys = {"early_stopping_metric": metric, "max_bad_valid_epochs": 2, "max_epochs": 6}
     values = check(uninterrupted, own_pictures, tmp_path, models, place, **keys)
     for part in ("model",) if len(models) == 1 else ("gae", "de"):
         assert (values[f"{part}.epochs_done"], values[f"{part}.bad_epochs"]) == (4, 2)
+
+
+@pytest.mark.parametrize("models", PAIRS, ids=named)
+def test_nor_did_any_pair_stopped_in_its_second_step(own_pictures, tmp_path, models):
+    check(lambda models: end_of(models, own_pictures, tmp_path), own_pictures, tmp_path / "stopped", models, "step 15")
+
+
+def end_of(models, dataset, root, **keys):
+    experiment = trained(request(models, dataset, root, **keys))
+    return snapshot(experiment), drawn(experiment)
 
 
 def check(uninterrupted, dataset, root, models, place, **keys):
@@ -174,7 +185,7 @@ def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(o
 
 def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures, tmp_path, caplog):
     caplog.set_level("INFO", logger="twostep")
-    stop = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2}
+    stop = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2, "denoising_sigma": 0}
     first = start(asked(("ae", "flow"), own_pictures, tmp_path, de=stop))
     values = iter([3.0, 1.0, 2.0, 2.0])
     first.trainers["de"].validate = lambda batches: {"loss": next(values)}
