@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from twostep.cli import main
 SMALL_GAE = ("latent_dim=2", "encoder_hidden_dims=[8]", "decoder_hidden_dims=[8]", "max_epochs=2")
 SMALL_FLOW = ("hidden_units=4", "num_layers=1", "num_blocks_per_layer=1", "max_epochs=2")
 
-pytest.register_assert_rewrite("contracts")
+pytest.register_assert_rewrite("contracts", "commands")
 
 
 def pytest_configure(config):
@@ -70,6 +71,36 @@ def own_pictures(tmp_path_factory):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 6, 6), dtype=np.uint8)
     np.savez(path, train=pixels[:50], test=pixels[50:])
     return path
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory):
+    """Give a file of 200 training and 60 test pictures of a bright spot, 10 x 10, grey."""
+    from commands import blob
+
+    random = np.random.default_rng(1)
+    pictures = np.stack([blob(random, (28, 28))[4:24:2, 4:24:2] for _ in range(260)])
+    path = tmp_path_factory.mktemp("blobs") / "blobs.npz"
+    np.savez(path, train=pictures[:200], test=pictures[200:])
+    return path
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory):
+    """Give a folder with small picture sets."""
+    from commands import make_sets
+
+    folder = tmp_path_factory.mktemp("sets")
+    make_sets(folder)
+    return folder
+
+
+@pytest.fixture
+def shell(sets, tmp_path):
+    """Give a function that runs one of the scripts in an empty folder and returns the finished process."""
+    from commands import run_script
+
+    return functools.partial(run_script, sets, tmp_path)
 
 
 def repeated(flag, items):

@@ -1,0 +1,139 @@
+"""Whole commands over the registry: every density alone, every autoencoder pretrained, every pair in every order.
+
+A run counts as good only by what its directory holds: epochs, finite weights, results of every test row, pictures.
+"""
+
+import functools
+import itertools
+
+import pytest
+import torch
+
+from commands import check_finished, epochs, results, run_script, tensors
+from conftest import only_run, repeated
+from experiments import DES, GAES, PAIRS, keys_of
+from twostep.loading import load_module
+
+ORDERS = {
+    "sequential": (),
+    "by epoch": ("sequential_training=False",),
+    "by iteration": ("sequential_training=False", "alternate_by_epoch=False"),
+}
+BOTH = ("gae", "de", "two_step")
+
+
+def keys(flag, name):
+    """Return the flags that make a model small and train it for two epochs."""
+    small = keys_of(name, {"max_epochs": 2, "denoising_sigma": 0.0})
+    return repeated(flag, [f"{key}={value!r}" for key, value in small.items()])
+
+
+def train_alone(shell, dataset, name, *flags):
+    shell("single_main.py", "--dataset", dataset, "--model", name, *flags, *keys("--config", name))
+
+
+def train_pair(shell, dataset, gae, de, order=()):
+    models = ("--gae-model", gae, "--de-model", de, *keys("--gae-config", gae), *keys("--de-config", de))
+    shell("main.py", "--dataset", dataset, *models, *repeated("--shared-config", order))
+
+
+def check_samples(run):
+    """Check that a run gives a module whose samples lie in data space, and vary."""
+    samples = load_module(run).sample(20, torch.Generator().manual_seed(0))
+    assert samples.shape == (20, 1, 10, 10)
+    assert samples.isfinite().all()
+    assert samples.std(0).max() > 0
+
+
+def check_raised_limit(shell, run, parts, limit):
+    """Train a finished run further, and check that every part that is trained has had its epochs."""
+    before = {name: value.copy() for name, value in tensors(run).items()}
+    script = "single_main.py" if parts == ("model",) else "main.py"
+    shell(script, "--load-dir", run, "--max-epochs-loaded", limit)
+    check_finished(run, parts, ())
+    assert set(epochs(run).values()) == {limit}
+    after = tensors(run)
+    for part in epochs(run):
+        moved = [name for name in before if name.startswith(f"{part}.model.") and (before[name] != after[name]).any()]
+        assert moved, f"{part} was not trained further"
+
+
+@pytest.mark.cmd
+@pytest.mark.parametrize("name", DES)
+def test_every_density_alone_and_reloaded(shell, tmp_path, blobs, name):
+    train_alone(shell, blobs, name)
+    run = only_run(tmp_path / "runs")
+    check_finished(run, ("model",), ("samples",))
+    first = results(run, "model")
+    shell("single_main.py", "--load-dir", run, "--only-test")
+    assert results(run, "model") == first
+    check_raised_limit(shell, run, ("model",), 3)
+    check_samples(run)
+
+
+@pytest.mark.cmd
+@pytest.mark.parametrize(("gae", "de", "order"), [*zip(GAES, DES, itertools.cycle(ORDERS), strict=False)])
+def test_every_order_of_training(shell, tmp_path, blobs, gae, de, order):
+    train_pair(shell, blobs, gae, de, ORDERS[order])
+    run = only_run(tmp_path / "runs")
+    check_finished(run, BOTH)
+    check_raised_limit(shell, run, BOTH, 3)
+    check_samples(run)
+
+
+@pytest.mark.cmd
+@pytest.mark.parametrize(("gae", "de"), [*zip(GAES, DES[1:] + DES[:1], strict=False)])
+def test_every_autoencoder_pretrained_frozen_and_trained_further(shell, tmp_path, blobs, gae, de):
+    train_alone(shell, blobs, gae, "--is-gae")
+    pretrained = only_run(tmp_path / "runs")
+    taken = ("--load-dir", pretrained, "--load-pretrained-gae", "--de-model", de, *keys("--de-config", de))
+    shell("main.py", *taken, "--freeze-pretrained-gae", "--shared-config", "logdir_root=frozen")
+    frozen = only_run(tmp_path / "frozen")
+    check_finished(frozen, BOTH)
+    assert epochs(frozen) == {"de": 2}
+    taken_over = {name: value for name, value in tensors(frozen).items() if name.startswith("gae.model.")}
+    before = tensors(pretrained)
+    assert taken_over
+    assert all((before[f"model{name.removeprefix('gae')}"] == value).all() for name, value in taken_over.items())
+    shell("main.py", *taken, "--max-epochs-loaded-gae", 3, "--shared-config", "logdir_root=further")
+    further = only_run(tmp_path / "further")
+    check_finished(further, BOTH)
+    assert epochs(further) == {"gae": 3, "de": 2}
+    check_samples(further)
+
+
+@pytest.mark.cmd_exhaustive
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("gae", "de"), PAIRS)
+def test_every_pair_in_every_order(shell, tmp_path, blobs, gae, de, order):
+    train_pair(shell, blobs, gae, de, ORDERS[order])
+    run = only_run(tmp_path / "runs")
+    check_finished(run, BOTH)
+    assert epochs(run) == {"gae": 2, "de": 2}
+    check_raised_limit(shell, run, BOTH, 3)
+    check_samples(run)
+
+
+@pytest.fixture(scope="session")
+def pretrained(sets, blobs, tmp_path_factory):
+    """Give the run of an autoencoder alone, trained once for each kind."""
+
+    @functools.cache
+    def give(gae):
+        folder = tmp_path_factory.mktemp(gae)
+        train_alone(functools.partial(run_script, sets, folder), blobs, gae, "--is-gae")
+        return only_run(folder / "runs")
+
+    return give
+
+
+@pytest.mark.cmd_exhaustive
+@pytest.mark.parametrize(("gae", "de"), PAIRS)
+def test_every_density_on_every_pretrained_autoencoder(shell, tmp_path, pretrained, gae, de):
+    flags = ("--load-dir", pretrained(gae), "--load-pretrained-gae", "--freeze-pretrained-gae")
+    shell("main.py", *flags, "--de-model", de, *keys("--de-config", de))
+    run = only_run(tmp_path / "runs")
+    check_finished(run, BOTH)
+    assert epochs(run) == {"de": 2}
+    check_raised_limit(shell, run, BOTH, 3)
+    check_samples(run)
