@@ -56,7 +56,7 @@ def test_reference_defaults_of_all_models():
         assert (config.use_lr_scheduler, config.early_stopping_metric, config.denoising_sigma) == (False, None, 0)
     assert (VAEConfig().latent_dim, VAEConfig().encoder_hidden_dims, VAEConfig().k) == (20, (256,), 1)
     flow = FlowConfig()
-    assert (flow.num_layers, flow.num_blocks_per_layer, flow.num_bins, flow.tail_bound) == (4, 3, 8, 1.0)
+    assert (flow.num_layers, flow.num_blocks_per_layer, flow.num_bins, flow.tail_bound) == (4, 3, 8, 3.0)
 
 
 @pytest.mark.parametrize(
