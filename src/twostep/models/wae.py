@@ -62,7 +62,7 @@ class WAEConfig(EncoderDecoderConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Convolve every picture, in steps of 2; weigh the penalty by the coordinates, as the errors are summed over."""
+        """Convolve every picture, in steps of 2; weigh the penalty by the number of coordinates, as errors grow so."""
         net = "cnn" if spec.is_image else "mlp"
         return {
             **super().defaults(spec, role),
