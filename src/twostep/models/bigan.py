@@ -17,7 +17,7 @@ arXiv 1701.07875); Improved Training of Wasserstein GANs (Gulrajani et al., 2017
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import AliasChoices, Field
@@ -59,6 +59,18 @@ class BiGANConfig(EncoderDecoderConfig):
     max_bad_valid_epochs: PositiveInt = Field(50, description="epochs without a better value before training stops")
     valid_metrics: tuple[str, ...] = Field((JUDGE,), description="metrics on the validation split, each epoch")
     test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
+
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Learn faster, and weigh the squared error more where it is a sum over few coordinates."""
+        weight = min(10.0, max(1.0, 784 / spec.dim))
+        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": 1e-3, "ge_lr": 1e-3}
+
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Return the rates and the weight of the paper's code, with which small sets are not inverted."""
+        keys = ("recon_weight", "disc_lr", "ge_lr")
+        return {**super().reference(spec, role), **{key: cls.model_fields[key].default for key in keys}}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the critic, and of generator and encoder."""
