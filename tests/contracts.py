@@ -171,7 +171,7 @@ def check_every_key_has_a_description(case: Case) -> None:
 
 def check_the_preset_survives_json(case: Case) -> None:
     config = case.config()
-    assert case.kind.parse(json.loads(config.model_dump_json(by_alias=True)), case.name) == config
+    assert case.kind.parse(json.loads(config.model_dump_json()), case.name) == config
 
 
 def check_overrides_win_over_the_preset(case: Case) -> None:

@@ -102,7 +102,7 @@ class Settings:
     def files(self) -> dict[str, dict[str, Any]]:
         """Return what a run directory holds of the configs, by file name."""
         run = self.run.model_dump(mode="json")
-        models = {name: config.model_dump(mode="json", by_alias=True) for name, config in self.models.items()}
+        models = {name: config.model_dump(mode="json") for name, config in self.models.items()}
         if self.is_two_step:
             return {
                 "gae_config.json": models["gae"],
@@ -207,4 +207,4 @@ def _adjust(config: AnyConfig, overrides: Mapping[str, Any], allowed: frozenset[
         )
     if not overrides:
         return config
-    return cast(AnyConfig, type(config).parse({**config.model_dump(by_alias=True), **overrides}, owner))
+    return cast(AnyConfig, type(config).parse({**config.model_dump(), **overrides}, owner))

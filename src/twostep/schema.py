@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
 PositiveInt = Annotated[StrictInt, Field(gt=0)]
 NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
@@ -31,10 +31,19 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
 
     @classmethod
+    def aliases(cls) -> dict[str, str]:
+        """Return the name of the field that each alias sets (`validation_alias=AliasChoices(...)`)."""
+        return {
+            str(alias): name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.validation_alias, AliasChoices)
+            for alias in field.validation_alias.choices
+        }
+
+    @classmethod
     def keys(cls) -> list[str]:
-        """Return every key that can be set, by its name and by its alias."""
-        aliases = [field.alias for field in cls.model_fields.values() if field.alias]
-        return [*cls.model_fields, *aliases]
+        """Return every key that can be set, by its name and by its aliases."""
+        return [*cls.model_fields, *cls.aliases()]
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], owner: str) -> Self:

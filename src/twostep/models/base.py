@@ -22,10 +22,7 @@ Likelihood = Literal["exact", "bound", "unnormalised"]
 
 TEST_METRICS = "metrics on the test split, at the end"
 
-MODELS: Registry[type[ModelConfig]] = Registry(
-    "model",
-    planned=dict.fromkeys(("bigan", "wae"), "this version has ae, arm, avb, ebm, flow and vae"),
-)
+MODELS: Registry[type[ModelConfig]] = Registry("model")
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class ModelConfig(Frozen, ABC):
     @classmethod
     def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
         """Return the config with its defaults for this data and role, and the user's overrides on top."""
-        names = {field.alias: name for name, field in cls.model_fields.items() if field.alias}
+        names = cls.aliases()
         given = {names.get(key, key): value for key, value in overrides.items()}
         defaults = cls.defaults(spec, role)
         if given.get("preset") == "reference":

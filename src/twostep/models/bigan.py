@@ -1,0 +1,154 @@
+"""Bidirectional generative adversarial network: a generator and an encoder that no critic of pairs can tell apart.
+
+    one pair of data:       (y, f(y)),  y = t(x)
+    one pair of the prior:  (g(z), z),  z uniform on [-1, 1]^d
+
+    Wasserstein   min over T     of  E T(g(z), z) - E T(y, f(y)) + λ E (‖∇T‖ - 1)²
+                  min over f, g  of  E T(y, f(y)) - E T(g(z), z) + w E ‖y - g(f(y))‖²
+    classical     min over T     of  E softplus(-T(y, f(y))) + E softplus(T(g(z), z))
+                  min over f, g  of  E softplus(T(y, f(y))) + E softplus(-T(g(z), z)) + w E ‖y - g(f(y))‖²
+
+∇T is taken at random points between the two pairs. Without that penalty the critic's weights are clamped to ±c after
+each of its steps. Where the two laws of pairs are one, f inverts g.
+
+Sources: Adversarial Feature Learning (Donahue et al., 2017, arXiv 1605.09782); Wasserstein GAN (Arjovsky et al., 2017,
+arXiv 1701.07875); Improved Training of Wasserstein GANs (Gulrajani et al., 2017, arXiv 1704.00028).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import AliasChoices, Field
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from twostep.models.base import MODELS, TEST_METRICS, Gather, GeneralizedAutoencoder, Objective, OptimizerConfig, Role
+from twostep.models.networks import EncoderDecoderConfig
+from twostep.nn.joined import JoinedNet
+from twostep.nn.mlp import MLP
+from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+
+JUDGE = "l2_reconstruction_error"
+
+
+@MODELS.register("bigan")
+class BiGANConfig(EncoderDecoderConfig):
+    """Keys of `bigan`."""
+
+    roles: ClassVar[tuple[Role, ...]] = ("gae",)
+    summary: ClassVar[str] = "Bidirectional GAN (Donahue et al., 2017): a generator and its inverse, from a critic"
+
+    name: Literal["bigan"] = "bigan"
+    wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")
+    gradient_penalty: bool = Field(True, description="hold the Wasserstein critic's slope near 1; False: clamp weights")
+    penalty_weight: NonNegativeFloat = Field(
+        10.0, validation_alias=AliasChoices("lambda"), description="weight of the gradient penalty"
+    )
+    clamp: PositiveFloat = Field(0.01, description="limit of the Wasserstein critic's weights, without the penalty")
+    recon_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error of reconstructions")
+    num_discriminator_steps: PositiveInt = Field(2, description="steps of the critic for each of generator and encoder")
+    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layers of the critic")
+    disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the critic")
+    ge_lr: PositiveFloat = Field(1e-4, description="learning rate of generator and encoder")
+    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
+    use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
+    max_epochs: PositiveInt = Field(200, description="epochs to train for")
+    early_stopping_metric: str | None = Field(JUDGE, description="validation metric that stops training; None: none")
+    max_bad_valid_epochs: PositiveInt = Field(50, description="epochs without a better value before training stops")
+    valid_metrics: tuple[str, ...] = Field((JUDGE,), description="metrics on the validation split, each epoch")
+    test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
+
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Learn faster, and weigh the squared error more where it is a sum over few coordinates."""
+        weight = min(10.0, max(1.0, 784 / spec.dim))
+        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": 1e-3, "ge_lr": 1e-3}
+
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Return the rates and the weight of the paper's code, with which small sets are not inverted."""
+        keys = ("recon_weight", "disc_lr", "ge_lr")
+        return {**super().reference(spec, role), **{key: cls.model_fields[key].default for key in keys}}
+
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """Return the optimisers of the critic, and of generator and encoder."""
+        return {
+            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
+            "ge": OptimizerConfig(self.ge_lr, self.use_ge_lr_scheduler),
+        }
+
+    def build(self, spec: DataSpec) -> BiGAN:
+        """Return a `BiGAN` for data of this kind."""
+        return BiGAN(self, spec)
+
+
+class BiGAN(GeneralizedAutoencoder):
+    """An encoder, a generator that decodes, and a critic of pairs."""
+
+    def __init__(self, config: BiGANConfig, spec: DataSpec) -> None:
+        super().__init__(config, spec)
+        self.latent_dim = config.latent_dim
+        self.wasserstein, self.every = config.wasserstein, config.num_discriminator_steps
+        self.recon_weight, self.limit = config.recon_weight, config.clamp
+        self.penalty_weight = config.penalty_weight if config.gradient_penalty else None
+        self.encoder = config.build_encoder(spec, config.latent_dim)
+        self.decoder = config.build_decoder(spec, copies=1)
+        self.discriminator = JoinedNet(MLP(spec.dim, config.discriminator_hidden_dims, 1, "relu"), config.latent_dim)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Map data `(B, *S)` to embeddings `(B, d)`."""
+        return self.encoder(self.transform(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map embeddings `(B, d)` to data space `(B, *S)`."""
+        return self.transform.inverse(self.decoder(z))
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Return the critic's loss, and that of generator and encoder, which step once in several of its steps."""
+        judge = tuple(self.discriminator.parameters())
+        players = (*self.encoder.parameters(), *self.decoder.parameters())
+        after = self._clamp_weights if self.wasserstein and self.penalty_weight is None else None
+        unit = "of the critic" if self.wasserstein else "nats"
+        return (
+            Objective("discriminator", self._discriminator_loss, judge, after=after, unit=unit),
+            Objective("ge", self._loss, players, every=self.every, unit=f"{unit}, with reconstruction errors"),
+        )
+
+    def _discriminator_loss(self, x: Tensor) -> Tensor:
+        y = self.network_input(x)
+        z = self._prior(y)
+        with torch.no_grad():
+            points = torch.cat([y, self.decoder(z)]).flatten(1)
+            codes = torch.cat([self.encoder(y), z])
+        data, drawn = self.discriminator(points, codes).squeeze(1).chunk(2)
+        if not self.wasserstein:
+            return (softplus(-data) + softplus(drawn)).mean()
+        distance = (drawn - data).mean()
+        if self.penalty_weight is None:
+            return distance
+        return distance + self.penalty_weight * self._slope_penalty(points, codes)
+
+    def _slope_penalty(self, points: Tensor, codes: Tensor) -> Tensor:
+        """Return the mean of `(‖∇T‖ - 1)²` at random points between the pairs of the two halves."""
+        share = torch.rand(len(points) // 2, 1, device=points.device, dtype=points.dtype)
+        between = [(a + share * (b - a)).requires_grad_() for a, b in (points.chunk(2), codes.chunk(2))]
+        slopes = torch.autograd.grad(self.discriminator(*between).sum(), between, create_graph=True)
+        return (torch.linalg.vector_norm(torch.cat(slopes, 1), dim=1) - 1).square().mean()
+
+    def _loss(self, x: Tensor) -> Tensor:
+        y = self.network_input(x)
+        z, code = self._prior(y), self.encoder(y)
+        made, again = self.decoder(torch.cat([z, code])).chunk(2)
+        data, drawn = self.discriminator(y.flatten(1), code), self.discriminator(made.flatten(1), z)
+        game = data - drawn if self.wasserstein else softplus(data) + softplus(-drawn)
+        return game.mean() + self.recon_weight * (y - again).square().sum() / len(y)
+
+    def _prior(self, like: Tensor) -> Tensor:
+        return 2 * torch.rand(len(like), self.latent_dim, device=like.device, dtype=like.dtype) - 1
+
+    def _clamp_weights(self, gather: Gather) -> None:
+        with torch.no_grad():
+            for parameter in self.discriminator.parameters():
+                parameter.clamp_(-self.limit, self.limit)
