@@ -1,0 +1,186 @@
+"""Every autoencoder with every density, and every density alone, on 10,000 training pictures of the real sets.
+
+Each cell is a run with the defaults, but for what `SLOW` says; an autoencoder is trained once, then frozen under each
+density. Finished cells are skipped and broken ones resumed, so that a table may take several sittings:
+
+    TWOSTEP_DATA=<folder of data sets> python benchmarks/results.py fashion-mnist [--only vae-flow alone-arm]
+    python benchmarks/results.py        # train nothing: write docs/results.md from what is finished
+
+Seconds are CPU time, so that other processes on the machine count for little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from twostep import pictures
+from twostep.data.base import load_data
+from twostep.experiment import Experiment
+from twostep.launch import resume, start
+from twostep.models import MODELS
+from twostep.models.base import evaluating
+from twostep.request import Request
+
+ROWS = 10_000
+FOLDER = Path(__file__).parents[1] / "docs" / "results"
+GAES = [name for name in MODELS if "gae" in MODELS[name].roles]
+DES = [name for name in MODELS if "de" in MODELS[name].roles]
+# A cell is `vae-gae`, an autoencoder; `vae-flow`, a density on its embeddings; or `alone-flow`, one on the pictures.
+ALL = [*(f"{gae}-gae" for gae in GAES), *(f"{gae}-{de}" for de in DES for gae in GAES), *(f"alone-{de}" for de in DES)]
+CELLS = {"fashion-mnist": ALL, "mnist": ALL, "cifar10": ["ae-gae", "vae-gae", "ae-flow", "vae-flow", "vae-vae"]}
+# What would take many hours with the defaults: fewer epochs or a smaller network.
+SLOW: dict[str, dict[str, Any]] = {
+    "alone-arm": {"hidden_size": 128, "num_layers": 1, "max_epochs": 12},
+    "alone-flow": {"max_epochs": 12},
+    "alone-ebm": {"max_epochs": 60},
+    "wae-gae": {"max_epochs": 60},
+    "cifar10 ae-gae": {"max_epochs": 10},
+    "cifar10 vae-gae": {"max_epochs": 10},
+}
+
+
+def slow(name: str, cell: str) -> dict[str, Any]:
+    return SLOW.get(f"{name} {cell}", SLOW.get(cell, {}))
+
+
+def stored(name: str) -> dict[str, Any]:
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def fill(name: str, work: Path, only: list[str]) -> None:
+    """Train, test and draw every cell of a data set that is not finished."""
+    rows = first_rows(name, work)
+    for cell in CELLS[name]:
+        if cell not in stored(name) and (not only or cell in only):
+            folder = work / name / cell
+            folder.mkdir(parents=True, exist_ok=True)
+            runs = sorted(path for path in folder.iterdir() if path.is_dir())
+            experiment = resume(runs[-1], writing=True) if runs else start(request(name, cell, rows, folder))
+            seconds = trained(experiment, folder / "seconds")
+            results = experiment.test()
+            experiment.draw()
+            experiment.run.close()
+            draw(name, cell, experiment)
+            keep(name, cell, experiment, results, seconds)
+
+
+def first_rows(name: str, work: Path) -> Path:
+    path = work / f"{name}.npz"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        splits = load_data(name, make_valid=False)
+        parts = {"train": splits.train[:ROWS], "test": splits.test}
+        np.savez(path, **{split: data.movedim(1, -1).squeeze(-1).numpy() for split, data in parts.items()})
+    return path
+
+
+def request(name: str, cell: str, rows: Path, folder: Path) -> Request:
+    run: dict[str, Any] = {"dataset": str(rows), "logdir_root": folder, "device": "cpu"}
+    first, _, second = cell.partition("-")
+    keys = slow(name, cell)
+    if second == "gae":
+        return Request({"model": first}, {"run": run, "model": keys}, is_gae=True)
+    if first == "alone":
+        return Request({"model": second}, {"run": run, "model": keys})
+    (source,) = (path for path in (folder.parent / f"{first}-gae").iterdir() if path.is_dir())
+    run |= {"pretrained_gae": source, "freeze_pretrained_gae": True}
+    return Request({"de": second}, {"run": run, "de": keys})
+
+
+def trained(experiment: Experiment, clock: Path) -> float:
+    """Train to the end, and return the seconds of this sitting and of those before it that were not killed."""
+    before = float(clock.read_text()) if clock.exists() else 0.0
+    began = time.process_time()
+    try:
+        experiment.fit()
+    finally:
+        seconds = before + time.process_time() - began
+        clock.write_text(str(seconds))
+    return seconds
+
+
+def draw(name: str, cell: str, experiment: Experiment) -> None:
+    """Write 64 samples, or 32 pictures over their reconstructions for an autoencoder."""
+    module: Any = experiment.module
+    with evaluating(module):
+        if cell.endswith("-gae"):
+            rows = experiment.splits.test[:32].float().split(8)
+            shown = torch.cat([part for row in rows for part in (row, module.decode(module.encode(row)))])
+        else:
+            shown = module.sample(64, torch.Generator().manual_seed(0))
+    path = FOLDER / name / f"{cell}.png"
+    pictures.save_png(pictures.grid(shown, module.spec, 8), path, pictures.SMALLEST_TILE)
+
+
+def keep(name: str, cell: str, experiment: Experiment, results: dict[str, Any], seconds: float) -> None:
+    (trainer,) = experiment.trainers.values()
+    facts = stored(name)
+    facts[cell] = {
+        "epochs": trainer.epochs_done,
+        "seconds": round(seconds, 1),
+        "results": {part: {key: asdict(result) for key, result in of.items()} for part, of in results.items()},
+    }
+    (FOLDER / f"{name}.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def value(result: dict[str, Any], digits: int = 2) -> str:
+    error = "" if result["standard_error"] is None else f" ± {result['standard_error']:,.{digits}f}"
+    return f"{result['value']:,.{digits}f}{error}"
+
+
+def entry(name: str, cell: str, facts: dict[str, Any]) -> str:
+    """Return a cell of a table: its figure, a link to its pictures, and what it cost."""
+    if cell not in facts:
+        return "not yet"
+    found = facts[cell]
+    if cell.endswith("-gae"):
+        figure = value(found["results"]["model"]["l2_reconstruction_error"], 0)
+    else:
+        (part,) = found["results"].keys() & {"de", "model"}
+        figure = value(found["results"][part]["log_likelihood"])
+    less = ", ".join(f"{key}={setting}" for key, setting in slow(name, cell).items())
+    cost = f"{found['epochs']} epochs, {found['seconds']:,.0f} s" + (f", {less}" if less else "")
+    return f"[{figure}](results/{name}/{cell}.png) <br> {cost}"
+
+
+def table(name: str) -> list[str]:
+    facts = stored(name)
+    densities = [de for de in DES if any(cell.endswith(f"-{de}") for cell in CELLS[name])]
+    kinds = [f"`{de}`" for de in densities]
+    lines = [f"## {name}", "", f"| | reconstruction error | {' | '.join(kinds)} |", "|---|---|" + "---|" * len(kinds)]
+    for gae in (*GAES, "alone"):
+        cells = [f"{gae}-{part}" for part in ("gae", *densities)]
+        if any(cell in CELLS[name] for cell in cells):
+            shown = [entry(name, cell, facts) if cell in CELLS[name] else "" for cell in cells]
+            lines.append(f"| {'alone' if gae == 'alone' else f'`{gae}`'} | {' | '.join(shown)} |")
+    return [*lines, ""]
+
+
+def page() -> str:
+    head = (FOLDER / "head.md").read_text().rstrip().splitlines()
+    tables = [line for name in CELLS if stored(name) for line in table(name)]
+    return "\n".join([*head, "", *tables, *(FOLDER / "seen.md").read_text().rstrip().splitlines(), ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sets", nargs="*", choices=[*CELLS, []])
+    parser.add_argument("--only", nargs="*", default=[], help="cells to fill; none: all")
+    parser.add_argument("--work", type=Path, default=Path("runs/results"), help="folder of the runs")
+    options = parser.parse_args()
+    for name in options.sets:
+        fill(name, options.work.absolute(), options.only)
+    (FOLDER.parent / "results.md").write_text(page())
+
+
+if __name__ == "__main__":
+    main()
