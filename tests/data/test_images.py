@@ -1,19 +1,17 @@
 """Picture sets from small made files: what is read, what is refused, and that the second time is from the cache."""
 
-import io
 import logging
 import subprocess
 import sys
 from types import SimpleNamespace
 from urllib.error import URLError
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from PIL import Image
 
+from made import pictures, png, write
 from twostep.data import cache, hub
 from twostep.data.base import load_data
 from twostep.schema import UserError
@@ -35,25 +33,6 @@ def offline(tmp_path, monkeypatch):
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "data [of mine]"
-
-
-def pictures(count, shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
-
-
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def write(path, encoded, labels=None, column="image", label="label"):
-    """Write a parquet file of the hub's schema."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    items = [{"bytes": item, "path": None} for item in encoded]
-    kind = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
-    labels = list(range(len(items))) if labels is None else labels
-    pyarrow.parquet.write_table(pyarrow.table({column: pyarrow.array(items, kind), label: labels}), path)
 
 
 def make_set(root, name="svhn", column="image"):

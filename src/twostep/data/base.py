@@ -16,11 +16,9 @@ from torch import Generator, Tensor
 from twostep.data import folders, hub
 from twostep.data.arrays import is_array_path, read_arrays
 from twostep.data.decode import PictureKeys, read_pictures
-from twostep.data.rows import Points, part
+from twostep.data.rows import Points, chunks, part
 from twostep.registry import Registry
 from twostep.schema import DataSpec, Frozen, UserError
-
-CHUNK = 1000  # rows gone through at a time
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Splits:
         for rows in (self.train, self.valid, self.test):
             if rows is not None:
                 digest.update(str((tuple(rows.shape), rows.dtype)).encode())
-                for chunk in rows.split(CHUNK):
+                for chunk in chunks(rows):
                     digest.update(chunk.contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
@@ -172,8 +170,8 @@ def load_data(
         name=name,
         shape=tuple(train.shape[1:]),
         size=len(train),
-        low=min(float(rows.min()) for rows in known.split(CHUNK)) if source.low is None else source.low,
-        high=max(float(rows.max()) for rows in known.split(CHUNK)) if source.high is None else source.high,
+        low=min(float(rows.min()) for rows in chunks(known)) if source.low is None else source.low,
+        high=max(float(rows.max()) for rows in chunks(known)) if source.high is None else source.high,
         discrete=source.discrete,
     )
     return Splits(spec, train, valid, test, train_labels, valid_labels, test_labels)

@@ -42,6 +42,8 @@ def _source(folder: Path) -> PictureSource:
     lists = [folder / name for name in LISTS if (folder / name).is_file()]
     if lists:
         return Folder(_partitioned(lists[0]))
+    if (folder / PICTURES).is_dir():
+        raise UserError(f"{folder}: has {PICTURES}/ and no {LISTS[0]}: put that there too")
     files = parquet_files(folder, joining=VALIDATION)
     if files is not None:
         return Parquet(files, labelled=False)

@@ -108,7 +108,7 @@ class Form:
         """
         mode, size = {1: "L", 3: "RGB"}[self.channels], (self.width, self.height)
         if not self.exact:
-            picture = ImageOps.fit(_plain(picture, mode), size, Image.Resampling.BILINEAR)
+            picture = _middle(_plain(picture, mode), size).resize(size, Image.Resampling.BILINEAR)
         elif picture.mode != mode or picture.size != size:
             found = f"{picture.width} x {picture.height} {picture.mode}"
             raise UserError(f"the picture is {found}, it should be {self.width} x {self.height} {mode}")
@@ -217,6 +217,14 @@ def _plain(picture: Image.Image, mode: str) -> Image.Image:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert(mode)
+
+
+def _middle(picture: Image.Image, size: Size) -> Image.Image:
+    # cut first: Pillow's own fit lets what lies beside the cut bleed into its edges
+    scale = min(picture.width / size[0], picture.height / size[1])
+    width, height = (max(1, round(side * scale)) for side in size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def _upright_size(picture: Image.Image) -> Size:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from twostep.data import cache
 
+CHUNK = 2**24  # bytes
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -50,6 +52,11 @@ class Rows:
 
 
 Points = Tensor | Rows
+
+
+def chunks(data: Points) -> Iterator[Tensor]:
+    """Give all rows in order, as many at a time as `CHUNK` bytes hold."""
+    yield from data.split(max(1, CHUNK // max(1, data[:1].nbytes)))
 
 
 def part(data: Points, rows: Tensor) -> Points:
