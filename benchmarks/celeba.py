@@ -39,9 +39,8 @@ def main() -> None:
             load_data("celeba", data_root=Path(root))
             each = (time.perf_counter() - wall) / COUNT
             busy = (time.process_time() - busy) / COUNT
-            print(
-                f"{what}: {each * 1e6:,.0f} µs a picture ({busy * 1e6:,.0f} of the processor); all: {each * ALL:.0f} s"
-            )
+            spent = f"{each * 1e6:,.0f} µs a picture, {busy * 1e6:,.0f} of them computing"
+            print(f"{what}: {spent}; all {ALL:,}: {each * ALL:.0f} s")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
 from made import pictures, png, save, write
+
 from twostep.data import celeba, hub
 from twostep.data.base import DATASETS, load_data
 from twostep.schema import UserError

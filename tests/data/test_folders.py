@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import pictures, save, save_all
 from PIL import Image
 
-from made import pictures, save, save_all
 from twostep.data import decode
 from twostep.data.base import load_data
 from twostep.schema import UserError

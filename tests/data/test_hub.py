@@ -7,8 +7,8 @@ from urllib.error import HTTPError, URLError
 import numpy as np
 import pytest
 import torch
-
 from made import pictures, png, save_all
+
 from twostep.data import hub
 from twostep.data.base import load_data, located
 from twostep.schema import UserError

@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-
 from made import pictures, png, write
+
 from twostep.data import cache, hub
 from twostep.data.base import load_data
 from twostep.schema import UserError

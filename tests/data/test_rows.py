@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from made import pictures, save_all
+
 from twostep.data import cache
 from twostep.data.base import load_data
 from twostep.data.batches import Batches

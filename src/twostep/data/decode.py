@@ -27,6 +27,7 @@ from twostep.data import cache
 from twostep.schema import Frozen, PositiveInt, UserError
 
 GREY = frozenset({"1", "L", "LA"})
+PHOTOGRAPHS = frozenset({"JPEG", "MPO"})
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 ORIENTATION = 0x0112
 SECONDS_BETWEEN_LINES = 20
@@ -211,7 +212,7 @@ def _opened(encoded: Encoded) -> Generator[Image.Image]:
 
 
 def _plain(picture: Image.Image, mode: str) -> Image.Image:
-    if picture.format == "JPEG":
+    if picture.format in PHOTOGRAPHS:
         picture = ImageOps.exif_transpose(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -228,7 +229,7 @@ def _middle(picture: Image.Image, size: Size) -> Image.Image:
 
 
 def _upright_size(picture: Image.Image) -> Size:
-    turned = picture.format == "JPEG" and picture.getexif().get(ORIENTATION, 1) >= 5
+    turned = picture.format in PHOTOGRAPHS and picture.getexif().get(ORIENTATION, 1) >= 5
     return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
