@@ -85,7 +85,9 @@ def test_every_data_set_is_listed_with_its_shape_and_files(twostep, monkeypatch,
     outcome = twostep("datasets")
     assert outcome.status == 0
     assert outcome.out.rstrip().endswith(f"data_root: {tmp_path}")
-    assert "PATH.npy, PATH.npz" in outcome.out
+    assert table["celeba"][1] == "3x64x64"
+    assert {"PATH.npy, PATH.npz", "FOLDER", "OWNER/NAME"} <= set(table)
+    assert rows(outcome.out) == table
 
 
 def test_the_cache_is_emptied(twostep, monkeypatch, tmp_path):

@@ -103,7 +103,7 @@ def _hint_at_whitening(config: ModelConfig, splits: Splits) -> None:
     """Tell of columns of vectors that one common scale makes too small to be learned."""
     if splits.spec.is_image or config.whitening_transform:
         return
-    spreads = splits.train.std(0)
+    spreads = splits.train[:].std(0)
     spreads = spreads[spreads > 0]
     if len(spreads) and (most := float(spreads.max())) > BADLY_SCALED * (least := float(spreads.min())):
         logger.warning(

@@ -18,6 +18,7 @@ from twostep.config import Settings, TwoStepRunConfig
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
 from twostep.data.latents import embed
+from twostep.data.rows import Points
 from twostep.metrics import METRICS, Result, evaluate, ood
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
@@ -86,7 +87,7 @@ class Experiment:
             return TwoStep(cast(GeneralizedAutoencoder, self.models["gae"]), cast(DensityEstimator, self.models["de"]))
         return self.models["model"]
 
-    def batches(self, data: Tensor, size: int) -> Batches:
+    def batches(self, data: Points, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
@@ -202,10 +203,10 @@ class Experiment:
         seed = derive(self.settings.run.seed, "valid", self.engine.rank)
         return {name: result.value for name, result in evaluate(names, model, batches, self.engine.sum, seed).items()}
 
-    def _valid_batches(self, data: Tensor | None) -> Batches | None:
+    def _valid_batches(self, data: Points | None) -> Batches | None:
         return None if data is None else self.batches(data, self.settings.run.valid_batch_size)
 
-    def _embed(self, data: Tensor, size: int | None = None) -> Batches:
+    def _embed(self, data: Points, size: int | None = None) -> Batches:
         gae = cast(GeneralizedAutoencoder, self.models["gae"])
         with evaluating(gae):
             latents = embed(gae.encode, data, self.engine.device)

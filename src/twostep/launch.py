@@ -42,7 +42,8 @@ def start(
         UserError: for whatever is wrong with the request or its data.
     """
     config = request.run_config()
-    config = config.model_copy(update={"dataset": located(config.dataset)})
+    ood_dataset = config.ood_dataset and located(config.ood_dataset)
+    config = config.model_copy(update={"dataset": located(config.dataset), "ood_dataset": ood_dataset})
     pretrained = config.pretrained_gae if isinstance(config, TwoStepRunConfig) else None
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
@@ -109,7 +110,7 @@ def resume(
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
         flag = "--shared-config" if settings.is_two_step else "--config"
-        raise UserError(f"{place}: no such file; say where the data of {path} are now: {flag} dataset=PATH")
+        raise UserError(f"{place}: no such file or folder; say where the data of {path} are now: {flag} dataset=PATH")
     splits = _load(settings.run)
     refuse_other_data(run, splits)
     ood = _load_ood(settings.run, splits.spec) if test_ood else None

@@ -47,8 +47,12 @@ def dataset_list() -> str:
     """Return a table of all data sets and the folder that holds their files."""
     loaders = [DATASETS[name] for name in DATASETS]
     rows = [(loader.name, "x".join(map(str, loader.shape)), loader.description, loader.files) for loader in loaders]
-    own = ("PATH.npy, PATH.npz", "any", "your own array: `train` and `test`, or one array that is split", "the path")
-    table = _table(("data set", "shape", "what it shows", "files"), [*rows, own])
+    own = [
+        ("PATH.npy, PATH.npz", "any", "your own array: `train` and `test`, or one array that is split", "the path"),
+        ("FOLDER", "any", "your own pictures, of one size or brought to it by the key image_size", "the folder"),
+        ("OWNER/NAME", "any", "a set of pictures on the hub; key image_size", "the hub"),
+    ]
+    table = _table(("data set", "shape", "what it shows", "files"), [*rows, *own])
     return f"{table}\ndata_root: {default_data_root().resolve()}"
 
 

@@ -1,9 +1,12 @@
 """The cache: what is kept comes back, damage is seen, two writers do no harm, nothing else is removed."""
 
 import logging
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,7 +32,9 @@ def test_what_is_stored_comes_back(folder):
     assert cache.load("b") is None
 
 
-def test_loaded_arrays_can_be_changed_without_harm_to_the_cache():
+@pytest.mark.parametrize("large", [0, 10**9])
+def test_loaded_arrays_can_be_changed_without_harm_to_the_cache(monkeypatch, large):
+    monkeypatch.setattr(cache, "LARGE", large)
     cache.store("a", arrays())
     cache.load("a")["pixels"].zero_()
     assert torch.equal(cache.load("a")["pixels"], arrays()["pixels"])
@@ -105,6 +110,52 @@ def test_clear_removes_what_is_kept_and_nothing_else(folder):
     assert list(folder.iterdir()) == []
     assert beside.exists()
     assert cache.clear() == (0, 0)
+
+
+def test_a_large_array_lies_in_a_file_that_ends_with_it(folder, monkeypatch):
+    monkeypatch.setattr(cache, "LARGE", 12)
+    small, large = cache.empty((12,)), cache.empty((13, 2))
+    assert (small.shape, large.shape) == ((12,), (13, 2))
+    assert not isinstance(small, np.memmap)
+    assert isinstance(large, np.memmap)
+    large[:] = 7
+    assert torch.equal(torch.as_tensor(large), torch.full((13, 2), 7, dtype=torch.uint8))
+    assert list(folder.iterdir()) == []
+
+
+def test_a_large_array_is_kept_and_mapped(monkeypatch):
+    monkeypatch.setattr(cache, "LARGE", 50)
+    filled = cache.empty((6, 10))
+    filled[:] = np.arange(60).reshape(6, 10)
+    cache.store("a", {"pixels": torch.as_tensor(filled), "labels": torch.arange(6)})
+    loaded = cache.load("a")
+    assert torch.equal(loaded["pixels"], torch.arange(60, dtype=torch.uint8).view(6, 10))
+    size = {name: array.untyped_storage().nbytes() for name, array in loaded.items()}
+    assert size["labels"] == 48, "in memory, alone"
+    cache.clear()
+    assert loaded["pixels"][5, 9] == 59, "a mapped file that is removed stays until it is let go"
+
+
+@pytest.mark.parametrize("problem", ["disk", "folder"])
+def test_without_a_place_for_it_a_large_array_is_in_memory_with_a_warning(tmp_path, monkeypatch, caplog, problem):
+    monkeypatch.setattr(cache, "LARGE", 0)
+    if problem == "disk":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=19))
+    else:
+        (tmp_path / "file").write_text("in the way")
+        monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING, "twostep"):
+        array = cache.empty((10,))
+    assert not isinstance(array, np.memmap)
+    assert "cannot keep decoded data there" in caplog.text
+
+
+def test_a_key_is_the_name_of_a_file_whatever_the_set_is_called():
+    for name in ("fashion-mnist", "/data/mine [1]/a b", "owner/name.v2", "x" * 400):
+        path = cache.store(cache.key(name, []), arrays())
+        assert path.parent == cache.directory()
+        assert cache.load(cache.key(name, [])) is not None
+    assert cache.key("a/b", []) != cache.key("a-b", [])
 
 
 WRITER = """

@@ -123,7 +123,7 @@ def test_a_file_without_the_usual_ending_is_read_too(tmp_path):
 
 
 def test_every_data_set_says_what_it_is():
-    assert {"digits", "mnist", "fashion-mnist", "cifar10", "svhn"} <= set(DATASETS)
+    assert {"digits", "mnist", "fashion-mnist", "cifar10", "svhn", "celeba"} <= set(DATASETS)
     for name in DATASETS:
         loader = DATASETS[name]
         assert loader.name == name

@@ -8,12 +8,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor
 
+from twostep.data import folders, hub
 from twostep.data.arrays import is_array_path, read_arrays
+from twostep.data.decode import PictureKeys, read_pictures
+from twostep.data.rows import Points, chunks, part
 from twostep.registry import Registry
 from twostep.schema import DataSpec, Frozen, UserError
 
@@ -39,6 +42,12 @@ class Source:
     discrete: bool = False
     low: float | None = None
     high: float | None = None
+
+    @classmethod
+    def of_pictures(cls, arrays: Mapping[str, Tensor]) -> Self:
+        """Return the source of pictures that `read_pictures` gave."""
+        parts = (arrays.get(key) for key in ("test", "train_labels", "test_labels"))
+        return cls(arrays["train"], *parts, discrete=True, low=0.0, high=255.0)
 
 
 class NoKeys(Frozen):
@@ -79,6 +88,8 @@ DATASETS: Registry[DatasetLoader] = Registry("data set")
 class Splits:
     """A data set as a run sees it; rows of each split are in the data set's order.
 
+    A split of data above `cache.LARGE` bytes is no tensor but `Rows` of one, which give tensors when they are indexed.
+
     Args:
         spec: facts about the data; `spec.size` counts the rows of `train`.
         train: `N x *S`.
@@ -90,9 +101,9 @@ class Splits:
     """
 
     spec: DataSpec
-    train: Tensor
-    valid: Tensor | None
-    test: Tensor
+    train: Points
+    valid: Points | None
+    test: Points
     train_labels: Tensor | None = None
     valid_labels: Tensor | None = None
     test_labels: Tensor | None = None
@@ -103,12 +114,13 @@ class Splits:
         for rows in (self.train, self.valid, self.test):
             if rows is not None:
                 digest.update(str((tuple(rows.shape), rows.dtype)).encode())
-                digest.update(rows.contiguous().view(torch.uint8).numpy().data)
+                for chunk in chunks(rows):
+                    digest.update(chunk.contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
 def located(name: str) -> str:
-    """Return the absolute path of a file, or the name of a data set as it is."""
+    """Return the absolute path of a file or folder, or the name of a data set as it is."""
     return str(Path(name).absolute()) if _is_own(name) else name
 
 
@@ -128,7 +140,8 @@ def load_data(
     """Load a data set and cut it.
 
     Args:
-        name: a name in `DATASETS`, or the path of a `.npy` or `.npz` file.
+        name: a name in `DATASETS`, the path of a `.npy` or `.npz` file or of a folder of pictures, or else `owner/name`
+            of a set of pictures on the hub.
         data_root: the folder that holds one folder per data set; None: `default_data_root()`.
         seed: the run's seed: it alone decides which rows the validation split (a tenth of the training rows) gets,
             and the test split (a fifth) of data that comes in one piece.
@@ -145,20 +158,20 @@ def load_data(
     valid, valid_labels = None, None
     if test is None:
         kept, held = cut(len(train), 5, generator)
-        train, test = train[kept], train[held]
+        train, test = part(train, kept), part(train, held)
         train_labels, test_labels = _take(train_labels, kept), _take(train_labels, held)
     known = train
     if make_valid:
         kept, held = cut(len(train), 10, generator)
-        train, valid = train[kept], train[held]
+        train, valid = part(train, kept), part(train, held)
         train_labels, valid_labels = _take(train_labels, kept), _take(train_labels, held)
     _require_rows(name, train, valid, test)
     spec = DataSpec(
         name=name,
         shape=tuple(train.shape[1:]),
         size=len(train),
-        low=float(known.min()) if source.low is None else source.low,
-        high=float(known.max()) if source.high is None else source.high,
+        low=min(float(rows.min()) for rows in chunks(known)) if source.low is None else source.low,
+        high=max(float(rows.max()) for rows in chunks(known)) if source.high is None else source.high,
         discrete=source.discrete,
     )
     return Splits(spec, train, valid, test, train_labels, valid_labels, test_labels)
@@ -173,29 +186,45 @@ def cut(count: int, parts: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     if _is_own(name):
-        _options(NoKeys, kwargs, name)
-        train, test, discrete = read_arrays(Path(name))
-        low, high = (0.0, 255.0) if discrete else (None, None)
-        return Source(train, test, discrete=discrete, low=low, high=high)
-    loader = DATASETS[name]
-    return loader.load(data_root, _options(loader.keys, kwargs, name))
+        return _own(Path(name), kwargs)
+    if name in DATASETS or "/" not in name:
+        loader = DATASETS[name]
+        return loader.load(data_root, _options(loader.keys, kwargs, name))
+    if not hub.is_id(name):
+        raise UserError(f"{name}: no such file or folder")
+    size = _options(PictureKeys, kwargs, name).image_size
+    return Source.of_pictures(read_pictures(name, hub.Hub(name, f"{name}: no such file or folder,"), size=size))
 
 
-def _options(keys: type[Frozen], kwargs: Mapping[str, Any], name: str) -> Frozen:
+def _own(path: Path, kwargs: Mapping[str, Any]) -> Source:
+    if path.is_dir():
+        size = _options(PictureKeys, kwargs, str(path)).image_size
+        folder = path.resolve()
+        return Source.of_pictures(read_pictures(str(folder), folders.find(folder), size=size))
+    _options(NoKeys, kwargs, str(path))
+    train, test, discrete = read_arrays(path)
+    low, high = (0.0, 255.0) if discrete else (None, None)
+    return Source(train, test, discrete=discrete, low=low, high=high)
+
+
+Keys = TypeVar("Keys", bound=Frozen)
+
+
+def _options(keys: type[Keys], kwargs: Mapping[str, Any], name: str) -> Keys:
     if kwargs and not keys.model_fields:
         raise UserError(f"dataset_kwargs: {name} has no keys, and these were given: {', '.join(map(str, kwargs))}")
     return keys.parse(kwargs, name)
 
 
 def _is_own(name: str) -> bool:
-    return is_array_path(name) or (name not in DATASETS and Path(name).is_file())
+    return is_array_path(name) or (name not in DATASETS and Path(name).exists())
 
 
 def _take(labels: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if labels is None else labels[rows]
 
 
-def _require_rows(name: str, train: Tensor, valid: Tensor | None, test: Tensor) -> None:
+def _require_rows(name: str, train: Points, valid: Points | None, test: Points) -> None:
     if len(train) < 2 or len(test) < 1:
         validation = "" if valid is None else f"{len(valid)} for validation, "
         raise UserError(

@@ -1,4 +1,4 @@
-"""Batches of a tensor in memory: slices, never items one by one."""
+"""Batches of data: slices, never items one by one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twostep.data.rows import Points
 from twostep.seeds import derive
 
 
@@ -27,7 +28,7 @@ class Batches:
         encode: applied to every batch; None: batches are the data themselves.
     """
 
-    data: Tensor
+    data: Points
     batch_size: int
     rank: int = 0
     world_size: int = 1

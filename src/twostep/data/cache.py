@@ -1,25 +1,37 @@
-"""Decoded arrays kept between runs: one checked safetensors file per set of source files."""
+"""Decoded arrays kept between runs: one checked safetensors file per set of source files.
+
+What is larger than `LARGE` is never whole in memory: it is filled in a file, kept from there, and mapped when loaded,
+so that the system reads the pages that are asked for and drops them when memory is short.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import math
 import os
+import re
+import shutil
+import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 FORMAT_VERSION = 1
+LARGE = 10**9  # bytes
+COPIES = 2  # of a large array on disk: the one that is filled, and the one that is kept
 
 logger = logging.getLogger("twostep")
 
@@ -33,7 +45,8 @@ def directory() -> Path:
 def key(name: str, facts: Sequence[object]) -> str:
     """Return the name under which arrays are kept that were decoded from sources with these facts."""
     text = json.dumps([FORMAT_VERSION, name, *facts])
-    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()}"
+    readable = re.sub(r"[^\w.-]+", "-", name)[-40:]
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def file_facts(path: Path) -> tuple[str, int, int]:
@@ -43,7 +56,10 @@ def file_facts(path: Path) -> tuple[str, int, int]:
 
 
 def load(key: str) -> dict[str, Tensor] | None:
-    """Return the arrays kept under `key`, or None where there are none or the file is damaged (with a warning)."""
+    """Return the arrays kept under `key`, or None where there are none or the file is damaged (with a warning).
+
+    Those above `LARGE` bytes are mapped; what is written into them stays in memory.
+    """
     path = _path(key)
     try:
         if not path.is_file():
@@ -51,8 +67,7 @@ def load(key: str) -> dict[str, Tensor] | None:
         opened: Any = safe_open(path, framework="pt")
         with opened as file:
             metadata: dict[str, str] = file.metadata() or {}
-            # cloned, or the smallest of them would keep the whole file mapped
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors: dict[str, Tensor] = {name: _held(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         metadata, tensors = {}, {}
     if metadata.get("crc32") != _checksum(tensors):
@@ -78,6 +93,23 @@ def store(key: str, tensors: Mapping[str, Tensor]) -> Path | None:
     return path
 
 
+def empty(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a uint8 array to be filled: in memory, or, above `LARGE` bytes, in a file that ends with the array."""
+    size = math.prod(shape)
+    if size <= LARGE:
+        return np.empty(shape, dtype=np.uint8)
+    folder = directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < COPIES * size:
+            raise OSError(f"{COPIES * size / 1e9:.1f} GB of disk are needed to decode {size / 1e9:.1f} GB of pictures")
+        with tempfile.TemporaryFile(dir=folder) as file:
+            return np.memmap(cast(Any, file), dtype=np.uint8, mode="w+", shape=shape)
+    except OSError as error:
+        _warn_unwritable(folder, str(error))
+        return np.empty(shape, dtype=np.uint8)
+
+
 def clear() -> tuple[int, int]:
     """Remove everything that is kept; return how many files and how many bytes that were."""
     files = [path for pattern in ("*.safetensors", "*.tmp") for path in directory().glob(pattern)]
@@ -89,6 +121,11 @@ def clear() -> tuple[int, int]:
 
 def _path(key: str) -> Path:
     return directory() / f"{key}.safetensors"
+
+
+def _held(tensor: Tensor) -> Tensor:
+    # cloned, or the smallest one would keep the whole file mapped
+    return tensor if tensor.nbytes > LARGE else tensor.clone()
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

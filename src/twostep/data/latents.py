@@ -7,10 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from twostep.data.rows import Points
+
 ENCODE_ROWS = 1000
 
 
-def embed(encode: Callable[[Tensor], Tensor], data: Tensor, device: torch.device | str = "cpu") -> Tensor:
+def embed(encode: Callable[[Tensor], Tensor], data: Points, device: torch.device | str = "cpu") -> Tensor:
     """Return the embeddings `(N, d)` of `data` `(N, *S)`, on the CPU; `encode` must be in eval mode."""
     with torch.no_grad():
         parts = [

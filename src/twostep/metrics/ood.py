@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twostep.data.batches import Batches
+from twostep.data.rows import Points
 from twostep.metrics.base import Result, SumOverRanks
 from twostep.models.base import DensityEstimator, evaluating
 from twostep.models.two_step import TwoStep
@@ -76,7 +77,7 @@ def scores_of(model: nn.Module) -> tuple[Score, ...]:
     return ()
 
 
-def spread(data: Tensor) -> Tensor:
+def spread(data: Points) -> Tensor:
     """Return `MAX_ROWS` rows, evenly spaced in the data's order, or all where there are no more."""
     rows = min(len(data), MAX_ROWS)
     return data[torch.arange(rows) * len(data) // rows]
