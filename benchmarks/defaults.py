@@ -42,8 +42,11 @@ def flow_on_embeddings(folder: str) -> None:
         stays = {"early_stopping_metric": None, "max_epochs": 60, **keys}
         experiment = trained(folder, "digits", {"gae": "vae", "de": "flow"}, de=stays)
         losses = valid_losses(experiment, "de")
-        print(f"flow on a VAE's embeddings of digits, {keys or 'our defaults'}: validation loss {min(losses):.1f}", end=" ")
-        print(f"at its best (epoch {losses.index(min(losses)) + 1}), {losses[-1]:.1f} after 60 epochs", flush=True)
+        print(f"flow on a VAE's embeddings of digits, {keys or 'our defaults'}: validation loss", end=" ")
+        print(
+            f"{min(losses):.1f} at its best (epoch {losses.index(min(losses)) + 1}), {losses[-1]:.1f} after 60 epochs",
+            flush=True,
+        )
 
 
 def arm_on_digits(folder: str) -> None:

@@ -291,7 +291,9 @@ def test_data_that_are_gone_are_one_line(tmp_path):
     np.save(file, np.random.default_rng(0).normal(size=(40, 3)))
     path = trained(asked(("flow",), file, tmp_path / "runs")).run.path
     file.unlink()
-    with pytest.raises(UserError, match=r"mine\.npy: no such file; say where .* are now: --config dataset=PATH"):
+    with pytest.raises(
+        UserError, match=r"mine\.npy: no such file or folder; say where .* are now: --config dataset=PATH"
+    ):
         resume(path)
 
 
