@@ -12,18 +12,29 @@ from twostep.config import config_class
 from twostep.data.base import DATASETS, default_data_root, load_data
 from twostep.data.synthetic import SYNTHETIC
 from twostep.models import MODELS
-from twostep.models.base import Role
+from twostep.models.base import DensityEstimator, Role
 from twostep.models.two_step import latent_spec
 from twostep.schema import DataSpec, UserError
 
 EMBEDDINGS = "embeddings"
+MODEL_COLUMNS = ("model", "roles", "density", "what it is", "paper")
 PIPE_WIDTH = 1000  # in a file or a pipe, a row is a line
 
 
 def model_list() -> str:
     """Return a table of all models."""
-    rows = [(name, ", ".join(MODELS[name].roles), MODELS[name].summary) for name in sorted(MODELS)]
-    return _table(("model", "roles", "what it is"), rows)
+    return _table(MODEL_COLUMNS, model_rows())
+
+
+def model_rows() -> list[tuple[str, ...]]:
+    """Return name, roles, kind of density, meaning and source of each model."""
+    rows: list[tuple[str, ...]] = []
+    for name in sorted(MODELS):
+        config = MODELS[name]
+        model = config.for_data(_spec(EMBEDDINGS), config.roles[0]).build(_spec(EMBEDDINGS))
+        density = model.likelihood if isinstance(model, DensityEstimator) else "none"
+        rows.append((name, ", ".join(config.roles), density, config.summary, config.paper))
+    return rows
 
 
 def model_keys(name: str, dataset: str, role: str | None) -> str:

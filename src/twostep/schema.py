@@ -20,9 +20,11 @@ class UserError(ValueError):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return `"; did you mean X?"` for the choice nearest to a misspelt name, or an empty string."""
-    match = difflib.get_close_matches(name.lower(), list(choices), n=1, cutoff=0.6)
-    return f"; did you mean {match[0]}?" if match else ""
+    """Return `"; did you mean X?"` for the choices that a short name ends, or the nearest to a misspelt one; or ""."""
+    choices = list(choices)
+    longer = [choice for choice in choices if choice.endswith(f"_{name}")]
+    found = longer or difflib.get_close_matches(name.lower(), choices, n=1, cutoff=0.6)
+    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 class Frozen(BaseModel):

@@ -180,4 +180,4 @@ def test_the_papers_defaults_are_one_key_away(name, role, spec, keys):
     paper = MODELS[name].for_data(spec, role, preset="reference").model_dump()
     assert paper.items() >= keys.items()
     assert any(ours[key] != value for key, value in keys.items())
-    assert MODELS[name].for_data(spec, role, preset="reference", lr=0.7).lr == 0.7
+    assert MODELS[name].for_data(spec, role, preset="reference", max_epochs=7).max_epochs == 7

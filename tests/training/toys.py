@@ -6,7 +6,7 @@ from torch import nn
 from twostep.data.batches import Batches
 from twostep.metrics import evaluate
 from twostep.models import MODELS
-from twostep.models.base import GeneralizedAutoencoder, ModelConfig, Objective, OptimizerConfig
+from twostep.models.base import GeneralizedAutoencoder, Objective, OneLossConfig, OptimizerConfig
 from twostep.schema import DataSpec
 from twostep.training.distributed import Engine
 from twostep.training.trainer import Trainer
@@ -59,11 +59,12 @@ class Watcher:
         return self.stop_after is not None and len(self.losses) >= self.stop_after
 
 
-class ToyConfig(ModelConfig):
+class ToyConfig(OneLossConfig):
     """Keys of a model with two losses."""
 
     roles = ("gae",)
     summary = "two losses"
+    paper = "none"
 
     name: str = "toy"
     penalty_lr: float = 0.01

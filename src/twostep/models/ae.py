@@ -12,17 +12,18 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from twostep.models.base import MODELS, TEST_METRICS, GeneralizedAutoencoder, Objective, Role
+from twostep.models.base import MODELS, TEST_METRICS, GeneralizedAutoencoder, Objective, OneLossConfig, Role
 from twostep.models.networks import EncoderDecoderConfig
 from twostep.schema import DataSpec
 
 
 @MODELS.register("ae")
-class AutoencoderConfig(EncoderDecoderConfig):
+class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
     """Keys of `ae`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
-    summary: ClassVar[str] = "Autoencoder (Hinton & Salakhutdinov, 2006): least squares, no density of its own"
+    summary: ClassVar[str] = "autoencoder, fitted by least squares"
+    paper: ClassVar[str] = "Hinton & Salakhutdinov, 2006"
 
     name: Literal["ae"] = "ae"
     test_metrics: tuple[str, ...] = Field(("l2_reconstruction_error", "loss"), description=TEST_METRICS)

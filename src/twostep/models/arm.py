@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from twostep.distributions import LOG_2PI
-from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, ModelConfig, Objective, Role
+from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
 from twostep.schema import DataSpec, PositiveFloat, PositiveInt
 
 FLOOR = 1e-4
@@ -35,11 +35,12 @@ STEPS_AT_ONCE = 2**17  # of the LSTM in one evaluation: 0.5 GB of gates at hidde
 
 
 @MODELS.register("arm")
-class ARMConfig(ModelConfig):
+class ARMConfig(OneLossConfig):
     """Keys of `arm`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("de",)
-    summary: ClassVar[str] = "Autoregressive LSTM with mixtures of Gaussians (Uria et al., 2013): an exact density"
+    summary: ClassVar[str] = "autoregressive LSTM with mixtures of Gaussians"
+    paper: ClassVar[str] = "Graves, 2013, arXiv 1308.0850"
 
     name: Literal["arm"] = "arm"
     k_mixture: PositiveInt = Field(10, description="Gaussians in the mixture of each step")

@@ -47,7 +47,8 @@ class AVBConfig(EncoderDecoderConfig):
     """Keys of `avb`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
-    summary: ClassVar[str] = "Adversarial variational Bayes (Mescheder et al., 2017): a bound on its density"
+    summary: ClassVar[str] = "adversarial variational Bayes: an encoder of any law"
+    paper: ClassVar[str] = "Mescheder et al., 2017, arXiv 1701.04722"
     adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
 
     name: Literal["avb"] = "avb"

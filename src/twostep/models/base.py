@@ -61,11 +61,13 @@ class Objective:
 class ModelConfig(Frozen, ABC):
     """Keys that every model has: how it sees its data, how it is optimised, how it is judged.
 
-    A model's own config adds its fields and answers `defaults`, `build` and, if it has several losses, `optimizers`.
+    A model's own config adds its fields and answers `defaults`, `is_flat`, `build` and, if it is no `OneLossConfig`,
+    `optimizers`. `summary` says in a line what the model is, `paper` where it comes from.
     """
 
     roles: ClassVar[tuple[Role, ...]]
     summary: ClassVar[str]
+    paper: ClassVar[str]
     adjustable: ClassVar[frozenset[str]] = frozenset({"valid_metrics", "test_metrics", "max_bad_valid_epochs"})
 
     name: Any  # each model narrows it to the literal of its name
@@ -81,8 +83,6 @@ class ModelConfig(Frozen, ABC):
     clamp_samples: bool = Field(False, description="clamp samples to the range of the training data")
 
     optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="update rule")
-    lr: PositiveFloat = Field(1e-3, description="learning rate")
-    use_lr_scheduler: bool = Field(False, description="cosine decay of the rate to 0 over all steps")
     max_epochs: PositiveInt = Field(100, description="epochs to train for")
     max_grad_norm: PositiveFloat | None = Field(10.0, description="gradients are clipped to this norm; None: never")
     early_stopping_metric: str | None = Field(None, description="validation metric that stops training; None: none")
@@ -123,9 +123,9 @@ class ModelConfig(Frozen, ABC):
     def is_flat(self) -> bool:
         """Whether the network sees a point as a vector."""
 
+    @abstractmethod
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimiser of each objective, by the objective's name."""
-        return {"loss": OptimizerConfig(self.lr, self.use_lr_scheduler)}
 
     def build_transform(self, spec: DataSpec) -> Chain:
         """Return the map from data to what the network sees, not fitted yet.
@@ -159,6 +159,17 @@ class ModelConfig(Frozen, ABC):
         if spec.high > 1 and not self.scale_data:
             return f"{spec.name} has values up to {spec.high:g}; set scale_data=True"
         return ""
+
+
+class OneLossConfig(ModelConfig):
+    """Keys of a model that has one loss, named `loss`."""
+
+    lr: PositiveFloat = Field(1e-3, description="learning rate")
+    use_lr_scheduler: bool = Field(False, description="cosine decay of the rate to 0 over all steps")
+
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """Return the one optimiser."""
+        return {"loss": OptimizerConfig(self.lr, self.use_lr_scheduler)}
 
 
 class Model(nn.Module, ABC):

@@ -38,7 +38,8 @@ class BiGANConfig(EncoderDecoderConfig):
     """Keys of `bigan`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
-    summary: ClassVar[str] = "Bidirectional GAN (Donahue et al., 2017): a generator and its inverse, from a critic"
+    summary: ClassVar[str] = "bidirectional GAN: a generator and its inverse, from a critic"
+    paper: ClassVar[str] = "Donahue et al., 2017, arXiv 1605.09782"
 
     name: Literal["bigan"] = "bigan"
     wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")

@@ -27,8 +27,8 @@ from twostep.models.base import (
     DensityEstimator,
     Gather,
     Likelihood,
-    ModelConfig,
     Objective,
+    OneLossConfig,
     Role,
 )
 from twostep.models.langevin import Langevin
@@ -44,11 +44,12 @@ MATCHED = {"ld_step_size": 0.00125, "ld_sigma": 0.05, "ld_grad_clamp": None, "ld
 
 
 @MODELS.register("ebm")
-class EBMConfig(ModelConfig):
+class EBMConfig(OneLossConfig):
     """Keys of `ebm`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("de",)
-    summary: ClassVar[str] = "Energy-based model (Du & Mordatch, 2019): a density without its constant"
+    summary: ClassVar[str] = "energy-based model, trained against Langevin samples"
+    paper: ClassVar[str] = "Du & Mordatch, 2019, arXiv 1903.08689"
 
     name: Literal["ebm"] = "ebm"
     net: Net = Field("mlp", description="kind of energy")

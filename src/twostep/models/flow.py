@@ -19,17 +19,18 @@ from pydantic import Field
 from torch import Tensor
 
 from twostep.distributions import standard_normal_log_prob
-from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, ModelConfig, Objective, Role
+from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
 from twostep.models.coupling import Multiscale, VectorLayers
 from twostep.schema import DataSpec, PositiveFloat, PositiveInt
 
 
 @MODELS.register("flow")
-class FlowConfig(ModelConfig):
+class FlowConfig(OneLossConfig):
     """Keys of `flow`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("de",)
-    summary: ClassVar[str] = "Normalising flow of coupling splines (Durkan et al., 2019): an exact density"
+    summary: ClassVar[str] = "normalising flow of coupling splines"
+    paper: ClassVar[str] = "Durkan et al., 2019, arXiv 1906.04032"
 
     name: Literal["flow"] = "flow"
     transform: Literal["simple_nsf", "multiscale"] = Field(

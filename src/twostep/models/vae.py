@@ -26,6 +26,7 @@ from twostep.models.base import (
     Likelihood,
     ModelConfig,
     Objective,
+    OneLossConfig,
     Role,
 )
 from twostep.models.networks import EncoderDecoderConfig
@@ -33,11 +34,12 @@ from twostep.schema import DataSpec, PositiveInt
 
 
 @MODELS.register("vae")
-class VAEConfig(EncoderDecoderConfig):
+class VAEConfig(EncoderDecoderConfig, OneLossConfig):
     """Keys of `vae`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
-    summary: ClassVar[str] = "Variational autoencoder (Kingma & Welling, 2014): a bound on its density"
+    summary: ClassVar[str] = "variational autoencoder, fitted by a lower bound"
+    paper: ClassVar[str] = "Kingma & Welling, 2014, arXiv 1312.6114"
     adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
 
     name: Literal["vae"] = "vae"

@@ -34,7 +34,8 @@ class WAEConfig(EncoderDecoderConfig):
     """Keys of `wae`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
-    summary: ClassVar[str] = "Wasserstein autoencoder (Tolstikhin et al., 2018): embeddings near a Gaussian's law"
+    summary: ClassVar[str] = "Wasserstein autoencoder: embeddings held to a Gaussian law"
+    paper: ClassVar[str] = "Tolstikhin et al., 2018, arXiv 1711.01558"
 
     name: Literal["wae"] = "wae"
     encoder_hidden_channels: tuple[PositiveInt, ...] = Field(
