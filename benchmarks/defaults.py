@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,9 +21,13 @@ from twostep.data.base import load_data
 from twostep.experiment import Experiment
 from twostep.launch import start
 from twostep.models.base import evaluating
+from twostep.models.bigan import BiGAN
+from twostep.models.wae import WAE
 from twostep.request import Request
 
 ROWS = 10_000
+SECONDS = 120
+NETS, SIZES = ("encoder", "decoder"), ("kernel_size", "stride")
 
 
 def trained(folder: str, dataset: str, models: dict[str, str], run: dict[str, Any] | None = None, **keys: Any):
@@ -68,10 +73,16 @@ def arm_on_digits(folder: str) -> None:
         print(f"arm on digits, about 300 steps of 128, lr=0.001, {keys}: {found:.2f} bits/dim", flush=True)
 
 
-def densities_on_embeddings(folder: str) -> None:
-    splits = load_data("fashion-mnist")
+def clothes_in(folder: str) -> Path:
     clothes = Path(folder) / "clothes.npz"
-    np.savez(clothes, train=splits.train[:ROWS, 0].numpy(), test=splits.test[:2000, 0].numpy())
+    if not clothes.exists():
+        splits = load_data("fashion-mnist")
+        np.savez(clothes, train=splits.train[:ROWS, 0].numpy(), test=splits.test[:2000, 0].numpy())
+    return clothes
+
+
+def densities_on_embeddings(folder: str) -> None:
+    clothes = clothes_in(folder)
     gae = {"max_epochs": 15}
     for rate in (1e-3, 3e-3):
         keys = {"max_epochs": 17, "lr": rate, "early_stopping_metric": None}
@@ -90,6 +101,53 @@ def densities_on_embeddings(folder: str) -> None:
         print(f"{energy_distance(z / z.std(0), samples / z.std(0)):.3f}", flush=True)
 
 
+def strides_of_the_wae(folder: str) -> None:
+    run = {"dataset": str(clothes_in(folder)), "logdir_root": folder}
+    for kernel, stride in ((3, 1), (3, 2), (4, 2)):
+        keys = {f"{net}_{key}": kernel if key == "kernel_size" else stride for net in NETS for key in SIZES}
+        experiment = start(Request({"model": "wae"}, {"run": run, "model": keys}, is_gae=True))
+        trainer, valid = experiment.trainers["model"], experiment.splits.valid
+        assert valid is not None
+        trainer.use(experiment.batches(experiment.splits.train, 128), experiment.batches(valid, 128))
+        began = time.process_time()
+        while time.process_time() - began < SECONDS:
+            trainer.advance()
+        experiment.run.close()
+        with evaluating(trainer.model):
+            errors = torch.cat([trainer.model.reconstruction_error(rows.float()) for rows in valid.split(128)])  # type: ignore[operator]
+        print(
+            f"wae on clothes, kernel {kernel}, stride {stride}: reconstruction error {errors.mean() / 255**2:.2f}",
+            end=" ",
+        )
+        print(f"after {SECONDS} s of CPU time ({trainer.steps_done} steps)", flush=True)
+
+
+def adversaries_on_small_sets(folder: str) -> None:
+    def share(errors: Tensor, x: Tensor) -> float:
+        return float(errors.mean() / x.var(0).sum())
+
+    for dataset, epochs in (("two_moons", 40), ("digits", 200)):
+        for preset in ("twostep", "reference"):
+            keys = {"preset": preset, "max_epochs": epochs, "early_stopping_metric": None}
+            experiment = trained(folder, dataset, {"model": "bigan"}, model=keys)
+            model, valid = cast(BiGAN, experiment.models["model"]), cast(Tensor, experiment.splits.valid).float()
+            z = 2 * torch.rand(1000, model.latent_dim, generator=torch.Generator().manual_seed(0)) - 1
+            with evaluating(model):
+                codes = share((model.encode(model.decode(z)) - z).square().sum(1), z)
+                points = share(model.reconstruction_error(valid), valid)
+            print(f"bigan on {dataset}, {epochs} epochs, preset={preset}: errors as shares of the variance:", end=" ")
+            print(f"{points:.3f} of g(f(x)), {codes:.3f} of f(g(z))", flush=True)
+    for weight in (10 * 64 / 784, 10.0):
+        keys = {"penalty_weight": weight, "max_epochs": 100, "early_stopping_metric": None}
+        experiment = trained(folder, "digits", {"model": "wae"}, model=keys)
+        model, valid = cast(WAE, experiment.models["model"]), cast(Tensor, experiment.splits.valid).float()
+        with evaluating(model):
+            z, points = model.encode(valid), share(model.reconstruction_error(valid), valid)
+        torch.manual_seed(0)
+        print(f"wae on digits, 100 epochs, penalty_weight={weight:.2g}: error {points:.3f} of the variance,", end=" ")
+        print(f"energy distance of embeddings to the prior {energy_distance(z, torch.randn_like(z)):.3f}", flush=True)
+
+
 def energy_distance(one: Tensor, other: Tensor) -> float:
     def inside(points: Tensor) -> Tensor:
         return torch.cdist(points, points).sum() / len(points) / (len(points) - 1)
@@ -102,6 +160,8 @@ def main() -> None:
         flow_on_embeddings(folder)
         arm_on_digits(folder)
         densities_on_embeddings(folder)
+        strides_of_the_wae(folder)
+        adversaries_on_small_sets(folder)
 
 
 if __name__ == "__main__":

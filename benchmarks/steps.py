@@ -10,13 +10,16 @@ turn, in one process; the ratio is the median of the ratios of neighbours, since
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from twostep.data.batches import Batches
 from twostep.experiment import Experiment
@@ -26,7 +29,7 @@ from twostep.models.two_step import latent_spec
 from twostep.request import Request
 
 BATCH = 128
-LIMITS = {"ae": 0.95, "vae": 0.95, "flow on embeddings": 1.0}
+LIMITS = {"ae": 0.95, "vae": 0.95, "flow on embeddings": 1.0, "wae": 0.8, "bigan": 1.0}
 
 
 class BareVAE(nn.Module):
@@ -52,6 +55,71 @@ class BareAE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.decoder(self.encoder(x))) ** 2).sum(1).mean()
+
+
+class BareWAE(nn.Module):
+    """Convolutions of stride 2, as by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in pairwise((1, 64, 64, 32, 32)):
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
+        self.encoder = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 20))
+        layers = [nn.Linear(20, 128), nn.Unflatten(1, (32, 2, 2))]
+        for (before, after), even in zip(pairwise((32, 32, 64, 64, 1)), (1, 0, 1, 1), strict=True):
+            layers += [nn.ReLU(), nn.ConvTranspose2d(before, after, 3, 2, 1, even)]
+        self.decoder = nn.Sequential(*layers)
+        self.critic = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
+
+    def critic_loss(self, x: Tensor) -> Tensor:
+        z = self.encoder(x)
+        return (softplus(-self.critic(torch.randn_like(z))) + softplus(self.critic(z))).mean()
+
+    def loss(self, x: Tensor) -> Tensor:
+        z = self.encoder(x)
+        return ((x - self.decoder(z)) ** 2).flatten(1).sum(1).mean() + 10 * softplus(-self.critic(z)).mean()
+
+
+class BareBiGAN(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 20))
+        self.decoder = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 784))
+        self.critic = nn.Sequential(nn.Linear(804, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
+
+    def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = 2 * torch.rand(len(x), 20) - 1
+        return torch.cat([x, self.encoder(x)], 1), torch.cat([self.decoder(z), z], 1)
+
+    def critic_loss(self, x: Tensor) -> Tensor:
+        data, drawn = self.pairs(x)
+        share = torch.rand(len(x), 1)
+        between = (share * data.detach() + (1 - share) * drawn.detach()).requires_grad_()
+        (slope,) = torch.autograd.grad(self.critic(between).sum(), between, create_graph=True)
+        return (self.critic(drawn) - self.critic(data)).mean() + 10 * ((slope.norm(dim=1) - 1) ** 2).mean()
+
+    def loss(self, x: Tensor) -> Tensor:
+        data, drawn = self.pairs(x)
+        error = ((x - self.decoder(self.encoder(x))) ** 2).sum(1).mean()
+        return (self.critic(data) - self.critic(drawn)).mean() + error
+
+
+def bare_game(module: BareWAE | BareBiGAN, x: Tensor, every: int) -> Callable[[], None]:
+    """Return steps of the critic, with one of the others after every n-th; each loss's whole graph is gone through."""
+    judge, players = [*module.critic.parameters()], [*module.encoder.parameters(), *module.decoder.parameters()]
+    steps = [(module.critic_loss, judge, torch.optim.Adam(judge)), (module.loss, players, torch.optim.Adam(players))]
+    taken = itertools.count(1)
+
+    def step() -> None:
+        turns = steps if next(taken) % every == 0 else steps[:1]
+        for loss, parameters, optimizer in turns:
+            module.zero_grad()
+            loss(x).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 10.0)
+            optimizer.step()
+
+    return step
 
 
 def bare_step(module: nn.Module, loss: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
@@ -87,7 +155,12 @@ def prepare(folder: str, name: str) -> tuple[Experiment, Callable[[], None], Cal
         train = experiment.batches(experiment.splits.train, BATCH)
         assert experiment.splits.valid is not None
         ours = epoch(experiment, "model", train, experiment.batches(experiment.splits.valid, BATCH))
-        x = next(iter(train)).flatten(1) / 255
+        x = next(iter(train)) / 255
+        if name == "wae":
+            return experiment, ours, bare_game(BareWAE(), x, every=1), len(train)
+        x = x.flatten(1)
+        if name == "bigan":
+            return experiment, ours, bare_game(BareBiGAN(), x, every=2), len(train)
         bare = {"ae": BareAE, "vae": BareVAE}[name]()
         return experiment, ours, bare_step(bare, bare, x), len(train)
     experiment = start(Request({"gae": "ae", "de": "flow"}, {"run": run}))
