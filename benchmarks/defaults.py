@@ -1,12 +1,13 @@
 """What our defaults gain over those of the paper's code: the figures that the model files give, on validation rows.
 
-The ARM's rows are short runs of a small network, one seed each. Needs the fashion-mnist files (TWOSTEP_DATA).
+The ARM's rows are short runs of a small network, one seed each. Needs fashion-mnist and cifar10 (TWOSTEP_DATA).
 
     python benchmarks/defaults.py
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import tempfile
 import time
@@ -73,16 +74,17 @@ def arm_on_digits(folder: str) -> None:
         print(f"arm on digits, about 300 steps of 128, lr=0.001, {keys}: {found:.2f} bits/dim", flush=True)
 
 
-def clothes_in(folder: str) -> Path:
-    clothes = Path(folder) / "clothes.npz"
-    if not clothes.exists():
-        splits = load_data("fashion-mnist")
-        np.savez(clothes, train=splits.train[:ROWS, 0].numpy(), test=splits.test[:2000, 0].numpy())
-    return clothes
+def rows_in(folder: str, name: str) -> Path:
+    rows = Path(folder) / f"{name}.npz"
+    if not rows.exists():
+        splits = load_data(name)
+        parts = {"train": splits.train[:ROWS], "test": splits.test[:2000]}
+        np.savez(rows, **{split: data.movedim(1, -1).squeeze(-1).numpy() for split, data in parts.items()})
+    return rows
 
 
 def densities_on_embeddings(folder: str) -> None:
-    clothes = clothes_in(folder)
+    clothes = rows_in(folder, "fashion-mnist")
     gae = {"max_epochs": 15}
     for rate in (1e-3, 3e-3):
         keys = {"max_epochs": 17, "lr": rate, "early_stopping_metric": None}
@@ -101,11 +103,12 @@ def densities_on_embeddings(folder: str) -> None:
         print(f"{energy_distance(z / z.std(0), samples / z.std(0)):.3f}", flush=True)
 
 
-def strides_of_the_wae(folder: str) -> None:
-    run = {"dataset": str(clothes_in(folder)), "logdir_root": folder}
-    for kernel, stride in ((3, 1), (3, 2), (4, 2)):
+def strides(folder: str) -> None:
+    sets = (("wae", rows_in(folder, "fashion-mnist")), ("ae", rows_in(folder, "cifar10")))
+    for (name, rows), (kernel, stride) in itertools.product(sets, ((3, 1), (3, 2), (4, 2))):
+        run = {"dataset": str(rows), "logdir_root": folder}
         keys = {f"{net}_{key}": kernel if key == "kernel_size" else stride for net in NETS for key in SIZES}
-        experiment = start(Request({"model": "wae"}, {"run": run, "model": keys}, is_gae=True))
+        experiment = start(Request({"model": name}, {"run": run, "model": keys}, is_gae=True))
         trainer, valid = experiment.trainers["model"], experiment.splits.valid
         assert valid is not None
         trainer.use(experiment.batches(experiment.splits.train, 128), experiment.batches(valid, 128))
@@ -116,7 +119,7 @@ def strides_of_the_wae(folder: str) -> None:
         with evaluating(trainer.model):
             errors = torch.cat([trainer.model.reconstruction_error(rows.float()) for rows in valid.split(128)])  # type: ignore[operator]
         print(
-            f"wae on clothes, kernel {kernel}, stride {stride}: reconstruction error {errors.mean() / 255**2:.2f}",
+            f"{name} on {rows.stem}, kernel {kernel}, stride {stride}: reconstruction error {errors.mean() / 255**2:.2f}",
             end=" ",
         )
         print(f"after {SECONDS} s of CPU time ({trainer.steps_done} steps)", flush=True)
@@ -160,7 +163,7 @@ def main() -> None:
         flow_on_embeddings(folder)
         arm_on_digits(folder)
         densities_on_embeddings(folder)
-        strides_of_the_wae(folder)
+        strides(folder)
         adversaries_on_small_sets(folder)
 
 
