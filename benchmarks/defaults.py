@@ -118,10 +118,7 @@ def strides(folder: str) -> None:
         experiment.run.close()
         with evaluating(trainer.model):
             errors = torch.cat([trainer.model.reconstruction_error(rows.float()) for rows in valid.split(128)])  # type: ignore[operator]
-        print(
-            f"{name} on {rows.stem}, kernel {kernel}, stride {stride}: reconstruction error {errors.mean() / 255**2:.2f}",
-            end=" ",
-        )
+        print(f"{name} on {rows.stem}, kernel {kernel}, stride {stride}: error {errors.mean() / 255**2:.2f}", end=" ")
         print(f"after {SECONDS} s of CPU time ({trainer.steps_done} steps)", flush=True)
 
 
