@@ -1,20 +1,17 @@
 """The tables of `twostep models` and `twostep datasets`: every key, with the default that a run would have."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+import readme
 import torch
 
 from twostep.data import cache
 from twostep.data.base import DATASETS
 from twostep.listing import dataset_list, model_keys, model_list
 from twostep.models import MODELS
-
-ROOT = Path(__file__).parents[1]
 
 
 def rows(table):
@@ -36,9 +33,6 @@ def test_every_model_is_listed_with_roles_and_summary(twostep):
 
 def test_the_readme_lists_the_models_that_there_are():
     """If this fails, run `python docs/readme.py`."""
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "docs" / "readme.py")
-    readme = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(readme)
     text = readme.README.read_text()
     assert readme.renewed(text) == text
     assert all(f"| `{name}` |" in text for name in MODELS)
