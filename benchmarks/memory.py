@@ -2,6 +2,7 @@
 
 Every model is trained on 1,280 rows: autoencoders on the bundled digits, densities on 20 coordinates. The arrays of
 fashion-mnist must be decoded in the cache already (any earlier run puts them there); that takes more.
+
     TWOSTEP_DATA=<folder of data sets> python benchmarks/memory.py
 """
 
