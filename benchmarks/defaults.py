@@ -31,9 +31,16 @@ SECONDS = 120
 NETS, SIZES = ("encoder", "decoder"), ("kernel_size", "stride")
 
 
-def trained(folder: str, dataset: str, models: dict[str, str], run: dict[str, Any] | None = None, **keys: Any):
+def trained(
+    folder: str,
+    dataset: str,
+    models: dict[str, str],
+    run: dict[str, Any] | None = None,
+    is_gae: bool = False,
+    **keys: Any,
+):
     overrides = {"run": {"dataset": dataset, "logdir_root": folder, **(run or {})}, **keys}
-    experiment = start(Request(models, overrides))
+    experiment = start(Request(models, overrides, is_gae))
     experiment.fit()
     experiment.run.close()
     return experiment
@@ -129,7 +136,7 @@ def adversaries_on_small_sets(folder: str) -> None:
     for dataset, epochs in (("two_moons", 40), ("digits", 200)):
         for preset in ("twostep", "reference"):
             keys = {"preset": preset, "max_epochs": epochs, "early_stopping_metric": None}
-            experiment = trained(folder, dataset, {"model": "bigan"}, model=keys)
+            experiment = trained(folder, dataset, {"model": "bigan"}, is_gae=True, model=keys)
             model, valid = cast(BiGAN, experiment.models["model"]), cast(Tensor, experiment.splits.valid).float()
             z = 2 * torch.rand(1000, model.latent_dim, generator=torch.Generator().manual_seed(0)) - 1
             with evaluating(model):
@@ -138,13 +145,13 @@ def adversaries_on_small_sets(folder: str) -> None:
             print(f"bigan on {dataset}, {epochs} epochs, preset={preset}: errors as shares of the variance:", end=" ")
             print(f"{points:.3f} of g(f(x)), {codes:.3f} of f(g(z))", flush=True)
     for weight in (10 * 64 / 784, 10.0):
-        keys = {"penalty_weight": weight, "max_epochs": 100, "early_stopping_metric": None}
-        experiment = trained(folder, "digits", {"model": "wae"}, model=keys)
+        keys = {"penalty_weight": weight, "max_epochs": 50, "early_stopping_metric": None}
+        experiment = trained(folder, "digits", {"model": "wae"}, is_gae=True, model=keys)
         model, valid = cast(WAE, experiment.models["model"]), cast(Tensor, experiment.splits.valid).float()
         with evaluating(model):
             z, points = model.encode(valid), share(model.reconstruction_error(valid), valid)
         torch.manual_seed(0)
-        print(f"wae on digits, 100 epochs, penalty_weight={weight:.2g}: error {points:.3f} of the variance,", end=" ")
+        print(f"wae on digits, 50 epochs, penalty_weight={weight:.2g}: error {points:.3f} of the variance,", end=" ")
         print(f"energy distance of embeddings to the prior {energy_distance(z, torch.randn_like(z)):.3f}", flush=True)
 
 

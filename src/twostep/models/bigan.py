@@ -31,6 +31,10 @@ from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 JUDGE = "l2_reconstruction_error"
+# With the paper's rates of 1e-4 and a weight of 1, generator and encoder are not each other's inverse on small sets:
+# the error of f(g(z)) is 53 % of the variance of z after 40 epochs of two_moons and 68 % after 200 of digits. With
+# these it is 3 % and 9 % (benchmarks/defaults.py).
+RATE, MOST_WEIGHT, PICTURES_DIM = 1e-3, 10.0, 784
 
 
 @MODELS.register("bigan")
@@ -64,8 +68,8 @@ class BiGANConfig(EncoderDecoderConfig):
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Learn faster, and weigh the squared error more where it is a sum over few coordinates."""
-        weight = min(10.0, max(1.0, 784 / spec.dim))
-        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": 1e-3, "ge_lr": 1e-3}
+        weight = min(MOST_WEIGHT, max(1.0, PICTURES_DIM / spec.dim))
+        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
