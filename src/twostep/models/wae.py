@@ -26,12 +26,9 @@ from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 JUDGE = "l2_reconstruction_error"
-# The paper's weight of the penalty is for the errors of so many coordinates. With it nothing is learned of digits, whose
-# pictures have 64: the error stays at all of the variance, and is 10 % with ours (benchmarks/defaults.py).
+# The paper's weight of the penalty is for the errors of so many coordinates. With it nothing is learned of digits,
+# whose pictures have 64: the error stays at all of the variance, and is 10 % with ours (benchmarks/defaults.py).
 PAPERS_DIM = 784
-# A step of stride 1 is 15 times as long on pictures of 28 x 28 pixels: in two minutes of Fashion-MNIST the error of
-# scaled pixels falls to 34.8 with it, to 18.3 with stride 2, and to 20.5 with kernels of 4 (benchmarks/defaults.py).
-SMALL_SIDE = 16  # pixels that as many halvings as there are layers leave one of, which is too few to learn from
 
 
 @MODELS.register("wae")
@@ -68,22 +65,19 @@ class WAEConfig(EncoderDecoderConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Convolve every picture, large ones in steps of 2; weigh the penalty by the number of coordinates."""
+        """Convolve every picture; weigh the penalty by the number of coordinates."""
         net = "cnn" if spec.is_image else "mlp"
-        stride = 2 if spec.is_image and min(spec.shape[1:]) > SMALL_SIDE else 1
         return {
             **super().defaults(spec, role),
             "encoder_net": net,
             "decoder_net": net,
-            "encoder_stride": stride,
-            "decoder_stride": stride,
             "penalty_weight": 10 * min(1, spec.dim / PAPERS_DIM),
         }
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Convolve in steps of 1, and give the penalty one weight for all data."""
-        return {**super().reference(spec, role), "encoder_stride": 1, "decoder_stride": 1, "penalty_weight": 10}
+        """Give the penalty one weight for all data."""
+        return {**super().reference(spec, role), "penalty_weight": 10}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""
