@@ -2,7 +2,7 @@
 
 All densities see whole numbers with uniform noise on [0, 1) added, so that the figures are bounds on the bits of the
 whole numbers' probability. Mixtures are fitted to training and validation rows together; ours early-stops on the
-validation rows. The first flow is `./single_main.py --dataset digits --model flow` with nothing else, the second one sees vectors.
+validation rows. The first flow is `./single_main.py --dataset digits --model flow` with nothing else; the second sees vectors.
 
     python benchmarks/digits_density.py
 """

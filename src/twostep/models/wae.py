@@ -26,8 +26,8 @@ from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 JUDGE = "l2_reconstruction_error"
-# The paper's weight of the penalty is for the errors of so many coordinates. With it nothing is learned of digits,
-# whose pictures have 64: the error stays at all of the variance, and is 10 % with ours (benchmarks/defaults.py).
+# The paper's weight of the penalty is for errors of so many coordinates. With it nothing is learned of digits, which
+# have 64: the error stays at all of the variance, and is 10 % with ours (benchmarks/defaults.py).
 PAPERS_DIM = 784
 
 
