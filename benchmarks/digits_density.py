@@ -2,7 +2,8 @@
 
 All densities see whole numbers with uniform noise on [0, 1) added, so that the figures are bounds on the bits of the
 whole numbers' probability. Mixtures are fitted to training and validation rows together; ours early-stops on the
-validation rows. The first flow is `./single_main.py --dataset digits --model flow` with nothing else; the second sees vectors.
+validation rows. The first flow is `./single_main.py --dataset digits --model flow` with nothing else; the
+second sees vectors.
 
     python benchmarks/digits_density.py
 """
@@ -51,9 +52,8 @@ def measure_flow(keys: dict[str, Any]) -> None:
         experiment.run.close()
     seconds = time.perf_counter() - began
     epochs = experiment.trainers["model"].epochs_done
-    print(
-        f"flow, {keys or 'defaults'}: {bits.value:.3f} ± {bits.standard_error:.3f} bits/dim ({epochs} epochs, {seconds:.0f} s)"
-    )
+    print(f"flow, {keys or 'defaults'}: {bits.value:.3f} ± {bits.standard_error:.3f} bits/dim", end=" ")
+    print(f"({epochs} epochs, {seconds:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":
