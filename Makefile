@@ -46,7 +46,7 @@ lock: $(INSTALLED)  ## resolve the newest releases into requirements.lock
 	  sed -E '/^(cuda|nvidia)-|^triton==/d; s/\+cpu$$//' $(VENV)/resolved ) > requirements.lock
 
 bench: $(INSTALLED)  ## every benchmark, one after the other
-	set -e; for script in $(sort $(wildcard benchmarks/*.py)); do $(BIN)/python $$script; done
+	set -e; for script in $(sort $(filter-out benchmarks/bare.py,$(wildcard benchmarks/*.py))); do $(BIN)/python $$script; done
 
 clean:  ## remove the environment and the caches of the tools, never runs
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
