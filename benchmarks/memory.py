@@ -9,6 +9,7 @@ fashion-mnist must be decoded in the cache already (any earlier run puts them th
 from __future__ import annotations
 
 import multiprocessing
+import statistics
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -43,11 +44,12 @@ def resident_after_epochs(request: Request, epochs: int) -> list[float]:
 
 
 def report(name: str, resident: list[float], first: int) -> None:
-    """Print how far the memory after one epoch and another lie apart, from the first that counts."""
-    low, high = min(resident[first:]), max(resident[first:])
-    drift = (high - low) / low
-    print(f"{name}: after epochs {first + 1} to {len(resident)}: {low:.0f} to {high:.0f} MB,", end=" ")
-    print(f"{drift:.1%} apart (limit {FLAT:.0%})", flush=True)
+    """Print by how much the memory grows from the first quarter of the epochs that count to the last."""
+    counted = resident[first:]
+    quarter = len(counted) // 4
+    before, after = statistics.median(counted[:quarter]), statistics.median(counted[-quarter:])
+    print(f"{name}: {before:.0f} MB at first, {after:.0f} MB in the end of {len(resident)} epochs,", end=" ")
+    print(f"{after / before - 1:+.1%} (limit {FLAT:.0%})", flush=True)
 
 
 def main() -> None:
