@@ -1,12 +1,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SHELL := /bin/bash
 INSTALLED := $(VENV)/installed
 DEMO := runs/demo
 DEMO_FLAGS ?= --gae-config latent_dim=10 --gae-config max_epochs=250 --gae-config lr=0.002 \
   --gae-config use_lr_scheduler=True --de-config max_epochs=60 --de-config use_lr_scheduler=True
 
-.PHONY: help $(VENV) demo test cmd lint lock bench clean
+.PHONY: help $(VENV) demo test cmd exhaustive lint lock bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -31,6 +32,10 @@ test: $(INSTALLED)  ## the fast tests
 
 cmd: $(INSTALLED)  ## the tests that run whole commands (minutes)
 	$(BIN)/python -m pytest -m cmd
+
+exhaustive: $(INSTALLED)  ## whole commands for every pair in every order; keeps pytest's last line for docs/results.md
+	set -o pipefail; $(BIN)/python -m pytest -m cmd_exhaustive | tee $(VENV)/exhaustive
+	tail -n 1 $(VENV)/exhaustive > docs/results/exhaustive.txt
 
 lint: $(INSTALLED)  ## style, format, types, and which way imports point
 	@status=0; \

@@ -168,7 +168,18 @@ def table(name: str) -> list[str]:
 def page() -> str:
     head = (FOLDER / "head.md").read_text().rstrip().splitlines()
     tables = [line for name in CELLS if stored(name) for line in table(name)]
-    return "\n".join([*head, "", *tables, *(FOLDER / "seen.md").read_text().rstrip().splitlines(), ""])
+    seen = (FOLDER / "seen.md").read_text().rstrip().splitlines()
+    return "\n".join([*head, "", *tables, *seen, "", *commands(), ""])
+
+
+def commands() -> list[str]:
+    """Return what the last run of the exhaustive tests said of itself."""
+    path = FOLDER / "exhaustive.txt"
+    if not path.exists():
+        return []
+    about = "`make exhaustive` trains every pair in every order, and every density on every pretrained autoencoder, by"
+    rest = "whole commands on small pictures; reloads each with a raised limit, and samples. Its last run ended with"
+    return ["## Commands", "", about, rest, "", f"    {path.read_text().strip()}"]
 
 
 def main() -> None:
