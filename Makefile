@@ -11,7 +11,7 @@ DEMO_FLAGS ?= --gae-config latent_dim=10 --gae-config max_epochs=250 --gae-confi
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-6s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
 
 $(VENV): $(INSTALLED)
 
