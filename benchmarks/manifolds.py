@@ -34,7 +34,7 @@ GAE = {
     "decoder_hidden_dims": (256, 256),
     "encoder_activation": "swish",
     "decoder_activation": "swish",
-    "max_epochs": 300,
+    "max_epochs": 600,
     "lr": 2e-3,
     "use_lr_scheduler": True,
 }
