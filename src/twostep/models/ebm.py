@@ -8,13 +8,11 @@ over data y and negatives y⁻: points that Langevin dynamics takes from a ring 
 the law of fresh chains, towards low energies. The gradient of the first two terms is that of maximum likelihood if the
 negatives have the law of the model; the penalty keeps the network F near 0.
 
-With a Gaussian base t maps to principal axes, where the base has the moments of the data and fresh chains are drawn
-from it: F has to learn only how the data differ from their Gaussian, and E is in nats relative to a normalised density
-(`log_prob` lacks -log E_base[exp(-F)]). Without a base fresh chains are uniform in the box.
+With a Gaussian base t maps to principal axes, and the base has the moments of the data there: F has to learn only how
+the data differ from their Gaussian, from which fresh chains start (without a base: from the uniform law of the box).
 
-Noise of std σ on the data (`denoising_sigma`) bounds the curvature of E by 1/σ², which is what a Langevin step must
-resolve; the model is then that of noisy data, and a sample is the mean of the clean point given the noisy one that the
-chain ends in: `x + σ² ∇ log p(x)`.
+Noise of std σ on the data (`denoising_sigma`) bounds the curvature of E by 1/σ², which a Langevin step must resolve.
+The model is then one of noisy data, and a sample the mean of a clean point given a noisy one: `x + σ² ∇ log p(x)`.
 
 Sources: Implicit Generation and Generalization in Energy-Based Models (Du & Mordatch, 2019, arXiv 1903.08689);
 Neural Empirical Bayes (Saremi & Hyvärinen, 2019, arXiv 1903.02334) for the last formula.
@@ -39,6 +37,7 @@ from twostep.models.base import (
     Objective,
     Role,
 )
+from twostep.models.ebm_defaults import published, tilted
 from twostep.models.langevin import Langevin
 from twostep.models.networks import Net
 from twostep.models.principal import Principal
@@ -48,25 +47,6 @@ from twostep.nn.activations import Activation
 from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.transforms import Chain
-
-# A step of half the noise's variance, so that chains sample exp(-E); a ring that all chains of eight batches fill, so
-# that none is older than the energy it went down; rates that end at 0, where the chains have caught up.
-TILTED: dict[str, Any] = {
-    "base": "gaussian",
-    "x_lims": (-100.0, 100.0),
-    "loss_alpha": 0.001,
-    "max_length_buffer": 1024,
-    "ld_grad_clamp": None,
-    "use_lr_scheduler": True,
-}
-VECTORS = {"energy_func_hidden_dims": (128, 64), "ld_steps": 30, "ld_step_size": 0.05, "ld_sigma": 0.1**0.5, "lr": 5e-4}
-PICTURES = {
-    "energy_func_hidden_dims": (512, 256),
-    "ld_steps": 12,
-    "ld_step_size": 0.1,
-    "ld_sigma": 0.2**0.5,
-    "lr": 1e-3,
-}
 
 
 @MODELS.register("ebm")
@@ -86,9 +66,7 @@ class EBMConfig(ModelConfig):
     energy_func_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
     energy_func_activation: Activation = Field("swish", description="after each hidden layer")
     spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
-    base: Literal["none", "gaussian"] = Field(
-        "none", description="what exp(-F) is relative to: 1, or the data's Gaussian"
-    )
+    base: Literal["none", "gaussian"] = Field("none", description="what exp(-F) is relative to: 1 or a Gaussian")
     x_lims: tuple[float, float] = Field((-1.0, 1.0), description="box of the negatives, in units of the network")
     loss_alpha: NonNegativeFloat = Field(0.1, description="weight of the squared energies")
     max_length_buffer: PositiveInt = Field(8192, description="negatives that are kept to start from")
@@ -109,47 +87,23 @@ class EBMConfig(ModelConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Tilt the data's Gaussian; pictures get noise, and epochs by their number; convolve colour pictures.
-
-        Colour pictures have the published values.
-        """
-        published = cls._published(spec)
-        if not spec.is_image:
-            return {**published, **TILTED, **VECTORS, "scale_data": False}
-        if published["net"] == "cnn":
-            return published
-        noise = {"denoising_sigma": 0.1 * (spec.high - spec.low), "spectral_norm": False, "scale_data": False}
-        return {**published, **TILTED, **PICTURES, **noise, "max_epochs": min(300, max(40, 400_000 // spec.size))}
+        """Tilt the data's Gaussian, but for colour pictures, which have the published values."""
+        return {**published(spec), **tilted(spec)}
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Return the paper's Langevin dynamics: a noisy descent that is far from the law of the energy."""
-        fields = {key: cls.model_fields[key].default for key in cls.defaults(spec, role)}
-        return {**fields, **cls._published(spec)}
-
-    @classmethod
-    def _published(cls, spec: DataSpec) -> dict[str, Any]:
-        if not spec.is_image:
-            return {"scale_data": True}
-        return {
-            "scale_data": True,
-            "net": "cnn" if spec.shape[0] == 3 else "mlp",
-            "energy_func_hidden_dims": (256, 128),
-            "spectral_norm": True,
-            "x_lims": (0.0, 1.0),
-            "loss_alpha": 1.0,
-            "lr": 3e-4,
-        }
+        return {**{key: cls.model_fields[key].default for key in tilted(spec)}, **published(spec)}
 
     def is_flat(self) -> bool:
         """Whether chains move in vectors."""
         return self.net == "mlp" or self.base == "gaussian"
 
     def build_transform(self, spec: DataSpec) -> Chain:
-        """Return the map to the chains' space, which ends in principal axes if there is a base.
+        """Return the map to the chains' space: with a base, to principal axes.
 
-        On vectors it whitens. A picture's stds along its axes differ so much that whitening would make the steepest
-        directions of the energy the shortest ones; there it goes half of the way.
+        Vectors are whitened, pictures half of the way: noise makes their energy as steep along long axes as along short
+        ones, so whitened chains would need steps as small as the noise is along the longest.
         """
         parts = super().build_transform(spec)
         if self.base == "none":
@@ -170,13 +124,8 @@ class EBMConfig(ModelConfig):
             return EnergyMLP(spec.dim, self.energy_func_hidden_dims, self.energy_func_activation)
         if not spec.is_image:
             raise UserError(f"a cnn needs pictures; {spec.name} has points of shape {spec.shape}: set net to mlp")
-        return EnergyCNN(
-            spec.shape,
-            self.energy_func_hidden_channels,
-            self.energy_func_kernel_size,
-            self.energy_func_stride,
-            self.energy_func_activation,
-        )
+        channels, size = self.energy_func_hidden_channels, self.energy_func_kernel_size
+        return EnergyCNN(spec.shape, channels, size, self.energy_func_stride, self.energy_func_activation)
 
 
 class EBM(DensityEstimator):
@@ -186,10 +135,9 @@ class EBM(DensityEstimator):
 
     def __init__(self, config: EBMConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        last = list(self.transform)[-1:]
         self.net, self.base = config.build_energy(spec), Box(*config.x_lims)
         if config.base == "gaussian":
-            axes = cast(Principal, last[0])
+            axes = cast(Principal, list(self.transform)[-1])
             self.base = Gaussian(axes)
             self.net = Turned(self.net, axes, spec.shape) if config.net == "cnn" else self.net
         if config.spectral_norm:
@@ -217,11 +165,10 @@ class EBM(DensityEstimator):
         return (Objective("loss", self._loss, tuple(self.parameters()), after=self._after, unit="nats of energy"),)
 
     def _loss(self, x: Tensor) -> Tensor:
-        y = self.network_input(x)
-        negatives = self._draw(len(y))
+        negatives = self._draw(len(x))
         if self.training:
             self._negatives = negatives
-        both = torch.cat([y, negatives])
+        both = torch.cat([self.network_input(x), negatives])
         tilt = self.net(both).squeeze(1)
         data, drawn = (tilt + self.base.energy(both)).chunk(2)
         return (data - drawn).mean() + 2 * self.alpha * tilt.square().mean()
