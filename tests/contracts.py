@@ -370,8 +370,9 @@ def check_a_change_of_units_moves_the_density_by_its_jacobian(case: Case) -> Non
     scale = 37.0
     spec = case.spec.model_copy(update={"discrete": False})
     plain = Case(case.name, case.role, spec)
-    model, other = plain.build().double(), plain.build().double()
-    x = plain.data().double()
+    sigma = plain.config().denoising_sigma  # of noise in units of the data
+    model, other = plain.build().double(), plain.build(denoising_sigma=scale * sigma).double()
+    x = plain.data(200).double()  # more than dimensions, so that no two axes of the data are alike
     model.transform.fit([x])
     other.transform.fit([scale * x])
     with evaluating(model, other):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from contracts import Case
 from twostep.models.base import evaluating
@@ -131,16 +131,16 @@ def test_the_ring_keeps_the_newest_in_their_places():
     for values in ([1, 2, 3], [4, 5, 6], [7]):
         model._negatives = rows_of(values)
         objective.after(alone)
-    assert model.replay[:, 0].tolist() == [6, 7, 3, 4, 5]
-    assert (int(model.position), int(model.filled)) == (2, 5)
+    assert model.ring.rows[:, 0].tolist() == [6, 7, 3, 4, 5]
+    assert (int(model.ring.position), int(model.ring.filled)) == (2, 5)
 
 
 def test_a_batch_longer_than_the_ring_leaves_its_last_rows():
     model = plane(max_length_buffer=3)
     model._negatives = rows_of([1, 2, 3, 4, 5])
     model.objectives()[0].after(alone)
-    assert model.replay[:, 0].tolist() == [3, 4, 5]
-    assert int(model.filled) == 3
+    assert model.ring.rows[:, 0].tolist() == [3, 4, 5]
+    assert int(model.ring.filled) == 3
 
 
 def test_every_rank_keeps_the_rows_of_all():
@@ -156,7 +156,7 @@ def test_every_rank_keeps_the_rows_of_all():
         for model in (one, two):
             model.objectives()[0].after(lambda rows, seen=seen, parts=parts: seen.append(rows) or parts)
         assert [rows.shape for rows in seen] == [(3, 2), (3 if model in models else 0, 2)]
-    assert int(one.filled) == 9
+    assert int(one.ring.filled) == 9
     assert len(first_u) == 3
     assert not all(torch.equal(one.get_buffer(key), u) for key, u in first_u.items())
     for key, value in one.state_dict().items():
@@ -169,14 +169,14 @@ def test_validation_leaves_the_ring_alone():
     with evaluating(model):
         objective.loss(torch.rand(4, 2))
     objective.after(alone)
-    assert int(model.filled) == int(model.position) == 0
+    assert int(model.ring.filled) == int(model.ring.position) == 0
     objective.loss(torch.rand(4, 2))
     objective.after(alone)
-    assert int(model.filled) == 4
+    assert int(model.ring.filled) == 4
 
 
 def test_chains_go_on_from_the_ring_and_a_share_starts_anew():
-    model = plane(ld_eps_new=0.25, x_lims=(-3.0, 2.0))
+    model = plane(ld_eps_new=0.25, x_lims=(-3.0, 2.0), base="none")
     model._negatives = 5 + rows_of(range(10))
     model.objectives()[0].after(alone)
     start = model._starts(4000, torch.Generator().manual_seed(0))
@@ -199,11 +199,11 @@ def test_the_ring_survives_a_reload_and_is_sampled_from():
     model = train(plane(ld_steps=1, ld_sigma=0.0), 0.1 * torch.randn(50, 2), 3, 4)
     fresh = plane(seed=1, ld_steps=1, ld_sigma=0.0).eval()
     fresh.load_state_dict(model.state_dict())
-    assert int(fresh.filled) == 10
-    assert torch.equal(fresh.replay, model.replay)
+    assert int(fresh.ring.filled) == 10
+    assert torch.equal(fresh.ring.rows, model.ring.rows)
     x = model.sample(20, torch.Generator().manual_seed(0))
     assert torch.equal(fresh.sample(20, torch.Generator().manual_seed(0)), x)
-    fresh.filled.zero_()
+    fresh.ring.filled.zero_()
     assert not torch.equal(fresh.sample(20, torch.Generator().manual_seed(0)), x)
 
 
@@ -235,7 +235,7 @@ def test_gradients_pass_through_the_norm():
 
 
 def test_the_norm_is_in_the_networks_of_pictures():
-    flat, grown = pictures(), pictures()
+    flat, grown = pictures(preset="reference"), pictures(preset="reference")
     with torch.no_grad():
         for parameter in grown.parameters():
             if parameter.ndim > 1:
@@ -248,22 +248,32 @@ def test_the_norm_is_in_the_networks_of_pictures():
 # ---- the loss and the density
 
 
-def test_the_loss_is_contrastive_divergence_with_its_penalty():
-    model = plane(ld_sigma=0.0, loss_alpha=0.3)
+@pytest.mark.parametrize("base", ["none", "gaussian"])
+def test_the_loss_is_contrastive_divergence_and_the_penalty_is_the_networks(base):
+    model = plane(ld_sigma=0.0, loss_alpha=0.3, base=base)
     x = torch.rand(5, 2)
+    model.fit_transform([torch.randn(50, 2)])
     torch.manual_seed(1)
     loss = model.objectives()[0].loss(x)
-    data, drawn = model.energy(x), model.energy(model._negatives)
-    expected = data.mean() - drawn.mean() + 0.3 * (data.square().mean() + drawn.square().mean())
+    data, drawn = model.transform(x), model._negatives
+    expected = model.energy(data).mean() - model.energy(drawn).mean()
+    expected = expected + 0.3 * (model.net(data).square().mean() + model.net(drawn).square().mean())
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
     assert not model._negatives.requires_grad
 
 
 def test_the_density_is_the_energy_in_the_datas_units():
-    model = plane().double()
+    model = plane(preset="reference").double()
     x = torch.randn(9, 2, dtype=torch.float64)
     model.transform.fit([torch.full((1, 2), 4.0, dtype=torch.float64)])
     assert torch.allclose(model.log_prob(x), -model.energy(x / 4) - 2 * math.log(4), atol=1e-12)
+
+
+# a small network at a high rate, and steps small beside the narrowest component
+FAST = {"lr": 3e-3, "energy_func_hidden_dims": (32, 32), "ld_steps": 30, "ld_eps_new": 0.2} | {
+    "ld_step_size": 0.02,
+    "ld_sigma": 0.2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +286,7 @@ def learnt():
     )
     torch.manual_seed(0)
     x = law.sample((10_000,))
-    model = EBMConfig.for_data(PLANE, "de", lr=1e-2, ld_steps=30).build(PLANE)
+    model = EBMConfig.for_data(PLANE, "de", **FAST).build(PLANE)
     model.fit_transform([x])
     return train(model, x, 600, 256), law
 
@@ -312,6 +322,57 @@ def test_samples_have_the_law_of_the_data(learnt):
     assert mmd(x, drawn) < 0.006
     assert mmd(x, gaussian) > 0.02
     assert torch.allclose(drawn.mean(0), x.mean(0), atol=0.06)
+
+
+# ---- the base
+
+
+@pytest.mark.parametrize("keys", [{"net": "mlp"}, {"net": "cnn"}])
+def test_without_a_network_the_model_is_the_gaussian_of_the_data(keys):
+    """With F = 0 the density is normalised, and it is the Gaussian with the moments of the data."""
+    model = pictures(denoising_sigma=0.0, **keys).double()
+    x = 255 * torch.rand(400, *PICTURES.shape, dtype=torch.float64)
+    x[:, 0] += x[:, 1]
+    model.fit_transform([x[:150], x[150:]])
+    for parameter in model.net.parameters():
+        torch.nn.init.zeros_(parameter)
+    law = MultivariateNormal(x.flatten(1).mean(0), x.flatten(1).T.cov(correction=0))
+    with evaluating(model):
+        assert torch.allclose(model.log_prob(x), law.log_prob(x.flatten(1)), rtol=0, atol=1e-6)
+        starts = model.transform.inverse(model._starts(20_000, torch.Generator().manual_seed(0))).flatten(1)
+    error = (starts.T.cov() - law.covariance_matrix).norm() / law.covariance_matrix.norm()
+    assert float(error) < 0.1
+    assert torch.allclose(starts.mean(0), law.mean, rtol=0, atol=8)
+
+
+@pytest.mark.parametrize("keys", [{"net": "mlp"}, {"net": "cnn"}, {"net": "cnn", "base": "none"}])
+def test_chains_go_down_the_slope_of_the_energy(keys):
+    model = pictures(**keys).double().requires_grad_(False)
+    y = model._starts(6, torch.Generator().manual_seed(0)).requires_grad_()
+    (expected,) = torch.autograd.grad(model.energy(y).sum(), y)
+    assert torch.allclose(model._slope(y.detach()), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("keys", [{}, {"net": "cnn"}, {"base": "none", "logit_transform": True, "scale_data": True}])
+def test_the_score_is_the_gradient_of_the_density(keys):
+    model = pictures(denoising_sigma=0.0, **keys).double().requires_grad_(False)
+    x = (20 + 200 * torch.rand(5, *PICTURES.shape, dtype=torch.float64)).requires_grad_()
+    (expected,) = torch.autograd.grad(model.log_prob(x).sum(), x)
+    assert torch.allclose(model._score(x), expected, rtol=1e-7, atol=1e-9)
+
+
+def test_a_sample_is_what_is_left_of_the_noisy_end_of_a_chain():
+    """Where clean data are N(0, v) and the noise is N(0, σ²), the mean of clean given noisy is x v / (v + σ²)."""
+    sigma, x = 2.0, 3 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    model = plane(denoising_sigma=sigma)
+    model.transform.fit([x + sigma * torch.randn(4000, 2, generator=torch.Generator().manual_seed(1))])
+    for parameter in model.net.parameters():
+        torch.nn.init.zeros_(parameter)
+    with evaluating(model):
+        noisy = model.transform.inverse(model._draw(50, torch.Generator().manual_seed(2)))
+        clean = model.sample(50, torch.Generator().manual_seed(2))
+    assert torch.allclose(clean, noisy * 9 / 13, rtol=0.1, atol=0.15)
+    assert not torch.allclose(clean, noisy, atol=0.5)
 
 
 # ---- settings

@@ -1,15 +1,21 @@
 """Energy-based model.
 
-    p(y) ∝ exp(-E(y)),  y = t(x) in the box [low, high]^D
+    p(y) ∝ exp(-E(y)),  y = t(x) in the box [low, high]^D,   E(y) = F(y)  or  F(y) - log N(y; 0, diag(spread²))
 
-    min over E  of  mean E(y) - E(y⁻) + α (E(y)² + E(y⁻)²)
+    min over F  of  mean E(y) - E(y⁻) + α (F(y)² + F(y⁻)²)
 
 over data y and negatives y⁻: points that Langevin dynamics takes from a ring of earlier negatives, a few of them from
-uniform noise, towards low energies. The gradient of the first two terms is that of maximum likelihood if the negatives
-have the law of the model; the penalty keeps the energies near 0. `log_prob` lacks the constant -log Z, and tells of
-the energy outside of the box too, where the model has no points.
+the law of fresh chains, towards low energies. The gradient of the first two terms is that of maximum likelihood if the
+negatives have the law of the model; the penalty keeps the network F near 0.
 
-Source: Implicit Generation and Generalization in Energy-Based Models (Du & Mordatch, 2019, arXiv 1903.08689).
+With a Gaussian base t maps to principal axes, and the base has the moments of the data there: F has to learn only how
+the data differ from their Gaussian, from which fresh chains start (without a base: from the uniform law of the box).
+
+Noise of std σ on the data (`denoising_sigma`) bounds the curvature of E by 1/σ², which a Langevin step must resolve.
+The model is then one of noisy data, and a sample the mean of a clean point given a noisy one: `x + σ² ∇ log p(x)`.
+
+Sources: Implicit Generation and Generalization in Energy-Based Models (Du & Mordatch, 2019, arXiv 1903.08689);
+Neural Empirical Bayes (Saremi & Hyvärinen, 2019, arXiv 1903.02334) for the last formula.
 """
 
 from __future__ import annotations
@@ -31,16 +37,16 @@ from twostep.models.base import (
     OneLossConfig,
     Role,
 )
+from twostep.models.ebm_defaults import published, tilted
 from twostep.models.langevin import Langevin
 from twostep.models.networks import Net
+from twostep.models.principal import Principal
+from twostep.models.replay import Ring
+from twostep.models.tilt import Box, Gaussian, Turned
 from twostep.nn.activations import Activation
 from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
-
-# On vectors the step is half the noise's variance, so that chains sample exp(-E): the energy distance of samples to
-# validation embeddings of Fashion-MNIST, each coordinate divided by its std, is 0.06, with the paper's noisy
-# descent 0.42 (benchmarks/defaults.py).
-MATCHED = {"ld_step_size": 0.00125, "ld_sigma": 0.05, "ld_grad_clamp": None, "ld_eps_new": 0.01, "loss_alpha": 0.001}
+from twostep.transforms import Chain
 
 
 @MODELS.register("ebm")
@@ -61,6 +67,7 @@ class EBMConfig(OneLossConfig):
     energy_func_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
     energy_func_activation: Activation = Field("swish", description="after each hidden layer")
     spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
+    base: Literal["none", "gaussian"] = Field("none", description="what exp(-F) is relative to: 1 or a Gaussian")
     x_lims: tuple[float, float] = Field((-1.0, 1.0), description="box of the negatives, in units of the network")
     loss_alpha: NonNegativeFloat = Field(0.1, description="weight of the squared energies")
     max_length_buffer: PositiveInt = Field(8192, description="negatives that are kept to start from")
@@ -81,27 +88,28 @@ class EBMConfig(OneLossConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Scale always; on pictures a larger, smooth network in the unit box, convolutions for colours."""
-        if not spec.is_image:
-            return {"scale_data": True, **MATCHED}
-        return {
-            "scale_data": True,
-            "net": "cnn" if spec.shape[0] == 3 else "mlp",
-            "energy_func_hidden_dims": (256, 128),
-            "spectral_norm": True,
-            "x_lims": (0.0, 1.0),
-            "loss_alpha": 1.0,
-            "lr": 3e-4,
-        }
+        """Tilt the data's Gaussian, but for colour pictures, which have the published values."""
+        return {**published(spec), **tilted(spec)}
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Return the paper's Langevin dynamics: a noisy descent that is far from the law of the energy."""
-        return {key: cls.model_fields[key].default for key in MATCHED if not spec.is_image}
+        return {**{key: cls.model_fields[key].default for key in tilted(spec)}, **published(spec)}
 
     def is_flat(self) -> bool:
-        """Whether the energy takes vectors."""
-        return self.net == "mlp"
+        """Whether chains move in vectors."""
+        return self.net == "mlp" or self.base == "gaussian"
+
+    def build_transform(self, spec: DataSpec) -> Chain:
+        """Return the map to the chains' space: with a base, to principal axes.
+
+        Vectors are whitened, pictures half of the way: noise makes their energy as steep along long axes as along short
+        ones, so whitened chains would need steps as small as the noise is along the longest.
+        """
+        parts = super().build_transform(spec)
+        if self.base == "none":
+            return parts
+        return Chain([*parts, Principal(spec.dim, power=0.5 if spec.is_image else 1.0)])
 
     def build(self, spec: DataSpec) -> EBM:
         """Return an `EBM` for data of this kind."""
@@ -113,17 +121,12 @@ class EBMConfig(OneLossConfig):
         Raises:
             UserError: if a CNN is to see vectors.
         """
-        if self.is_flat():
+        if self.net == "mlp":
             return EnergyMLP(spec.dim, self.energy_func_hidden_dims, self.energy_func_activation)
         if not spec.is_image:
             raise UserError(f"a cnn needs pictures; {spec.name} has points of shape {spec.shape}: set net to mlp")
-        return EnergyCNN(
-            spec.shape,
-            self.energy_func_hidden_channels,
-            self.energy_func_kernel_size,
-            self.energy_func_stride,
-            self.energy_func_activation,
-        )
+        channels, size = self.energy_func_hidden_channels, self.energy_func_kernel_size
+        return EnergyCNN(spec.shape, channels, size, self.energy_func_stride, self.energy_func_activation)
 
 
 class EBM(DensityEstimator):
@@ -131,70 +134,67 @@ class EBM(DensityEstimator):
 
     likelihood: ClassVar[Likelihood] = "unnormalised"
 
-    replay: Tensor
-    position: Tensor
-    filled: Tensor
-
     def __init__(self, config: EBMConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.net = config.build_energy(spec)
+        self.net, self.base = config.build_energy(spec), Box(*config.x_lims)
+        if config.base == "gaussian":
+            axes = cast(Principal, list(self.transform)[-1])
+            self.base = Gaussian(axes)
+            self.net = Turned(self.net, axes, spec.shape) if config.net == "cnn" else self.net
         if config.spectral_norm:
             SpectralNorm.on(cast(nn.Module, self.net))
         self.alpha, self.steps, self.fresh = config.loss_alpha, config.ld_steps, config.ld_eps_new
         self.langevin = Langevin(config.ld_step_size, config.ld_sigma, config.x_lims, config.ld_grad_clamp)
-        shape = (spec.dim,) if config.is_flat() else spec.shape
-        self.register_buffer("replay", torch.zeros(config.max_length_buffer, *shape))
-        self.register_buffer("position", torch.zeros((), dtype=torch.long))
-        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+        self.ring = Ring(config.max_length_buffer, (spec.dim,) if config.is_flat() else spec.shape)
         self._negatives: Tensor | None = None  # none where a rank has no rows in a batch
 
     def energy(self, y: Tensor) -> Tensor:
-        """Return the energies of points of the network's space, `(B,)`."""
-        return self.net(y).squeeze(1)
+        """Return the energies of points of the chains' space, `(B,)`."""
+        return self.net(y).squeeze(1) + self.base.energy(y)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density in data space but for a constant, of shape `(B,)`, in nats."""
         return -self.energy(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points as training draws its negatives: Langevin chains go on from the ring."""
-        return self.clamp(self.transform.inverse(self._draw(n, generator)))
+        """Draw `(n, *S)` points as training draws its negatives, and take the noise of training away from them."""
+        x = self.transform.inverse(self._draw(n, generator))
+        return self.clamp(x + self.noise.sigma**2 * self._score(x) if self.noise.sigma else x)
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the one loss: energy of data less energy of negatives, and the penalty."""
         return (Objective("loss", self._loss, tuple(self.parameters()), after=self._after, unit="nats of energy"),)
 
     def _loss(self, x: Tensor) -> Tensor:
-        y = self.network_input(x)
-        negatives = self._draw(len(y))
+        negatives = self._draw(len(x))
         if self.training:
             self._negatives = negatives
-        energies = self.energy(torch.cat([y, negatives]))
-        data, drawn = energies.chunk(2)
-        return (data - drawn + self.alpha * (data.square() + drawn.square())).mean()
+        both = torch.cat([self.network_input(x), negatives])
+        tilt = self.net(both).squeeze(1)
+        data, drawn = (tilt + self.base.energy(both)).chunk(2)
+        return (data - drawn).mean() + 2 * self.alpha * tilt.square().mean()
 
     def _after(self, gather: Gather) -> None:
         """Write this step's negatives of all ranks over the oldest rows of the ring."""
         SpectralNorm.advance_all(cast(nn.Module, self.net))
-        size = len(self.replay)
-        rows = gather(self.replay[:0] if self._negatives is None else self._negatives)[-size:]
+        self.ring.append(gather(self.ring.rows[:0] if self._negatives is None else self._negatives))
         self._negatives = None
-        places = (self.position + torch.arange(len(rows), device=rows.device)) % size
-        self.replay[places] = rows
-        self.position.copy_((self.position + len(rows)) % size)
-        self.filled.copy_((self.filled + len(rows)).clamp(max=size))
+
+    def _slope(self, y: Tensor) -> Tensor:
+        return self.base.add_slope(self.net.gradient(y), y)
+
+    def _score(self, x: Tensor) -> Tensor:
+        """Return `∇ log p(x)`, of the shape of `x`: the slope, brought back through the transform."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            y = self.transform(x)
+            fall = self.transform.log_abs_det_jacobian(x).sum() - (y * self._slope(y.detach())).sum()
+            return torch.autograd.grad(fall, x)[0]
 
     def _draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         with parametrize.cached():
-            return self.langevin(self.net.gradient, self._starts(n, generator), self.steps, generator)
+            return self.langevin(self._slope, self._starts(n, generator), self.steps, generator)
 
     def _starts(self, n: int, generator: torch.Generator | None) -> Tensor:
-        ring, (low, high) = self.replay, self.langevin.limits
-        uniform = torch.rand(n, *ring.shape[1:], generator=generator, device=ring.device, dtype=ring.dtype)
-        uniform = low + (high - low) * uniform
-        filled = int(self.filled)
-        if not filled:
-            return uniform
-        rows = torch.randint(filled, (n,), generator=generator, device=ring.device)
-        fresh = torch.rand(n, generator=generator, device=ring.device) < self.fresh
-        return torch.where(fresh.view(-1, *(1 for _ in ring.shape[1:])), uniform, ring[rows])
+        fresh = self.base.fill(self.ring.rows.new_empty(n, *self.ring.rows.shape[1:]), generator)
+        return self.ring.mix(fresh, self.fresh, generator)
