@@ -40,7 +40,6 @@ CELLS = {"fashion-mnist": ALL, "mnist": ALL, "cifar10": ["ae-gae", "vae-gae", "a
 SLOW: dict[str, dict[str, Any]] = {
     "alone-arm": {"hidden_size": 128, "num_layers": 1, "max_epochs": 12},
     "alone-flow": {"max_epochs": 12},
-    "alone-ebm": {"max_epochs": 60},
     "wae-gae": {"max_epochs": 60},
     "cifar10 ae-gae": {"max_epochs": 10},
     "cifar10 vae-gae": {"max_epochs": 10},
