@@ -29,7 +29,6 @@ SMALL_FLOW = (*TWO_EPOCHS, "hidden_units=8", "num_layers=1")
 @pytest.mark.parametrize(
     ("dataset", "model", "flags", "config", "pictures"),
     [
-        ("fashion-mnist", "ae", ("--is-gae",), TWO_EPOCHS, ("reconstructions",)),
         ("fashion-mnist", "vae", ("--is-gae",), TWO_EPOCHS, ("samples", "reconstructions")),
         ("svhn", "flow", (), SMALL_FLOW, ("samples",)),
         ("cifar10", "vae", (), SMALL_CNN, ("samples", "reconstructions")),
@@ -44,7 +43,7 @@ def test_one_model_alone(shell, tmp_path, dataset, model, flags, config, picture
 
 
 def test_two_steps_with_convolutions_on_colour(shell, tmp_path):
-    arguments = ("--dataset", "cifar10", "--gae-model", "vae", "--de-model", "vae")
+    arguments = ("--dataset", "cifar10", "--gae-model", "avb", "--de-model", "vae")
     shell("main.py", *arguments, *repeated("--gae-config", SMALL_CNN), *repeated("--de-config", TWO_EPOCHS))
     run = only_run(tmp_path / "runs")
     check_finished(run, ("gae", "de", "two_step"))
@@ -70,6 +69,22 @@ def test_a_pretrained_autoencoder_frozen_and_trained_further(shell, tmp_path):
     further = only_run(tmp_path / "further")
     check_finished(further, ("gae", "de", "two_step"))
     assert epochs(further) == {"gae": 3, "de": 2}
+
+
+def test_an_avb_alone_then_frozen_under_a_vae_then_told_from_other_data(shell, tmp_path):
+    shell("single_main.py", *("--dataset", "fashion-mnist", "--model", "avb", "--is-gae", "--config", "max_epochs=2"))
+    avb = only_run(tmp_path / "runs")
+    check_finished(avb, ("model",))
+    pretrained = ("--load-dir", avb, "--load-pretrained-gae", "--load-best-valid-first", "--freeze-pretrained-gae")
+    keys = ("--de-model", "vae", "--de-config", "max_epochs=2", "--shared-config", "logdir_root=both")
+    shell("main.py", *pretrained, *keys)
+    both = only_run(tmp_path / "both")
+    check_finished(both, ("gae", "de", "two_step"))
+    only_test = ("--load-best-valid-first", "--only-test", "--test-ood")
+    for script, run, part, files in (("single_main.py", avb, "model", 4), ("main.py", both, "two_step", 8)):
+        shell(script, "--load-dir", run, *only_test)
+        assert 0 <= results(run, part)["likelihood_ood_acc"]["value"] <= 1
+        assert len(list((run / "ood").glob("*.npy"))) == files
 
 
 def test_a_run_is_trained_further_and_tested_only(shell, tmp_path):
