@@ -6,8 +6,8 @@
     min over f, m  of  E T(y, z_q) - log p(y | z_q)
 
 With adaptive contrast T tells draws that are standardised, e = L⁻¹ (z_q - μ(y)), from N(0, I): at its best it is the
-log-ratio of q and the Gaussian r = N(μ(y), L Lᵀ), and the loss adds KL(r ‖ p) in closed form. μ(y) is the mean of a few
-more draws at y, and L Lᵀ the covariance of all of them about these means, the same at all points of a batch.
+log-ratio of q and the Gaussian r = N(μ(y), L Lᵀ), and the loss adds KL(r ‖ p) in closed form. μ(y) is the mean of
+two more draws at y, of opposite noise, and L Lᵀ the covariance of all of them about these means, one for a batch.
 
 The discriminator T has no part in the density: with N(z; μ, C), the Gaussian that has the moments of f's draws at y,
 
@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from twostep.distributions import normal_log_prob, standard_normal_log_prob
+from twostep.distributions import normal_log_prob
 from twostep.models.base import (
     MODELS,
     DensityEstimator,
@@ -37,15 +37,15 @@ from twostep.models.base import (
     OptimizerConfig,
     Role,
 )
-from twostep.models.moments import kl_to_prior, log_det, moments
 from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.noisy_encoder import NoisyEncoder, importance_bound, kl_to_prior, moments
 from twostep.nn.activations import Activation
 from twostep.nn.joined import JoinedNet
 from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
-DRAWS = 4  # at each point, for the moments of adaptive contrast: pairs of opposite noise
+ROWS = 200_000  # that a density passes over, in at most 150 epochs
 
 
 @MODELS.register("avb")
@@ -76,18 +76,21 @@ class AVBConfig(EncoderDecoderConfig):
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Judge an autoencoder by its reconstructions, a density by its likelihood, and stop by it."""
         networks = super().defaults(spec, role)
+        epochs = 50 if networks["encoder_net"] == "mlp" else 100
         return {
             **networks,
             **_judged_by("l2_reconstruction_error" if role == "gae" else "log_likelihood"),
             "noise_dim": 256 if role == "gae" else 128,
-            "max_epochs": 50 if networks["encoder_net"] == "mlp" else 100,
+            "max_epochs": epochs if role == "gae" else max(epochs, min(150, ROWS // spec.size)),
             "adaptive_contrast": role == "de",
         }
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Judge a density by its reconstructions too, and contrast with the prior."""
-        return {**super().reference(spec, role), **_judged_by("l2_reconstruction_error"), "adaptive_contrast": False}
+        """Judge a density by its reconstructions too, contrast with the prior, train as long on few rows as on many."""
+        epochs = 50 if cls.defaults(spec, role)["encoder_net"] == "mlp" else 100
+        judge = _judged_by("l2_reconstruction_error")
+        return {**super().reference(spec, role), **judge, "adaptive_contrast": False, "max_epochs": epochs}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""
@@ -115,10 +118,9 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         super().__init__(config, spec)
         self.latent_dim = config.latent_dim
         self.k = config.k
-        self.noise_dim, self.input_sigma, self.prior_sigma = config.noise_dim, config.input_sigma, config.prior_sigma
-        self.encoder = JoinedNet(config.build_encoder(spec, config.latent_dim), config.noise_dim)
+        self.prior_sigma, self.adaptive = config.prior_sigma, config.adaptive_contrast
+        self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
         self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
-        self.adaptive = config.adaptive_contrast
         log_sigma = torch.tensor(math.log(0.5) if self.adaptive else 0.0)
         self.log_sigma = nn.Parameter(log_sigma) if config.single_sigma else None
         self.discriminator = JoinedNet(
@@ -181,46 +183,31 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
 
     def _contrasted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a draw for each point, what the discriminator sees of it, and the closed part of the divergence."""
-        z = self._draw(features)
+        z = self.encoder.draw(features)
         if not self.adaptive:
             return z, z, z.new_zeros(())
-        half = self._noise(DRAWS // 2, features)
-        mean, factor = moments(self._join(features, torch.cat([half, -half])), self.prior_sigma, pooled=True)
+        mean, factor = moments(self.encoder.pair(features), self.prior_sigma, pooled=True)
         seen = torch.linalg.solve_triangular(factor[0].T, z - mean, upper=True, left=False)
         return z, seen, kl_to_prior(mean, factor, self.prior_sigma)
 
     def _encode_noisily(self, y: Tensor) -> Tensor:
-        return self._draw(self.encoder.features(y))
-
-    def _draw(self, features: Tensor) -> Tensor:
-        return self.encoder.join(features, self.input_sigma * self._noise(len(features), features))
-
-    def _noise(self, n: int, like: Tensor) -> Tensor:
-        return torch.randn(n, self.noise_dim, device=like.device, dtype=like.dtype)
-
-    def _join(self, features: Tensor, noise: Tensor) -> Tensor:
-        """Return the encoder's outputs for all noise at every point, `(B, m, d)`."""
-        return self.encoder.join(features[:, None], self.input_sigma * noise)
+        return self.encoder.draw(self.encoder.features(y))
 
     def _draws(self, y: Tensor) -> Tensor:
         """Return the encoder's outputs over the fixed set of noise, `(B, m, d)`."""
-        return self._join(self.encoder.features(y), self.noise_set)
+        return self.encoder.all_draws(self.encoder.features(y), self.noise_set)
 
     def _blocks(self, y: Tensor) -> tuple[Tensor, ...]:
         return y.split(max(1, BLOCK // len(self.noise_set)))
 
     def _bound(self, y: Tensor) -> Tensor:
-        mean, factor = moments(self._draws(y), self.prior_sigma)
-        weights: list[Tensor] = []
-        for _ in range(self.k):
-            noise = torch.randn_like(mean)
-            z = mean + (factor @ noise[:, :, None]).squeeze(2)
-            log_q = standard_normal_log_prob(noise) - log_det(factor)
-            weights.append(self._log_likelihood(y, z) + self._log_prior(z) - log_q)
-        return torch.stack(weights).logsumexp(0) - math.log(self.k)
+        proposal = moments(self._draws(y), self.prior_sigma)
+        prior_log_std = y.new_tensor(math.log(self.prior_sigma))
 
-    def _log_prior(self, z: Tensor) -> Tensor:
-        return normal_log_prob(z.square(), z.new_tensor(math.log(self.prior_sigma)))
+        def log_joint(z: Tensor) -> Tensor:
+            return self._log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std)
+
+        return importance_bound(log_joint, proposal, self.k)
 
     def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
         mean, log_std = self._likelihood(z)
