@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from twostep.distributions import normal_log_prob
+from twostep.models.avb_defaults import published, replaced
 from twostep.models.base import (
     MODELS,
     DensityEstimator,
@@ -45,7 +46,6 @@ from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
-ROWS = 200_000  # that a density passes over, in at most 150 epochs
 
 
 @MODELS.register("avb")
@@ -61,9 +61,7 @@ class AVBConfig(EncoderDecoderConfig):
     input_sigma: NonNegativeFloat = Field(3.0, description="std of the encoder's noise")
     prior_sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
     single_sigma: bool = Field(True, description="one learned std for the decoder; False: one for each coordinate")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field(
-        (256, 256), description="hidden layers of the discriminator"
-    )
+    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="its hidden layers")
     discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
     disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
     nll_lr: PositiveFloat = Field(1e-3, description="learning rate of encoder and decoder")
@@ -76,21 +74,13 @@ class AVBConfig(EncoderDecoderConfig):
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Judge an autoencoder by its reconstructions, a density by its likelihood, and stop by it."""
         networks = super().defaults(spec, role)
-        epochs = 50 if networks["encoder_net"] == "mlp" else 100
-        return {
-            **networks,
-            **_judged_by("l2_reconstruction_error" if role == "gae" else "log_likelihood"),
-            "noise_dim": 256 if role == "gae" else 128,
-            "max_epochs": epochs if role == "gae" else max(epochs, min(150, ROWS // spec.size)),
-            "adaptive_contrast": role == "de",
-        }
+        net = networks["encoder_net"]
+        return {**networks, **published(role, net), **replaced(spec, role, net)}
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Judge a density by its reconstructions too, contrast with the prior, train as long on few rows as on many."""
-        epochs = 50 if cls.defaults(spec, role)["encoder_net"] == "mlp" else 100
-        judge = _judged_by("l2_reconstruction_error")
-        return {**super().reference(spec, role), **judge, "adaptive_contrast": False, "max_epochs": epochs}
+        return {**super().reference(spec, role), **published(role, super().defaults(spec, role)["encoder_net"])}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""
@@ -105,23 +95,18 @@ class AVBConfig(EncoderDecoderConfig):
 
 
 class AVB(GeneralizedAutoencoder, DensityEstimator):
-    """Encoder of any law, decoder, and a discriminator that tells the law from the prior.
-
-    An embedding is the mean of the encoder's draws over a fixed set of noise.
-    """
+    """Encoder of any law, whose mean over a fixed set of noise is the embedding, decoder, and discriminator."""
 
     likelihood: ClassVar[Likelihood] = "bound"
-
     noise_set: Tensor
 
     def __init__(self, config: AVBConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.latent_dim = config.latent_dim
-        self.k = config.k
+        self.latent_dim, self.k = config.latent_dim, config.k
         self.prior_sigma, self.adaptive = config.prior_sigma, config.adaptive_contrast
         self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
         self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
-        log_sigma = torch.tensor(math.log(0.5) if self.adaptive else 0.0)
+        log_sigma = torch.tensor(math.log(0.5) if self.adaptive else 0.0)  # small: latents have to tell
         self.log_sigma = nn.Parameter(log_sigma) if config.single_sigma else None
         self.discriminator = JoinedNet(
             MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
@@ -174,11 +159,7 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         return (self.log_ratio(y, seen) + kl - self._log_likelihood(y, z)).mean()
 
     def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
-        """Return what the discriminator says of the network's input and a draw `z` as it sees it, of shape `(B,)`.
-
-        It guesses `log q(z | y) - log p(z)`, or with adaptive contrast, where z is standardised, the log-ratio of its
-        law and N(0, I).
-        """
+        """Return the discriminator's guess for the network's input, and a draw as it sees it, of shape `(B,)`."""
         return self.discriminator(y.flatten(1), z).squeeze(1)
 
     def _contrasted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -201,13 +182,11 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         return y.split(max(1, BLOCK // len(self.noise_set)))
 
     def _bound(self, y: Tensor) -> Tensor:
-        proposal = moments(self._draws(y), self.prior_sigma)
-        prior_log_std = y.new_tensor(math.log(self.prior_sigma))
+        return importance_bound(lambda z: self._log_joint(y, z), moments(self._draws(y), self.prior_sigma), self.k)
 
-        def log_joint(z: Tensor) -> Tensor:
-            return self._log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std)
-
-        return importance_bound(log_joint, proposal, self.k)
+    def _log_joint(self, y: Tensor, z: Tensor) -> Tensor:
+        prior_log_std = z.new_tensor(math.log(self.prior_sigma))
+        return self._log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std)
 
     def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
         mean, log_std = self._likelihood(z)
@@ -218,7 +197,3 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
             return self.decoder(z), self.log_sigma
         mean, log_std = self.decoder(z).chunk(2, dim=1)
         return mean, log_std
-
-
-def _judged_by(metric: str) -> dict[str, Any]:
-    return {"early_stopping_metric": metric, "valid_metrics": (metric,), "test_metrics": (metric,)}

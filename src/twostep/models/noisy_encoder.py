@@ -45,9 +45,9 @@ class NoisyEncoder(JoinedNet):
 def moments(draws: Tensor, prior_sigma: float, pooled: bool = False) -> tuple[Tensor, Tensor]:
     """Return the mean `(B, d)` of draws `(B, m, d)` and a Cholesky factor `(B, d, d)` of their covariance.
 
-    Pooled, the covariance about the points' means is the mean over all points, so that one pair of opposite
-    draws suffices at each; its factor is `(1, d, d)`. Where z is linear in the noise a pair knows the mean, and no degree
-    of freedom is lost to it. Every variance grows by a thousandth, which keeps the correlations regular in single
+    Pooled, the covariance about the points' means is the mean over all points, so that one pair of opposite draws
+    suffices at each; its factor is `(1, d, d)`. Where z is linear in the noise a pair knows the mean, and no degree of
+    freedom is lost to it. Every variance grows by a thousandth, which keeps the correlations regular in single
     precision, and by a millionth of the prior's, which is what is left of a law that has collapsed to a point.
     """
     mean = draws.mean(1)
