@@ -98,16 +98,40 @@ def densities_on_embeddings(folder: str) -> None:
         experiment = trained(folder, str(clothes), {"gae": "vae", "de": "arm"}, gae=gae, de=keys)
         loss = valid_losses(experiment, "de")[-1]
         print(f"arm on a VAE's embeddings of clothes, about 1,200 steps, lr={rate:g}: loss {loss:.1f} nats", flush=True)
+    samples_on_embeddings(folder, "digits", {"gae": "vae", "de": "avb"}, {})
+    for models in ({"gae": "vae", "de": "avb"}, {"gae": "ae", "de": "ebm"}, {"gae": "vae", "de": "ebm"}):
+        samples_on_embeddings(folder, str(clothes), models, gae)
+
+
+def samples_on_embeddings(folder: str, dataset: str, models: dict[str, str], gae: dict[str, Any]) -> None:
+    """Compare samples with validation embeddings, beside those of one full Gaussian and training embeddings."""
     for preset in ("twostep", "reference"):
-        keys = {"preset": preset, "max_epochs": 30}
-        experiment = trained(folder, str(clothes), {"gae": "ae", "de": "ebm"}, gae=gae, de=keys)
+        experiment = trained(folder, dataset, models, gae=gae, de={"preset": preset})
         gae_model, de = experiment.module.gae, experiment.module.de  # type: ignore[union-attr]
         assert experiment.splits.valid is not None
         with evaluating(gae_model, de):
-            z = gae_model.encode(experiment.splits.valid.float())
-            samples = de.sample(len(z), torch.Generator().manual_seed(0))
-        print(f"ebm on an AE's embeddings of clothes, preset={preset}: energy distance", end=" ")
-        print(f"{energy_distance(z / z.std(0), samples / z.std(0)):.3f}", flush=True)
+            z, known = (gae_model.encode(rows.float()) for rows in (experiment.splits.valid, experiment.splits.train))
+            samples = de.sample(4000, torch.Generator().manual_seed(0))
+        torch.manual_seed(0)
+        gaussian = torch.distributions.MultivariateNormal(known.mean(0), known.T.cov()).sample((4000,))
+        distances = [energy_distance(z / z.std(0), points / z.std(0)) for points in (samples, gaussian, known[:4000])]
+        print(f"{models['de']} on the {models['gae']}'s embeddings of {Path(dataset).stem}, preset={preset}:", end=" ")
+        print(
+            "energy distance {:.4f}, of a full Gaussian {:.4f}, of training rows {:.4f}".format(*distances), flush=True
+        )
+
+
+def ebm_on_pictures(folder: str) -> None:
+    """Compare samples with pictures: the energy distance, and the distance to the nearest training picture."""
+    for preset in ("twostep", "reference"):
+        experiment = trained(folder, "digits", {"model": "ebm"}, model={"preset": preset})
+        train, test = (rows.flatten(1).float() / 16 for rows in (experiment.splits.train, experiment.splits.test))
+        model = experiment.models["model"]
+        with evaluating(model):
+            samples = model.sample(1000, torch.Generator().manual_seed(0)).flatten(1).clamp(0, 16) / 16  # type: ignore[operator]
+        near = [float(torch.cdist(points, train).min(1).values.median()) for points in (samples, test)]
+        print(f"ebm on digits, preset={preset}: energy distance {energy_distance(test, samples):.3f};", end=" ")
+        print("median distance to the training set {:.2f}, of test rows {:.2f}".format(*near), flush=True)
 
 
 def strides(folder: str) -> None:
@@ -169,6 +193,7 @@ def main() -> None:
         densities_on_embeddings(folder)
         strides(folder)
         adversaries_on_small_sets(folder)
+        ebm_on_pictures(folder)
 
 
 if __name__ == "__main__":

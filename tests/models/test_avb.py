@@ -14,6 +14,8 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from twostep.models import avb
 from twostep.models.avb import AVBConfig
 from twostep.models.base import evaluating
+from twostep.models.noisy_encoder import NoisyEncoder, kl_to_prior, moments
+from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec
 
 DIM, LATENT, NOISE, PSI = 4, 2, 3, 0.4
@@ -139,7 +141,7 @@ def test_the_proposal_has_the_moments_of_the_encoders_draws():
     y = torch.randn(2, DIM, dtype=torch.float64)
     with torch.no_grad():
         model.encoder.side.weight.mul_(2)
-        mean, factor = model._proposal(y)
+        mean, factor = moments(model._draws(y), 1.0)
         draws = model._encode_noisily(y.repeat_interleave(50_000, 0)).unflatten(0, (2, 50_000))
     for i in range(2):
         expected = draws[i].T.cov()
@@ -272,6 +274,75 @@ def test_each_step_does_no_work_for_the_other_player():
     assert all(parameter.grad is not None for parameter in nll.parameters)
 
 
+# ---- adaptive contrast
+
+
+@pytest.mark.parametrize("prior_sigma", [1.0, 1.7])
+def test_the_closed_part_is_the_divergence_of_the_gaussian_from_the_prior(prior_sigma):
+    draws = torch.randn(3, 60, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mean, factor = moments(draws, prior_sigma)
+    covariance = prior_sigma**2 * torch.eye(2, dtype=torch.float64)
+    prior = MultivariateNormal(torch.zeros(2, dtype=torch.float64), covariance)
+    expected = kl_divergence(MultivariateNormal(mean, scale_tril=factor), prior)
+    assert torch.allclose(kl_to_prior(mean, factor, prior_sigma), expected, atol=1e-12)
+
+
+def test_pooled_moments_of_pairs_are_those_of_a_linear_encoder():
+    """One pair at each of 5000 points: the means are exact, the covariance is that of all points together."""
+    torch.manual_seed(0)
+    encoder = NoisyEncoder(MLP(3, (), 2, "relu"), 4, sigma=1.5).double().requires_grad_(False)
+    features = encoder.features(10 * torch.randn(5000, 3, dtype=torch.float64))
+    mean, factor = moments(encoder.pair(features), 1.0, pooled=True)
+    W = encoder.side.weight
+    assert torch.allclose(mean, features, atol=1e-12)
+    assert factor.shape == (1, 2, 2)
+    assert torch.allclose(factor[0] @ factor[0].T, 1.5**2 * W @ W.T, rtol=0.05, atol=0.02)
+
+
+def test_a_gaussian_encoder_leaves_the_discriminator_nothing_to_tell():
+    """What it sees has mean 0 and covariance I, and the closed part is the whole divergence from the prior."""
+    model, law, posterior = linear_avb(shift=0.3, widen=1.4, adaptive_contrast=True)
+    x = law.sample((20_000,))
+    torch.manual_seed(3)
+    _, seen, closed = model._contrasted(model.encoder.features(x))
+    exact = posterior(x)
+    encoder = MultivariateNormal(exact.mean + 0.3, 1.4**2 * exact.covariance_matrix)
+    prior = MultivariateNormal(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
+    assert torch.allclose(seen.mean(0), torch.zeros(2, dtype=torch.float64), atol=0.03)
+    assert torch.allclose(seen.T.cov(), torch.eye(2, dtype=torch.float64), atol=0.04)
+    assert torch.allclose(closed, kl_divergence(encoder, prior), rtol=0.02, atol=0.02)
+
+
+def test_gradients_reach_the_encoder_through_its_moments():
+    torch.manual_seed(0)
+    model = AVBConfig(latent_dim=2, noise_dim=3, adaptive_contrast=True).build(VECTORS)
+    _, _, closed = model._contrasted(model.encoder.features(torch.randn(5, DIM)))
+    gradients = torch.autograd.grad(closed.mean(), tuple(model.encoder.parameters()))
+    assert all((gradient != 0).any() for gradient in gradients)
+
+
+@pytest.mark.slow
+def test_adaptive_contrast_brings_samples_to_the_law_of_the_data():
+    """Energy distances of samples to data on a noisy bowl, with standardised draws and with plain ones."""
+    torch.manual_seed(0)
+    u = torch.randn(4000, 2)
+    x = torch.cat([u, u[:, :1].square() + 0.2 * torch.randn(4000, 1)], 1)
+    spec = DataSpec(name="bowl", shape=(3,), size=4000, low=-9, high=9)
+    hidden = {f"{net}_hidden_dims": (64,) for net in ("encoder", "decoder", "discriminator")}
+    found = []
+    for adaptive in (True, False):
+        torch.manual_seed(0)
+        keys = {"latent_dim": 3, "noise_dim": 16, "adaptive_contrast": adaptive}
+        model = AVBConfig.for_data(spec, "de", **keys, **hidden).build(spec)
+        model.fit_transform([x])
+        fit(model, x, 600, lr=3e-3)
+        with evaluating(model):
+            a, b = model.sample(1000, torch.Generator().manual_seed(0)) / x.std(0), x[:1000] / x.std(0)
+        found.append(float(2 * torch.cdist(a, b).mean() - torch.cdist(a, a).mean() - torch.cdist(b, b).mean()))
+    assert found[0] < 0.05, found
+    assert found[0] < found[1] / 2, found
+
+
 # ---- embeddings
 
 
@@ -328,10 +399,14 @@ def test_the_encoder_does_not_ignore_the_data(role):
 )
 def test_each_role_has_its_noise_and_its_judge(role, noise_dim, metric):
     config = AVBConfig.for_data(VECTORS, role)
-    assert (config.noise_dim, config.max_epochs) == (noise_dim, 50)
+    assert (config.noise_dim, config.max_epochs) == (noise_dim, 50 if role == "gae" else 150)
+    assert AVBConfig.for_data(VECTORS.model_copy(update={"size": 9000}), role).max_epochs == 50
     assert config.early_stopping_metric == metric
     assert config.valid_metrics == config.test_metrics == (metric,)
-    assert AVBConfig.for_data(VECTORS, role, preset="reference").early_stopping_metric == "l2_reconstruction_error"
+    paper = AVBConfig.for_data(VECTORS, role, preset="reference")
+    assert (paper.early_stopping_metric, paper.max_epochs) == ("l2_reconstruction_error", 50)
+    assert config.adaptive_contrast == (role == "de")
+    assert not paper.adaptive_contrast
 
 
 def test_each_player_has_its_own_rate():

@@ -5,6 +5,10 @@
     min over T     of  E softplus(-T(y, z_q)) + E softplus(T(y, z_p)),  at its best  T = log q(z | y) - log p(z)
     min over f, m  of  E T(y, z_q) - log p(y | z_q)
 
+With adaptive contrast T tells draws that are standardised, e = L⁻¹ (z_q - μ(y)), from N(0, I): at its best it is the
+log-ratio of q and the Gaussian r = N(μ(y), L Lᵀ), and the loss adds KL(r ‖ p) in closed form. μ(y) is the mean of
+two more draws at y, of opposite noise, and L Lᵀ the covariance of all of them about these means, one for a batch.
+
 The discriminator T has no part in the density: with N(z; μ, C), the Gaussian that has the moments of f's draws at y,
 
     log p(x) >= E log (1/k) Σ_i p(y | z_i) p(z_i) / N(z_i; μ, C) + log|det t'(x)|,  z_i ~ N(μ, C)
@@ -22,7 +26,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from twostep.distributions import normal_log_prob, standard_normal_log_prob
+from twostep.distributions import normal_log_prob
+from twostep.models.avb_defaults import published, replaced
 from twostep.models.base import (
     MODELS,
     DensityEstimator,
@@ -34,6 +39,7 @@ from twostep.models.base import (
     Role,
 )
 from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.noisy_encoder import NoisyEncoder, importance_bound, kl_to_prior, moments
 from twostep.nn.activations import Activation
 from twostep.nn.joined import JoinedNet
 from twostep.nn.mlp import MLP
@@ -56,31 +62,26 @@ class AVBConfig(EncoderDecoderConfig):
     input_sigma: NonNegativeFloat = Field(3.0, description="std of the encoder's noise")
     prior_sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
     single_sigma: bool = Field(True, description="one learned std for the decoder; False: one for each coordinate")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field(
-        (256, 256), description="hidden layers of the discriminator"
-    )
+    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="its hidden layers")
     discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
     disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
     nll_lr: PositiveFloat = Field(1e-3, description="learning rate of encoder and decoder")
     use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_nll_lr_scheduler: bool = Field(True, description="cosine decay of nll_lr to 0 over all steps")
+    adaptive_contrast: bool = Field(False, description="tell standardised draws from noise, not draws from the prior")
     k: PositiveInt = Field(1, description="samples in the bound on log p")
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Judge an autoencoder by its reconstructions, a density by its likelihood, and stop by it."""
         networks = super().defaults(spec, role)
-        return {
-            **networks,
-            **_judged_by("l2_reconstruction_error" if role == "gae" else "log_likelihood"),
-            "noise_dim": 256 if role == "gae" else 128,
-            "max_epochs": 50 if networks["encoder_net"] == "mlp" else 100,
-        }
+        net = networks["encoder_net"]
+        return {**networks, **published(role, net), **replaced(spec, role, net)}
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Judge a density by its reconstructions too."""
-        return {**super().reference(spec, role), **_judged_by("l2_reconstruction_error")}
+        """Judge a density by its reconstructions too, contrast with the prior, train as long on few rows as on many."""
+        return {**super().reference(spec, role), **published(role, super().defaults(spec, role)["encoder_net"])}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""
@@ -95,23 +96,19 @@ class AVBConfig(EncoderDecoderConfig):
 
 
 class AVB(GeneralizedAutoencoder, DensityEstimator):
-    """Encoder of any law, decoder, and a discriminator that tells the law from the prior.
-
-    An embedding is the mean of the encoder's draws over a fixed set of noise.
-    """
+    """Encoder of any law, whose mean over a fixed set of noise is the embedding, decoder, and discriminator."""
 
     likelihood: ClassVar[Likelihood] = "bound"
-
     noise_set: Tensor
 
     def __init__(self, config: AVBConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.latent_dim = config.latent_dim
-        self.k = config.k
-        self.noise_dim, self.input_sigma, self.prior_sigma = config.noise_dim, config.input_sigma, config.prior_sigma
-        self.encoder = JoinedNet(config.build_encoder(spec, config.latent_dim), config.noise_dim)
+        self.latent_dim, self.k = config.latent_dim, config.k
+        self.prior_sigma, self.adaptive = config.prior_sigma, config.adaptive_contrast
+        self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
         self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
-        self.log_sigma = nn.Parameter(torch.zeros(())) if config.single_sigma else None
+        log_sigma = torch.tensor(math.log(0.5) if self.adaptive else 0.0)  # small: latents have to tell
+        self.log_sigma = nn.Parameter(log_sigma) if config.single_sigma else None
         self.discriminator = JoinedNet(
             MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
         )
@@ -151,55 +148,46 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
     def _discriminator_loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         with torch.no_grad():
-            z = self._encode_noisily(y)
+            _, z, _ = self._contrasted(self.encoder.features(y))
+        noise = torch.randn_like(z)
         features = self.discriminator.features(y.flatten(1))
-        from_prior = self.discriminator.join(features, self.prior_sigma * torch.randn_like(z))
+        from_prior = self.discriminator.join(features, noise if self.adaptive else self.prior_sigma * noise)
         return (softplus(-self.discriminator.join(features, z)) + softplus(from_prior)).mean()
 
     def _nll(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        z = self._encode_noisily(y)
-        return (self.log_ratio(y, z) - self._log_likelihood(y, z)).mean()
+        z, seen, kl = self._contrasted(self.encoder.features(y))
+        return (self.log_ratio(y, seen) + kl - self._log_likelihood(y, z)).mean()
 
     def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
-        """Return the discriminator's guess of `log q(z | y) - log p(z)`, of shape `(B,)`, for the network's input."""
+        """Return the discriminator's guess for the network's input, and a draw as it sees it, of shape `(B,)`."""
         return self.discriminator(y.flatten(1), z).squeeze(1)
 
+    def _contrasted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return a draw for each point, what the discriminator sees of it, and the closed part of the divergence."""
+        z = self.encoder.draw(features)
+        if not self.adaptive:
+            return z, z, z.new_zeros(())
+        mean, factor = moments(self.encoder.pair(features), self.prior_sigma, pooled=True)
+        seen = torch.linalg.solve_triangular(factor[0].T, z - mean, upper=True, left=False)
+        return z, seen, kl_to_prior(mean, factor, self.prior_sigma)
+
     def _encode_noisily(self, y: Tensor) -> Tensor:
-        noise = torch.randn(len(y), self.noise_dim, device=y.device, dtype=y.dtype)
-        return self.encoder(y, self.input_sigma * noise)
+        return self.encoder.draw(self.encoder.features(y))
 
     def _draws(self, y: Tensor) -> Tensor:
         """Return the encoder's outputs over the fixed set of noise, `(B, m, d)`."""
-        return self.encoder.join(self.encoder.features(y)[:, None], self.input_sigma * self.noise_set)
+        return self.encoder.all_draws(self.encoder.features(y), self.noise_set)
 
     def _blocks(self, y: Tensor) -> tuple[Tensor, ...]:
         return y.split(max(1, BLOCK // len(self.noise_set)))
 
     def _bound(self, y: Tensor) -> Tensor:
-        mean, factor = self._proposal(y)
-        log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        prior_log_std = mean.new_tensor(math.log(self.prior_sigma))
-        weights: list[Tensor] = []
-        for _ in range(self.k):
-            noise = torch.randn_like(mean)
-            z = mean + (factor @ noise[:, :, None]).squeeze(2)
-            log_q = standard_normal_log_prob(noise) - log_det
-            weights.append(self._log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std) - log_q)
-        return torch.stack(weights).logsumexp(0) - math.log(self.k)
+        return importance_bound(lambda z: self._log_joint(y, z), moments(self._draws(y), self.prior_sigma), self.k)
 
-    def _proposal(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean `(B, d)` of the encoder's draws and a Cholesky factor `(B, d, d)` of their covariance.
-
-        Every variance grows by a thousandth, which keeps the correlations regular in single precision, and by a
-        millionth of the prior's, which is what is left of a law that has collapsed to a point.
-        """
-        z = self._draws(y)
-        mean = z.mean(1)
-        centred = z - mean[:, None]
-        covariance = centred.mT @ centred / (z.shape[1] - 1)
-        jitter = 1e-3 * covariance.diagonal(dim1=1, dim2=2) + 1e-6 * self.prior_sigma**2
-        return mean, torch.linalg.cholesky(covariance + torch.diag_embed(jitter))
+    def _log_joint(self, y: Tensor, z: Tensor) -> Tensor:
+        prior_log_std = z.new_tensor(math.log(self.prior_sigma))
+        return self._log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std)
 
     def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
         mean, log_std = self._likelihood(z)
@@ -210,7 +198,3 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
             return self.decoder(z), self.log_sigma
         mean, log_std = self.decoder(z).chunk(2, dim=1)
         return mean, log_std
-
-
-def _judged_by(metric: str) -> dict[str, Any]:
-    return {"early_stopping_metric": metric, "valid_metrics": (metric,), "test_metrics": (metric,)}

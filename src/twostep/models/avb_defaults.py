@@ -1,0 +1,32 @@
+"""Defaults of `avb`: the published ones, and those that replace them where it is a density."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twostep.models.base import Role
+from twostep.schema import DataSpec
+
+ROWS = 200_000  # that a density passes over, in at most 150 epochs
+
+
+def published(role: Role, net: str) -> dict[str, Any]:
+    """Return the paper's code's values, where the model is judged by its reconstructions in both roles."""
+    return {
+        **_judged_by("l2_reconstruction_error"),
+        "noise_dim": 256 if role == "gae" else 128,
+        "max_epochs": 50 if net == "mlp" else 100,
+        "adaptive_contrast": False,
+    }
+
+
+def replaced(spec: DataSpec, role: Role, net: str) -> dict[str, Any]:
+    """Return what a density has instead: its likelihood as judge, more epochs on few rows, adaptive contrast."""
+    if role == "gae":
+        return {}
+    epochs = max(published(role, net)["max_epochs"], min(150, ROWS // spec.size))
+    return {**_judged_by("log_likelihood"), "max_epochs": epochs, "adaptive_contrast": True}
+
+
+def _judged_by(metric: str) -> dict[str, Any]:
+    return {"early_stopping_metric": metric, "valid_metrics": (metric,), "test_metrics": (metric,)}

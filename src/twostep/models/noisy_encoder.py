@@ -1,0 +1,86 @@
+"""An encoder whose law has no density in closed form, and Gaussians that have the moments of its draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from twostep.distributions import standard_normal_log_prob
+from twostep.nn.joined import JoinedNet
+
+
+class NoisyEncoder(JoinedNet):
+    """Draws `z = f(y, ε)` with `ε ~ N(0, sigma² I)`; the features of y are computed once for all draws at it.
+
+    Args:
+        net: network of y; its first linear layer is where the noise enters.
+        noise_dim: number of coordinates of the noise.
+        sigma: std of the noise.
+    """
+
+    def __init__(self, net: nn.Sequential, noise_dim: int, sigma: float) -> None:
+        super().__init__(net, noise_dim)
+        self.noise_dim, self.sigma = noise_dim, sigma
+
+    def draw(self, features: Tensor) -> Tensor:
+        """Return one draw for each row of features, `(B, d)`."""
+        return self.join(features, self.sigma * self._noise(len(features), features))
+
+    def all_draws(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Return what noise `(m, noise_dim)` of std 1 gives at every point, `(B, m, d)`."""
+        return self.join(features[:, None], self.sigma * noise)
+
+    def pair(self, features: Tensor) -> Tensor:
+        """Return two draws of opposite noise at every point, `(B, 2, d)`."""
+        entering = self.side(self.sigma * self._noise(len(features), features))
+        return self.rest(features[:, None] + torch.stack([entering, -entering], 1))
+
+    def _noise(self, n: int, like: Tensor) -> Tensor:
+        return torch.randn(n, self.noise_dim, device=like.device, dtype=like.dtype)
+
+
+def moments(draws: Tensor, prior_sigma: float, pooled: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the mean `(B, d)` of draws `(B, m, d)` and a Cholesky factor `(B, d, d)` of their covariance.
+
+    Pooled, the covariance about the points' means is the mean over all points, so that one pair of opposite draws
+    suffices at each; its factor is `(1, d, d)`. Where z is linear in the noise a pair knows the mean, and no degree of
+    freedom is lost to it. Every variance grows by a thousandth, which keeps the correlations regular in single
+    precision, and by a millionth of the prior's, which is what is left of a law that has collapsed to a point.
+    """
+    mean = draws.mean(1)
+    centred = draws - mean[:, None]
+    rows = centred.flatten(0, 1)[None] if pooled else centred
+    covariance = rows.mT @ rows / (rows.shape[1] if pooled else draws.shape[1] - 1)
+    jitter = 1e-3 * covariance.diagonal(dim1=1, dim2=2) + 1e-6 * prior_sigma**2
+    return mean, torch.linalg.cholesky(covariance + torch.diag_embed(jitter))
+
+
+def kl_to_prior(mean: Tensor, factor: Tensor, prior_sigma: float) -> Tensor:
+    """Return `KL(N(mean, factor factorᵀ) ‖ N(0, prior_sigma² I))` of shape `(B,)`, for means `(B, d)`."""
+    squares = mean.square().sum(1) + factor.square().sum((1, 2))
+    scale = mean.new_tensor(prior_sigma).log()
+    return 0.5 * (squares / prior_sigma**2 - mean.shape[1]) + mean.shape[1] * scale - _log_det(factor)
+
+
+def importance_bound(log_joint: Callable[[Tensor], Tensor], proposal: tuple[Tensor, Tensor], k: int) -> Tensor:
+    """Return `log (1/k) Σ_i p(y, z_i) / N(z_i; mean, factor factorᵀ)` of shape `(B,)` from k draws of the proposal.
+
+    Args:
+        log_joint: maps latents `(B, d)` to `log p(y, z)`.
+        proposal: means `(B, d)` and Cholesky factors `(B, d, d)`.
+        k: number of draws at each point.
+    """
+    mean, factor = proposal
+    weights: list[Tensor] = []
+    for _ in range(k):
+        noise = torch.randn_like(mean)
+        z = mean + (factor @ noise[:, :, None]).squeeze(2)
+        weights.append(log_joint(z) - standard_normal_log_prob(noise) + _log_det(factor))
+    return torch.stack(weights).logsumexp(0) - math.log(k)
+
+
+def _log_det(factor: Tensor) -> Tensor:
+    return factor.diagonal(dim1=1, dim2=2).log().sum(1)
