@@ -63,7 +63,7 @@ def test_defaults_are_those_for_the_data_and_the_role(twostep, tmp_path):
     assert default("vae", "embeddings", "whitening_transform", "de") == "True"
     assert default("vae", "digits", "test_metrics", "de") == "['log_likelihood', 'loss']"
     assert default("flow", "embeddings", "hidden_units") == "64"
-    assert default("flow", "fashion-mnist", "hidden_units") == "128"
+    assert default("flow", "fashion-mnist", "hidden_units") == "32"
     assert default("flow", "digits", "early_stopping_metric") == "'loss'"
     np.save(tmp_path / "own.npy", np.zeros((20, 3)) + np.arange(20)[:, None])
     assert default("flow", str(tmp_path / "own.npy"), "early_stopping_metric") == "'loss'"

@@ -55,7 +55,8 @@ def moments(draws: Tensor, prior_sigma: float, pooled: bool = False) -> tuple[Te
     rows = centred.flatten(0, 1)[None] if pooled else centred
     covariance = rows.mT @ rows / (rows.shape[1] if pooled else draws.shape[1] - 1)
     jitter = 1e-3 * covariance.diagonal(dim1=1, dim2=2) + 1e-6 * prior_sigma**2
-    return mean, torch.linalg.cholesky(covariance + torch.diag_embed(jitter))
+    factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter))
+    return mean, factor.masked_fill(failed.bool()[:, None, None], torch.nan)  # draws that are not finite
 
 
 def kl_to_prior(mean: Tensor, factor: Tensor, prior_sigma: float) -> Tensor:
