@@ -90,9 +90,19 @@ def request(name: str, cell: str, rows: Path, folder: Path) -> Request:
         return Request({"model": first}, {"run": run, "model": keys}, is_gae=True)
     if first == "alone":
         return Request({"model": second}, {"run": run, "model": keys})
-    (source,) = (path for path in (folder.parent / f"{first}-gae").iterdir() if path.is_dir())
-    run |= {"pretrained_gae": source, "freeze_pretrained_gae": True}
+    run |= {"pretrained_gae": autoencoder(name, first, rows, folder.parent), "freeze_pretrained_gae": True}
     return Request({"de": second}, {"run": run, "de": keys})
+
+
+def autoencoder(name: str, gae: str, rows: Path, work: Path) -> Path:
+    """Return the run of an autoencoder; where the runs of another sitting are gone, it is trained again."""
+    folder = work / f"{gae}-gae"
+    folder.mkdir(exist_ok=True)
+    runs = sorted(path for path in folder.iterdir() if path.is_dir())
+    experiment = resume(runs[-1]) if runs else start(request(name, f"{gae}-gae", rows, folder))
+    experiment.fit()
+    experiment.run.close()
+    return experiment.run.path
 
 
 def trained(experiment: Experiment, clock: Path) -> float:
