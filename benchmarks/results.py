@@ -193,10 +193,12 @@ def commands() -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sets", nargs="*", choices=[*CELLS, []])
+    parser.add_argument("sets", nargs="*", metavar="SET", help=f"data sets: {', '.join(CELLS)}; none: write the page")
     parser.add_argument("--only", nargs="*", default=[], help="cells to fill; none: all")
     parser.add_argument("--work", type=Path, default=Path("runs/results"), help="folder of the runs")
     options = parser.parse_args()
+    if unknown := set(options.sets) - set(CELLS):
+        parser.error(f"no such data set here: {', '.join(unknown)}")
     for name in options.sets:
         fill(name, options.work.absolute(), options.only)
     (FOLDER.parent / "results.md").write_text(page())

@@ -60,6 +60,11 @@ def linear_avb(k=1, prior_sigma=1.0, input_sigma=3.0, shift=0.0, widen=1.0, **ke
     return model, law, lambda y: MultivariateNormal((y - b) @ to_mean.T, covariance)
 
 
+def drawn(model, y):
+    """Return a draw of the encoder at each point of the network's space."""
+    return model.encoder.draw(model.encoder.features(y))
+
+
 def points(law, n=3):
     torch.manual_seed(1)
     return torch.cat([law.sample((n,)), 2 * law.sample((n,))])
@@ -142,7 +147,7 @@ def test_the_proposal_has_the_moments_of_the_encoders_draws():
     with torch.no_grad():
         model.encoder.side.weight.mul_(2)
         mean, factor = moments(model._draws(y), 1.0)
-        draws = model._encode_noisily(y.repeat_interleave(50_000, 0)).unflatten(0, (2, 50_000))
+        draws = drawn(model, y.repeat_interleave(50_000, 0)).unflatten(0, (2, 50_000))
     for i in range(2):
         expected = draws[i].T.cov()
         spread = float(expected.diagonal().mean())
@@ -355,7 +360,7 @@ def test_an_embedding_repeats_and_is_the_mean_of_the_encoder():
         z = model.encode(x)
         torch.manual_seed(2)
         assert torch.equal(model.encode(x), z)
-        draws = model._encode_noisily(x.repeat_interleave(20_000, 0)).unflatten(0, (3, -1))
+        draws = drawn(model, x.repeat_interleave(20_000, 0)).unflatten(0, (3, -1))
     assert (draws.std(1) > 0.1).all(), "single draws differ"
     assert torch.allclose(z, draws.mean(1), rtol=0, atol=0.15 * float(draws.std(1).mean()))
 
@@ -427,7 +432,7 @@ def test_a_cnn_takes_noise_beside_its_features(shape, single_sigma):
     model.fit_transform([x])
     assert isinstance(model.encoder.features[0], torch.nn.Conv2d)
     with evaluating(model):
-        one, other = (model._encode_noisily(model.transform(x)) for _ in range(2))
+        one, other = (drawn(model, model.transform(x)) for _ in range(2))
         assert not torch.allclose(one, other, atol=1e-3)
         assert torch.isfinite(model.log_prob(x)).all()
         assert model.sample(2).shape == (2, *shape)

@@ -172,9 +172,6 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         seen = torch.linalg.solve_triangular(factor[0].T, z - mean, upper=True, left=False)
         return z, seen, kl_to_prior(mean, factor, self.prior_sigma)
 
-    def _encode_noisily(self, y: Tensor) -> Tensor:
-        return self.encoder.draw(self.encoder.features(y))
-
     def _draws(self, y: Tensor) -> Tensor:
         """Return the encoder's outputs over the fixed set of noise, `(B, m, d)`."""
         return self.encoder.all_draws(self.encoder.features(y), self.noise_set)
