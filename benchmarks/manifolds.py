@@ -38,7 +38,7 @@ GAE = {
     "lr": 2e-3,
     "use_lr_scheduler": True,
 }
-DE = {"max_epochs": 100, "lr": 2e-3, "hidden_units": 64}
+DE = {"max_epochs": 100, "lr": 2e-3, "use_lr_scheduler": True}
 
 
 @dataclass(frozen=True)
