@@ -99,7 +99,8 @@ def densities_on_embeddings(folder: str) -> None:
         loss = valid_losses(experiment, "de")[-1]
         print(f"arm on a VAE's embeddings of clothes, about 1,200 steps, lr={rate:g}: loss {loss:.1f} nats", flush=True)
     samples_on_embeddings(folder, "digits", {"gae": "vae", "de": "avb"}, {})
-    for models in ({"gae": "vae", "de": "avb"}, {"gae": "ae", "de": "ebm"}, {"gae": "vae", "de": "ebm"}):
+    pairs = (("ae", "vae"), ("vae", "avb"), ("ae", "ebm"), ("vae", "ebm"))
+    for models in ({"gae": gae_name, "de": de_name} for gae_name, de_name in pairs):
         samples_on_embeddings(folder, str(clothes), models, gae)
 
 

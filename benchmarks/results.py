@@ -41,13 +41,7 @@ SLOW: dict[str, dict[str, Any]] = {
     "alone-arm": {"hidden_size": 128, "num_layers": 1, "max_epochs": 12},
     "alone-flow": {"max_epochs": 12},
     "wae-gae": {"max_epochs": 60},
-    "cifar10 ae-gae": {"max_epochs": 10},
-    "cifar10 vae-gae": {"max_epochs": 10},
 }
-
-
-def slow(name: str, cell: str) -> dict[str, Any]:
-    return SLOW.get(f"{name} {cell}", SLOW.get(cell, {}))
 
 
 def stored(name: str) -> dict[str, Any]:
@@ -85,7 +79,7 @@ def first_rows(name: str, work: Path) -> Path:
 def request(name: str, cell: str, rows: Path, folder: Path) -> Request:
     run: dict[str, Any] = {"dataset": str(rows), "logdir_root": folder, "device": "cpu"}
     first, _, second = cell.partition("-")
-    keys = slow(name, cell)
+    keys = SLOW.get(cell, {})
     if second == "gae":
         return Request({"model": first}, {"run": run, "model": keys}, is_gae=True)
     if first == "alone":
@@ -156,7 +150,7 @@ def entry(name: str, cell: str, facts: dict[str, Any]) -> str:
     else:
         (part,) = found["results"].keys() & {"de", "model"}
         figure = value(found["results"][part]["log_likelihood"])
-    less = ", ".join(f"{key}={setting}" for key, setting in slow(name, cell).items())
+    less = ", ".join(f"{key}={setting}" for key, setting in SLOW.get(cell, {}).items())
     cost = f"{found['epochs']} epochs, {found['seconds']:,.0f} s" + (f", {less}" if less else "")
     return f"[{figure}](results/{name}/{cell}.png) <br> {cost}"
 

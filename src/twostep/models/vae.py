@@ -5,6 +5,10 @@
     log p(x) >= E_q[log p(y | z)] - KL(q ‖ N(0, I)) + log|det t'(x)|                                    (k = 1)
     log p(x) >= E log (1/k) Σ_i p(y | z_i) p(z_i) / q(z_i | y) + log|det t'(x)|,  z_i ~ q               (k > 1)
 
+As a density of vectors it has two hidden layers of 512 and a deviation for each coordinate where the reference has one
+of 256 and one deviation for all: the energy distance of samples to an AE's embeddings of 10,000 fashion pictures is
+0.029, not 0.049 (one full Gaussian 0.027; benchmarks/defaults.py).
+
 Sources: Auto-Encoding Variational Bayes (Kingma & Welling, 2014, arXiv 1312.6114); Importance Weighted Autoencoders
 (Burda et al., 2016, arXiv 1509.00519).
 """
@@ -48,9 +52,19 @@ class VAEConfig(EncoderDecoderConfig, OneLossConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Judge an autoencoder by its reconstructions, a density by its likelihood."""
+        """Judge an autoencoder by its reconstructions, a density by its likelihood; a density of vectors is larger."""
         metrics = {"gae": ("l2_reconstruction_error", "loss"), "de": ("log_likelihood", "loss")}
-        return {**super().defaults(spec, role), "test_metrics": metrics[role]}
+        defaults = {**super().defaults(spec, role), "test_metrics": metrics[role]}
+        if role == "gae" or spec.is_image:
+            return defaults
+        hidden = {f"{net}_hidden_dims": (512, 512) for net in ("encoder", "decoder")}
+        return {**defaults, **hidden, "single_sigma": False}
+
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Take the small networks and the one deviation for densities too."""
+        hidden = {f"{net}_hidden_dims": (256,) for net in ("encoder", "decoder")}
+        return {**super().reference(spec, role), **hidden, "single_sigma": True}
 
     def build(self, spec: DataSpec) -> VAE:
         """Return a `VAE` for data of this kind."""
