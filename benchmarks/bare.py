@@ -17,26 +17,38 @@ from twostep.schema import DataSpec
 Step = Callable[[], None]
 
 
+def mlp(*sizes: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def log_likelihood(x: Tensor, decoded: Tensor, log_sigma: Tensor | None) -> Tensor:
+    mean, log_std = decoded.chunk(2, dim=1) if log_sigma is None else (decoded, log_sigma)
+    return torch.distributions.Normal(mean, log_std.exp()).log_prob(x).sum(1)
+
+
 class BareVAE(nn.Module):
-    def __init__(self, dim: int) -> None:
+    """With one deviation for pictures, and one for each coordinate, from two larger layers, for embeddings."""
+
+    def __init__(self, dim: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(dim, 256), nn.ReLU(), nn.Linear(256, 40))
-        self.decoder = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, dim))
-        self.log_sigma = nn.Parameter(torch.zeros(()))
+        self.encoder = mlp(dim, *hidden, 40)
+        self.decoder = mlp(20, *hidden, dim if dim > 20 else 2 * dim)
+        self.log_sigma = nn.Parameter(torch.zeros(())) if dim > 20 else None
 
     def forward(self, x: Tensor) -> Tensor:
         mean, log_std = self.encoder(x).chunk(2, dim=1)
         z = mean + log_std.exp() * torch.randn_like(mean)
         kl = 0.5 * (mean**2 + (2 * log_std).exp() - 1 - 2 * log_std).sum(1)
-        log_prob = torch.distributions.Normal(self.decoder(z), self.log_sigma.exp()).log_prob(x).sum(1)
-        return (kl - log_prob).mean()
+        return (kl - log_likelihood(x, self.decoder(z), self.log_sigma)).mean()
 
 
 class BareAE(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 20))
-        self.decoder = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 784))
+        self.encoder, self.decoder = mlp(784, 256, 20), mlp(20, 256, 784)
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.decoder(self.encoder(x))) ** 2).sum(1).mean()
@@ -55,7 +67,7 @@ class BareWAE(nn.Module):
         for (before, after), even in zip(pairwise((32, 32, 64, 64, 1)), (1, 0, 1, 1), strict=True):
             layers += [nn.ReLU(), nn.ConvTranspose2d(before, after, 3, 2, 1, even)]
         self.decoder = nn.Sequential(*layers)
-        self.critic = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
+        self.critic = mlp(20, 256, 256, 1)
 
     def critic_loss(self, x: Tensor) -> Tensor:
         z = self.encoder(x)
@@ -69,9 +81,7 @@ class BareWAE(nn.Module):
 class BareBiGAN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 20))
-        self.decoder = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 784))
-        self.critic = nn.Sequential(nn.Linear(804, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
+        self.encoder, self.decoder, self.critic = mlp(784, 256, 20), mlp(20, 256, 784), mlp(804, 256, 256, 1)
 
     def pairs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         z = 2 * torch.rand(len(x), 20) - 1
@@ -93,17 +103,13 @@ class BareBiGAN(nn.Module):
 class BareAVB(nn.Module):
     """An encoder of (x, noise) side by side, and a critic of (x, z) side by side."""
 
-    def __init__(self, dim: int, noise_dim: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.noise_dim = noise_dim
-        self.encoder = nn.Sequential(nn.Linear(dim + noise_dim, 256), nn.ReLU(), nn.Linear(256, 20))
-        self.decoder = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, dim))
+        self.encoder, self.decoder, self.critic = mlp(784 + 256, 256, 20), mlp(20, 256, 784), mlp(804, 256, 256, 1)
         self.decoder.register_parameter("log_sigma", nn.Parameter(torch.zeros(())))
-        wide = dim + 20
-        self.critic = nn.Sequential(nn.Linear(wide, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(torch.cat([x, 3 * torch.randn(len(x), self.noise_dim)], 1))
+        return self.encoder(torch.cat([x, 3 * torch.randn(len(x), 256)], 1))
 
     def critic_loss(self, x: Tensor) -> Tensor:
         z = self.encode(x)
@@ -112,8 +118,38 @@ class BareAVB(nn.Module):
 
     def loss(self, x: Tensor) -> Tensor:
         z = self.encode(x)
-        law = torch.distributions.Normal(self.decoder(z), self.decoder.log_sigma.exp())
-        return (self.critic(torch.cat([x, z], 1)).squeeze(1) - law.log_prob(x).sum(1)).mean()
+        log_prob = log_likelihood(x, self.decoder(z), self.decoder.log_sigma)
+        return (self.critic(torch.cat([x, z], 1)).squeeze(1) - log_prob).mean()
+
+
+class BareContrast(nn.Module):
+    """The same on embeddings, with adaptive contrast: the critic sees draws standardised by a batch's covariance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.critic = mlp(20 + 128, 512, 20), mlp(20, 512, 512, 20), mlp(40, 256, 256, 1)
+        self.decoder.register_parameter("log_sigma", nn.Parameter(torch.zeros(())))
+
+    def contrasted(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        noise = 3 * torch.randn(2, len(x), 128)
+        z, one, other = (self.encoder(torch.cat([x, side], 1)) for side in (noise[0], noise[1], -noise[1]))
+        mean = (one + other) / 2
+        covariance = torch.cat([one - mean, other - mean]).T.cov(correction=0)
+        law = torch.distributions.MultivariateNormal(mean, covariance + 1e-3 * covariance.diagonal().diag())
+        prior = torch.distributions.MultivariateNormal(torch.zeros(20), torch.eye(20))
+        factor = law.scale_tril[0]
+        seen = torch.linalg.solve_triangular(factor, (z - mean).T, upper=False).T
+        return z, seen, torch.distributions.kl_divergence(law, prior)
+
+    def critic_loss(self, x: Tensor) -> Tensor:
+        _, seen, _ = self.contrasted(x)
+        drawn = self.critic(torch.cat([x, torch.randn_like(seen)], 1))
+        return (softplus(-self.critic(torch.cat([x, seen], 1))) + softplus(drawn)).mean()
+
+    def loss(self, x: Tensor) -> Tensor:
+        z, seen, kl = self.contrasted(x)
+        log_ratio = self.critic(torch.cat([x, seen], 1)).squeeze(1)
+        return (log_ratio + kl - log_likelihood(x, self.decoder(z), self.decoder.log_sigma)).mean()
 
 
 class BareARM(nn.Module):
@@ -151,7 +187,7 @@ class BareEBM(nn.Module):
         return (data - drawn + 0.1 * (data**2 + drawn**2)).mean()
 
 
-def bare_game(module: BareWAE | BareBiGAN | BareAVB, x: Tensor, every: int) -> Step:
+def bare_game(module: BareWAE | BareBiGAN | BareAVB | BareContrast, x: Tensor, every: int) -> Step:
     """Return steps of the critic, with one of the others after every n-th; each loss's whole graph is gone through."""
     judge, players = [*module.critic.parameters()], [*module.encoder.parameters(), *module.decoder.parameters()]
     steps = [(module.critic_loss, judge, torch.optim.Adam(judge)), (module.loss, players, torch.optim.Adam(players))]
@@ -185,17 +221,17 @@ def bare(name: str, x: Tensor) -> Step:
     """Return a step of a model on one batch: of pictures `(B, 1, 28, 28)` in [0, 1], or of embeddings `(B, 20)`."""
     on_pictures: dict[str, Callable[[], Step]] = {
         "ae": lambda: bare_step(BareAE(), x.flatten(1)),
-        "vae": lambda: bare_step(BareVAE(784), x.flatten(1)),
+        "vae": lambda: bare_step(BareVAE(784, (256,)), x.flatten(1)),
         "wae": lambda: bare_game(BareWAE(), x, every=1),
         "bigan": lambda: bare_game(BareBiGAN(), x.flatten(1), every=2),
-        "avb": lambda: bare_game(BareAVB(784, 256), x.flatten(1), every=1),
+        "avb": lambda: bare_game(BareAVB(), x.flatten(1), every=1),
     }
     on_embeddings: dict[str, Callable[[], Step]] = {
         "flow": lambda: bare_flow(x),
         "arm": lambda: bare_step(BareARM(), x),
         "ebm": lambda: bare_step(BareEBM(), x),
-        "vae": lambda: bare_step(BareVAE(20), x),
-        "avb": lambda: bare_game(BareAVB(20, 128), x, every=1),
+        "vae": lambda: bare_step(BareVAE(20, (512, 512)), x),
+        "avb": lambda: bare_game(BareContrast(), x, every=2),
     }
     return (on_pictures if x.ndim == 4 else on_embeddings)[name]()
 

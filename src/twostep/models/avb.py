@@ -68,6 +68,7 @@ class AVBConfig(EncoderDecoderConfig):
     nll_lr: PositiveFloat = Field(1e-3, description="learning rate of encoder and decoder")
     use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_nll_lr_scheduler: bool = Field(True, description="cosine decay of nll_lr to 0 over all steps")
+    num_discriminator_steps: PositiveInt = Field(1, description="steps of the discriminator for each of the others")
     adaptive_contrast: bool = Field(False, description="tell standardised draws from noise, not draws from the prior")
     k: PositiveInt = Field(1, description="samples in the bound on log p")
 
@@ -103,7 +104,7 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
 
     def __init__(self, config: AVBConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.latent_dim, self.k = config.latent_dim, config.k
+        self.latent_dim, self.k, self.every = config.latent_dim, config.k, config.num_discriminator_steps
         self.prior_sigma, self.adaptive = config.prior_sigma, config.adaptive_contrast
         self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
         self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
@@ -140,9 +141,10 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         """Return the discriminator's logistic loss, and the negative evidence bound of encoder and decoder."""
         judge = tuple(self.discriminator.parameters())
         players = (*self.encoder.parameters(), *self.decoder.parameters())
+        players = players if self.log_sigma is None else (*players, self.log_sigma)
         return (
             Objective("discriminator", self._discriminator_loss, judge, unit="nats"),
-            Objective("nll", self._nll, players if self.log_sigma is None else (*players, self.log_sigma)),
+            Objective("nll", self._nll, players, every=self.every),
         )
 
     def _discriminator_loss(self, x: Tensor) -> Tensor:

@@ -8,6 +8,14 @@ from twostep.models.base import Role
 from twostep.schema import DataSpec
 
 ROWS = 200_000  # that a density passes over, in at most 150 epochs
+# Two steps of the discriminator to one of the others, which are slower and larger.
+OF_VECTORS: dict[str, Any] = {
+    "num_discriminator_steps": 2,
+    "nll_lr": 5e-4,
+    "encoder_hidden_dims": (512,),
+    "decoder_hidden_dims": (512, 512),
+    "max_bad_valid_epochs": 20,
+}
 
 
 def published(role: Role, net: str) -> dict[str, Any]:
@@ -17,6 +25,11 @@ def published(role: Role, net: str) -> dict[str, Any]:
         "noise_dim": 256 if role == "gae" else 128,
         "max_epochs": 50 if net == "mlp" else 100,
         "adaptive_contrast": False,
+        "num_discriminator_steps": 1,
+        "nll_lr": 1e-3,
+        "encoder_hidden_dims": (256,),
+        "decoder_hidden_dims": (256,),
+        "max_bad_valid_epochs": 10,
     }
 
 
@@ -25,7 +38,8 @@ def replaced(spec: DataSpec, role: Role, net: str) -> dict[str, Any]:
     if role == "gae":
         return {}
     epochs = max(published(role, net)["max_epochs"], min(150, ROWS // spec.size))
-    return {**_judged_by("log_likelihood"), "max_epochs": epochs, "adaptive_contrast": True}
+    keys = {**_judged_by("log_likelihood"), "max_epochs": epochs, "adaptive_contrast": True}
+    return keys if spec.is_image else {**keys, **OF_VECTORS, "max_epochs": max(100, epochs)}
 
 
 def _judged_by(metric: str) -> dict[str, Any]:
