@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-BLOCK = 2048
+BLOCK = 1024
 SPARE = 3  # candidates beside the k nearest
-PAIR_ENTRIES = 2**20
+PAIR_ENTRIES = 2**18
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ def radii(x: Tensor, k: int) -> Tensor:
     sides = _Sides(x, x)
     nearest = _Nearest(len(x), k + SPARE, x.device)
     for i in range(0, len(x), BLOCK):
-        left = sides.left(slice(i, i + BLOCK))
+        left = sides.left[i : i + BLOCK]
         for j in range(i, len(x), BLOCK):
-            lower = sides.lower(left, sides.right(slice(j, j + BLOCK)))
+            lower = sides.lower(left, sides.right[j : j + BLOCK])
             if i == j:
                 lower.fill_diagonal_(torch.inf)
             else:
@@ -66,9 +66,9 @@ def nearest(x: Tensor, points: Tensor) -> Tensor:
     sides = _Sides(x, points)
     found = _Nearest(len(x), 1 + SPARE, x.device)
     for i in range(0, len(x), BLOCK):
-        left = sides.left(slice(i, i + BLOCK))
+        left = sides.left[i : i + BLOCK]
         for j in range(0, len(points), BLOCK):
-            found.update(i, sides.lower(left, sides.right(slice(j, j + BLOCK))), j)
+            found.update(i, sides.lower(left, sides.right[j : j + BLOCK]), j)
     return _settle(sides, found, 1, apart=False)
 
 
@@ -81,9 +81,9 @@ def count_within(x: Tensor, x_radii: Tensor, y: Tensor, y_radii: Tensor) -> tupl
     per_x = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
     per_y = torch.zeros(2, len(y), dtype=torch.int64, device=x.device)
     for i in range(0, len(x), BLOCK):
-        left = sides.left(slice(i, i + BLOCK))
+        left = sides.left[i : i + BLOCK]
         for j in range(0, len(y), BLOCK):
-            right = sides.right(slice(j, j + BLOCK))
+            right = sides.right[j : j + BLOCK]
             lower = sides.lower(left, right)
             for which, limits in enumerate((x_radii[i : i + BLOCK, None], y_radii[None, j : j + BLOCK])):
                 rows, columns = sides.hits(left, right, lower, limits.expand_as(lower))
@@ -92,28 +92,31 @@ def count_within(x: Tensor, x_radii: Tensor, y: Tensor, y_radii: Tensor) -> tupl
     return Counts(per_x[0], per_y[0]), Counts(per_y[1], per_x[1])
 
 
-@dataclass(frozen=True)
 class _Side:
-    """A block of one side: centred rows in float32, their norms, and where they stand in their set."""
+    """Some points, centred, in float32, with their squared norms and their places in the set that they are from."""
 
-    rows: Tensor
-    norms: Tensor
-    index: Tensor
+    def __init__(self, rows: Tensor, norms: Tensor, index: Tensor) -> None:
+        self.rows, self.norms, self.index = rows, norms, index
+
+    @classmethod
+    def of(cls, points: Tensor, centre: Tensor) -> _Side:
+        rows = torch.cat([(block.double() - centre).float() for block in points.split(BLOCK)])
+        norms = torch.cat([block.double().square_().sum(1).float() for block in rows.split(BLOCK)])
+        return cls(rows, norms, torch.arange(len(rows), device=rows.device))
+
+    def __getitem__(self, rows: slice | Tensor) -> _Side:
+        return _Side(self.rows[rows], self.norms[rows], self.index[rows])
 
 
 class _Sides:
     """Two sets of points, and bounds of the distances between them."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
+        centre = x.mean(0, dtype=torch.float64)
         self.x, self.y = x, y
-        self.centre = x.mean(0, dtype=torch.float64)
+        self.left = _Side.of(x, centre)
+        self.right = self.left if y is x else _Side.of(y, centre)
         self.slack = torch.finfo(torch.float32).eps / 2 * (x.shape[1] + 16)
-
-    def left(self, rows: slice | Tensor) -> _Side:
-        return self._side(self.x, rows)
-
-    def right(self, rows: slice | Tensor) -> _Side:
-        return self._side(self.y, rows)
 
     def lower(self, left: _Side, right: _Side) -> Tensor:
         shrunk = right.norms * (1 - self.slack)
@@ -124,7 +127,7 @@ class _Sides:
         """Return the squared distances of the pairs of rows named, `(p,)` in float64."""
         step = max(1, PAIR_ENTRIES // max(1, self.x.shape[1]))
         pairs = zip(i.split(step), j.split(step), strict=True)
-        return torch.cat([(self.x[a].double() - self.y[b].double()).square().sum(1) for a, b in pairs])
+        return torch.cat([self.x[a].double().sub_(self.y[b]).square_().sum(1) for a, b in pairs])
 
     def hits(self, left: _Side, right: _Side, lower: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the places in the block at which the squared distance is at most the limit."""
@@ -135,11 +138,6 @@ class _Sides:
         open_ = (~kept).nonzero()[:, 0]
         kept[open_] = self.exact(left.index[rows[open_]], right.index[columns[open_]]) <= wanted[open_]
         return rows[kept], columns[kept]
-
-    def _side(self, points: Tensor, rows: slice | Tensor) -> _Side:
-        centred = points[rows].double() - self.centre
-        index = torch.arange(len(points), device=points.device)[rows]
-        return _Side(centred.float(), centred.square().sum(1).float(), index)
 
 
 class _Nearest:
@@ -176,11 +174,11 @@ def _settle(sides: _Sides, nearest: _Nearest, k: int, apart: bool) -> Tensor:
 
 def _once_more(sides: _Sides, part: Tensor, reach: Tensor, k: int, apart: bool) -> Tensor:
     """Return the k-th least of all distances within reach, of which each row named has k or more."""
-    left = sides.left(part)
+    left = sides.left[part]
     rows: list[Tensor] = []
     distances: list[Tensor] = []
     for j in range(0, len(sides.y), BLOCK):
-        right = sides.right(slice(j, j + BLOCK))
+        right = sides.right[j : j + BLOCK]
         lower = sides.lower(left, right)
         if apart:
             lower.masked_fill_(left.index[:, None] == right.index, torch.inf)
