@@ -1,4 +1,4 @@
-"""Distances in blocks against plain differences: where float32 cancels, where rows repeat, across the seams of blocks."""
+"""Distances in blocks against plain differences: where float32 cancels, where rows repeat, at the seams of blocks."""
 
 import pytest
 import torch
