@@ -123,11 +123,11 @@ class _Sides:
         products = torch.addmm(shrunk[None], left.rows, right.rows.T, alpha=-2)
         return products.add_(left.norms[:, None] * (1 - self.slack))
 
-    def exact(self, i: Tensor, j: Tensor) -> Tensor:
-        """Return the squared distances of the pairs of rows named, `(p,)` in float64."""
-        step = max(1, PAIR_ENTRIES // max(1, self.x.shape[1]))
-        pairs = zip(i.split(step), j.split(step), strict=True)
-        return torch.cat([self.x[a].double().sub_(self.y[b]).square_().sum(1) for a, b in pairs])
+    def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the squared distances of rows `(p,)` to the columns that each names, `(p, c)` in float64."""
+        step = max(1, PAIR_ENTRIES // (columns.shape[1] * self.x.shape[1]))
+        pairs = zip(rows.split(step), columns.split(step), strict=True)
+        return torch.cat([self.y[to].double().sub_(self.x[of, None]).square_().sum(2) for of, to in pairs])
 
     def hits(self, left: _Side, right: _Side, lower: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Return the places in the block at which the squared distance is at most the limit."""
@@ -136,7 +136,7 @@ class _Sides:
         wanted = limits[rows, columns]
         kept = ceiling <= wanted
         open_ = (~kept).nonzero()[:, 0]
-        kept[open_] = self.exact(left.index[rows[open_]], right.index[columns[open_]]) <= wanted[open_]
+        kept[open_] = self.exact(left.index[rows[open_]], right.index[columns[open_], None])[:, 0] <= wanted[open_]
         return rows[kept], columns[kept]
 
 
@@ -162,9 +162,8 @@ class _Nearest:
 
 def _settle(sides: _Sides, nearest: _Nearest, k: int, apart: bool) -> Tensor:
     """Return exact k-th least squared distances, `(n,)`; `apart` leaves out the pairs of a row with itself."""
-    n, size = nearest.bounds.shape
-    rows = torch.arange(n, device=nearest.bounds.device)
-    exact = sides.exact(rows.repeat_interleave(size), nearest.columns.flatten()).view(n, size)
+    rows = torch.arange(len(nearest.bounds), device=nearest.bounds.device)
+    exact = sides.exact(rows, nearest.columns)
     found = torch.where(nearest.bounds.isinf(), torch.inf, exact).kthvalue(k).values
     doubtful = (nearest.bounds[:, -1] < found) & (found > 0)  # a column that is not among the candidates may be nearer
     for part in doubtful.nonzero()[:, 0].split(BLOCK):
@@ -184,7 +183,7 @@ def _once_more(sides: _Sides, part: Tensor, reach: Tensor, k: int, apart: bool) 
             lower.masked_fill_(left.index[:, None] == right.index, torch.inf)
         hit, columns = sides.hits(left, right, lower, reach[:, None].expand_as(lower))
         rows.append(hit)
-        distances.append(sides.exact(part[hit], right.index[columns]))
+        distances.append(sides.exact(part[hit], right.index[columns, None])[:, 0])
     owner, distance = torch.cat(rows), torch.cat(distances)
     order = distance.argsort()
     order = order[owner[order].argsort(stable=True)]
