@@ -39,7 +39,7 @@ class Extractor:
     def __call__(self, x: Tensor) -> Tensor:
         """Map points `(B, *S)` in data units to features `(B, D)`, without graphs."""
         with torch.no_grad():
-            return self.of(x).flatten(1)
+            return self.of(x if x.is_floating_point() else x.float()).flatten(1)
 
 
 def digest_of(text: str, tensors: Iterable[Tensor] = ()) -> str:
@@ -88,8 +88,7 @@ def pca(train: Iterable[Tensor], dim: int) -> Extractor:
         dim: components; no more than a point has coordinates are given.
     """
     moments = Gaussian.of_blocks(batch.flatten(1) for batch in train)
-    axes = torch.linalg.eigh(moments.covariance).eigenvectors.flip(1)[:, :dim]
-    axes = axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()  # an axis has two directions
+    axes = _principal_axes(moments.covariance)[:, :dim]
     mean = moments.mean
     return Extractor(
         "pca",
@@ -121,6 +120,12 @@ def check_range(name: str, low: float, high: float) -> None:
         raise UserError(
             f"{name}: these data have no range to scale by ({low:g} to {high:g}): use standardised features"
         )
+
+
+def _principal_axes(covariance: Tensor) -> Tensor:
+    """Return the eigenvectors, the largest first, each with its largest entry above 0: an axis has two directions."""
+    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)
+    return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
 
 
 def _chained(first: Tensor, rest: Iterable[Tensor]) -> Iterable[Tensor]:
