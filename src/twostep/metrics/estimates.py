@@ -76,7 +76,8 @@ def check_features(least: int, **sets: Tensor) -> None:
     for name, x in sets.items():
         if len(x) < least:
             raise UserError(f"{name}: {len(x)} rows of features are too few, this needs {least} or more")
-        if not bool(x.abs().amax() < LARGEST):
+        low, high = torch.aminmax(x)
+        if not (float(low) > -LARGEST and float(high) < LARGEST):
             raise UserError(f"{name}: features are not finite, or above {LARGEST:g}; leave such rows out")
 
 

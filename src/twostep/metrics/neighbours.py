@@ -9,7 +9,8 @@ bounded: a sum of D products in any order is off by at most `D u (‖x‖² + �
 
 is never above d² and lower + 2c(‖x‖² + ‖y‖²) never below (16 covers the few other roundings; points are centred, so
 that norms are small). What these bounds can't decide is computed anew from the differences in float64. Results are
-those of the differences throughout: equal distances compare as equal.
+those of the differences throughout: equal distances compare as equal. The bound is that of full float32
+products, torch's default; where `torch.set_float32_matmul_precision` allows less it does not hold.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def radii(x: Tensor, k: int) -> Tensor:
     Shapes: `x: (n, D)` with n > k, result `(n,)` in float64.
     """
     sides = _Sides(x, x)
-    nearest = _Nearest(len(x), k + SPARE, x.device)
+    found = _Nearest(len(x), k + SPARE, x.device)
     for i in range(0, len(x), BLOCK):
         left = sides.left[i : i + BLOCK]
         for j in range(i, len(x), BLOCK):
@@ -53,9 +54,9 @@ def radii(x: Tensor, k: int) -> Tensor:
             if i == j:
                 lower.fill_diagonal_(torch.inf)
             else:
-                nearest.update(j, lower.T.contiguous(), i)
-            nearest.update(i, lower, j)
-    return _settle(sides, nearest, k, apart=True)
+                found.update(j, lower.T.contiguous(), i)
+            found.update(i, lower, j)
+    return _settle(sides, found, k, apart=True)
 
 
 def nearest(x: Tensor, points: Tensor) -> Tensor:
@@ -100,8 +101,12 @@ class _Side:
 
     @classmethod
     def of(cls, points: Tensor, centre: Tensor) -> _Side:
-        rows = torch.cat([(block.double() - centre).float() for block in points.split(BLOCK)])
-        norms = torch.cat([block.double().square_().sum(1).float() for block in rows.split(BLOCK)])
+        rows = torch.empty(points.shape, dtype=torch.float32, device=points.device)
+        norms = torch.empty(len(points), dtype=torch.float32, device=points.device)
+        for start in range(0, len(points), BLOCK):
+            part = slice(start, start + BLOCK)
+            rows[part] = points[part].double() - centre
+            norms[part] = rows[part].double().square_().sum(1)
         return cls(rows, norms, torch.arange(len(rows), device=rows.device))
 
     def __getitem__(self, rows: slice | Tensor) -> _Side:
@@ -112,7 +117,7 @@ class _Sides:
     """Two sets of points, and bounds of the distances between them."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
-        centre = x.mean(0, dtype=torch.float64)
+        centre = torch.stack([block.double().sum(0) for block in x.split(BLOCK)]).sum(0) / len(x)
         self.x, self.y = x, y
         self.left = _Side.of(x, centre)
         self.right = self.left if y is x else _Side.of(y, centre)

@@ -38,11 +38,10 @@ def sliced_wasserstein(first: Tensor, second: Tensor, directions: int = DIRECTIO
     plan = _Plan.of(len(first), len(second), first.device)
     squares: list[Tensor] = []
     moves = [torch.zeros(len(x), dtype=torch.float64, device=first.device) for x in (first, second)]
-    for start in range(0, directions, AT_ONCE):
-        count = min(AT_ONCE, directions - start)
-        thetas = torch.randn(count, first.shape[1], generator=generator, dtype=torch.float64)
-        thetas = (thetas / thetas.norm(dim=1, keepdim=True)).to(first)
-        (x, x_order), (y, y_order) = ((thetas @ z.T).double().sort(1) for z in (first, second))
+    thetas = torch.randn(directions, first.shape[1], generator=generator, dtype=torch.float64)
+    thetas = (thetas / thetas.norm(dim=1, keepdim=True)).to(first)
+    for some in thetas.split(AT_ONCE):
+        (x, x_order), (y, y_order) = ((some @ z.T).double().sort(1) for z in (first, second))
         squares.append(((x[:, plan.i] - y[:, plan.j]).square() * plan.widths).sum(1))
         moves[0].index_add_(0, x_order.flatten(), _potentials(x, plan.carried(y, plan.i, plan.j, len(first))).flatten())
         moves[1].index_add_(
