@@ -1,0 +1,196 @@
+"""Nearest neighbours and balls around points, by distances in blocks: exact, and in memory that does not grow with n².
+
+    d²(x, y) = ‖x‖² + ‖y‖² - 2 x·y
+
+is a product of matrices, fast in float32, but its rounding error is relative to the norms and not to d². That error is
+bounded: a sum of D products in any order is off by at most `D u (‖x‖² + ‖y‖²) / 2`, u the unit roundoff, so
+
+    lower(x, y) = (1 - c)(‖x‖² + ‖y‖²) - 2 x·y,   c = u (D + 16)
+
+is never above d² and lower + 2c(‖x‖² + ‖y‖²) never below (16 covers the few other roundings; points are centred, so
+that norms are small). What these bounds can't decide is computed anew from the differences in float64. Results are
+those of the differences throughout: equal distances compare as equal. The bound is that of full float32
+products, torch's default; where `torch.set_float32_matmul_precision` allows less it does not hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BLOCK = 1024
+SPARE = 3  # candidates beside the k nearest
+PAIR_ENTRIES = 2**18
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many points lie in balls.
+
+    Args:
+        of_balls: points in each ball, `(balls,)`.
+        of_points: balls around each point, `(points,)`.
+    """
+
+    of_balls: Tensor
+    of_points: Tensor
+
+
+def radii(x: Tensor, k: int) -> Tensor:
+    """Return the squared distance of each row to its k-th nearest other row; rows alike are others.
+
+    Each pair of blocks is multiplied once, for the rows of both.
+
+    Shapes: `x: (n, D)` with n > k, result `(n,)` in float64.
+    """
+    sides = _Sides(x, x)
+    found = _Nearest(len(x), k + SPARE, x.device)
+    for i in range(0, len(x), BLOCK):
+        left = sides.left[i : i + BLOCK]
+        for j in range(i, len(x), BLOCK):
+            lower = sides.lower(left, sides.right[j : j + BLOCK])
+            if i == j:
+                lower.fill_diagonal_(torch.inf)
+            else:
+                found.update(j, lower.T.contiguous(), i)
+            found.update(i, lower, j)
+    return _settle(sides, found, k, apart=True)
+
+
+def nearest(x: Tensor, points: Tensor) -> Tensor:
+    """Return the squared distance of each row of x to the nearest of the points.
+
+    Shapes: `x: (n, D)`, `points: (m, D)`, result `(n,)` in float64.
+    """
+    sides = _Sides(x, points)
+    found = _Nearest(len(x), 1 + SPARE, x.device)
+    for i in range(0, len(x), BLOCK):
+        left = sides.left[i : i + BLOCK]
+        for j in range(0, len(points), BLOCK):
+            found.update(i, sides.lower(left, sides.right[j : j + BLOCK]), j)
+    return _settle(sides, found, 1, apart=False)
+
+
+def count_within(x: Tensor, x_radii: Tensor, y: Tensor, y_radii: Tensor) -> tuple[Counts, Counts]:
+    """Count rows of y in balls around rows of x, and rows of x in balls around rows of y; the rim belongs to a ball.
+
+    Shapes: `x: (n, D)`, `y: (m, D)`, squared radii `(n,)` and `(m,)`.
+    """
+    sides = _Sides(x, y)
+    per_x = torch.zeros(2, len(x), dtype=torch.int64, device=x.device)
+    per_y = torch.zeros(2, len(y), dtype=torch.int64, device=x.device)
+    for i in range(0, len(x), BLOCK):
+        left = sides.left[i : i + BLOCK]
+        for j in range(0, len(y), BLOCK):
+            right = sides.right[j : j + BLOCK]
+            lower = sides.lower(left, right)
+            for which, limits in enumerate((x_radii[i : i + BLOCK, None], y_radii[None, j : j + BLOCK])):
+                rows, columns = sides.hits(left, right, lower, limits.expand_as(lower))
+                per_x[which] += torch.bincount(rows + i, minlength=len(x))
+                per_y[which] += torch.bincount(columns + j, minlength=len(y))
+    return Counts(per_x[0], per_y[0]), Counts(per_y[1], per_x[1])
+
+
+class _Side:
+    """Some points, centred, in float32, with their squared norms and their places in the set that they are from."""
+
+    def __init__(self, rows: Tensor, norms: Tensor, index: Tensor) -> None:
+        self.rows, self.norms, self.index = rows, norms, index
+
+    @classmethod
+    def of(cls, points: Tensor, centre: Tensor) -> _Side:
+        rows = torch.empty(points.shape, dtype=torch.float32, device=points.device)
+        norms = torch.empty(len(points), dtype=torch.float32, device=points.device)
+        for start in range(0, len(points), BLOCK):
+            part = slice(start, start + BLOCK)
+            rows[part] = points[part].double() - centre
+            norms[part] = rows[part].double().square_().sum(1)
+        return cls(rows, norms, torch.arange(len(rows), device=rows.device))
+
+    def __getitem__(self, rows: slice | Tensor) -> _Side:
+        return _Side(self.rows[rows], self.norms[rows], self.index[rows])
+
+
+class _Sides:
+    """Two sets of points, and bounds of the distances between them."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        centre = torch.stack([block.double().sum(0) for block in x.split(BLOCK)]).sum(0) / len(x)
+        self.x, self.y = x, y
+        self.left = _Side.of(x, centre)
+        self.right = self.left if y is x else _Side.of(y, centre)
+        self.slack = torch.finfo(torch.float32).eps / 2 * (x.shape[1] + 16)
+
+    def lower(self, left: _Side, right: _Side) -> Tensor:
+        shrunk = right.norms * (1 - self.slack)
+        products = torch.addmm(shrunk[None], left.rows, right.rows.T, alpha=-2)
+        return products.add_(left.norms[:, None] * (1 - self.slack))
+
+    def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return the squared distances of rows `(p,)` to the columns that each names, `(p, c)` in float64."""
+        step = max(1, PAIR_ENTRIES // (columns.shape[1] * self.x.shape[1]))
+        pairs = zip(rows.split(step), columns.split(step), strict=True)
+        return torch.cat([self.y[to].double().sub_(self.x[of, None]).square_().sum(2) for of, to in pairs])
+
+    def hits(self, left: _Side, right: _Side, lower: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the places in the block at which the squared distance is at most the limit."""
+        rows, columns = (lower <= limits.float()).nonzero(as_tuple=True)
+        ceiling = lower[rows, columns] + 2 * self.slack * (left.norms[rows] + right.norms[columns])
+        wanted = limits[rows, columns]
+        kept = ceiling <= wanted
+        open_ = (~kept).nonzero()[:, 0]
+        kept[open_] = self.exact(left.index[rows[open_]], right.index[columns[open_], None])[:, 0] <= wanted[open_]
+        return rows[kept], columns[kept]
+
+
+class _Nearest:
+    """For each row the columns of the least lower bounds seen so far, in ascending order; `(n, size)`."""
+
+    def __init__(self, n: int, size: int, device: torch.device) -> None:
+        self.bounds = torch.full((n, size), torch.inf, device=device)
+        self.columns = torch.zeros(n, size, dtype=torch.int64, device=device)
+
+    def update(self, row: int, lower: Tensor, column: int) -> None:
+        """Take a block in whose first entry stands at (row, column)."""
+        size = self.bounds.shape[1]
+        rows = slice(row, row + len(lower))
+        bounds, columns = lower.topk(min(size, lower.shape[1]), largest=False)
+        bounds, columns = (
+            torch.cat([self.bounds[rows], bounds], 1),
+            torch.cat([self.columns[rows], columns + column], 1),
+        )
+        self.bounds[rows], kept = bounds.topk(size, largest=False)
+        self.columns[rows] = columns.gather(1, kept)
+
+
+def _settle(sides: _Sides, nearest: _Nearest, k: int, apart: bool) -> Tensor:
+    """Return exact k-th least squared distances, `(n,)`; `apart` leaves out the pairs of a row with itself."""
+    rows = torch.arange(len(nearest.bounds), device=nearest.bounds.device)
+    exact = sides.exact(rows, nearest.columns)
+    found = torch.where(nearest.bounds.isinf(), torch.inf, exact).kthvalue(k).values
+    doubtful = (nearest.bounds[:, -1] < found) & (found > 0)  # a column that is not among the candidates may be nearer
+    for part in doubtful.nonzero()[:, 0].split(BLOCK):
+        found[part] = _once_more(sides, part, found[part], k, apart)
+    return found
+
+
+def _once_more(sides: _Sides, part: Tensor, reach: Tensor, k: int, apart: bool) -> Tensor:
+    """Return the k-th least of all distances within reach, of which each row named has k or more."""
+    left = sides.left[part]
+    rows: list[Tensor] = []
+    distances: list[Tensor] = []
+    for j in range(0, len(sides.y), BLOCK):
+        right = sides.right[j : j + BLOCK]
+        lower = sides.lower(left, right)
+        if apart:
+            lower.masked_fill_(left.index[:, None] == right.index, torch.inf)
+        hit, columns = sides.hits(left, right, lower, reach[:, None].expand_as(lower))
+        rows.append(hit)
+        distances.append(sides.exact(part[hit], right.index[columns, None])[:, 0])
+    owner, distance = torch.cat(rows), torch.cat(distances)
+    order = distance.argsort()
+    order = order[owner[order].argsort(stable=True)]
+    first = torch.searchsorted(owner[order], torch.arange(len(part), device=owner.device))
+    return distance[order][first + k - 1]
