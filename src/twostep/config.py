@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
+from twostep.models.metric_keys import MetricKeys
 from twostep.schema import Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UserError, nearest
 
 
@@ -55,7 +56,7 @@ class RunConfig(Frozen):
 class TwoStepRunConfig(RunConfig):
     """Keys of a two-step run (`--shared-config`)."""
 
-    adjustable: ClassVar[frozenset[str]] = RunConfig.adjustable | {"test_metrics"}
+    adjustable: ClassVar[frozenset[str]] = RunConfig.adjustable | {"test_metrics", "metric_kwargs"}
 
     sequential_training: bool = Field(True, description="train the autoencoder fully, then the density")
     alternate_by_epoch: bool = Field(
@@ -66,6 +67,7 @@ class TwoStepRunConfig(RunConfig):
     test_metrics: tuple[str, ...] = Field(
         ("l2_reconstruction_error", "log_likelihood"), description="metrics of the two-step model on the test split"
     )
+    metric_kwargs: MetricKeys = Field(MetricKeys(), description="how its samples are compared with data")
 
     @field_validator("test_metrics", mode="before")
     @classmethod

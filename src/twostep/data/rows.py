@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from twostep.data import cache
@@ -64,3 +65,9 @@ def part(data: Points, rows: Tensor) -> Points:
     if isinstance(data, Rows):
         return Rows(data.data, data.index[rows])
     return Rows(data, rows) if data.nbytes > cache.LARGE else data[rows]
+
+
+def spread(data: Points, most: int) -> Tensor:
+    """Return at most so many rows, evenly spaced in the data's order."""
+    rows = min(len(data), most)
+    return data[torch.arange(rows) * len(data) // rows]

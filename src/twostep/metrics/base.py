@@ -11,16 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from twostep.models.base import evaluating
 from twostep.registry import Registry
 from twostep.schema import UserError
 
-NOT_YET = ("fid", "precision_recall_density_coverage")
 OOD = ("likelihood_ood_acc", "likelihood_ood_acc_low_dim")
 
 METRICS: Registry[type[Metric]] = Registry(
     "metric",
-    planned=dict.fromkeys(NOT_YET, "this version has loss, l2_reconstruction_error and log_likelihood"),
     elsewhere=dict.fromkeys(OOD, "leave it out and say --test-ood, which adds it: it needs a second data set"),
 )
 
@@ -39,6 +36,9 @@ class Result:
         kind: of a density: exact, bound or unnormalised; empty for other metrics.
         measure: what a density refers to; empty for other metrics.
         note: what a reader must know (rows left out, say); empty if there is nothing.
+        interval: 95 % interval, where the metric has one.
+        null: what held-out data have in the place of samples, which is what perfect would be; None where that is not
+            asked for.
     """
 
     value: float
@@ -48,21 +48,31 @@ class Result:
     kind: str = ""
     measure: str = ""
     note: str = ""
+    interval: tuple[float, float] | None = None
+    null: float | None = None
 
     @property
     def shown(self) -> str:
         """The value in six digits, or in words."""
         return "not a number" if math.isnan(self.value) else f"{self.value:.6g}"
 
+    @property
+    def spread(self) -> str:
+        """Standard error or interval, in words; empty if there is neither."""
+        if self.interval is not None:
+            return f"({self.interval[0]:.4g} to {self.interval[1]:.4g})"
+        return "" if self.standard_error is None else f"± {self.standard_error:.2g}"
+
     def line(self, name: str) -> str:
         """Return the result in words, for a terminal."""
-        error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
-        about = [f"n = {self.n:,}", *(text for text in (self.kind, self.measure, self.note) if text)]
-        return f"{name} {self.shown}{error} {self.unit} ({'; '.join(about)})"
+        figures = " ".join(text for text in (name, self.shown, self.spread, self.unit) if text)
+        null = "" if self.null is None else f"held-out data in their place: {self.null:.6g}"
+        about = [f"n = {self.n:,}", *(text for text in (null, self.kind, self.measure, self.note) if text)]
+        return f"{figures} ({'; '.join(about)})"
 
 
 class Metric(ABC):
-    """A measure of a model on data. Rows are spread over ranks; sums over ranks make the result."""
+    """A measure of a model: a `RowMetric`, or one of its samples (`twostep.metrics.samples`)."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -72,6 +82,10 @@ class Metric(ABC):
     @abstractmethod
     def refusal(cls, model: nn.Module) -> str:
         """Return why this model can't be measured so, or an empty string if it can."""
+
+
+class RowMetric(Metric):
+    """A measure of a model on rows of data. They are spread over ranks; sums over ranks make the result."""
 
     @abstractmethod
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
@@ -88,18 +102,6 @@ def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
         reason = METRICS[name].refusal(model)
         if reason:
             raise UserError(f"{name}: {owner} has no such metric: {reason}")
-
-
-def evaluate(
-    names: Iterable[str], model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks, seed: int
-) -> dict[str, Result]:
-    """Measure a model, in eval mode, without gradients, with the same random numbers for the same seed."""
-    results: dict[str, Result] = {}
-    with evaluating(model):
-        for name in dict.fromkeys(names):
-            torch.manual_seed(seed)
-            results |= METRICS[name]()(model, batches, sum_over_ranks)
-    return results
 
 
 @dataclass(frozen=True)

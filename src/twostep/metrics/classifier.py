@@ -69,6 +69,7 @@ def classifier(state: State) -> Extractor:
         f"{low:g} to {high:g} scaled to -1 to 1{smaller}",
         digest_of("classifier", (state[name] for name in sorted(state))),
         lambda x: features.to(x.device)(_size(x, low, high)),
+        kept=True,
     )
 
 

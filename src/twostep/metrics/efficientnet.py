@@ -45,7 +45,7 @@ def efficientnet_lite0(low: float, high: float) -> Extractor:
     def features(x: Tensor) -> Tensor:
         return net.to(x.device).extract_features(_pictures(x, low, high)).mean((2, 3))
 
-    return Extractor(NAME, words, digest_of(f"{NAME} {weights} {words}"), features)
+    return Extractor(NAME, words, digest_of(f"{NAME} {weights} {words}"), features, kept=True)
 
 
 def _pictures(x: Tensor, low: float, high: float) -> Tensor:

@@ -29,12 +29,14 @@ class Extractor:
         preprocessing: what becomes of points before the features are taken, in words.
         digest: SHA-256 of name, settings and weights.
         of: the map; it takes points `(B, *S)` on any device.
+        kept: whether features of data are worth keeping between runs.
     """
 
     name: str
     preprocessing: str
     digest: str
     of: Callable[[Tensor], Tensor]
+    kept: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map points `(B, *S)` in data units to features `(B, D)`, without graphs."""

@@ -8,13 +8,13 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from twostep.metrics.base import METRICS, Metric, Moments, Result, SumOverRanks
+from twostep.metrics.base import METRICS, Moments, Result, RowMetric, SumOverRanks
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
 
 @METRICS.register("log_likelihood")
-class LogLikelihood(Metric):
+class LogLikelihood(RowMetric):
     """Mean log-density in data space, or on the learned manifold for a two-step model.
 
     A density trained on dequantised whole numbers is measured on dequantised whole numbers, and then has bits per

@@ -7,12 +7,12 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from twostep.metrics.base import METRICS, Metric, Moments, Result, SumOverRanks
+from twostep.metrics.base import METRICS, Moments, Result, RowMetric, SumOverRanks
 from twostep.models.base import Model
 
 
 @METRICS.register("loss")
-class Loss(Metric):
+class Loss(RowMetric):
     """Mean of the model's one loss, in the space its network works in."""
 
     name: ClassVar[str] = "loss"

@@ -7,13 +7,13 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from twostep.metrics.base import METRICS, Metric, Moments, Result, SumOverRanks
+from twostep.metrics.base import METRICS, Moments, Result, RowMetric, SumOverRanks
 from twostep.models.base import GeneralizedAutoencoder
 from twostep.models.two_step import TwoStep
 
 
 @METRICS.register("l2_reconstruction_error")
-class L2ReconstructionError(Metric):
+class L2ReconstructionError(RowMetric):
     """Mean of `‖x - g(f(x))‖²`."""
 
     name: ClassVar[str] = "l2_reconstruction_error"

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from twostep.models import jacobian
+from twostep.models.metric_keys import MetricKeys
 from twostep.registry import Registry
 from twostep.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
@@ -68,7 +69,9 @@ class ModelConfig(Frozen, ABC):
     roles: ClassVar[tuple[Role, ...]]
     summary: ClassVar[str]
     paper: ClassVar[str]
-    adjustable: ClassVar[frozenset[str]] = frozenset({"valid_metrics", "test_metrics", "max_bad_valid_epochs"})
+    adjustable: ClassVar[frozenset[str]] = frozenset(
+        {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs"}
+    )
 
     name: Any  # each model narrows it to the literal of its name
     preset: Literal["twostep", "reference"] = Field(
@@ -89,6 +92,7 @@ class ModelConfig(Frozen, ABC):
     max_bad_valid_epochs: PositiveInt = Field(10, description="epochs without a better value before training stops")
     valid_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the validation split, each epoch")
     test_metrics: tuple[str, ...] = Field(("loss",), description=TEST_METRICS)
+    metric_kwargs: MetricKeys = Field(MetricKeys(), description="how samples are compared with data")
 
     @field_validator("valid_metrics", "test_metrics", mode="before")
     @classmethod

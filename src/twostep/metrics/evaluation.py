@@ -1,0 +1,45 @@
+"""One pass over the metrics of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from twostep.metrics.base import METRICS, Result, RowMetric, SumOverRanks
+from twostep.metrics.gallery import Gallery
+from twostep.metrics.samples import SampleMetric
+from twostep.models.base import evaluating
+
+
+def evaluate(
+    names: Iterable[str],
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    sum_over_ranks: SumOverRanks,
+    seed: int,
+    gallery: Gallery | None = None,
+) -> dict[str, Result]:
+    """Measure a model, in eval mode, without gradients, with the same random numbers for the same seed.
+
+    Args:
+        names: of the metrics.
+        model: that is measured.
+        batches: rows that it is measured on, this rank's.
+        sum_over_ranks: adds what every rank has.
+        seed: of what metrics of rows draw.
+        gallery: what samples are compared with; needed if one of the metrics compares them.
+    """
+    results: dict[str, Result] = {}
+    with evaluating(model):
+        for name in dict.fromkeys(names):
+            torch.manual_seed(seed)
+            metric = METRICS[name]()
+            if isinstance(metric, SampleMetric):
+                assert gallery is not None
+                results |= metric(gallery)
+            else:
+                assert isinstance(metric, RowMetric)
+                results |= metric(model, batches, sum_over_ranks)
+    return results
