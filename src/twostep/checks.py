@@ -10,7 +10,7 @@ from typing import cast
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits
 from twostep.metrics import check_metrics
-from twostep.metrics.ood import scores_of
+from twostep.metrics.conformal import FEWEST
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
 from twostep.models.two_step import TwoStep
 from twostep.runs import Run
@@ -21,14 +21,23 @@ BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
 logger = logging.getLogger("twostep")
 
 
-def check_ood(settings: Settings, models: Mapping[str, Model], ood: Splits | None) -> None:
-    """Refuse to tell data apart by a model without a density.
+def check_ood(models: Mapping[str, Model], splits: Splits, ood: Mapping[str, Splits]) -> None:
+    """Tell what a test on other data will lack: a density, or validation rows to calibrate on."""
+    if not ood:
+        return
+    if "model" in models and not isinstance(models["model"], DensityEstimator):
+        logger.info("%s has no density: other data are told by their distance alone", models["model"].config.name)
+    if splits.valid is None or len(splits.valid) < FEWEST:
+        logger.warning("too few validation rows to calibrate on (make_valid_loader): no p-values, no two-part score")
 
-    Raises:
-        UserError: naming the model.
-    """
-    if ood is not None and not settings.is_two_step and not scores_of(models["model"]):
-        raise UserError(f"--test-ood: {settings.models['model'].name} has no density: test it with a second step")
+
+def warn_of_units(other: DataSpec, spec: DataSpec) -> None:
+    """Tell of other data that are not on the scale of a run's pictures."""
+    if (spec.discrete or other.discrete) and (other.low, other.high) != (spec.low, spec.high):
+        logger.warning(
+            "%s has values from %g to %g, and %s from %g to %g: the test may tell their units apart",
+            *(other.name, other.low, other.high, spec.name, spec.low, spec.high),
+        )
 
 
 def fit_batches(config: RunConfig, splits: Splits) -> RunConfig:

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from twostep import pictures
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import Settings, TwoStepRunConfig
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
 from twostep.data.latents import embed
 from twostep.data.rows import Points
+from twostep.drawing import draw_pictures, draw_scores
 from twostep.metrics import METRICS, Result, evaluate, ood
+from twostep.metrics.scores import Array, score_splits
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
@@ -49,7 +50,7 @@ class Experiment:
         engine: device, precision, ranks.
         models: by part: `model`, or `gae` and `de`.
         run: its directory.
-        ood: other data, which `test` tells its data from; None: it does not.
+        ood: other data by name, which `test` tells its data from.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Experiment:
         engine: Engine,
         models: dict[str, Model],
         run: Run,
-        ood: Splits | None = None,
+        ood: Mapping[str, Splits] | None = None,
     ) -> None:
         self.settings, self.splits, self.engine, self.models, self.run = settings, splits, engine, models, run
-        self.ood = ood
+        self.ood = ood or {}
         self.trainers: dict[str, Trainer] = {}
         self.recorder = Recorder(run, engine, self.trainers, self.state)
         for part, model in models.items():
@@ -133,8 +134,8 @@ class Experiment:
             results[part] = self._measure(names, model, self._embed(self.splits.test) if part == "de" else batches)
         if isinstance(self.settings.run, TwoStepRunConfig):
             results["two_step"] = self._measure(self.settings.run.test_metrics, self.module, batches)
-        if self.ood is not None:
-            results["two_step" if self.settings.is_two_step else "model"] |= self._detect(self.ood)
+        if self.ood:
+            results["two_step" if self.settings.is_two_step else "model"] |= self._detect()
         if self.engine.is_main:
             self.run.write_metrics("test", results, _fingerprint(self.module))
             self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
@@ -187,15 +188,25 @@ class Experiment:
         seed = derive(self.settings.run.seed, "test", self.engine.rank)
         return evaluate(names, model, batches, self.engine.sum, seed)
 
-    def _detect(self, other: Splits) -> dict[str, Result]:
-        rows = zip(ood.SPLITS, (self.splits.train, self.splits.test, other.train, other.test), strict=True)
+    def score(self, rows: Mapping[str, Points]) -> dict[str, dict[str, Array]]:
+        """Return the module's scores, by name and by name of the rows, in the rows' order."""
         size = self.settings.run.test_batch_size
-        splits = {name: self.batches(ood.spread(data), size) for name, data in rows}
-        seed = derive(self.settings.run.seed, "ood", self.engine.rank)
-        scored = ood.score_splits(self.module, splits, self.engine.sum, seed)
+        batches = {name: self.batches(data, size) for name, data in rows.items()}
+        return score_splits(
+            self.module, batches, self.engine.sum, derive(self.settings.run.seed, "ood", self.engine.rank)
+        )
+
+    def _detect(self) -> dict[str, Result]:
+        seed = derive(self.settings.run.seed, "ood")
+        scores, p_values = ood.judged(self.module, self.score(ood.rows_to_score(self.splits, self.ood)), seed)
+        against = ood.comparisons(self.splits, self.ood)
         if self.engine.is_main:
-            self.run.write_scores(scored)
-        return ood.detection(self.module, scored, (self.splits.spec.name, other.spec.name))
+            named = {f"p_value_{name}": values for name, values in p_values.items()}
+            draw_scores(scores, against, self.run.write_scores({**scores, **named}))
+        results: dict[str, Result] = {}
+        for one in against:
+            results |= ood.detection(self.module, scores, p_values, one, seed)
+        return results
 
     def _validate(self, model: Model, batches: Batches) -> dict[str, float]:
         config = model.config
@@ -247,35 +258,6 @@ class Experiment:
 
     def _generator(self) -> torch.Generator:
         return torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))
-
-
-def draw_pictures(
-    module: Model | TwoStep, data: Tensor, folder: Path, generator: torch.Generator | None
-) -> dict[str, Tensor]:
-    """Write `samples.png` and `reconstructions.png` as far as the model and its data have them.
-
-    Returns:
-        the pictures by name, `(C, H, W)` in [0, 1]; nothing for data that are not images.
-    """
-    drawn: dict[str, Tensor] = {}
-    spec = module.spec
-    like = next(module.parameters())
-    points = data.to(like.device, like.dtype)
-    samples = module.sample(len(points), generator) if isinstance(module, DensityEstimator | TwoStep) else None
-    if not spec.is_image:
-        if samples is not None and spec.dim > 1:
-            pictures.scatter(points, samples, folder / "samples.png")
-        return drawn
-    if samples is not None:
-        drawn["samples"] = pictures.grid(samples, spec)
-    if isinstance(module, GeneralizedAutoencoder | TwoStep):
-        shown = points[:16]
-        drawn["reconstructions"] = pictures.grid(
-            torch.cat([shown, module.decode(module.encode(shown))]), spec, columns=len(shown)
-        )
-    for name, canvas in drawn.items():
-        pictures.save_png(canvas, folder / f"{name}.png", spec.shape[1])
-    return drawn
 
 
 def put_weights(model: Model, state: State, problem: str) -> None:

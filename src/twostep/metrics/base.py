@@ -39,6 +39,7 @@ class Result:
         kind: of a density: exact, bound or unnormalised; empty for other metrics.
         measure: what a density refers to; empty for other metrics.
         note: what a reader must know (rows left out, say); empty if there is nothing.
+        interval: of 95 %, lower and upper limit; None where it is not known.
     """
 
     value: float
@@ -48,6 +49,7 @@ class Result:
     kind: str = ""
     measure: str = ""
     note: str = ""
+    interval: tuple[float, float] | None = None
 
     @property
     def shown(self) -> str:
@@ -57,6 +59,8 @@ class Result:
     def line(self, name: str) -> str:
         """Return the result in words, for a terminal."""
         error = "" if self.standard_error is None else f" ± {self.standard_error:.2g}"
+        if self.interval is not None:
+            error += f" [{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
         about = [f"n = {self.n:,}", *(text for text in (self.kind, self.measure, self.note) if text)]
         return f"{name} {self.shown}{error} {self.unit} ({'; '.join(about)})"
 
