@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ def _pictures(path: Path, source: PictureSource, size: Size | None) -> Tensor:
 
 def _csv(path: Path) -> Any:
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            first = file.readline()
-        return np.loadtxt(path, delimiter=",", skiprows=_is_header(first), ndmin=2, encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # it is refused as empty
+            skipped = int(_is_header(file.readline()))
+            return np.loadtxt(path, delimiter=",", skiprows=skipped, ndmin=2, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: is no table of numbers with commas between them ({reason(error)})") from error
 
