@@ -37,7 +37,7 @@ WRONG = {
     "a wrong type": ({"gae": {"latent_dim": "two"}}, "latent_dim = 'two': "),
     "out of range": ({"run": {"train_batch_size": 0}}, "train_batch_size = 0: "),
     "a misspelt metric": ({"de": {"valid_metrics": ("los",)}}, "los: no such metric; did you mean loss?"),
-    "a planned metric": ({"run": {"test_metrics": ("fid",)}}, "fid: not yet: "),
+    "samples of an autoencoder": ({"gae": {"test_metrics": ("fid",)}}, "fd: ae has no such metric: it does not sample"),
     "a metric of others": (
         {"de": {"test_metrics": ("l2_reconstruction_error",)}},
         "l2_reconstruction_error: flow has no",

@@ -1,5 +1,6 @@
 """`--test-ood` from beginning to end: which second data set, what is left in the run, what is refused before it."""
 
+import hashlib
 import json
 import logging
 
@@ -11,11 +12,15 @@ from conftest import repeated, single_arguments, two_step_arguments
 from experiments import asked
 from twostep.data.images import OOD_PARTNERS
 from twostep.launch import resume, start
-from twostep.metrics import ood
+from twostep.metrics.detection import auroc
 from twostep.runs import Run
 from twostep.schema import UserError
 
-FIGURES = [f"likelihood_ood_{name}" for name in ("acc", "auroc", "aupr", "fpr95")]
+SPLITS = ("in_train", "in_valid", "in_test", "ood_train", "ood_test")
+RATES = ("false_alarms", "detected")
+FIGURES = [f"likelihood_ood_{name}" for name in ("acc", "auroc", "aupr", "aupr_out", "fpr95", *RATES)]
+WITHOUT_DENSITY = [f"distance_ood_{name}" for name in ("auroc", "aupr", "aupr_out", "fpr95", *RATES)]
+TWO_PART = [name.replace("distance", "two_part") for name in WITHOUT_DENSITY]
 
 
 @pytest.fixture
@@ -44,27 +49,78 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
     done = twostep("train", "--load-dir", run, "--only-test", "--test-ood", "--shared-config", f"ood_dataset={others}")
     assert done.status == 0, done.err
     results = Run.open(run).read_metrics("test")["two_step"]
-    assert list(results) == [*before, *FIGURES, *(f"{name}_low_dim" for name in FIGURES)]
+    assert list(results) == [*before, *FIGURES, *(f"{name}_low_dim" for name in FIGURES), *WITHOUT_DENSITY, *TWO_PART]
     assert all(results[name] == before[name] for name in before)
     rows = arrays(run)
-    assert {key: len(values) for key, values in rows.items()} == {
-        f"{score}_{split}": n
-        for score in ("log_prob", "log_prob_latent")
-        for split, n in zip(ood.SPLITS, (45, 10, 30, 8), strict=True)
-    }
+    sizes = dict(zip(SPLITS, (45, 5, 10, 30, 8), strict=True))
+    scores = ("log_prob", "log_prob_latent", "reconstruction_error", "two_part")
+    expected = {f"{score}_{split}": n for score in scores for split, n in sizes.items()}
+    expected |= {f"p_value_{score}_{split}": sizes[split] for score in scores for split in ("in_test", "ood_test")}
+    del expected["two_part_in_valid"]  # half of these rows it was fitted to
+    assert {key: len(values) for key, values in rows.items()} == expected
     experiment = resume(run, {"run": {"ood_dataset": others}}, test_ood=True)
-    module = experiment.module.eval()
+    module, other = experiment.module.eval(), experiment.ood["others"].test.float()
     with torch.no_grad():
-        expected = module.log_prob_latent(experiment.ood.test.float())
+        latent, distance = module.log_prob_latent(other), module.reconstruction_error(other)
         mine = module.log_prob(experiment.splits.train.float())
-    assert np.allclose(rows["log_prob_latent_ood_test"], expected, atol=1e-4)
+    assert np.allclose(rows["log_prob_latent_ood_test"], latent, atol=1e-4)
+    assert np.allclose(rows["reconstruction_error_ood_test"], -distance, rtol=1e-5)
     assert np.allclose(rows["log_prob_in_train"], mine, atol=1e-3)
-    for score, suffix in (("log_prob", ""), ("log_prob_latent", "_low_dim")):
-        figures = ood.figures_of({split: rows[f"{score}_{split}"] for split in ood.SPLITS})
-        assert results[f"likelihood_ood_auroc{suffix}"].value == figures["auroc"]
-        assert results[f"likelihood_ood_acc{suffix}"].value == figures["acc"]
+    for score, figure in zip(
+        scores, ("likelihood_ood_{}", "likelihood_ood_{}_low_dim", "distance_ood_{}", "two_part_ood_{}"), strict=True
+    ):
+        result = results[figure.format("auroc")]
+        assert (result.value, result.interval) == auroc(rows[f"{score}_in_test"], rows[f"{score}_ood_test"])
+        alarms = rows[f"p_value_{score}_ood_test"] <= 0.05
+        assert results[figure.format("detected")].value == alarms.mean()
     assert "pictures.npz against" in results[FIGURES[0]].note
     assert "likelihood_ood_auroc_low_dim" in (run / "report.html").read_text()
+    assert_score_files(run, scores)
+
+
+def assert_score_files(run, scores):
+    """Check that every array is listed with its shape and checksum, and every score has its picture."""
+    listed = json.loads((run / "ood" / "scores.json").read_text())
+    assert set(listed) == {path.name for path in (run / "ood").glob("*.npy")}
+    for name, facts in listed.items():
+        path = run / "ood" / name
+        assert facts["shape"] == list(np.load(path).shape)
+        assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert name == f"{facts['score']}_{facts['split']}.npy"
+    assert {path.stem for path in (run / "ood").glob("*.png")} == set(scores)
+
+
+def test_several_sets_are_tested_at_once(own_pictures, others, tmp_path):
+    from twostep.data.base import load_data
+
+    experiment = start(asked(("vae", "flow"), own_pictures, tmp_path, run={"ood_dataset": others}), test_ood=True)
+    experiment.ood = {**experiment.ood, "same": load_data(str(own_pictures), make_valid=False)}
+    results = experiment.test()["two_step"]
+    found = {label: [name for name in results if name.endswith(f"@{label}")] for label in ("others", "same")}
+    assert [name.replace("@others", "@same") for name in found["others"]] == found["same"]
+    assert len(found["same"]) == 2 * len(FIGURES) + len(WITHOUT_DENSITY) + len(TWO_PART)
+    rows = arrays(experiment.run.path)
+    for label in found:
+        area = auroc(rows["two_part_in_test"], rows[f"two_part_ood_test@{label}"])
+        assert results[f"two_part_ood_auroc@{label}"].value == area.value
+    assert results["distance_ood_auroc@same"].value == 0.5
+
+
+def test_an_autoencoder_alone_has_its_distance_and_says_that_it_has_no_density(own_pictures, others, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "twostep"):
+        experiment = start(asked(("ae",), own_pictures, tmp_path, run={"ood_dataset": others}), test_ood=True)
+    assert "ae has no density: other data are told by their distance alone" in caplog.text
+    assert [name for name in experiment.test()["model"] if "_ood_" in name] == WITHOUT_DENSITY
+
+
+def test_without_validation_rows_there_are_no_p_values(own_pictures, others, tmp_path, caplog):
+    run = {"ood_dataset": others, "make_valid_loader": False}
+    experiment = start(asked(("vae", "flow"), own_pictures, tmp_path, run=run), test_ood=True)
+    assert "no p-values, no two-part score" in caplog.text
+    results = experiment.test()["two_step"]
+    assert "distance_ood_auroc" in results
+    assert not [name for name in results if name.startswith("two_part") or name.endswith(RATES)]
+    assert not [name for name in arrays(experiment.run.path) if name.startswith("p_value")]
 
 
 def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_pictures, others, tmp_path):
@@ -73,8 +129,8 @@ def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_pictu
     assert twostep(*arguments, "--test-ood").status == 0
     (run,) = (tmp_path / "runs").iterdir()
     results = Run.open(run).read_metrics("test")["model"]
-    assert [name for name in results if "_ood_" in name] == FIGURES
-    assert set(arrays(run)) == {f"log_prob_{split}" for split in ood.SPLITS}
+    assert [name for name in results if "_ood_" in name] == [*FIGURES, *WITHOUT_DENSITY]  # a VAE reconstructs too
+    assert {f"log_prob_{split}" for split in SPLITS} < set(arrays(run))
     assert json.loads((run / "config.json").read_text())["ood_dataset"] == others
 
 
@@ -89,7 +145,7 @@ def test_the_same_data_are_not_told_apart(own_pictures, tmp_path):
 def test_without_the_flag_no_second_set_is_read(own_pictures, tmp_path):
     request = asked(("vae", "flow"), own_pictures, tmp_path, run={"ood_dataset": "nowhere.npy"})
     experiment = start(request)
-    assert experiment.ood is None
+    assert experiment.ood == {}
     assert not [name for name in experiment.test()["two_step"] if "_ood_" in name]
     assert not (experiment.run.path / "ood").exists()
 
@@ -97,7 +153,7 @@ def test_without_the_flag_no_second_set_is_read(own_pictures, tmp_path):
 def test_keys_of_the_second_set_are_its_own(tmp_path):
     run = {"ood_dataset": "circles", "ood_dataset_kwargs": {"n": 20}, "dataset_kwargs": {"n": 40}}
     experiment = start(asked(("flow",), "two_moons", tmp_path, run=run), test_ood=True)
-    assert (len(experiment.ood.train), len(experiment.splits.train)) == (20, 36)
+    assert (len(experiment.ood["circles"].train), len(experiment.splits.train)) == (20, 36)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +167,6 @@ def test_keys_of_the_second_set_are_its_own(tmp_path):
         ),
         (("vae", "flow"), {"ood_dataset": "digitz"}, r"^digitz: no such data set; did you mean digits\?"),
         (("flow",), {"ood_dataset": "none.npy"}, r"/none\.npy: no such file"),
-        (("ae",), {"ood_dataset": "self"}, r"^--test-ood: ae has no density: test it with a second step"),
     ],
 )
 def test_what_cannot_be_tested_is_refused_before_a_directory_is_made(own_pictures, tmp_path, models, run, says):

@@ -74,7 +74,7 @@ def test_results_are_shown_with_error_unit_kind_and_note(run):
     }
     run.write_metrics("test", results, "weights")
     text = page(run).text
-    assert "gae l2_reconstruction_error 12.3457 0.12 squared data units 1,797" in text
+    assert "gae l2_reconstruction_error 12.3457 ± 0.12 squared data units 1,797" in text
     assert "two_step log_likelihood -3.25 nats exact; volume; 2 points are left out 360" in text
     assert "de loss not a number nats 1" in text
     assert "not tested yet" not in text

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
 
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits
-from twostep.metrics import check_metrics
-from twostep.metrics.ood import scores_of
+from twostep.metrics import METRICS, check_metrics
+from twostep.metrics.conformal import FEWEST
+from twostep.metrics.extractors import check_features_of, default_features
+from twostep.metrics.samples import SampleMetric
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
+from twostep.models.metric_keys import MetricKeys
 from twostep.models.two_step import TwoStep
 from twostep.runs import Run
 from twostep.schema import DataSpec, UserError
@@ -21,14 +24,23 @@ BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
 logger = logging.getLogger("twostep")
 
 
-def check_ood(settings: Settings, models: Mapping[str, Model], ood: Splits | None) -> None:
-    """Refuse to tell data apart by a model without a density.
+def check_ood(models: Mapping[str, Model], splits: Splits, ood: Mapping[str, Splits]) -> None:
+    """Tell what a test on other data will lack: a density, or validation rows to calibrate on."""
+    if not ood:
+        return
+    if "model" in models and not isinstance(models["model"], DensityEstimator):
+        logger.info("%s has no density: other data are told by their distance alone", models["model"].config.name)
+    if splits.valid is None or len(splits.valid) < FEWEST:
+        logger.warning("too few validation rows to calibrate on (make_valid_loader): no p-values, no two-part score")
 
-    Raises:
-        UserError: naming the model.
-    """
-    if ood is not None and not settings.is_two_step and not scores_of(models["model"]):
-        raise UserError(f"--test-ood: {settings.models['model'].name} has no density: test it with a second step")
+
+def warn_of_units(other: DataSpec, spec: DataSpec) -> None:
+    """Tell of other data that are not on the scale of a run's pictures."""
+    if (spec.discrete or other.discrete) and (other.low, other.high) != (spec.low, spec.high):
+        logger.warning(
+            "%s has values from %g to %g, and %s from %g to %g: the test may tell their units apart",
+            *(other.name, other.low, other.high, spec.name, spec.low, spec.high),
+        )
 
 
 def fit_batches(config: RunConfig, splits: Splits) -> RunConfig:
@@ -85,10 +97,27 @@ def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks
                 f"early_stopping_metric={stop} of {config.name} needs validation rows, and the test rows are not for "
                 "that: leave make_valid_loader=True, or set early_stopping_metric=None"
             )
-        check_metrics([*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])], model, config.name)
+        if stop is not None and not METRICS[stop].stops:
+            raise UserError(f"early_stopping_metric={stop} of {config.name} has several figures: stop by fd or loss")
+        names = [*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])]
+        check_metrics(names, model, config.name)
+        _check_features(names, config.metric_kwargs, model.spec, splits)
     if isinstance(settings.run, TwoStepRunConfig):
         two_step = TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"]))
         check_metrics(settings.run.test_metrics, two_step, "a two-step model")
+        _check_features(settings.run.test_metrics, settings.run.metric_kwargs, splits.spec, splits)
+
+
+def _check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> None:
+    """Say what samples will be compared in, and refuse features that these data can't have."""
+    wanted = [name for name in dict.fromkeys(names) if issubclass(METRICS[name], SampleMetric)]
+    if not wanted:
+        return
+    labelled = spec.shape == splits.spec.shape and splits.train_labels is not None
+    name = keys.features or default_features(spec, labelled)
+    check_features_of(name, spec, labelled)
+    inception = "; fd is no FID, which is the one in Inception's features" if "fd" in wanted else ""
+    logger.info("%s: %s features of %s (key metric_kwargs)%s", ", ".join(wanted), name, spec.name, inception)
 
 
 def _check_latents(model: GeneralizedAutoencoder, spec: DataSpec) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
-from twostep.models.metric_keys import MetricKeys
+from twostep.models.metric_keys import METRIC_KEYS, MetricKeys, metric_names
 from twostep.schema import Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UserError, nearest
 
 
@@ -67,12 +67,12 @@ class TwoStepRunConfig(RunConfig):
     test_metrics: tuple[str, ...] = Field(
         ("l2_reconstruction_error", "log_likelihood"), description="metrics of the two-step model on the test split"
     )
-    metric_kwargs: MetricKeys = Field(MetricKeys(), description="how its samples are compared with data")
+    metric_kwargs: MetricKeys = Field(METRIC_KEYS, description="how its samples are compared with data")
 
     @field_validator("test_metrics", mode="before")
     @classmethod
-    def _one_metric_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+    def _metrics_are_a_list(cls, value: Any) -> Any:
+        return metric_names(value)
 
     @property
     def schedule(self) -> Literal["sequential", "by_epoch", "by_iteration"]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from twostep import pictures
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import Settings, TwoStepRunConfig
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
 from twostep.data.latents import embed
 from twostep.data.rows import Points
+from twostep.drawing import draw_pictures, draw_scores
 from twostep.metrics import METRICS, Result, evaluate, ood
+from twostep.metrics.extractors import gallery_of
+from twostep.metrics.gallery import Gallery
+from twostep.metrics.scores import Array, score_splits
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
@@ -49,7 +52,7 @@ class Experiment:
         engine: device, precision, ranks.
         models: by part: `model`, or `gae` and `de`.
         run: its directory.
-        ood: other data, which `test` tells its data from; None: it does not.
+        ood: other data by name, which `test` tells its data from.
     """
 
     def __init__(
@@ -59,10 +62,10 @@ class Experiment:
         engine: Engine,
         models: dict[str, Model],
         run: Run,
-        ood: Splits | None = None,
+        ood: Mapping[str, Splits] | None = None,
     ) -> None:
         self.settings, self.splits, self.engine, self.models, self.run = settings, splits, engine, models, run
-        self.ood = ood
+        self.ood = ood or {}
         self.trainers: dict[str, Trainer] = {}
         self.recorder = Recorder(run, engine, self.trainers, self.state)
         for part, model in models.items():
@@ -75,7 +78,7 @@ class Experiment:
                 model,
                 engine,
                 self.recorder,
-                partial(self._validate, model),
+                partial(self._validate, part),
                 settings.run.seed,
                 lower_is_better=stop_metric is None or METRICS[stop_metric].lower_is_better,
             )
@@ -130,11 +133,11 @@ class Experiment:
         batches = self.batches(self.splits.test, self.settings.run.test_batch_size)
         for part, model in self.models.items():
             names = model.config.test_metrics
-            results[part] = self._measure(names, model, self._embed(self.splits.test) if part == "de" else batches)
+            results[part] = self._measure(names, part, self._embed(self.splits.test) if part == "de" else batches)
         if isinstance(self.settings.run, TwoStepRunConfig):
-            results["two_step"] = self._measure(self.settings.run.test_metrics, self.module, batches)
-        if self.ood is not None:
-            results["two_step" if self.settings.is_two_step else "model"] |= self._detect(self.ood)
+            results["two_step"] = self._measure(self.settings.run.test_metrics, "two_step", batches)
+        if self.ood:
+            results["two_step" if self.settings.is_two_step else "model"] |= self._detect()
         if self.engine.is_main:
             self.run.write_metrics("test", results, _fingerprint(self.module))
             self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
@@ -183,25 +186,52 @@ class Experiment:
         """Make the run's stored configs say how long its models are trained."""
         self.run.keep_limits({part: trainer.max_epochs for part, trainer in self.trainers.items()})
 
-    def _measure(self, names: tuple[str, ...], model: Model | TwoStep, batches: Batches) -> dict[str, Result]:
-        seed = derive(self.settings.run.seed, "test", self.engine.rank)
-        return evaluate(names, model, batches, self.engine.sum, seed)
+    def _measure(self, names: tuple[str, ...], part: str, batches: Batches, testing: bool = True) -> dict[str, Result]:
+        seed = derive(self.settings.run.seed, "test" if testing else "valid", self.engine.rank)
+        model = self.module if part == "two_step" else self.models[part]
+        return evaluate(names, model, batches, self.engine.sum, seed, self._gallery(part, model, batches, testing))
 
-    def _detect(self, other: Splits) -> dict[str, Result]:
-        rows = zip(ood.SPLITS, (self.splits.train, self.splits.test, other.train, other.test), strict=True)
+    def _gallery(self, part: str, model: Model | TwoStep, held_out: Batches, testing: bool) -> Gallery | None:
+        if not isinstance(model, DensityEstimator | TwoStep):
+            return None
+
+        def training() -> Batches:
+            if part != "de":
+                return self.batches(self.splits.train, held_out.batch_size)
+            train = self.trainers["de"].train
+            return self._embed(self.splits.train) if testing or train is None else train
+
+        run = self.settings.run
+        keys = run.metric_kwargs if isinstance(run, TwoStepRunConfig) and part == "two_step" else None
+        keys = keys or cast(Model, model).config.metric_kwargs
+        seed = derive(run.seed, "gallery")
+        return gallery_of(model, self.splits, training, held_out, keys, self.engine.gather, seed, with_null=testing)
+
+    def score(self, rows: Mapping[str, Points]) -> dict[str, dict[str, Array]]:
+        """Return the module's scores, by name and by name of the rows, in the rows' order."""
         size = self.settings.run.test_batch_size
-        splits = {name: self.batches(ood.spread(data), size) for name, data in rows}
-        seed = derive(self.settings.run.seed, "ood", self.engine.rank)
-        scored = ood.score_splits(self.module, splits, self.engine.sum, seed)
-        if self.engine.is_main:
-            self.run.write_scores(scored)
-        return ood.detection(self.module, scored, (self.splits.spec.name, other.spec.name))
+        batches = {name: self.batches(data, size) for name, data in rows.items()}
+        return score_splits(
+            self.module, batches, self.engine.sum, derive(self.settings.run.seed, "ood", self.engine.rank)
+        )
 
-    def _validate(self, model: Model, batches: Batches) -> dict[str, float]:
-        config = model.config
-        names = [*config.valid_metrics, *([config.early_stopping_metric] if config.early_stopping_metric else [])]
-        seed = derive(self.settings.run.seed, "valid", self.engine.rank)
-        return {name: result.value for name, result in evaluate(names, model, batches, self.engine.sum, seed).items()}
+    def _detect(self) -> dict[str, Result]:
+        seed = derive(self.settings.run.seed, "ood")
+        scores, p_values = ood.judged(self.module, self.score(ood.rows_to_score(self.splits, self.ood)), seed)
+        against = ood.comparisons(self.splits, self.ood)
+        if self.engine.is_main:
+            named = {f"p_value_{name}": values for name, values in p_values.items()}
+            draw_scores(scores, against, self.run.write_scores({**scores, **named}))
+        results: dict[str, Result] = {}
+        for one in against:
+            results |= ood.detection(self.module, scores, p_values, one, seed)
+        return results
+
+    def _validate(self, part: str, batches: Batches) -> dict[str, float]:
+        config = self.models[part].config
+        stop = config.early_stopping_metric
+        names = (*config.valid_metrics, *([stop] if stop else []))
+        return {name: result.value for name, result in self._measure(names, part, batches, testing=False).items()}
 
     def _valid_batches(self, data: Points | None) -> Batches | None:
         return None if data is None else self.batches(data, self.settings.run.valid_batch_size)
@@ -247,35 +277,6 @@ class Experiment:
 
     def _generator(self) -> torch.Generator:
         return torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))
-
-
-def draw_pictures(
-    module: Model | TwoStep, data: Tensor, folder: Path, generator: torch.Generator | None
-) -> dict[str, Tensor]:
-    """Write `samples.png` and `reconstructions.png` as far as the model and its data have them.
-
-    Returns:
-        the pictures by name, `(C, H, W)` in [0, 1]; nothing for data that are not images.
-    """
-    drawn: dict[str, Tensor] = {}
-    spec = module.spec
-    like = next(module.parameters())
-    points = data.to(like.device, like.dtype)
-    samples = module.sample(len(points), generator) if isinstance(module, DensityEstimator | TwoStep) else None
-    if not spec.is_image:
-        if samples is not None and spec.dim > 1:
-            pictures.scatter(points, samples, folder / "samples.png")
-        return drawn
-    if samples is not None:
-        drawn["samples"] = pictures.grid(samples, spec)
-    if isinstance(module, GeneralizedAutoencoder | TwoStep):
-        shown = points[:16]
-        drawn["reconstructions"] = pictures.grid(
-            torch.cat([shown, module.decode(module.encode(shown))]), spec, columns=len(shown)
-        )
-    for name, canvas in drawn.items():
-        pictures.save_png(canvas, folder / f"{name}.png", spec.shape[1])
-    return drawn
 
 
 def put_weights(model: Model, state: State, problem: str) -> None:

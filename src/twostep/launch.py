@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from twostep.checkpoint import State
-from twostep.checks import check, check_ood, fit_batches, refuse_other_data
+from twostep.checks import check, check_ood, fit_batches, refuse_other_data, warn_of_units
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
@@ -49,7 +49,7 @@ def start(
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
     config = fit_batches(config, splits)
-    ood = _load_ood(config, splits.spec) if test_ood else None
+    ood = load_others(config, splits.spec) if test_ood else {}
     engine = Engine(config.device, config.precision)
     torch.manual_seed(derive(config.seed, "weights"))
     configs: dict[str, ModelConfig] = {}
@@ -65,7 +65,7 @@ def start(
         models["model"] = configs["model"].build(splits.spec)
     settings = Settings(config, configs, request.is_gae)
     check(settings, splits, models, engine.world_size)
-    check_ood(settings, models, ood)
+    check_ood(models, splits, ood)
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
@@ -113,12 +113,12 @@ def resume(
         raise UserError(f"{place}: no such file or folder; say where the data of {path} are now: {flag} dataset=PATH")
     splits = _load(settings.run)
     refuse_other_data(run, splits)
-    ood = _load_ood(settings.run, splits.spec) if test_ood else None
+    ood = load_others(settings.run, splits.spec) if test_ood else {}
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
     check(settings, splits, models, engine.world_size)
-    check_ood(settings, models, ood)
+    check_ood(models, splits, ood)
     run = Run(path, settings, run.spec, run.digest)
     if writing:
         engine.on_first(run.claim)
@@ -165,7 +165,12 @@ def _load(config: RunConfig) -> Splits:
     )
 
 
-def _load_ood(config: RunConfig, spec: DataSpec) -> Splits:
+def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
+    """Return the data that a run's are told from, by name.
+
+    Raises:
+        UserError: if there are none, or of another shape.
+    """
     name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
     if name is None:
         raise UserError(f"--test-ood: {config.dataset} has no usual partner: say ood_dataset=NAME or PATH")
@@ -177,12 +182,8 @@ def _load_ood(config: RunConfig, spec: DataSpec) -> Splits:
             f"--test-ood: points of {name} have the shape {shapes[0]} and those of {spec.name} {shapes[1]}: "
             "say ood_dataset= one of the same shape"
         )
-    if (spec.discrete or ood.spec.discrete) and (ood.spec.low, ood.spec.high) != (spec.low, spec.high):
-        logger.warning(
-            "%s has values from %g to %g, and %s from %g to %g: the test may tell their units apart",
-            *(name, ood.spec.low, ood.spec.high, spec.name, spec.low, spec.high),
-        )
-    return ood
+    warn_of_units(ood.spec, spec)
+    return {Path(name).stem if Path(name).is_absolute() else name.replace("/", "-"): ood}
 
 
 def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig:

@@ -14,7 +14,7 @@ from twostep.data.synthetic import SYNTHETIC
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
 from twostep.models.two_step import latent_spec
-from twostep.schema import DataSpec, UserError
+from twostep.schema import DataSpec, Frozen, UserError
 
 EMBEDDINGS = "embeddings"
 MODEL_COLUMNS = ("model", "roles", "density", "what it is", "paper")
@@ -68,6 +68,8 @@ def dataset_list() -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Frozen):
+        return repr(value.model_dump())
     return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 

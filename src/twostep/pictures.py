@@ -1,12 +1,15 @@
-"""Grids of images, all with the same contrast: the range of the data."""
+"""Grids of images, all with the same contrast, the range of the data; scatters and histograms."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -62,6 +65,35 @@ def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
+
+
+BINS = 80
+
+
+def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path) -> None:
+    """Plot histograms of several sets of numbers `(n,)` on one axis of densities as PNG.
+
+    The axis shows all but one in 200 of each set at either end; those, and infinities, count in the outermost bins.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    draw_histogram(figure.add_subplot(), series, xlabel)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel: str) -> None:
+    """Draw what `histogram` plots on axes that are there."""
+    finite = [values[np.isfinite(values)] for values in series.values()]
+    ends = np.array([np.quantile(values, [0.005, 0.995]) for values in finite if len(values)] or [[0.0, 1.0]])
+    low, high = float(ends.min()), float(ends.max())
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    for label, values in series.items():
+        within = np.nan_to_num(values, nan=low).clip(edges[0], edges[-1])
+        axes.hist(within, edges, density=True, alpha=0.6, label=label)
+    axes.set(xlabel=xlabel, ylabel="density")
+    axes.legend()
 
 
 def check_writable(path: Path, spec: DataSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -199,13 +200,24 @@ class Run:
             for model, part in values.items()
         }
 
-    def write_scores(self, scores: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> None:
-        """Write the scores of each split's rows, in their order, to `ood/<score>_<split>.npy`."""
+    def write_scores(self, scores: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Path:
+        """Write the scores of each split's rows, in their order, to `ood/<score>_<split>.npy`.
+
+        What an earlier test left there goes. `ood/scores.json` lists shape and SHA-256 of each file.
+        """
         folder = self.path / "ood"
         folder.mkdir(exist_ok=True)
+        for earlier in (*folder.glob("*.npy"), *folder.glob("*.png")):
+            earlier.unlink()
+        facts: dict[str, dict[str, Any]] = {}
         for score, splits in scores.items():
             for split, rows in splits.items():
-                np.save(folder / f"{score}_{split}.npy", rows)
+                path = folder / f"{score}_{split}.npy"
+                np.save(path, rows)
+                checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+                facts[path.name] = {"score": score, "split": split, "shape": list(rows.shape), "sha256": checksum}
+        write_json(folder / "scores.json", facts)
+        return folder
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""
@@ -273,4 +285,8 @@ def _new_directory(root: Path) -> Path:
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the numbers of a result that may have been written as words."""
-    return {key: float(result[key]) for key in ("value", "standard_error") if result[key] is not None}
+    kept = [key for key in ("value", "standard_error", "null") if result.get(key) is not None]
+    numbers: dict[str, Any] = {key: float(result[key]) for key in kept}
+    if result.get("interval") is not None:
+        numbers["interval"] = tuple(float(limit) for limit in result["interval"])
+    return numbers

@@ -12,8 +12,7 @@ from twostep.data import cache
 from twostep.data.base import load_data
 from twostep.data.batches import Batches
 from twostep.data.latents import embed
-from twostep.data.rows import Rows, part
-from twostep.metrics.ood import spread
+from twostep.data.rows import Rows, part, spread
 
 DATA = torch.arange(60, dtype=torch.uint8).view(20, 1, 3)
 INDEX = torch.tensor([1, 4, 5, 9, 13, 17, 19])
@@ -62,7 +61,7 @@ def test_batches_and_embeddings_do_not_know_the_difference(ranks):
             rows = mine.rows_of(order, index)
             assert torch.equal(mine.take(rows), other.take(rows))
     assert torch.equal(embed(lambda x: x.flatten(1), ROWS), COPY.flatten(1).float())
-    assert torch.equal(spread(ROWS), COPY)
+    assert torch.equal(spread(ROWS, 1000), COPY)
 
 
 def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeypatch):
@@ -126,3 +125,9 @@ def test_a_large_set_is_never_whole_in_memory(tmp_path):
     assert decoded.split()[0] == "185"
     assert copied.startswith("a copy: "), "the limit is low enough to notice one"
     assert "can't allocate memory" in copied
+
+
+def test_many_rows_are_thinned_evenly():
+    assert spread(torch.arange(10), 4).tolist() == [0, 2, 5, 7]
+    assert spread(torch.arange(4), 4).tolist() == [0, 1, 2, 3]
+    assert spread(torch.arange(3), 4).tolist() == [0, 1, 2]

@@ -1,4 +1,4 @@
-"""The commands that show and make things: `sample`, `report`, `models`, `datasets`."""
+"""The commands that show and make things: `sample`, `score`, `report`, `models`, `datasets`."""
 
 from __future__ import annotations
 
@@ -48,6 +48,37 @@ def sample(
         samples = module.sample(number, torch.Generator().manual_seed(seed))
     write_samples(samples, module.spec, to)
     logger.info("%d samples: %s", number, to)
+    return 0
+
+
+def score(
+    run: Path,
+    data: Path,
+    *,
+    to: Path = Path("scores.csv"),
+    alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.05,
+    load_best_valid_first: Flag = False,
+) -> int:
+    """Say of each row of a file whether a run's model knows such data: densities, distance, p-value, verdict.
+
+    Args:
+        run: Its directory.
+        data: A .npy, .npz, .csv or .parquet file, or a folder of pictures, with rows of the run's shape.
+        to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them.
+        alpha: Rows with p_value <= alpha are "out": this share of in-distribution rows is, by the validation rows.
+        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+    """
+    from twostep.scoring import score as score_rows
+    from twostep.scoring import write_csv
+
+    if to.suffix.lower() != ".csv" or to.is_dir():
+        raise UserError(f"{to}: write to a .csv file")
+    scored = score_rows(run, data, alpha, load_best_valid_first)
+    write_csv(scored, to)
+    logger.info(
+        "%d of %d rows are out at %g (%s, calibrated on %d validation rows): %s",
+        *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, to),
+    )
     return 0
 
 

@@ -41,9 +41,9 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
     arrays = _load(path)
     if len(arrays) == 1:
         ((key, array),) = arrays.items()
-        train, test = _points(array, f"{path}, {key}" if key else str(path)), None
+        train, test = to_points(array, f"{path}, {key}" if key else str(path)), None
     elif set(arrays) == {"train", "test"}:
-        train, test = (_points(arrays[key], f"{path}, {key}") for key in ("train", "test"))
+        train, test = (to_points(arrays[key], f"{path}, {key}") for key in ("train", "test"))
         if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
             raise UserError(f"{path}: train has {_kind(train)}, test has {_kind(test)}: make them alike")
     else:
@@ -52,6 +52,19 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
     if len(train) > 1:
         _check_variation(train, arrays["train"] if "train" in arrays else next(iter(arrays.values())), path)
     return train, test, train.dtype == torch.uint8
+
+
+def read_array(path: Path) -> Tensor:
+    """Read the rows of a `.npy` file or of a `.npz` file with one array, `N x *S`, however few or alike they are.
+
+    Raises:
+        UserError: as `read_arrays` does, and for several arrays.
+    """
+    arrays = _load(path)
+    if len(arrays) != 1:
+        raise UserError(f"{path}: holds several arrays ({', '.join(sorted(arrays)) or 'none'}): save one alone")
+    ((key, array),) = arrays.items()
+    return to_points(array, f"{path}, {key}" if key else str(path))
 
 
 def _load(path: Path) -> dict[str, Array]:
@@ -75,7 +88,12 @@ def _reason(path: Path, error: Exception) -> str:
     return f"write it anew ({' '.join(str(error).split())})"
 
 
-def _points(array: Array, where: str) -> Tensor:
+def to_points(array: Array, where: str) -> Tensor:
+    """Check an array and bring it into the shape that models take, `N x *S`; `where` is what messages call it by.
+
+    Raises:
+        UserError: if it holds something else than finite numbers in accepted shapes.
+    """
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where}: values of type {array.dtype} are not real numbers: convert them first")
     if array.size == 0:

@@ -58,10 +58,10 @@ class Result:
 
     @property
     def spread(self) -> str:
-        """Standard error or interval, in words; empty if there is neither."""
-        if self.interval is not None:
-            return f"({self.interval[0]:.4g} to {self.interval[1]:.4g})"
-        return "" if self.standard_error is None else f"± {self.standard_error:.2g}"
+        """Standard error and interval, as far as there are any."""
+        error = "" if self.standard_error is None else f"± {self.standard_error:.2g}"
+        ends = "" if self.interval is None else f"[{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
+        return f"{error} {ends}".strip()
 
     def line(self, name: str) -> str:
         """Return the result in words, for a terminal."""
@@ -77,6 +77,7 @@ class Metric(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     lower_is_better: ClassVar[bool]
+    stops: ClassVar[bool] = True  # whether its first result bears its own name, and so can stop training
 
     @classmethod
     @abstractmethod

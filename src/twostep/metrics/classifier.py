@@ -25,6 +25,7 @@ BATCH, EPOCHS, RATE = 128, 6, 3e-3
 State = dict[str, Tensor]
 
 
+@torch.enable_grad()
 def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, seed: int = 0) -> State:
     """Train a classifier and return all that its features follow from, as tensors to be kept.
 

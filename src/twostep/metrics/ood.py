@@ -1,184 +1,168 @@
-"""Out-of-distribution detection: do log-densities tell test rows of two data sets apart?
+"""Out-of-distribution detection: do a model's scores tell its test rows from those of other data sets?
 
-Every score has the direction *in-distribution = higher*, and none of the figures turns it round: a model that gives
-the other data set the higher densities gets an AUROC below 1/2.
+Every score has the direction *in-distribution = higher*, and none of the figures turns it round.
 
-    likelihood_ood_acc    balanced accuracy of `score > t`; t is the one split of a decision stump (Gini impurity, the
-                          sets weighted alike) on the training rows of both sets
-    likelihood_ood_auroc  P(score of an in-distribution row > score of an OOD row), ties count half
-    likelihood_ood_aupr   average precision, in-distribution rows are the positives
-    likelihood_ood_fpr95  share of OOD rows above the highest threshold that keeps 95 % of in-distribution rows
+    <score>_ood_auroc, _aupr, _aupr_out, _fpr95   see `detection`: no threshold, no tuning
+    <score>_ood_false_alarms, _detected           rows with a conformal p-value <= 0.05, see `conformal`: calibrated on
+                                                  validation rows, no OOD data
+    likelihood_ood_acc[_low_dim]                  the reference's accuracy of a decision stump, which has seen OOD data
 
-The accuracy has seen training rows of the other set, which a detector in use never has; the others need no threshold.
-A log-density on a learned manifold is that of a point's projection: far outliers can have high ones.
+where <score> is `likelihood` (a log-density; `..._low_dim`: that of embeddings), `distance` (to the manifold) or
+`two_part` (both). A log-density on a learned manifold is that of a point's projection: far outliers can have high ones.
 
-Sources: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
-2204.07172), for the stump; A Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks
-(Hendrycks and Gimpel, 2017, arXiv 1610.02136), for the others.
+Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
+2204.07172), for the stump and the two densities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from twostep.data.batches import Batches
-from twostep.data.rows import Points
-from twostep.metrics.base import Result, SumOverRanks
-from twostep.models.base import DensityEstimator, evaluating
-from twostep.models.two_step import TwoStep
+from twostep.data.base import Splits
+from twostep.data.rows import spread
+from twostep.metrics.base import Result
+from twostep.metrics.conformal import FEWEST
+from twostep.metrics.detection import Figure, detection_figures, stump_accuracy
+from twostep.metrics.judge import TWO_PART, Judge
+from twostep.metrics.scores import MAX_ROWS, Array, Score, ranked, scores_of
 
-Array = NDArray[np.float64]
-
-MAX_ROWS = 10_000
-"""Rows of each split that are scored at most: a density on a manifold needs the decoder's Jacobian at each."""
-
-SPLITS = ("in_train", "in_test", "ood_train", "ood_test")
 DIRECTION = "in-distribution = higher score"
-FAR = 1e30
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Score:
-    """A log-density that points are told apart by.
+class Against:
+    """Names of one comparison.
 
     Args:
-        name: of the arrays it leaves.
-        suffix: of its figures' names.
-        of: maps points `(B, *S)` to scores `(B,)`.
-        kind: exact, bound or unnormalised.
-        measure: what the density refers to.
+        own: the data set that the model was trained on.
+        other: the data set that it is told from.
+        label: what distinguishes the names of its splits and figures; empty if there is no other comparison.
     """
 
-    name: str
-    suffix: str
-    of: Callable[[Tensor], Tensor]
-    kind: str
-    measure: str
+    own: str
+    other: str
+    label: str = ""
+
+    def split(self, name: str) -> str:
+        """Return the name of a split of the other set: `ood_train` or `ood_test`, labelled."""
+        return f"ood_{name}{self.label}"
 
 
-def scores_of(model: nn.Module) -> tuple[Score, ...]:
-    """Return the scores that a model has: none without a density; a two-step model has one on its embeddings too."""
-    if isinstance(model, TwoStep):
-        latent = f"Lebesgue on R^{model.de.spec.dim}"
-        return (
-            Score("log_prob", "", model.log_prob, model.likelihood, "volume of the learned manifold"),
-            Score("log_prob_latent", "_low_dim", model.log_prob_latent, model.likelihood, latent),
-        )
-    if isinstance(model, DensityEstimator):
-        measure = f"Lebesgue on R^{model.spec.dim}"
-        return (Score("log_prob", "", lambda x: model.log_prob(model.noise.fill_bins(x)), model.likelihood, measure),)
-    return ()
+def comparisons(own: Splits, others: Mapping[str, Splits]) -> list[Against]:
+    """Return the comparisons with each of the other sets; their labels are the keys where there are several."""
+    return [
+        Against(own.spec.name, splits.spec.name, f"@{name}" if len(others) > 1 else "")
+        for name, splits in others.items()
+    ]
 
 
-def spread(data: Points) -> Tensor:
-    """Return `MAX_ROWS` rows, evenly spaced in the data's order, or all where there are no more."""
-    rows = min(len(data), MAX_ROWS)
-    return data[torch.arange(rows) * len(data) // rows]
+def rows_to_score(own: Splits, others: Mapping[str, Splits]) -> dict[str, Tensor]:
+    """Return the rows to score by split: `in_train`, `in_valid` if there are enough, `in_test`, `ood_train`, ..."""
+    rows = {"in_train": own.train, "in_valid": own.valid, "in_test": own.test}
+    for against, other in zip(comparisons(own, others), others.values(), strict=True):
+        rows |= {against.split("train"): other.train, against.split("test"): other.test}
+    if own.valid is None or len(own.valid) < FEWEST:
+        rows["in_valid"] = None
+    return {name: spread(data, MAX_ROWS) for name, data in rows.items() if data is not None}
 
 
-def score_splits(
-    model: nn.Module, splits: Mapping[str, Batches], sum_over_ranks: SumOverRanks, seed: int
-) -> dict[str, dict[str, Array]]:
-    """Score the rows of every split, in eval mode, with the same random numbers for the same seed.
+def judged(
+    model: nn.Module, scored: Mapping[str, Mapping[str, Array]], seed: int
+) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
+    """Return the scores by name and split, the two-part score among them, and the p-values of test rows likewise.
 
-    Returns:
-        by score and split, the scores of all ranks' rows in the order of the split's rows.
+    Without validation rows the scores come back as they are, and there are no p-values.
     """
-    scored: dict[str, dict[str, Array]] = {}
-    with evaluating(model):
-        for score in scores_of(model):
-            scored[score.name] = {}
-            for split, batches in splits.items():
-                torch.manual_seed(seed)
-                scored[score.name][split] = _score(score, batches, sum_over_ranks)
-    return scored
+    scores = {name: dict(rows) for name, rows in scored.items()}
+    held_out = {name: rows["in_valid"] for name, rows in scores.items() if "in_valid" in rows}
+    if not held_out:
+        return scores, {}
+    judge = Judge.of(model, held_out, seed)
+    by_split = {
+        split: {name: rows[split] for name, rows in scored.items()}
+        for split in next(iter(scored.values()))
+        if split != "in_valid"
+    }
+    found = {split: judge.p_values(rows) for split, rows in by_split.items() if "_test" in split}
+    p_values = {name: {split: found[split][name] for split in found} for name in found["in_test"]}
+    if judge.two_part is not None:
+        scores[TWO_PART.name] = {split: judge.two_part_score(rows) for split, rows in by_split.items()}
+    return scores, p_values
 
 
-def detection(model: nn.Module, scored: Mapping[str, Mapping[str, Array]], names: tuple[str, str]) -> dict[str, Result]:
-    """Return how well each score tells the test rows apart.
+def detection(
+    model: nn.Module,
+    scores: Mapping[str, Mapping[str, Array]],
+    p_values: Mapping[str, Mapping[str, Array]],
+    against: Against,
+    seed: int,
+) -> dict[str, Result]:
+    """Return how well each score tells the test rows of two sets apart.
 
     Args:
         model: whose scores these are.
-        scored: what `score_splits` returned, for the splits `SPLITS`.
-        names: of the data set the model was trained on and of the other.
+        scores: by score and split, what `judged` returned.
+        p_values: of test rows, what `judged` returned.
+        against: what is compared.
+        seed: of the bootstrap.
     """
     results: dict[str, Result] = {}
-    for score in scores_of(model):
-        rows = scored[score.name]
-        n = len(rows["in_test"]) + len(rows["ood_test"])
-        odd = _not_finite(rows)
-
-        def result(value: float, unit: str, note: str, score: Score = score, n: int = n, odd: str = odd) -> Result:
-            about = f"{names[0]} against {names[1]}; {DIRECTION}; {note}{odd}"
-            return Result(value, unit, n, kind=score.kind, measure=score.measure, note=about)
-
-        figures = figures_of({split: _ranked(values) for split, values in rows.items()})
-        tuned = f"threshold tuned on training rows of both, also of {names[1]}"
-        share = len(rows["in_test"]) / n
-        found = {
-            "acc": result(figures["acc"], "balanced accuracy", tuned),
-            "auroc": result(figures["auroc"], "area under the ROC curve", "chance 0.5"),
-            "aupr": result(
-                figures["aupr"], "average precision", f"in-distribution rows are positives, chance {share:.3g}"
-            ),
-            "fpr95": result(
-                figures["fpr95"], "of OOD rows", "those kept beside 95 % of in-distribution rows, chance 0.95"
-            ),
-        }
-        results |= {f"likelihood_ood_{name}{score.suffix}": value for name, value in found.items()}
+    for score in (*scores_of(model), TWO_PART):
+        if score.name in scores:
+            rows = scores[score.name]
+            results |= _told_apart(score, rows, against, seed)
+            if score.name in p_values:
+                results |= _alarms(score, p_values[score.name], against)
     return results
 
 
-def figures_of(rows: Mapping[str, Array]) -> dict[str, float]:
-    """Return `acc`, `auroc`, `aupr` and `fpr95` of finite scores by split."""
-    from sklearn import metrics  # here because it takes a second
-
-    inside, outside = rows["in_test"], rows["ood_test"]
-    labels = np.repeat([1, 0], [len(inside), len(outside)])
-    scores = np.concatenate([inside, outside])
-    threshold = _stump(rows["in_train"], rows["ood_train"])
-    curve: Any = metrics.roc_curve(labels, scores, drop_intermediate=False)
-    false_positives, true_positives, _ = curve
-    return {
-        "acc": float(np.mean(inside > threshold) + np.mean(outside <= threshold)) / 2,
-        "auroc": float(metrics.roc_auc_score(labels, scores)),
-        "aupr": float(metrics.average_precision_score(labels, scores)),
-        "fpr95": float(false_positives[true_positives >= 0.95].min()),
+def _told_apart(score: Score, rows: Mapping[str, Array], against: Against, seed: int) -> dict[str, Result]:
+    names = {"in_train": "in_train", "in_test": "in_test"} | {
+        f"ood_{name}": against.split(name) for name in ("train", "test")
     }
+    mine = {name: rows[split] for name, split in names.items()}
+    finite = {name: ranked(values) for name, values in mine.items()}
+    odd = _not_finite(mine)
+    n = len(mine["in_test"]) + len(mine["ood_test"])
+    share = len(mine["in_test"]) / n
+
+    def result(figure: Figure, unit: str, note: str) -> Result:
+        about = f"{against.own} against {against.other}; {DIRECTION}; {note}{odd}"
+        value, interval = figure
+        return Result(value, unit, n, kind=score.kind, measure=score.measure, note=about, interval=interval)
+
+    figures = detection_figures(finite["in_test"], finite["ood_test"], seed)
+    found = {
+        "auroc": result(figures["auroc"], "area under the ROC curve", "chance 0.5"),
+        "aupr": result(figures["aupr"], "average precision", f"in-distribution rows are positives, chance {share:.3g}"),
+        "aupr_out": result(figures["aupr_out"], "average precision", f"OOD rows are positives, chance {1 - share:.3g}"),
+        "fpr95": result(figures["fpr95"], "of OOD rows", "those kept beside 95 % of in-distribution rows, chance 0.95"),
+    }
+    if score.kind:
+        accuracy = stump_accuracy((finite["in_train"], finite["in_test"]), (finite["ood_train"], finite["ood_test"]))
+        tuned = f"uses OOD data: threshold tuned on training rows of both, also of {against.other}; chance 0.5"
+        found = {"acc": result(Figure(accuracy, None), "balanced accuracy", tuned)} | found
+    return {f"{score.figure.format(name)}{against.label}": value for name, value in found.items()}
 
 
-def _stump(inside: Array, outside: Array) -> float:
-    from sklearn.tree import DecisionTreeClassifier
-
-    labels = np.repeat([1, 0], [len(inside), len(outside)])
-    stump: Any = DecisionTreeClassifier(max_depth=1, class_weight="balanced", random_state=0)
-    tree = stump.fit(np.concatenate([inside, outside])[:, None], labels).tree_
-    # where scores are all alike there is no split
-    return float(tree.threshold[0]) if tree.node_count > 1 else np.inf
-
-
-def _score(score: Score, batches: Batches, sum_over_ranks: SumOverRanks) -> Array:
-    parts = [score.of(x) for x in batches]
-    order = torch.arange(len(batches.data))
-    mine = [batches.rows_of(order, index)[batches.rank :: batches.world_size] for index in range(len(batches))]
-    every = torch.zeros(len(order), device=batches.device)
-    if parts:
-        scores = torch.cat(parts)
-        every = every.to(scores.dtype)
-        every[torch.cat(mine).to(every.device)] = scores
-    return sum_over_ranks(every).cpu().double().numpy()
-
-
-def _ranked(values: Array) -> Array:
-    """Put infinite scores above or below all others, and those that are no numbers below."""
-    return np.nan_to_num(values, nan=-FAR, posinf=FAR, neginf=-FAR).clip(-FAR, FAR)
+def _alarms(score: Score, p_values: Mapping[str, Array], against: Against) -> dict[str, Result]:
+    results: dict[str, Result] = {}
+    for name, split, whose, expected in (
+        ("false_alarms", "in_test", f"{against.own}'s", f"expected {LEVEL:g}"),
+        ("detected", against.split("test"), f"{against.other}'s", f"chance {LEVEL:g}"),
+    ):
+        alarms = p_values[split] <= LEVEL
+        note = f"{whose} rows with a conformal p-value <= {LEVEL:g}, from validation rows alone; {expected}"
+        error = float(np.sqrt(alarms.mean() * (1 - alarms.mean()) / len(alarms)))
+        results[f"{score.figure.format(name)}{against.label}"] = Result(
+            float(alarms.mean()), "of test rows", len(alarms), error, score.kind, score.measure, note
+        )
+    return results
 
 
 def _not_finite(rows: Mapping[str, Array]) -> str:

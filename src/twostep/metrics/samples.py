@@ -142,6 +142,7 @@ class PrecisionRecallDensityCoverage(SampleMetric):
     name: ClassVar[str] = "precision_recall_density_coverage"
     summary: ClassVar[str] = "four figures of samples by balls to the k-th nearest neighbour, rim included"
     lower_is_better: ClassVar[bool] = False
+    stops: ClassVar[bool] = False
     unit: ClassVar[str] = ""
 
     def compare(self, data: Tensor, samples: Tensor, gallery: Gallery) -> Mapping[str, Estimate]:
@@ -157,6 +158,7 @@ class Copies(SampleMetric):
     name: ClassVar[str] = "memorisation"
     summary: ClassVar[str] = "are samples nearer to the training data than held-out data are?"
     lower_is_better: ClassVar[bool] = True
+    stops: ClassVar[bool] = False
     unit: ClassVar[str] = ""
 
     def compare(self, data: Tensor, samples: Tensor, gallery: Gallery) -> Mapping[str, Estimate]:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from twostep.models import jacobian
-from twostep.models.metric_keys import MetricKeys
+from twostep.models.metric_keys import FID, METRIC_KEYS, MetricKeys, metric_names
 from twostep.registry import Registry
 from twostep.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
@@ -92,12 +92,17 @@ class ModelConfig(Frozen, ABC):
     max_bad_valid_epochs: PositiveInt = Field(10, description="epochs without a better value before training stops")
     valid_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the validation split, each epoch")
     test_metrics: tuple[str, ...] = Field(("loss",), description=TEST_METRICS)
-    metric_kwargs: MetricKeys = Field(MetricKeys(), description="how samples are compared with data")
+    metric_kwargs: MetricKeys = Field(METRIC_KEYS, description="how samples are compared with data")
 
     @field_validator("valid_metrics", "test_metrics", mode="before")
     @classmethod
-    def _one_metric_is_a_list(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
+    def _metrics_are_a_list(cls, value: Any) -> Any:
+        return metric_names(value)
+
+    @field_validator("early_stopping_metric")
+    @classmethod
+    def _fid_is_fd(cls, value: str | None) -> str | None:
+        return FID.get(value, value) if value else None
 
     @classmethod
     def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:

@@ -1,0 +1,112 @@
+"""How well scores tell data sets apart: AE + flow, AUROC of each score and of the two-part score, with 95 % intervals.
+
+No threshold and no OOD data in any of them; in-distribution = higher. The last columns are the alarms of the two-part
+score at p <= 0.05: the share of in-distribution test rows (0.05 is announced), and that of the other set. `digits`
+leaves one class out of training and takes it for the other set, ten times.
+
+    TWOSTEP_DATA=<folder of data sets> python benchmarks/ood.py [--only fashion-mnist ...] [--rows 10000]
+
+`--rows` limits the training rows of the large sets (AE for 20 epochs, flow for 6). The shares of the parts
+(`metrics.conformal.SHARES`) were chosen on the first 10,000 rows of fashion-mnist and on digits without 1, 5, 8 and 9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twostep.data.base import load_data
+from twostep.launch import start
+from twostep.metrics import Result
+from twostep.request import Request
+
+SCORES = {
+    "density": "likelihood_ood_auroc",
+    "latent density": "likelihood_ood_auroc_low_dim",
+    "distance": "distance_ood_auroc",
+    "two-part": "two_part_ood_auroc",
+}
+RATES = ("two_part_ood_false_alarms", "two_part_ood_detected")
+LARGE = {"gae": {"latent_dim": 20, "max_epochs": 20}, "de": {"max_epochs": 6, "early_stopping_metric": None}}
+SMALL = {"gae": {"latent_dim": 10, "max_epochs": 150}, "de": {"max_epochs": 40}}
+Pair = tuple[str, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]
+
+
+def of_sets(own: str, other: str, rows: int) -> Iterator[Pair]:
+    """Give one data set, the first rows of its training data, and the other."""
+    first, second = (load_data(name, make_valid=False) for name in (own, other))
+    train, test = (data[:] for data in (first.train, first.test))
+    yield (
+        f"{own} -> {other}",
+        {"train": train[:rows], "test": test},
+        {"train": second.train[:rows], "test": second.test[:]},
+        LARGE,
+    )
+
+
+def of_digits() -> Iterator[Pair]:
+    """Give the digits without one class, and that class; its rows are test rows, whatever split they were in."""
+    data = load_data("digits", make_valid=False)
+    for label in range(10):
+        splits = {"train": (data.train, data.train_labels), "test": (data.test, data.test_labels)}
+        kept = {name: rows[:][labels != label] for name, (rows, labels) in splits.items()}
+        left = torch.cat([rows[:][labels == label] for rows, labels in splits.values()])
+        yield f"digits without {label}", kept, {"train": left[:20], "test": left[20:]}, SMALL
+
+
+def measure(own: dict[str, Tensor], other: dict[str, Tensor], keys: dict[str, Any]) -> dict[str, Result]:
+    """Train on one set and return the figures of the comparison with the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder) / f"{name}.npz" for name in ("own", "other")}
+        for path, splits in zip(paths.values(), (own, other), strict=True):
+            np.savez(path, **{name: rows.numpy() for name, rows in splits.items()})
+        run = {
+            "dataset": str(paths["own"]),
+            "ood_dataset": str(paths["other"]),
+            "logdir_root": Path(folder),
+            "device": "cpu",
+        }
+        experiment = start(Request({"gae": "ae", "de": "flow"}, {"run": run, **keys}), test_ood=True)
+        experiment.fit()
+        results = experiment.test()["two_step"]
+        experiment.run.close()
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sets = ("fashion-mnist", "mnist", "digits")
+    parser.add_argument("--only", nargs="*", choices=sets, default=sets)
+    parser.add_argument("--rows", type=int, default=10_000)
+    given = parser.parse_args()
+    pairs = {
+        "fashion-mnist": lambda: of_sets("fashion-mnist", "mnist", given.rows),
+        "mnist": lambda: of_sets("mnist", "fashion-mnist", given.rows),
+        "digits": of_digits,
+    }
+    print(f"{'pair':26}" + "".join(f"{name:>24}" for name in SCORES) + f"{'false':>8}{'found':>8}{'CPU s':>7}")
+    for name in given.only:
+        for pair, own, other, keys in pairs[name]():
+            began = time.process_time()
+            results = measure(own, other, keys)
+            areas = [results[figure] for figure in SCORES.values()]
+            cells = (
+                f"{area.value:.4f} [{area.interval[0]:.4f}, {area.interval[1]:.4f}]" for area in areas if area.interval
+            )
+            rates = "".join(f"{results[rate].value:8.3f}" for rate in RATES)
+            print(
+                f"{pair:26}" + "".join(f"{cell:>24}" for cell in cells) + rates + f"{time.process_time() - began:7.0f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Scores of a user's rows by a finished run: densities, distance, a conformal p-value, a verdict.
+
+The p-value is calibrated on the run's validation rows: an in-distribution row gets the verdict "out" with probability
+`alpha`, whatever the data (`metrics.conformal` says when). Which score it is of, `metrics.judge` says.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twostep.data.own_rows import read_rows
+from twostep.data.rows import spread
+from twostep.experiment import Experiment
+from twostep.launch import resume
+from twostep.metrics.judge import DISTANCE, Judge
+from twostep.metrics.scores import MAX_ROWS
+from twostep.schema import UserError
+from twostep.seeds import derive
+
+logger = logging.getLogger("twostep")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of rows, in their order.
+
+    Args:
+        columns: by name, `(N,)` each: `row`; the scores that the model has (`log_prob` and `log_prob_latent` in nats,
+            `distance`, the Euclidean distance to the reconstruction in units of the data); `p_value`; `verdict`,
+            "in" or "out".
+        by: the score that `p_value` belongs to.
+        calibrated_on: number of validation rows behind it.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    by: str
+    calibrated_on: int
+
+    @property
+    def out(self) -> int:
+        """Number of rows with the verdict "out"."""
+        return int((self.columns["verdict"] == "out").sum())
+
+
+def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False) -> Scored:
+    """Score the rows of a file or folder by a run's model.
+
+    Args:
+        run: its directory.
+        data: what `read_rows` reads; its rows must have the shape of the run's.
+        alpha: level of the verdict: the share of in-distribution rows that are called "out".
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+
+    Raises:
+        UserError: for a directory that is no run, a run without validation rows or with too few for `alpha`, or rows
+            that can't be read or are of another shape.
+    """
+    experiment = resume(run, best_first=best_first)
+    valid = experiment.splits.valid
+    if valid is None:
+        raise UserError(f"{run}: has no validation rows to calibrate on (make_valid_loader=False); train it with them")
+    rows = _own_rows(data, experiment)
+    for trainer in experiment.trainers.values():
+        trainer.use_best()
+    held_out = {name: found["valid"] for name, found in experiment.score({"valid": spread(valid, MAX_ROWS)}).items()}
+    judge = Judge.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
+    if alpha < judge.smallest:
+        raise UserError(
+            f"alpha={alpha:g}: the run's {len(valid)} validation rows give no p-value under {judge.smallest:.3g}, so "
+            "no row could be out; take a larger alpha"
+        )
+    scored = {name: found["rows"] for name, found in experiment.score({"rows": rows}).items()}
+    p_value = judge.p_values(scored)[judge.headline]
+    columns: dict[str, NDArray[Any]] = {"row": np.arange(len(rows))}
+    columns |= {name: values for name, values in scored.items() if name != DISTANCE}
+    if DISTANCE in scored:
+        columns["distance"] = np.sqrt(-scored[DISTANCE])
+    columns |= {"p_value": p_value, "verdict": np.where(p_value <= alpha, "out", "in")}
+    return Scored(columns, judge.headline, judge.calibrated_on)
+
+
+def write_csv(scored: Scored, path: Path) -> None:
+    """Write the columns as a table in one piece; numbers in as many digits as they have.
+
+    Raises:
+        UserError: if it can't be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with beside.open("w", newline="", encoding="utf-8") as file:
+                table = csv.writer(file, lineterminator="\n")
+                table.writerow(scored.columns)
+                table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+
+
+def _own_rows(data: Path, experiment: Experiment) -> Tensor:
+    spec = experiment.splits.spec
+    size = experiment.settings.run.dataset_kwargs.get("image_size")
+    rows = read_rows(data, (size, size) if isinstance(size, int) else size and tuple(size))
+    if tuple(rows.shape[1:]) != spec.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (rows.shape[1:], spec.shape)]
+        raise UserError(f"{data}: its rows have the shape {shapes[0]}, those of the run {shapes[1]}: give such rows")
+    low, high = float(rows.min()), float(rows.max())
+    if spec.discrete and (low < spec.low or high > spec.high or high <= 1 < spec.high):
+        logger.warning(
+            "%s has values from %g to %g, and the run's data from %g to %g: are they in the same units?",
+            *(data, low, high, spec.low, spec.high),
+        )
+    return rows

@@ -1,0 +1,92 @@
+"""Rows of a user's files: all of them, in order, as they are; one line for what can't be read."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from pyarrow import parquet
+
+from twostep.data.own_rows import read_rows
+from twostep.schema import UserError
+
+TABLE = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, 1e-3]])
+
+
+def pictures(n=3):
+    return np.random.default_rng(0).integers(0, 256, (n, 4, 5), dtype=np.uint8)
+
+
+def refused(path):
+    with pytest.raises(UserError) as error:
+        read_rows(path)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("header", ["", "a,b,c\n", "\ufeffa,b,c\n", "# a,b,c\n"])
+def test_a_csv_may_have_a_header(tmp_path, header):
+    path = tmp_path / "rows.csv"
+    path.write_text(header + "1.5,-2,3\n4,5,1e-3\n", encoding="utf-8")
+    assert torch.equal(read_rows(path), torch.tensor(TABLE, dtype=torch.float32))
+
+
+def test_a_table_in_parquet_keeps_the_order_of_its_columns(tmp_path):
+    columns = {"b": TABLE[:, 0], "a": TABLE[:, 1].astype(np.float32), "c": pa.array(TABLE[:, 2])}
+    parquet.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    assert torch.equal(read_rows(tmp_path / "rows.parquet"), torch.tensor(TABLE, dtype=torch.float32))
+
+
+def test_arrays_may_hold_one_row_or_equal_ones(tmp_path):
+    np.save(tmp_path / "one.npy", TABLE[:1])
+    np.savez(tmp_path / "equal.npz", rows=np.repeat(TABLE[:1], 4, 0))
+    assert read_rows(tmp_path / "one.npy").shape == (1, 3)
+    assert read_rows(tmp_path / "equal.npz").shape == (4, 3)
+
+
+def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
+    (tmp_path / "folder").mkdir()
+    encoded = []
+    for number, picture in enumerate(pictures()):
+        path = tmp_path / "folder" / f"{number}.png"
+        Image.fromarray(picture).save(path)
+        encoded.append({"bytes": path.read_bytes(), "path": None})
+    parquet.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet")
+    np.save(tmp_path / "rows.npy", pictures())
+    for name in ("folder", "rows.parquet", "rows.npy"):
+        assert torch.equal(read_rows(tmp_path / name), torch.as_tensor(pictures()[:, None])), name
+    assert read_rows(tmp_path / "folder", (2, 2)).shape == (3, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,b\n1,x\n", "is no table of numbers with commas between them"),
+        ("1,2\n3\n", "is no table of numbers with commas between them"),
+        ("1,2\n3,nan\n", "row 1, column 1 is nan: must be finite"),
+        ("a,b\n", "is empty"),
+        ("", "is empty"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, text, says):
+    (tmp_path / "rows.csv").write_text(text)
+    assert says in refused(tmp_path / "rows.csv")
+
+
+def test_what_is_no_rows_is_refused(tmp_path):
+    assert "no such file or folder" in refused(tmp_path / "nowhere.npy")
+    np.savez(tmp_path / "two.npz", train=TABLE, test=TABLE)
+    assert "holds several arrays (test, train): save one alone" in refused(tmp_path / "two.npz")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
+    assert "is not a whole parquet file" in refused(tmp_path / "broken.parquet")
+    parquet.write_table(pa.table({"a": [1.0], "name": ["x"]}), tmp_path / "words.parquet")
+    assert "column name holds string, not real numbers" in refused(tmp_path / "words.parquet")
+    parquet.write_table(pa.table({"a": [1.0, None]}), tmp_path / "gaps.parquet")
+    assert "is nan: must be finite" in refused(tmp_path / "gaps.parquet")
+    (tmp_path / "rows.txt").write_text("1 2")
+    assert "give .npy, .npz (one array), .parquet, .csv, or a folder" in refused(tmp_path / "rows.txt")
+    for split in ("train", "test"):
+        (tmp_path / "both" / split).mkdir(parents=True)
+        Image.fromarray(pictures()[0]).save(tmp_path / "both" / split / "0.png")
+    assert "has train and test: give one of the two folders" in refused(tmp_path / "both")
