@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from twostep import pictures
@@ -97,3 +98,17 @@ def test_a_scatter_shows_both_clouds(tmp_path):
     both, one = (np.asarray(Image.open(tmp_path / "new" / name).convert("RGB")) for name in ("both.png", "one.png"))
     assert both.std() > 0
     assert not np.array_equal(both, one)
+
+
+def test_histograms_are_densities_on_one_axis_and_lose_no_row(tmp_path):
+    axes, random = Figure().add_subplot(), np.random.default_rng(0)
+    far = np.r_[random.normal(5, 1, 995), np.full(2, np.inf), np.full(2, -np.inf), np.nan]
+    pictures.draw_histogram(axes, {"own": random.normal(0, 1, 400), "other": far}, "score")
+    own, other = axes.containers
+    assert [bar.get_x() for bar in own] == [bar.get_x() for bar in other]
+    for bars in (own, other):
+        assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
+    assert other[0].get_height() * other[0].get_width() == pytest.approx(0.003)
+    assert axes.get_ylabel() == "density"
+    pictures.histogram({"own": np.zeros(3), "other": np.full(2, np.nan)}, "score", tmp_path / "new" / "h.png")
+    assert (tmp_path / "new" / "h.png").stat().st_size > 1000

@@ -49,7 +49,7 @@ def start(
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
     config = fit_batches(config, splits)
-    ood = load_others(config, splits.spec) if test_ood else {}
+    ood = _others(config, splits.spec) if test_ood else {}
     engine = Engine(config.device, config.precision)
     torch.manual_seed(derive(config.seed, "weights"))
     configs: dict[str, ModelConfig] = {}
@@ -113,7 +113,7 @@ def resume(
         raise UserError(f"{place}: no such file or folder; say where the data of {path} are now: {flag} dataset=PATH")
     splits = _load(settings.run)
     refuse_other_data(run, splits)
-    ood = load_others(settings.run, splits.spec) if test_ood else {}
+    ood = _others(settings.run, splits.spec) if test_ood else {}
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
@@ -165,16 +165,18 @@ def _load(config: RunConfig) -> Splits:
     )
 
 
-def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
-    """Return the data that a run's are told from, by name.
+def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str, Any] | None = None) -> Splits:
+    """Load other data, which a run's are told from.
+
+    Args:
+        name: a data set's name or path.
+        config: of the run.
+        spec: facts of its data.
+        kwargs: keys of the other data set.
 
     Raises:
-        UserError: if there are none, or of another shape.
+        UserError: if they can't be loaded, or are of another shape.
     """
-    name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
-    if name is None:
-        raise UserError(f"--test-ood: {config.dataset} has no usual partner: say ood_dataset=NAME or PATH")
-    kwargs = config.ood_dataset_kwargs
     ood = load_data(name, data_root=config.data_root, seed=config.seed, make_valid=False, kwargs=kwargs)
     if ood.spec.shape != spec.shape:
         shapes = ["x".join(map(str, shape)) for shape in (ood.spec.shape, spec.shape)]
@@ -183,7 +185,15 @@ def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
             "say ood_dataset= one of the same shape"
         )
     warn_of_units(ood.spec, spec)
-    return {Path(name).stem if Path(name).is_absolute() else name.replace("/", "-"): ood}
+    return ood
+
+
+def _others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
+    """Load what `--test-ood` asks for, by name."""
+    name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
+    if name is None:
+        raise UserError(f"--test-ood: {config.dataset} has no usual partner: say ood_dataset=NAME or PATH")
+    return {Path(name).stem: load_other(name, config, spec, config.ood_dataset_kwargs)}
 
 
 def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig:

@@ -88,7 +88,9 @@ def judged(
         for split in next(iter(scored.values()))
         if split != "in_valid"
     }
-    found = {split: judge.p_values(rows) for split, rows in by_split.items() if "_test" in split}
+    found = {
+        split: judge.p_values(rows) for split, rows in by_split.items() if split.startswith(("in_test", "ood_test"))
+    }
     p_values = {name: {split: found[split][name] for split in found} for name in found["in_test"]}
     if judge.two_part is not None:
         scores[TWO_PART.name] = {split: judge.two_part_score(rows) for split, rows in by_split.items()}
