@@ -35,9 +35,10 @@ import matplotlib.pyplot as plt
 from twostep.data.base import load_data
 from twostep.data.batches import Batches
 from twostep.data.images import OOD_PARTNERS
+from twostep.data.rows import spread
 from twostep.loading import load_run
 from twostep.metrics.detection import auroc
-from twostep.metrics.scores import ranked, score_splits, spread
+from twostep.metrics.scores import MAX_ROWS, ranked, score_splits
 from twostep.pictures import draw_histogram
 
 RUNS = {
@@ -57,7 +58,9 @@ for kind, run in RUNS.items():
     name = module.spec.name
     other = OOD or OOD_PARTNERS[name]
     points = {"in": test.data, "out": load_data(other, make_valid=False).test}
-    batches = {where: Batches(spread(data), test.batch_size, device=test.device) for where, data in points.items()}
+    batches = {
+        where: Batches(spread(data, MAX_ROWS), test.batch_size, device=test.device) for where, data in points.items()
+    }
     scores[kind] = score_splits(module, batches, lambda values: values, seed=0)
 
 # %% [markdown]
