@@ -1,4 +1,8 @@
-"""Defaults of `avb`: the published ones, and those that replace them where it is a density."""
+"""Defaults of `avb`: the published ones, and those that replace them where it is a density.
+
+The energy distance of its samples to a VAE's embeddings of 10,000 fashion pictures is 0.012 with the latter, 1.74 with
+the former (one full Gaussian 0.017), and of digits 0.046 and 0.26 (0.038); benchmarks/defaults.py.
+"""
 
 from __future__ import annotations
 
