@@ -13,7 +13,7 @@ from experiments import asked, break_off, differences, snapshot, trained
 from twostep import load_module, load_run
 from twostep.checkpoint import CheckpointError
 from twostep.data.batches import Batches
-from twostep.experiment import Experiment
+from twostep.examiner import Examiner
 from twostep.launch import resume, start
 from twostep.models.two_step import TwoStep
 from twostep.request import Limits, Request
@@ -223,13 +223,13 @@ def test_range_and_transform_do_not_see_float_test_rows(tmp_path):
 @pytest.mark.parametrize("models", [("vae",), ("ae", "flow")])
 def test_early_stopping_sees_the_validation_rows_alone(own_pictures, tmp_path, monkeypatch, models):
     seen = []
-    measure = Experiment._validate
+    measure = Examiner.validate
 
     def watch(experiment, model, batches):
         seen.append((experiment, batches.data))
         return measure(experiment, model, batches)
 
-    monkeypatch.setattr(Experiment, "_validate", watch)
+    monkeypatch.setattr(Examiner, "validate", watch)
     parts = dict.fromkeys(("model",) if len(models) == 1 else ("gae", "de"), STOP)
     experiment = trained(asked(models, own_pictures, tmp_path, **parts))
     assert len(seen) == 4 * len(models)

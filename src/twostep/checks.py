@@ -101,15 +101,19 @@ def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks
             raise UserError(f"early_stopping_metric={stop} of {config.name} has several figures: stop by fd or loss")
         names = [*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])]
         check_metrics(names, model, config.name)
-        _check_features(names, config.metric_kwargs, model.spec, splits)
+        check_features(names, config.metric_kwargs, model.spec, splits)
     if isinstance(settings.run, TwoStepRunConfig):
         two_step = TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"]))
         check_metrics(settings.run.test_metrics, two_step, "a two-step model")
-        _check_features(settings.run.test_metrics, settings.run.metric_kwargs, splits.spec, splits)
+        check_features(settings.run.test_metrics, settings.run.metric_kwargs, splits.spec, splits)
 
 
-def _check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> None:
-    """Say what samples will be compared in, and refuse features that these data can't have."""
+def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> None:
+    """Say in which features samples will be compared, if one of the metrics does that.
+
+    Raises:
+        UserError: if the data can't have such features.
+    """
     wanted = [name for name in dict.fromkeys(names) if issubclass(METRICS[name], SampleMetric)]
     if not wanted:
         return

@@ -14,7 +14,7 @@ from twostep.checks import check, check_ood, fit_batches, refuse_other_data, war
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
-from twostep.experiment import Experiment, put_weights
+from twostep.experiment import Experiment
 from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig
 from twostep.models.two_step import latent_spec
 from twostep.request import Limits, Request
@@ -23,6 +23,7 @@ from twostep.schema import DataSpec, UserError
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
 from twostep.training.trainer import Trainer
+from twostep.weights import put_weights
 
 logger = logging.getLogger("twostep")
 

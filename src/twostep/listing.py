@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from twostep.config import config_class
 from twostep.data.base import DATASETS, default_data_root, load_data
 from twostep.data.synthetic import SYNTHETIC
+from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
 from twostep.models.two_step import latent_spec
@@ -65,6 +67,20 @@ def dataset_list() -> str:
     ]
     table = _table(("data set", "shape", "what it shows", "files"), [*rows, *own])
     return f"{table}\ndata_root: {default_data_root().resolve()}"
+
+
+def result_list(results: Mapping[str, Result]) -> str:
+    """Return a table of results, each with what it is; a note stands below its row."""
+    columns = ("metric", "value", "± error [95 %]", "held-out data", "unit", "kind", "measure", "n")
+    rows = [
+        (
+            *(name, one.shown, one.spread, "" if one.null is None else f"{one.null:.6g}"),
+            *(one.unit, one.kind, one.measure, f"{one.n:,}"),
+        )
+        for name, one in results.items()
+    ]
+    notes = [f"{name}: {one.note}" for name, one in results.items() if one.note]
+    return "\n".join([_table(columns, rows), *notes])
 
 
 def _shown(value: Any) -> str:

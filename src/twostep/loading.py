@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from twostep.data.batches import Batches
-from twostep.experiment import put_weights
 from twostep.launch import build_models, resume
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model
 from twostep.models.two_step import TwoStep
 from twostep.runs import Run, tags
 from twostep.training.trainer import Trainer
+from twostep.weights import put_weights
 
 
 def load_module(path: Path, best_first: bool = False) -> Model | TwoStep:

@@ -190,6 +190,21 @@ class Run:
         write_json(path, {"weights": weights, **values})
         return path
 
+    def add_evaluation(self, results: Mapping[str, Result], weights: str, asked: Mapping[str, Any]) -> Path:
+        """Write results to a new file `metrics/evaluation-001.json`, or 002 and so on, and return its path.
+
+        Args:
+            results: by name.
+            weights: fingerprint of the weights that were measured.
+            asked: what the results follow from: part, seed, keys.
+        """
+        folder = self.path / "metrics"
+        folder.mkdir(exist_ok=True)
+        number = 1 + max((int(path.stem[-3:]) for path in folder.glob("evaluation-???.json")), default=0)
+        path = folder / f"evaluation-{number:03d}.json"
+        write_json(path, {"weights": weights, **asked, "results": {key: asdict(one) for key, one in results.items()}})
+        return path
+
     def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
         """Read what `write_metrics` wrote; nothing if it has not."""
         path = self.path / "metrics" / f"{name}.json"

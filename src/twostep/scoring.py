@@ -72,14 +72,16 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False) 
     rows = _own_rows(data, experiment)
     for trainer in experiment.trainers.values():
         trainer.use_best()
-    held_out = {name: found["valid"] for name, found in experiment.score({"valid": spread(valid, MAX_ROWS)}).items()}
+    held_out = {
+        name: found["valid"] for name, found in experiment.examiner.score({"valid": spread(valid, MAX_ROWS)}).items()
+    }
     judge = Judge.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
     if alpha < judge.smallest:
         raise UserError(
             f"alpha={alpha:g}: the run's {len(valid)} validation rows give no p-value under {judge.smallest:.3g}, so "
             "no row could be out; take a larger alpha"
         )
-    scored = {name: found["rows"] for name, found in experiment.score({"rows": rows}).items()}
+    scored = {name: found["rows"] for name, found in experiment.examiner.score({"rows": rows}).items()}
     p_value = judge.p_values(scored)[judge.headline]
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(rows))}
     columns |= {name: values for name, values in scored.items() if name != DISTANCE}

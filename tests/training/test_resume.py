@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments import GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
-from twostep.experiment import Experiment
+from twostep.examiner import Examiner
 from twostep.launch import resume, start
 from twostep.models import MODELS
 from twostep.request import Limits
@@ -37,11 +37,11 @@ VALIDATION = (2.0, 1.0, 3.0, 4.0)
 def scripted(monkeypatch):
     """Let every model be best after its second epoch."""
 
-    def validate(experiment, part, batches):
-        epochs = experiment.trainers[part].epochs_done
+    def validate(examiner, part, batches):
+        epochs = examiner.trainers[part].epochs_done
         return dict.fromkeys(("loss", "l2_reconstruction_error"), VALIDATION[epochs])
 
-    monkeypatch.setattr(Experiment, "_validate", validate)
+    monkeypatch.setattr(Examiner, "validate", validate)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ BESIDE_LOAD_DIR = "not beside --load-dir: the run in that directory has its own"
 WITHOUT_LOAD_DIR = "only for a run that exists: add --load-dir RUN"
 
 Overrides = Annotated[list[str] | None, Parameter(negative=())]
+Names = Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)]
 Flag = Annotated[bool, Parameter(negative=())]
 Epochs = Annotated[int | None, Parameter(validator=Number(gte=1))]
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from twostep.cli.flags import (
     BESIDE_LOAD_DIR,
     WITHOUT_LOAD_DIR,
     Epochs,
     Flag,
+    Names,
     Overrides,
     refuse,
     refuse_keys_of_flags,
@@ -167,6 +172,13 @@ def train_single(
 def evaluate(
     run: Path,
     *,
+    metrics: Names = None,
+    part: str | None = None,
+    samples: Epochs = None,
+    features: str | None = None,
+    ood: Names = None,
+    check_density: Flag = False,
+    seed: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
     config: Overrides = None,
     gae_config: Overrides = None,
     de_config: Overrides = None,
@@ -174,10 +186,17 @@ def evaluate(
     load_best_valid_first: Flag = False,
     test_ood: Flag = False,
 ) -> int:
-    """Test a run again, without training it.
+    """Measure a finished run; without --metrics, --ood and --check-density, do its own test again.
 
     Args:
         run: Its directory.
+        metrics: Metrics to measure, after the fact: --metrics fd kid.
+        part: What to measure: model; or gae, de or two_step.
+        samples: How many samples are compared, with as many rows of data at most.
+        features: Features that samples are compared in (key features of metric_kwargs).
+        ood: Data sets, by name or path, that the run's own is to be told from.
+        check_density: Integrate the density: is it one?
+        seed: Of all that is drawn; the same seed gives the same digits.
         config: key=value for the model or the run of one model alone, like test_metrics="['loss']".
         gae_config: key=value for the autoencoder of a two-step run.
         de_config: key=value for the density of a two-step run.
@@ -185,25 +204,34 @@ def evaluate(
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
     """
+    from twostep.assessment import Questions, assess
+    from twostep.listing import result_list
     from twostep.runs import Run
 
-    if Run.open(run).settings.is_two_step:
-        if config:
-            raise UserError("--config is for a model alone: use --gae-config, --de-config or --shared-config")
-        return train(
-            gae_config=gae_config,
-            de_config=de_config,
-            shared_config=shared_config,
-            load_dir=run,
-            load_best_valid_first=load_best_valid_first,
-            only_test=True,
-            test_ood=test_ood,
-        )
-    if gae_config or de_config or shared_config:
+    keys = {name: value for name, value in (("gen_samples", samples), ("features", features)) if value is not None}
+    questions = Questions(tuple(metrics or ()), part, keys, tuple(ood or ()), check_density, seed)
+    if questions.any:
+        own = {"config": config, "gae_config": gae_config, "de_config": de_config, "shared_config": shared_config}
+        refuse("goes with the run's own test: leave out --metrics, --ood and --check-density", **own, test_ood=test_ood)
+        results, path = assess(run, questions, load_best_valid_first)
+        sys.stdout.write(f"{result_list(results)}\n")
+        logger.info("results: %s", path)
+        return 0
+    refuse("goes with --metrics, --ood or --check-density", part=part, samples=samples, features=features, seed=seed)
+    two_step = Run.open(run).settings.is_two_step
+    if two_step and config:
+        raise UserError("--config is for a model alone: use --gae-config, --de-config or --shared-config")
+    if not two_step and (gae_config or de_config or shared_config):
         raise UserError(f"{run} is a run of one model alone: use --config")
-    return train_single(
-        config=config, load_dir=run, load_best_valid_first=load_best_valid_first, only_test=True, test_ood=test_ood
-    )
+    again: dict[str, Any] = {
+        "load_dir": run,
+        "load_best_valid_first": load_best_valid_first,
+        "only_test": True,
+        "test_ood": test_ood,
+    }
+    if two_step:
+        return train(gae_config=gae_config, de_config=de_config, shared_config=shared_config, **again)
+    return train_single(config=config, **again)
 
 
 def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:

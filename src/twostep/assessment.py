@@ -1,0 +1,106 @@
+"""Measures of a finished run, after the fact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from twostep.checks import check_features, check_ood
+from twostep.config import TwoStepRunConfig
+from twostep.experiment import Experiment
+from twostep.launch import load_other, resume
+from twostep.metrics import Result, check_metrics
+from twostep.metrics.certificate import check_normalised
+from twostep.models.base import DensityEstimator
+from twostep.models.metric_keys import MetricKeys, metric_names
+from twostep.models.two_step import TwoStep
+from twostep.schema import UserError
+from twostep.seeds import derive
+from twostep.weights import fingerprint
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of a run.
+
+    Args:
+        metrics: names.
+        part: that is measured: `model`; or `gae`, `de`, `two_step`. None: the whole.
+        keys: of metrics that compare samples, those that differ from the run's.
+        ood: data sets, by name or path, that scores are to tell the run's own from.
+        density: whether the integral of the density is checked.
+        seed: of what is drawn; None: the run's.
+    """
+
+    metrics: tuple[str, ...] = ()
+    part: str | None = None
+    keys: Mapping[str, Any] | None = None
+    ood: tuple[str, ...] = ()
+    density: bool = False
+    seed: int | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked."""
+        return bool(self.metrics or self.ood or self.density)
+
+
+def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[dict[str, Result], Path]:
+    """Measure a run on its test split, and keep the results beside earlier ones, as `metrics/evaluation-001.json`.
+
+    Args:
+        path: directory of the run.
+        questions: what is asked.
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+
+    Returns:
+        the results by name, and the file that holds them.
+
+    Raises:
+        UserError: if the run can't be opened, or has not what is asked for; nothing is computed then.
+    """
+    experiment = resume(path, best_first=best_first)
+    for trainer in experiment.trainers.values():
+        trainer.use_best()
+    part = questions.part or experiment.examiner.whole
+    keys = _checked(experiment, questions, part)
+    seed = experiment.settings.run.seed if questions.seed is None else questions.seed
+    results = experiment.examiner.measure(metric_names(questions.metrics), part, keys, seed)
+    if questions.ood:
+        results |= experiment.detect()
+    if questions.density:
+        results |= _certificate(experiment, part, seed)
+    asked = {"part": part, "seed": seed, "metric_kwargs": keys.model_dump(), "ood": list(experiment.ood)}
+    weights = fingerprint(experiment.examiner.part(part))
+    return results, experiment.engine.on_first(lambda: experiment.run.add_evaluation(results, weights, asked))
+
+
+def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricKeys:
+    """Refuse whatever can't be answered, before anything is computed; return the keys of the metrics."""
+    parts = [*experiment.models, *({experiment.examiner.whole} - set(experiment.models))]
+    if part not in parts:
+        raise UserError(f"--part {part}: no such part of {experiment.run.path}; it has {', '.join(parts)}")
+    model = experiment.examiner.part(part)
+    run = experiment.settings.run
+    config = cast(TwoStepRunConfig, run) if isinstance(model, TwoStep) else model.config
+    keys = MetricKeys.parse({**config.metric_kwargs.model_dump(), **(questions.keys or {})}, "metric_kwargs")
+    names = metric_names(questions.metrics)
+    check_metrics(names, model, part)
+    check_features(names, keys, model.spec, experiment.splits)
+    if questions.density and not isinstance(model, DensityEstimator | TwoStep):
+        raise UserError(f"--check-density: {part} has no density")
+    if questions.ood and part != experiment.examiner.whole:
+        raise UserError(f"--ood goes with the whole model: leave out --part {part}")
+    others = {Path(name).stem: load_other(name, run, experiment.splits.spec) for name in questions.ood}
+    if others:
+        check_ood(experiment.models, experiment.splits, others)
+    experiment.ood = others
+    return keys
+
+
+def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Result]:
+    data = experiment.examiner.points(part)
+    certificate = check_normalised(experiment.examiner.part(part), data, seed=derive(seed, "certificate"))
+    return {f"integral ({certificate.verdict})": certificate.integral}
