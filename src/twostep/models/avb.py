@@ -31,14 +31,13 @@ from twostep.models.avb_defaults import published, replaced
 from twostep.models.base import (
     MODELS,
     DensityEstimator,
-    GeneralizedAutoencoder,
     Likelihood,
     ModelConfig,
     Objective,
     OptimizerConfig,
     Role,
 )
-from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.models.noisy_encoder import NoisyEncoder, importance_bound, kl_to_prior, moments
 from twostep.nn.activations import Activation
 from twostep.nn.joined import JoinedNet
@@ -95,7 +94,7 @@ class AVBConfig(EncoderDecoderConfig):
         return AVB(self, spec)
 
 
-class AVB(GeneralizedAutoencoder, DensityEstimator):
+class AVB(NetworkDecoder, DensityEstimator):
     """Encoder of any law, whose mean over a fixed set of noise is the embedding, decoder, and discriminator."""
 
     likelihood: ClassVar[Likelihood] = "bound"
@@ -106,7 +105,8 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         self.latent_dim, self.k = config.latent_dim, config.k
         self.prior_sigma, self.adaptive = config.prior_sigma, config.adaptive_contrast
         self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
-        self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
+        self.copies = 1 if config.single_sigma else 2
+        self.decoder = config.build_decoder(spec, self.copies)
         log_sigma = torch.tensor(math.log(0.5) if self.adaptive else 0.0)  # small: latents have to tell
         self.log_sigma = nn.Parameter(log_sigma) if config.single_sigma else None
         self.discriminator = JoinedNet(
@@ -118,10 +118,6 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to the means of the encoder's draws over the fixed set of noise, `(B, d)`."""
         return torch.cat([self._draws(y).mean(1) for y in self._blocks(self.transform(x))])
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
-        return self.transform.inverse(self._likelihood(z)[0])
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""

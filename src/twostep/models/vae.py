@@ -22,14 +22,13 @@ from twostep.distributions import kl_to_standard_normal, normal_log_prob, standa
 from twostep.models.base import (
     MODELS,
     DensityEstimator,
-    GeneralizedAutoencoder,
     Likelihood,
     ModelConfig,
     Objective,
     OneLossConfig,
     Role,
 )
-from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.schema import DataSpec, PositiveInt
 
 
@@ -57,7 +56,7 @@ class VAEConfig(EncoderDecoderConfig, OneLossConfig):
         return VAE(self, spec)
 
 
-class VAE(GeneralizedAutoencoder, DensityEstimator):
+class VAE(NetworkDecoder, DensityEstimator):
     """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q."""
 
     likelihood: ClassVar[Likelihood] = "bound"
@@ -67,16 +66,13 @@ class VAE(GeneralizedAutoencoder, DensityEstimator):
         self.latent_dim = config.latent_dim
         self.k = config.k
         self.encoder = config.build_encoder(spec, 2 * config.latent_dim)
-        self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
+        self.copies = 1 if config.single_sigma else 2
+        self.decoder = config.build_decoder(spec, self.copies)
         self.log_sigma = nn.Parameter(torch.zeros(())) if config.single_sigma else None
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to the means of q, `(B, d)`."""
         return self._posterior(self.transform(x))[0]
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
-        return self.transform.inverse(self._likelihood(z)[0])
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
