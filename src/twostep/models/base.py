@@ -18,7 +18,7 @@ from twostep.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, Po
 from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
 
 Role = Literal["gae", "de"]
-Likelihood = Literal["exact", "bound", "unnormalised"]
+Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]
 
 TEST_METRICS = "metrics on the test split, at the end"
 
