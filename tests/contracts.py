@@ -332,7 +332,7 @@ def check_embeddings_repeat_and_draw_nothing(case: Case) -> None:
 
 def check_the_volume_is_that_of_decode(case: Case) -> None:
     model = case.build().double().eval()
-    z = encoded(model, case.data(3).double()).detach()
+    z = encoded(model, case.data(6).double()).detach()
     got = log_volume(model, z).detach()
     for point, value in zip(z, got, strict=True):
         J = torch.autograd.functional.jacobian(lambda z: model.decode(z[None]).flatten(), point)

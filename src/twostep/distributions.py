@@ -1,12 +1,17 @@
-"""The few closed forms that models share, in nats; sums run over all but the first axis."""
+"""The few closed forms and laws that models share, in nats; sums run over all but the first axis."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 LOG_2PI = math.log(2 * math.pi)
+COMPONENTS = (1, 4)
+FEW = 10  # points for each coordinate: with fewer, covariances are diagonal
 
 
 def standard_normal_log_prob(z: Tensor) -> Tensor:
@@ -31,3 +36,34 @@ def normal_log_prob(squared_error: Tensor, log_std: Tensor) -> Tensor:
 def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
     """Return `KL(N(mean, diag(std²)) ‖ N(0, I))` of shape `(B,)`."""
     return 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).flatten(1).sum(1)
+
+
+def mean_and_factor(points: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean `(d,)` of points `(n, d)` and a Cholesky factor `(d, d)` of their covariance.
+
+    The covariance is diagonal where the points are few; a coordinate that does not vary has std 1.
+    """
+    x = points.double()
+    variances = x.var(0)
+    variances = torch.where(variances > 0, variances, 1.0)
+    factor = torch.diag(variances.sqrt())
+    if len(x) >= FEW * x.shape[1]:
+        full, failed = torch.linalg.cholesky_ex(torch.cov(x.T).view(len(factor), -1) + 1e-6 * torch.diag(variances))
+        factor = factor if failed else full
+    return x.mean(0).to(points), factor.to(points)
+
+
+def fitted_mixture(points: Tensor, seed: int) -> MixtureSameFamily:
+    """Fit Gaussian mixtures to points `(n, d)`; of several numbers of components Bayes' criterion takes one."""
+    from sklearn.mixture import GaussianMixture  # here because it takes a second
+
+    x = points.double().numpy()
+    full = len(x) >= FEW * x.shape[1] * max(COMPONENTS)
+    kind = "full" if full else "diag"
+    fitted: list[Any] = [GaussianMixture(count, covariance_type=kind, random_state=seed).fit(x) for count in COMPONENTS]
+    best = min(fitted, key=lambda mixture: mixture.bic(x))
+    weights, means, covariances = (
+        torch.from_numpy(part).to(points) for part in (best.weights_, best.means_, best.covariances_)
+    )
+    components = MultivariateNormal(means, covariances if full else torch.diag_embed(covariances))
+    return MixtureSameFamily(Categorical(weights), components)

@@ -23,7 +23,10 @@ class DataTransform(nn.Module, ABC):
     """An invertible map on batches whose statistics, if it has any, lie in buffers.
 
     Shapes: `forward: (B, *S) -> (B, *T)`, `inverse: (B, *T) -> (B, *S)`, `log_abs_det_jacobian: (B, *S) -> (B,)`.
+    `affine` says whether the Jacobian is the same everywhere.
     """
+
+    affine: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -47,6 +50,8 @@ class Flatten(DataTransform):
     Args:
         shape: shape of one point.
     """
+
+    affine = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -72,6 +77,7 @@ class Scale(DataTransform):
         dequantized: whether data are whole numbers with uniform noise on top; m is then the end of the last bin.
     """
 
+    affine = True
     scale: Tensor
 
     def __init__(self, dequantized: bool = False) -> None:
@@ -109,6 +115,7 @@ class Whiten(DataTransform):
         shape: shape of one point.
     """
 
+    affine = True
     mean: Tensor
     std: Tensor
 
@@ -186,6 +193,7 @@ class Chain(DataTransform):
     def __init__(self, transforms: Iterable[DataTransform]) -> None:
         super().__init__()
         self.parts = nn.ModuleList(transforms)
+        self.affine = all(part.affine for part in self)
 
     def __iter__(self) -> Iterator[DataTransform]:
         return iter(cast("list[DataTransform]", list(self.parts)))

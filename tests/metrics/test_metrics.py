@@ -269,7 +269,7 @@ def test_singular_points_are_counted_and_left_out_with_a_note():
     result = measure("log_likelihood", model, Batches(x, 7))["log_likelihood"]
     singular = int((~regular).sum())
     assert 0 < singular < 23
-    assert result.note == f"{singular} points at which the decoder is singular are left out"
+    assert result.note == f"{singular} points at which the decoder's Jacobian has rank below 2 are left out"
     assert result.n == 23 - singular
     assert result.value == pytest.approx(logs.mean(), rel=1e-5)
     assert result.measure == "volume of the learned manifold"

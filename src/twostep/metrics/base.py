@@ -33,7 +33,7 @@ class Result:
         unit: of the value ("nats", "squared data units", ...).
         n: number of rows that went into it.
         standard_error: of the mean; None where it is not defined.
-        kind: of a density: exact, bound or unnormalised; empty for other metrics.
+        kind: of a density: exact, bound, estimate or unnormalised; empty for other metrics.
         measure: what a density refers to; empty for other metrics.
         note: what a reader must know (rows left out, say); empty if there is nothing.
         interval: 95 % interval, where the metric has one.

@@ -22,7 +22,7 @@ class LogLikelihood(RowMetric):
     """
 
     name: ClassVar[str] = "log_likelihood"
-    summary: ClassVar[str] = "mean log-density, with its kind (exact, bound, unnormalised) and its measure"
+    summary: ClassVar[str] = "mean log-density, with its kind (exact, bound, estimate, unnormalised) and its measure"
     lower_is_better: ClassVar[bool] = False
 
     @classmethod
@@ -31,20 +31,27 @@ class LogLikelihood(RowMetric):
         return "" if isinstance(model, DensityEstimator | TwoStep) else "it has no density"
 
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
-        """Average the log-density; points at which a decoder is singular are counted and left out."""
+        """Average the log-density; points at which a decoder has not full rank are counted and left out."""
         if isinstance(model, TwoStep):
             moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out=math.inf)
-            return {self.name: _result(moments, model.likelihood, "volume of the learned manifold")}
+            left_out = f"{moments.left_out:,} points at which the decoder's Jacobian has rank below {model.de.spec.dim}"
+            note = f"{left_out} are left out" if moments.left_out else ""
+            return {self.name: _result(moments, model.likelihood, "volume of the learned manifold", note)}
         model = cast(DensityEstimator, model)
         moments = Moments.of((model.log_prob(model.noise.fill_bins(x)) for x in batches), sum_over_ranks)
         results = {self.name: _result(moments, model.likelihood, f"Lebesgue on R^{model.spec.dim}")}
         if model.noise.dequantize and model.likelihood != "unnormalised":
             bits = model.spec.dim * math.log(2)
             error = None if moments.standard_error is None else moments.standard_error / bits
-            results["bits_per_dim"] = Result(-moments.mean / bits, "bits/dim", moments.n, error, kind="bound")
+            results["bits_per_dim"] = Result(
+                -moments.mean / bits,
+                "bits/dim",
+                moments.n,
+                error,
+                kind="estimate" if model.likelihood == "estimate" else "bound",
+            )
         return results
 
 
-def _result(moments: Moments, kind: str, measure: str) -> Result:
-    note = f"{moments.left_out} points at which the decoder is singular are left out" if moments.left_out else ""
+def _result(moments: Moments, kind: str, measure: str, note: str = "") -> Result:
     return Result(moments.mean, "nats", moments.n, moments.standard_error, kind, measure, note)

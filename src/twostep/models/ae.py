@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from twostep.models.base import MODELS, TEST_METRICS, GeneralizedAutoencoder, Objective, OneLossConfig, Role
-from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.base import MODELS, TEST_METRICS, Objective, OneLossConfig, Role
+from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.schema import DataSpec
 
 
@@ -33,7 +33,7 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
         return Autoencoder(self, spec)
 
 
-class Autoencoder(GeneralizedAutoencoder):
+class Autoencoder(NetworkDecoder):
     """Encoder and decoder fitted by least squares."""
 
     def __init__(self, config: AutoencoderConfig, spec: DataSpec) -> None:
@@ -45,10 +45,6 @@ class Autoencoder(GeneralizedAutoencoder):
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""
         return self.encoder(self.transform(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to data space `(B, *S)`."""
-        return self.transform.inverse(self.decoder(z))
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the one loss: squared error summed over coordinates, mean over the batch."""

@@ -30,16 +30,14 @@ from twostep.distributions import normal_log_prob
 from twostep.models.avb_defaults import published, replaced
 from twostep.models.base import (
     MODELS,
-    DensityEstimator,
-    GeneralizedAutoencoder,
-    Likelihood,
     ModelConfig,
     Objective,
     OptimizerConfig,
     Role,
 )
-from twostep.models.networks import EncoderDecoderConfig
-from twostep.models.noisy_encoder import NoisyEncoder, importance_bound, kl_to_prior, moments
+from twostep.models.importance_bound import ImportanceBound, bound
+from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.models.noisy_encoder import NoisyEncoder, kl_to_prior, log_weights, moments
 from twostep.nn.activations import Activation
 from twostep.nn.joined import JoinedNet
 from twostep.nn.mlp import MLP
@@ -96,10 +94,9 @@ class AVBConfig(EncoderDecoderConfig):
         return AVB(self, spec)
 
 
-class AVB(GeneralizedAutoencoder, DensityEstimator):
+class AVB(NetworkDecoder, ImportanceBound):
     """Encoder of any law, whose mean over a fixed set of noise is the embedding, decoder, and discriminator."""
 
-    likelihood: ClassVar[Likelihood] = "bound"
     noise_set: Tensor
 
     def __init__(self, config: AVBConfig, spec: DataSpec) -> None:
@@ -107,7 +104,8 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         self.latent_dim, self.k, self.every = config.latent_dim, config.k, config.num_discriminator_steps
         self.prior_sigma, self.adaptive = config.prior_sigma, config.adaptive_contrast
         self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
-        self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
+        self.copies = 1 if config.single_sigma else 2
+        self.decoder = config.build_decoder(spec, self.copies)
         log_sigma = torch.tensor(math.log(0.5) if self.adaptive else 0.0)  # small: latents have to tell
         self.log_sigma = nn.Parameter(log_sigma) if config.single_sigma else None
         self.discriminator = JoinedNet(
@@ -120,14 +118,14 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
         """Map data `(B, *S)` to the means of the encoder's draws over the fixed set of noise, `(B, d)`."""
         return torch.cat([self._draws(y).mean(1) for y in self._blocks(self.transform(x))])
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
-        return self.transform.inverse(self._likelihood(z)[0])
-
     def log_prob(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
-        bound = torch.cat([self._bound(y) for y in self._blocks(self.transform(x))])
-        return bound + self.transform.log_abs_det_jacobian(x)
+        return bound(self.log_weights(x, self.k))
+
+    def log_weights(self, x: Tensor, k: int) -> Tensor:
+        """Return log-weights of k draws at each point, `(k, B)`, in nats."""
+        weights = torch.cat([self._log_weights(y, k) for y in self._blocks(self.transform(x))], dim=1)
+        return weights + self.transform.log_abs_det_jacobian(x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw `(n, *S)` points: a latent from the prior, then a point from the decoder's Gaussian."""
@@ -181,8 +179,8 @@ class AVB(GeneralizedAutoencoder, DensityEstimator):
     def _blocks(self, y: Tensor) -> tuple[Tensor, ...]:
         return y.split(max(1, BLOCK // len(self.noise_set)))
 
-    def _bound(self, y: Tensor) -> Tensor:
-        return importance_bound(lambda z: self._log_joint(y, z), moments(self._draws(y), self.prior_sigma), self.k)
+    def _log_weights(self, y: Tensor, k: int) -> Tensor:
+        return log_weights(lambda z: self._log_joint(y, z), moments(self._draws(y), self.prior_sigma), k)
 
     def _log_joint(self, y: Tensor, z: Tensor) -> Tensor:
         prior_log_std = z.new_tensor(math.log(self.prior_sigma))

@@ -19,7 +19,7 @@ from twostep.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, Po
 from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
 
 Role = Literal["gae", "de"]
-Likelihood = Literal["exact", "bound", "unnormalised"]
+Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]
 
 TEST_METRICS = "metrics on the test split, at the end"
 
@@ -230,9 +230,17 @@ class GeneralizedAutoencoder(Model):
         """Return `‖x - g(f(x))‖²` of shape `(B,)`, in squared units of the data."""
         return (x - self.decode(self.encode(x))).square().flatten(1).sum(1)
 
+    def decoder_parts(self) -> tuple[jacobian.Map, jacobian.Map]:
+        """Return two maps that are `decode` one after the other, the second affine.
+
+        `log_volume` needs the derivatives of the first alone, so an autoencoder that can end in an affine map of few
+        inputs should say so.
+        """
+        return self.decode, nn.Identity()
+
     def log_volume(self, z: Tensor) -> Tensor:
         """Return `½ log det JᵀJ` of the decoder at `z`, of shape `(B,)`, in nats; `-inf` where J is singular."""
-        return jacobian.log_volume(self.decode, z)
+        return jacobian.log_volume(*self.decoder_parts(), z)
 
 
 class DensityEstimator(Model):

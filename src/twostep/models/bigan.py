@@ -24,8 +24,8 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from twostep.models.base import MODELS, TEST_METRICS, Gather, GeneralizedAutoencoder, Objective, OptimizerConfig, Role
-from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.base import MODELS, TEST_METRICS, Gather, Objective, OptimizerConfig, Role
+from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.nn.joined import JoinedNet
 from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -89,7 +89,7 @@ class BiGANConfig(EncoderDecoderConfig):
         return BiGAN(self, spec)
 
 
-class BiGAN(GeneralizedAutoencoder):
+class BiGAN(NetworkDecoder):
     """An encoder, a generator that decodes, and a critic of pairs."""
 
     def __init__(self, config: BiGANConfig, spec: DataSpec) -> None:
@@ -105,10 +105,6 @@ class BiGAN(GeneralizedAutoencoder):
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""
         return self.encoder(self.transform(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to data space `(B, *S)`."""
-        return self.transform.inverse(self.decoder(z))
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the critic's loss, and that of generator and encoder, which step once in several of its steps."""

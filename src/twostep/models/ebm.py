@@ -27,6 +27,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from twostep.models.annealing import LogNormalizer, log_normalizer
 from twostep.models.base import (
     MODELS,
     TEST_METRICS,
@@ -36,6 +37,7 @@ from twostep.models.base import (
     Objective,
     OneLossConfig,
     Role,
+    evaluating,
 )
 from twostep.models.ebm_defaults import published, tilted
 from twostep.models.langevin import Langevin
@@ -160,6 +162,18 @@ class EBM(DensityEstimator):
         """Draw `(n, *S)` points as training draws its negatives, and take the noise of training away from them."""
         x = self.transform.inverse(self._draw(n, generator))
         return self.clamp(x + self.noise.sigma**2 * self._score(x) if self.noise.sigma else x)
+
+    def log_normalizer(self, chains: int = 1000, temperatures: int = 200, seed: int = 0) -> LogNormalizer:
+        """Estimate `log ∫ exp(-E)` over the box of the chains, in nats, from below and from above."""
+        with evaluating(self):
+            samples = self._draw(2 * chains, torch.Generator().manual_seed(seed))
+            return log_normalizer(self.boxed_energy, samples, temperatures, seed)
+
+    def boxed_energy(self, y: Tensor) -> Tensor:
+        """Return the energies of points of the chains' space, `(B,)`; infinite outside of the chains' box."""
+        low, high = self.langevin.limits
+        inside = ((y >= low) & (y <= high)).flatten(1).all(1)
+        return torch.where(inside, self.energy(y), torch.inf)
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the one loss: energy of data less energy of negatives, and the penalty."""

@@ -3,6 +3,9 @@
 A decoder g: R^d -> R^D with Jacobian J (D x d) stretches d-dimensional volume by `sqrt(det JᵀJ)`. With the thin QR
 decomposition `J = QR` this is `|det R|`, so `½ log det JᵀJ = Σ log |r_ii|`: J is never squared, which would halve
 the digits that survive.
+
+Where g ends in an affine map of fewer inputs than outputs, `g(z) = A h(z) + b` with A (D x m), m < D, the factor S of
+`A = PS` replaces A: P has orthonormal columns, so the volume of `A h'(z)` is that of the smaller `S h'(z)`.
 """
 
 from __future__ import annotations
@@ -13,39 +16,57 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
+Map = Callable[[Tensor], Tensor]
+
 BLOCK_ENTRIES = 2**20
 
 
-def jacobian(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Return the Jacobian of a decoder at each point, one forward-mode pass for each latent coordinate.
+def tangents(function: Map, z: Tensor) -> Tensor:
+    """Return the columns of a function's Jacobian at each point, one forward-mode pass for each coordinate of z.
 
-    Shapes: `z: (B, d)`, result `(B, D, d)`.
+    Shapes: `z: (B, d)`, result `(d, B, D)`, where the function's values have D entries.
     """
 
     def column(direction: Tensor) -> Tensor:
-        return jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
+        return jvp(function, (z,), (direction.expand_as(z),))[1].flatten(1)
 
-    return vmap(column, out_dims=2)(torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+    return vmap(column)(torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
 
 
-def log_volume(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Return `½ log det JᵀJ` of a decoder at each point, in nats; `-inf` exactly where J has not full rank.
+def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
+    """Return `½ log det JᵀJ` of the decoder `affine ∘ curved` at each point, in nats; `-inf` exactly at lower rank.
 
     The rank is judged as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
-    diagonal of R. Points go through in blocks, so that memory does not grow with their number. For evaluation only:
-    the result can't be differentiated.
+    diagonal of R; where J is not a number, neither is the result. Points go through in blocks, so that memory does not
+    grow with their number. For evaluation only: the result can't be differentiated.
 
-    Shapes: `z: (B, d)`, result `(B,)`.
+    Shapes: `curved: (B, d) -> (B, m)`, `affine: (B, m) -> (B, *S)`, `z: (B, d)`, result `(B,)`; where `affine` is the
+    identity, `(B, m)` may be any `(B, *S)`.
     """
     with torch.no_grad():
-        point = decode(z[:1])
-    block = max(4, BLOCK_ENTRIES // max(1, point.numel() * z.shape[1]))
-    return torch.cat([_log_abs_det(jacobian(decode, part)) for part in z.split(block)])
+        inner = curved(z[:1])
+        size = affine(inner).numel()
+    width, factor = inner.numel(), None
+    if width < min(size, z.numel()):  # a smaller matrix for more columns than it takes to find it
+        factor = torch.linalg.qr(tangents(affine, inner)[:, 0].T, mode="r").R
+    else:
+        curved, width = _composed(curved, affine), size
+    found: list[Tensor] = []
+    for part in z.split(max(4, BLOCK_ENTRIES // (width * z.shape[1]))):
+        columns = tangents(curved, part)
+        J = (columns if factor is None else columns @ factor.T).movedim(0, 2)
+        found.append(_log_abs_det(J, size))
+    return torch.cat(found)
 
 
-def _log_abs_det(J: Tensor) -> Tensor:
+def _composed(first: Map, second: Map) -> Map:
+    return lambda z: second(first(z))
+
+
+def _log_abs_det(J: Tensor, size: int) -> Tensor:
+    """Return `log |det R|`, of shape `(B,)`, of matrices `(B, m, d)` that have the R of Jacobians with `size` rows."""
     if J.shape[1] < J.shape[2]:
         return J.new_full((len(J),), -torch.inf)
     r = torch.linalg.qr(J, mode="r").R.diagonal(dim1=-2, dim2=-1).abs()
-    full_rank = r.amin(1) > torch.finfo(J.dtype).eps * J.shape[1] * r.amax(1)
-    return torch.where(full_rank, r.log().sum(1), -torch.inf)
+    singular = r.amin(1) <= torch.finfo(J.dtype).eps * size * r.amax(1)
+    return torch.where(singular, -torch.inf, r.log().sum(1))

@@ -1,13 +1,14 @@
-"""The encoder and decoder that all autoencoders choose by their config."""
+"""The encoder and decoder that all autoencoders choose by their config, and how the decoder ends in data space."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from twostep.models.base import ModelConfig, Role
+from twostep.models.base import GeneralizedAutoencoder, ModelConfig, Role
+from twostep.models.jacobian import Map
 from twostep.nn.activations import Activation
 from twostep.nn.cnn import ConvDecoder, ConvEncoder
 from twostep.nn.mlp import MLP
@@ -104,6 +105,30 @@ class EncoderDecoderConfig(ModelConfig):
             self.decoder_stride,
             self.decoder_activation,
         )
+
+
+class NetworkDecoder(GeneralizedAutoencoder):
+    """An autoencoder whose decoder is a network and the way back through the data's transform.
+
+    The network gives `copies` points side by side on the first axis; the first is the decoder's mean.
+    """
+
+    decoder: nn.Module
+    copies: int = 1
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
+        return self._to_data(self.decoder(z))
+
+    def decoder_parts(self) -> tuple[Map, Map]:
+        """Cut `decode` before the last layer of a fully connected network, if all that follows is affine."""
+        if not (self.transform.affine and isinstance(self.decoder, MLP)):
+            return super().decoder_parts()
+        *layers, last = self.decoder
+        return nn.Sequential(*layers), lambda h: self._to_data(last(h))
+
+    def _to_data(self, outputs: Tensor) -> Tensor:
+        return self.transform.inverse(outputs.chunk(self.copies, dim=1)[0])
 
 
 def _image_shape(spec: DataSpec) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -66,8 +65,8 @@ def kl_to_prior(mean: Tensor, factor: Tensor, prior_sigma: float) -> Tensor:
     return 0.5 * (squares / prior_sigma**2 - mean.shape[1]) + mean.shape[1] * scale - _log_det(factor)
 
 
-def importance_bound(log_joint: Callable[[Tensor], Tensor], proposal: tuple[Tensor, Tensor], k: int) -> Tensor:
-    """Return `log (1/k) Σ_i p(y, z_i) / N(z_i; mean, factor factorᵀ)` of shape `(B,)` from k draws of the proposal.
+def log_weights(log_joint: Callable[[Tensor], Tensor], proposal: tuple[Tensor, Tensor], k: int) -> Tensor:
+    """Return `log p(y, z_i) / N(z_i; mean, factor factorᵀ)` of k draws of the proposal at each point, `(k, B)`.
 
     Args:
         log_joint: maps latents `(B, d)` to `log p(y, z)`.
@@ -80,7 +79,7 @@ def importance_bound(log_joint: Callable[[Tensor], Tensor], proposal: tuple[Tens
         noise = torch.randn_like(mean)
         z = mean + (factor @ noise[:, :, None]).squeeze(2)
         weights.append(log_joint(z) - standard_normal_log_prob(noise) + _log_det(factor))
-    return torch.stack(weights).logsumexp(0) - math.log(k)
+    return torch.stack(weights)
 
 
 def _log_det(factor: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ class Principal(DataTransform):
         power: p, between 0 and 1.
     """
 
+    affine = True
     mean: Tensor
     axes: Tensor
     scale: Tensor

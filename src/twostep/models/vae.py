@@ -15,7 +15,6 @@ Sources: Auto-Encoding Variational Bayes (Kingma & Welling, 2014, arXiv 1312.611
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,15 +24,13 @@ from torch import Tensor, nn
 from twostep.distributions import kl_to_standard_normal, normal_log_prob, standard_normal_log_prob
 from twostep.models.base import (
     MODELS,
-    DensityEstimator,
-    GeneralizedAutoencoder,
-    Likelihood,
     ModelConfig,
     Objective,
     OneLossConfig,
     Role,
 )
-from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.importance_bound import ImportanceBound, bound
+from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.schema import DataSpec, PositiveInt
 
 
@@ -71,32 +68,39 @@ class VAEConfig(EncoderDecoderConfig, OneLossConfig):
         return VAE(self, spec)
 
 
-class VAE(GeneralizedAutoencoder, DensityEstimator):
+class VAE(NetworkDecoder, ImportanceBound):
     """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q."""
-
-    likelihood: ClassVar[Likelihood] = "bound"
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.latent_dim = config.latent_dim
         self.k = config.k
         self.encoder = config.build_encoder(spec, 2 * config.latent_dim)
-        self.decoder = config.build_decoder(spec, copies=1 if config.single_sigma else 2)
+        self.copies = 1 if config.single_sigma else 2
+        self.decoder = config.build_decoder(spec, self.copies)
         self.log_sigma = nn.Parameter(torch.zeros(())) if config.single_sigma else None
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to the means of q, `(B, d)`."""
         return self._posterior(self.transform(x))[0]
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
-        return self.transform.inverse(self._likelihood(z)[0])
-
     def log_prob(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
+        if self.k > 1:
+            return bound(self.log_weights(x, self.k))
+        return self.transform.log_abs_det_jacobian(x) - self._negative_elbo(self.transform(x))
+
+    def log_weights(self, x: Tensor, k: int) -> Tensor:
+        """Return log-weights of k draws at each point, `(k, B)`, in nats."""
         y = self.transform(x)
-        bound = -self._negative_elbo(y) if self.k == 1 else self._importance_bound(y)
-        return bound + self.transform.log_abs_det_jacobian(x)
+        mean, log_std = self._posterior(y)
+        weights: list[Tensor] = []
+        for _ in range(k):
+            noise = torch.randn_like(mean)
+            z = mean + log_std.exp() * noise
+            log_q = normal_log_prob(noise.square(), log_std.new_zeros(())) - log_std.sum(1)
+            weights.append(self._log_likelihood(y, z) + standard_normal_log_prob(z) - log_q)
+        return torch.stack(weights) + self.transform.log_abs_det_jacobian(x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw `(n, *S)` points: a latent from the prior, then a point from the decoder's Gaussian."""
@@ -117,16 +121,6 @@ class VAE(GeneralizedAutoencoder, DensityEstimator):
         mean, log_std = self._posterior(y)
         z = mean + log_std.exp() * torch.randn_like(mean)
         return kl_to_standard_normal(mean, log_std) - self._log_likelihood(y, z)
-
-    def _importance_bound(self, y: Tensor) -> Tensor:
-        mean, log_std = self._posterior(y)
-        weights: list[Tensor] = []
-        for _ in range(self.k):
-            noise = torch.randn_like(mean)
-            z = mean + log_std.exp() * noise
-            log_q = normal_log_prob(noise.square(), log_std.new_zeros(())) - log_std.sum(1)
-            weights.append(self._log_likelihood(y, z) + standard_normal_log_prob(z) - log_q)
-        return torch.stack(weights).logsumexp(0) - math.log(self.k)
 
     def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
         mean, log_std = self._likelihood(z)

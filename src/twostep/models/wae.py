@@ -20,8 +20,8 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from twostep.models.base import MODELS, TEST_METRICS, GeneralizedAutoencoder, Objective, OptimizerConfig, Role
-from twostep.models.networks import EncoderDecoderConfig
+from twostep.models.base import MODELS, TEST_METRICS, Objective, OptimizerConfig, Role
+from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -91,7 +91,7 @@ class WAEConfig(EncoderDecoderConfig):
         return WAE(self, spec)
 
 
-class WAE(GeneralizedAutoencoder):
+class WAE(NetworkDecoder):
     """Encoder and decoder fitted by least squares, and a discriminator that tells embeddings from the prior."""
 
     def __init__(self, config: WAEConfig, spec: DataSpec) -> None:
@@ -105,10 +105,6 @@ class WAE(GeneralizedAutoencoder):
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""
         return self.encoder(self.transform(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to data space `(B, *S)`."""
-        return self.transform.inverse(self.decoder(z))
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the discriminator's logistic loss, and the penalised squared error of encoder and decoder."""

@@ -1,0 +1,100 @@
+"""Integrals over R^d of densities in many dimensions, by draws of a law that is fitted to where they lie.
+
+    ∫ f = E_q[w],   w = f / q,   q a mixture of Student's t
+
+with standard error `std(w) / √n` and effective sample size `(Σ w)² / Σ w²`. The tails of q are heavier than a
+Gaussian's, so that w stays bounded where f's are not heavier still. A mode of f of which neither the fitted points nor
+the draws of q know is missed without a sign.
+
+Source: Monte Carlo theory, methods and examples (Owen, 2013), chapter 9.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FREEDOM = 10.0  # degrees of freedom of t
+COMPONENTS = (1, 10)
+REGULAR = 1e-4  # added to the variances, as a share of the points' own
+CHUNK = 2**12
+
+
+@dataclass(frozen=True)
+class StudentMixture:
+    """A mixture of multivariate Student's t, in float64.
+
+    Args:
+        weights: `(K,)`.
+        means: `(K, d)`.
+        factors: Cholesky factors of the scale matrices, `(K, d, d)`.
+    """
+
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
+
+    @classmethod
+    def fit(cls, points: Tensor, seed: int) -> StudentMixture:
+        """Fit Gaussian mixtures to half of the points `(N, d)`, and take the one that suits the other half best."""
+        from sklearn.mixture import GaussianMixture  # here because it takes a second
+
+        mean, std = points.double().mean(0), points.double().std(0)
+        std = torch.where(std > 0, std, 1.0)
+        unit = ((points.double() - mean) / std).numpy()
+        fitted: list[Any] = [
+            GaussianMixture(count, reg_covar=REGULAR, random_state=seed).fit(unit[::2])
+            for count in COMPONENTS
+            if count * 10 <= len(unit)
+        ]
+        best = max(fitted, key=lambda mixture: mixture.score(unit[1::2]))
+        factors = torch.linalg.cholesky(torch.from_numpy(best.covariances_))
+        return cls(torch.from_numpy(best.weights_), mean + std * torch.from_numpy(best.means_), std[:, None] * factors)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw `(n, d)` points."""
+        of = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
+        squares = torch.randn(n, int(FREEDOM), dtype=torch.float64, generator=generator).square().sum(1, keepdim=True)
+        turned = (self.factors[of] @ noise[:, :, None]).squeeze(2)
+        return self.means[of] + turned * (FREEDOM / squares).sqrt()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Return the log-density at `(n, d)`, of shape `(n,)`."""
+        dim = x.shape[1]
+        away = torch.linalg.solve_triangular(self.factors, (x - self.means[:, None]).mT, upper=False)
+        constant = math.lgamma((FREEDOM + dim) / 2) - math.lgamma(FREEDOM / 2) - dim / 2 * math.log(FREEDOM * math.pi)
+        log_scale = self.weights.log() - self.factors.diagonal(dim1=1, dim2=2).log().sum(1)
+        tails = (FREEDOM + dim) / 2 * torch.log1p(away.square().sum(1) / FREEDOM)
+        return (constant + log_scale[:, None] - tails).logsumexp(0)
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A mean of importance weights, its standard error, the effective sample size and the number of draws."""
+
+    value: float
+    error: float
+    effective: float
+    n: int
+
+
+def integrate(f: Callable[[Tensor], Tensor], points: Tensor, n: int, seed: int) -> Weighted:
+    """Return the integral of a non-negative function over R^d.
+
+    Args:
+        f: maps points `(b, d)` in float64 to values `(b,)`.
+        points: where f lies, `(N, d)`; the law of the draws is fitted to them.
+        n: number of draws.
+        seed: of the fit and of the draws.
+    """
+    law = StudentMixture.fit(points, seed)
+    draws = law.sample(n, torch.Generator().manual_seed(seed))
+    w = torch.cat([f(part) / law.log_prob(part).exp() for part in draws.split(CHUNK)])
+    squares = float(w.square().sum())
+    return Weighted(float(w.mean()), float(w.std()) / math.sqrt(n), float(w.sum()) ** 2 / squares if squares else 0, n)
