@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 from twostep.checks import check_features, check_ood
 from twostep.config import TwoStepRunConfig
+from twostep.data.rows import spread
 from twostep.experiment import Experiment
 from twostep.launch import load_other, resume
 from twostep.metrics import Result, check_metrics
@@ -19,6 +21,10 @@ from twostep.models.two_step import TwoStep
 from twostep.schema import UserError
 from twostep.seeds import derive
 from twostep.weights import fingerprint
+
+logger = logging.getLogger("twostep")
+
+ROWS = 5000  # of data that show where a density lies
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,8 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricK
     keys = MetricKeys.parse({**config.metric_kwargs.model_dump(), **(questions.keys or {})}, "metric_kwargs")
     names = metric_names(questions.metrics)
     check_metrics(names, model, part)
-    check_features(names, keys, model.spec, experiment.splits)
+    if line := check_features(names, keys, model.spec, experiment.splits):
+        logger.info("%s", line)
     if questions.density and not isinstance(model, DensityEstimator | TwoStep):
         raise UserError(f"--check-density: {part} has no density")
     if questions.ood and part != experiment.examiner.whole:
@@ -101,6 +108,7 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricK
 
 
 def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Result]:
-    data = experiment.examiner.points(part)
-    certificate = check_normalised(experiment.examiner.part(part), data, seed=derive(seed, "certificate"))
+    model = cast(DensityEstimator | TwoStep, experiment.examiner.part(part))
+    rows = spread(experiment.examiner.points(part), ROWS).float()
+    certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
     return {f"integral ({certificate.verdict})": certificate.integral}

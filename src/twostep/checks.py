@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -101,27 +101,47 @@ def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks
             raise UserError(f"early_stopping_metric={stop} of {config.name} has several figures: stop by fd or loss")
         names = [*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])]
         check_metrics(names, model, config.name)
-        check_features(names, config.metric_kwargs, model.spec, splits)
     if isinstance(settings.run, TwoStepRunConfig):
         two_step = TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"]))
         check_metrics(settings.run.test_metrics, two_step, "a two-step model")
-        check_features(settings.run.test_metrics, settings.run.metric_kwargs, splits.spec, splits)
+    for names, keys, spec in _compared(settings, models):
+        check_features(names, keys, spec, splits)
 
 
-def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> None:
-    """Say in which features samples will be compared, if one of the metrics does that.
+def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> str:
+    """Return in which features samples of some data will be compared, in words; empty if no metric does that.
 
     Raises:
         UserError: if the data can't have such features.
     """
     wanted = [name for name in dict.fromkeys(names) if issubclass(METRICS[name], SampleMetric)]
     if not wanted:
-        return
+        return ""
     labelled = spec.shape == splits.spec.shape and splits.train_labels is not None
     name = keys.features or default_features(spec, labelled)
     check_features_of(name, spec, labelled)
     inception = "; fd is no FID, which is the one in Inception's features" if "fd" in wanted else ""
-    logger.info("%s: %s features of %s (key metric_kwargs)%s", ", ".join(wanted), name, spec.name, inception)
+    return f"{', '.join(wanted)}: in {name} features of {spec.name} (key metric_kwargs){inception}"
+
+
+def tell_of_features(settings: Settings, splits: Splits, models: Mapping[str, Model]) -> None:
+    """Say in which features a run's samples will be compared."""
+    for names, keys, spec in _compared(settings, models):
+        if line := check_features(names, keys, spec, splits):
+            logger.info("%s", line)
+
+
+def _compared(
+    settings: Settings, models: Mapping[str, Model]
+) -> Iterator[tuple[tuple[str, ...], MetricKeys, DataSpec]]:
+    """Give the metrics, their keys and the facts of what is sampled, for each part of a run."""
+    for model in models.values():
+        config = model.config
+        stop = config.early_stopping_metric
+        names = (*config.valid_metrics, *config.test_metrics, *([stop] if stop else []))
+        yield names, config.metric_kwargs, model.spec
+    if isinstance(settings.run, TwoStepRunConfig):
+        yield settings.run.test_metrics, settings.run.metric_kwargs, models["gae"].spec
 
 
 def _check_latents(model: GeneralizedAutoencoder, spec: DataSpec) -> None:

@@ -60,7 +60,9 @@ def fitted_mixture(points: Tensor, seed: int) -> MixtureSameFamily:
     x = points.double().numpy()
     full = len(x) >= FEW * x.shape[1] * max(COMPONENTS)
     kind = "full" if full else "diag"
-    fitted: list[Any] = [GaussianMixture(count, covariance_type=kind, random_state=seed).fit(x) for count in COMPONENTS]
+    fitted: list[Any] = [
+        GaussianMixture(count, covariance_type=kind, random_state=seed % 2**32).fit(x) for count in COMPONENTS
+    ]
     best = min(fitted, key=lambda mixture: mixture.bic(x))
     weights, means, covariances = (
         torch.from_numpy(part).to(points) for part in (best.weights_, best.means_, best.covariances_)

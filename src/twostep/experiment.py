@@ -23,6 +23,7 @@ from twostep.models.base import GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
 from twostep.runs import Run
+from twostep.score_files import write_scores
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
 from twostep.training.schedules import SCHEDULES
@@ -186,7 +187,7 @@ class Experiment:
         against = ood.comparisons(self.splits, self.ood)
         if self.engine.is_main:
             named = {f"p_value_{name}": values for name, values in p_values.items()}
-            draw_scores(scores, against, self.run.write_scores({**scores, **named}))
+            draw_scores(scores, against, write_scores(self.run.path / "ood", {**scores, **named}))
         results: dict[str, Result] = {}
         for one in against:
             results |= ood.detection(self.module, scores, p_values, one, seed)

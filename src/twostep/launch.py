@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from twostep.checkpoint import State
-from twostep.checks import check, check_ood, fit_batches, refuse_other_data, warn_of_units
+from twostep.checks import check, check_ood, fit_batches, refuse_other_data, tell_of_features, warn_of_units
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
@@ -82,6 +82,7 @@ def start(
         if engine.is_main:
             run.save("latest", experiment.state())
     logger.info("run directory: %s", path)
+    tell_of_features(settings, splits, models)
     return experiment
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -12,9 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-import numpy as np
 from filelock import FileLock, Timeout
-from numpy.typing import NDArray
 from torch import Tensor
 
 from twostep import checkpoint
@@ -214,25 +211,6 @@ class Run:
             model: {key: Result(**{**result, **_numbers(result)}) for key, result in part.items()}
             for model, part in values.items()
         }
-
-    def write_scores(self, scores: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Path:
-        """Write the scores of each split's rows, in their order, to `ood/<score>_<split>.npy`.
-
-        What an earlier test left there goes. `ood/scores.json` lists shape and SHA-256 of each file.
-        """
-        folder = self.path / "ood"
-        folder.mkdir(exist_ok=True)
-        for earlier in (*folder.glob("*.npy"), *folder.glob("*.png")):
-            earlier.unlink()
-        facts: dict[str, dict[str, Any]] = {}
-        for score, splits in scores.items():
-            for split, rows in splits.items():
-                path = folder / f"{score}_{split}.npy"
-                np.save(path, rows)
-                checksum = hashlib.sha256(path.read_bytes()).hexdigest()
-                facts[path.name] = {"score": score, "split": split, "shape": list(rows.shape), "sha256": checksum}
-        write_json(folder / "scores.json", facts)
-        return folder
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""

@@ -48,7 +48,7 @@ class StudentMixture:
         std = torch.where(std > 0, std, 1.0)
         unit = ((points.double() - mean) / std).numpy()
         fitted: list[Any] = [
-            GaussianMixture(count, reg_covar=REGULAR, random_state=seed).fit(unit[::2])
+            GaussianMixture(count, reg_covar=REGULAR, random_state=seed % 2**32).fit(unit[::2])
             for count in COMPONENTS
             if count * 10 <= len(unit)
         ]

@@ -1,0 +1,89 @@
+"""Measures of a finished run: what they say, where they are kept, and what is refused before anything is computed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from experiments import asked, trained
+from twostep.assessment import Questions, assess
+from twostep.schema import UserError
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("assessed")
+    u = torch.rand(300, 1, generator=torch.Generator().manual_seed(0))
+    np.save(root / "rows.npy", torch.cat([u, u.square(), 1 - u], 1).numpy())
+    np.save(root / "others.npy", 3 + torch.rand(80, 3, generator=torch.Generator().manual_seed(1)).numpy())
+    keys = {"gae": {"latent_dim": 1}, "run": {"test_metrics": ("l2_reconstruction_error",)}}
+    two = trained(asked(("ae", "flow"), root / "rows.npy", root / "two", **keys))
+    one = trained(asked(("ebm",), root / "rows.npy", root / "one"))
+    return root, two.run.path, one.run.path
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return shutil.copytree(made[1], tmp_path / "run")
+
+
+def test_results_are_those_of_the_model_and_are_added(run):
+    few = {"gen_samples": 100}
+    first, path = assess(run, Questions(("fid", "log_likelihood", "l2_reconstruction_error"), keys=few))
+    assert list(first) == ["fd", "log_likelihood", "l2_reconstruction_error"]
+    assert first["fd"].null is not None
+    again, second = assess(run, Questions(("fd",), keys=few))
+    assert again["fd"] == first["fd"], "the same seed gives the same digits"
+    other, third = assess(run, Questions(("fd",), keys=few, seed=9))
+    assert other["fd"].value != first["fd"].value
+    assert [one.name for one in (path, second, third)] == [f"evaluation-00{number}.json" for number in (1, 2, 3)]
+    kept = json.loads(path.read_text())
+    assert (kept["part"], kept["seed"], kept["metric_kwargs"]["gen_samples"]) == ("two_step", 0, 100)
+    assert kept["results"]["fd"]["value"] == first["fd"].value
+    assert len({json.loads(one.read_text())["weights"] for one in (path, second, third)}) == 1
+
+
+def test_a_part_is_measured_on_what_it_sees(run):
+    results, _ = assess(run, Questions(("log_likelihood", "fd"), "de", {"gen_samples": 60}))
+    assert results["log_likelihood"].measure == "Lebesgue on R^1"
+    assert "standardised features" in results["fd"].note
+
+
+def test_the_density_of_a_run_is_integrated(run):
+    results, _ = assess(run, Questions(part="de", density=True))
+    (name,) = results
+    assert name == "integral (normalised)"
+    assert results[name].value == pytest.approx(1, abs=0.01)
+
+
+def test_other_data_are_told_from_the_runs_own(made, run):
+    results, _ = assess(run, Questions(ood=(str(made[0] / "others.npy"),)))
+    assert results["distance_ood_auroc"].value > 0.95
+    assert sorted(path.name for path in (run / "ood").glob("*.json")) == ["scores.json"]
+
+
+@pytest.mark.parametrize(
+    ("questions", "says"),
+    [
+        (Questions(("fd",), "model"), "--part model: no such part of .*; it has gae, de, two_step"),
+        (Questions(("log_likelihood",), "gae"), "log_likelihood: gae has no such metric: it has no density"),
+        (Questions(part="gae", density=True), "--check-density: gae has no density"),
+        (Questions(("fd",), keys={"features": "pixel"}), "features = 'pixel': input should be"),
+        (Questions(("fd",), keys={"features": "classifier"}), "no labels to train one on"),
+        (Questions(part="de", ood=("two_moons",)), "--ood goes with the whole model: leave out --part de"),
+        (Questions(ood=("two_moons",)), "points of two_moons have the shape 2 and those of .* 3"),
+        (Questions(("lss",)), "lss: no such metric; did you mean loss?"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_and_nothing_is_written(run, questions, says):
+    before = sorted(path for path in run.rglob("*") if path.name != "lock")
+    with pytest.raises(UserError, match=says.replace("?", r"\?") if says.endswith("?") else says):
+        assess(run, questions)
+    assert sorted(path for path in run.rglob("*") if path.name != "lock") == before
+
+
+def test_an_energy_has_no_integral(made):
+    with pytest.raises(UserError, match="unnormalised"):
+        assess(made[2], Questions(density=True))
