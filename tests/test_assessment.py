@@ -9,6 +9,7 @@ import torch
 
 from experiments import asked, trained
 from twostep.assessment import Questions, assess
+from twostep.models.normalised import Normalised
 from twostep.schema import UserError
 
 
@@ -84,6 +85,17 @@ def test_what_cannot_be_answered_is_refused_and_nothing_is_written(run, question
     assert sorted(path for path in run.rglob("*") if path.name != "lock") == before
 
 
-def test_an_energy_has_no_integral(made):
-    with pytest.raises(UserError, match="unnormalised"):
-        assess(made[2], Questions(density=True))
+def test_an_energy_gets_its_normaliser_from_both_sides_and_a_likelihood_of_its_own_kind(made, tmp_path, monkeypatch):
+    quick = classmethod(lambda cls, model, seed: cls(model, model.log_normalizer(50, 40, seed)))
+    monkeypatch.setattr(Normalised, "of", quick)
+    run = shutil.copytree(made[2], tmp_path / "energy")
+    results, _ = assess(run, Questions(("log_likelihood",), density=False))
+    unnormalised = results["log_likelihood"]
+    assert unnormalised.kind == "unnormalised"
+    results, _ = assess(run, Questions(density=True))
+    log_z, estimate = results["log_normalizer"], results["log_likelihood"]
+    assert (log_z.kind, estimate.kind) == ("estimate", "estimate")
+    assert "from below" in log_z.note
+    assert "from above" in log_z.note
+    assert estimate.value == pytest.approx(unnormalised.value - log_z.value, abs=1e-3)
+    assert estimate.standard_error > log_z.standard_error

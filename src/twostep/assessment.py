@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +14,12 @@ from twostep.config import TwoStepRunConfig
 from twostep.data.rows import spread
 from twostep.experiment import Experiment
 from twostep.launch import load_other, resume
-from twostep.metrics import Result, check_metrics
+from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.certificate import check_normalised
 from twostep.models.base import DensityEstimator
+from twostep.models.ebm import EBM
 from twostep.models.metric_keys import MetricKeys, metric_names
+from twostep.models.normalised import Normalised
 from twostep.models.two_step import TwoStep
 from twostep.schema import UserError
 from twostep.seeds import derive
@@ -108,7 +111,22 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricK
 
 
 def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Result]:
+    """Integrate a density; of an energy, estimate the normaliser, and with it the log-likelihood."""
     model = cast(DensityEstimator | TwoStep, experiment.examiner.part(part))
-    rows = spread(experiment.examiner.points(part), ROWS).float()
-    certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
-    return {f"integral ({certificate.verdict})": certificate.integral}
+    batches = experiment.examiner.test_batches(part)
+    energy = model.de if isinstance(model, TwoStep) else model
+    if not isinstance(energy, EBM):
+        rows = spread(batches.data, ROWS).float()
+        certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
+        return {f"integral ({certificate.verdict})": certificate.integral}
+    density = Normalised.of(energy, seed=derive(seed, "normaliser"))
+    log_z = density.log_z
+    whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
+    likelihood = evaluate(["log_likelihood"], whole, batches, experiment.engine.sum, seed)["log_likelihood"]
+    error = math.hypot(likelihood.standard_error or 0.0, log_z.standard_error)
+    return {
+        "log_normalizer": Result(
+            log_z.value, "nats", log_z.chains, log_z.standard_error, "estimate", likelihood.measure, log_z.line()
+        ),
+        "log_likelihood": replace(likelihood, standard_error=error),
+    }

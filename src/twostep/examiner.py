@@ -66,9 +66,10 @@ class Examiner:
             latents = embed(gae.encode, data, self.engine.device)
         return self.batches(latents, size or self.settings.run.test_batch_size)
 
-    def points(self, part: str) -> Points:
-        """Return the test rows that a part sees: those of the data, or their embeddings."""
-        return self.embed(self.splits.test).data if part == "de" else self.splits.test
+    def test_batches(self, part: str) -> Batches:
+        """Return the test rows that a part sees, in batches: those of the data, or their embeddings."""
+        test = self.splits.test
+        return self.embed(test) if part == "de" else self.batches(test, self.settings.run.test_batch_size)
 
     def measure(
         self, names: Sequence[str], part: str, keys: MetricKeys | None = None, seed: int | None = None
@@ -81,9 +82,8 @@ class Examiner:
             keys: of metrics that compare samples; None: those of the part's config.
             seed: of what is drawn; None: the run's.
         """
-        test = self.splits.test
-        batches = self.embed(test) if part == "de" else self.batches(test, self.settings.run.test_batch_size)
-        return self._evaluate(names, part, batches, keys, self.settings.run.seed if seed is None else seed, True)
+        seed = self.settings.run.seed if seed is None else seed
+        return self._evaluate(names, part, self.test_batches(part), keys, seed, True)
 
     def _evaluate(
         self, names: Sequence[str], part: str, batches: Batches, keys: MetricKeys | None, seed: int, testing: bool

@@ -93,9 +93,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
         torch.manual_seed(seed)
         stops = list(zip(betas, path.pilot(q.sample(torch.Size([PILOT])), betas), strict=True))
         drawn = q.sample(torch.Size([len(start)]))
-        inside = (
-            path.log_p(drawn).isfinite().double().mean()
-        )  # of q, where exp(-E) is not 0: all that reverse chains see
+        inside = path.log_p(drawn).isfinite().double().mean()  # share of q that reverse chains can see: exp(-E) > 0
         lower, lower_error = _log_mean(path.log_weights(drawn, stops))
         for _ in range(temperatures // 4):
             start, _ = path.moved(start, *stops[-1])
