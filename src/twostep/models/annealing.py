@@ -65,11 +65,9 @@ class LogNormalizer:
 
     def line(self) -> str:
         """Return both bounds in words."""
-        return (
-            f"log Z {self.value:.6g} ± {self.standard_error:.2g} nats ({self.chains:,} chains each way; "
-            f"from below {self.lower:.6g} ± {self.lower_error:.2g}; "
-            f"from above {self.upper:.6g} ± {self.upper_error:.2g}, as far as samples have the law of the energy)"
-        )
+        below, above = f"{self.lower:.6g} ± {self.lower_error:.2g}", f"{self.upper:.6g} ± {self.upper_error:.2g}"
+        rests = f"from below {below}; from above {above}, as far as samples have the law of the energy"
+        return f"log Z {self.value:.6g} ± {self.standard_error:.2g} nats ({self.chains:,} chains each way; {rests})"
 
 
 def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed: int) -> LogNormalizer:
@@ -93,7 +91,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
         torch.manual_seed(seed)
         stops = list(zip(betas, path.pilot(q.sample(torch.Size([PILOT])), betas), strict=True))
         drawn = q.sample(torch.Size([len(start)]))
-        inside = path.log_p(drawn).isfinite().double().mean()  # share of q that reverse chains can see: exp(-E) > 0
+        inside = path.log_p(drawn).isfinite().double().mean()  # of q: reverse chains never see the rest
         lower, lower_error = _log_mean(path.log_weights(drawn, stops))
         for _ in range(temperatures // 4):
             start, _ = path.moved(start, *stops[-1])
@@ -103,7 +101,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
 
 @dataclass(frozen=True)
 class _Path:
-    """The laws between two, as log-densities that need not be normalised."""
+    """The laws between two, whose log-densities need not be normalised."""
 
     log_q: LogDensity
     log_p: LogDensity
