@@ -170,5 +170,6 @@ class Copies(SampleMetric):
 def _result(found: Estimate, unit: str, null: float | None, gallery: Gallery) -> Result:
     used = gallery.extractor
     sizes = " and ".join(f"{n:,}" for n in found.n)
-    note = f"{used.name} features {used.digest[:DIGITS]} ({used.preprocessing}) of {sizes} rows; {found.method}"
+    beside = "" if null is None else f", held-out data of {len(gallery.unseen):,}"
+    note = f"{used.name} features {used.digest[:DIGITS]} ({used.preprocessing}) of {sizes} rows{beside}; {found.method}"
     return Result(found.value, unit, len(gallery.samples), note=note, interval=(found.low, found.high), null=null)
