@@ -205,7 +205,7 @@ def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures,
     layers = [key for key in best if key.startswith("layers.")]
     assert layers
     assert all(torch.equal(at_start[key], best[key]) for key in layers)
-    train = raised._embed(raised.splits.train).data
+    train = raised.examiner.embed(raised.splits.train).data
     assert torch.allclose(whitening(raised).mean, train.mean(0), atol=1e-5)
     assert (de.epochs_done, de.best_value, de.bad_epochs) == (6, 9.0, 1), "stopping begins anew"
 
