@@ -84,7 +84,7 @@ def test_an_avb_alone_then_frozen_under_a_vae_then_told_from_other_data(shell, t
     for script, run, part, files in (("single_main.py", avb, "model", 4), ("main.py", both, "two_step", 8)):
         shell(script, "--load-dir", run, *only_test)
         assert 0 <= results(run, part)["likelihood_ood_acc"]["value"] <= 1
-        assert len(list((run / "ood").glob("*.npy"))) == files
+        assert len(list((run / "ood").glob("log_prob*_t*.npy"))) == files
 
 
 def test_a_run_is_trained_further_and_tested_only(shell, tmp_path):
@@ -108,7 +108,7 @@ def test_a_run_is_trained_further_and_tested_only(shell, tmp_path):
     shell("main.py", "--load-dir", run, "--only-test", "--test-ood")
     check_finished(run, ("gae", "de"))
     assert "fashion-mnist against mnist" in results(run, "two_step")["likelihood_ood_auroc_low_dim"]["note"]
-    assert len(list((run / "ood").glob("*.npy"))) == 8
+    assert len(list((run / "ood").glob("log_prob*_t*.npy"))) == 8
 
 
 def test_a_single_run_is_loaded_in_python(shell, tmp_path, sets):
