@@ -65,6 +65,12 @@ def test_other_data_are_told_from_the_runs_own(made, run):
     assert sorted(path.name for path in (run / "ood").glob("*.json")) == ["scores.json"]
 
 
+def test_other_data_of_one_name_are_refused(made, run, tmp_path):
+    again = shutil.copy(made[0] / "others.npy", tmp_path)
+    with pytest.raises(UserError, match="two of them have one name"):
+        assess(run, Questions(ood=(str(made[0] / "others.npy"), str(again))))
+
+
 @pytest.mark.parametrize(
     ("questions", "says"),
     [

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import jupytext
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -48,7 +49,6 @@ def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_pictu
 
 
 def test_every_notebook_is_in_percent_format():
-    jupytext = pytest.importorskip("jupytext")
     sources = sorted(NOTEBOOKS.glob("*.py"))
     assert sources
     for source in sources:

@@ -104,6 +104,8 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricK
     if questions.ood and part != experiment.examiner.whole:
         raise UserError(f"--ood goes with the whole model: leave out --part {part}")
     others = {Path(name).stem: load_other(name, run, experiment.splits.spec) for name in questions.ood}
+    if len(others) < len(questions.ood):
+        raise UserError(f"--ood {' '.join(questions.ood)}: two of them have one name: rename a file")
     if others:
         check_ood(experiment.models, experiment.splits, others)
     experiment.ood = others
@@ -112,8 +114,8 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricK
 
 def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Result]:
     """Integrate a density; of an energy, estimate the normaliser, and with it the log-likelihood."""
-    model = cast(DensityEstimator | TwoStep, experiment.examiner.part(part))
-    batches = experiment.examiner.test_batches(part)
+    batches = replace(experiment.examiner.test_batches(part), device="cpu")
+    model = cast(DensityEstimator | TwoStep, experiment.examiner.part(part)).cpu()  # where quadrature and fits are
     energy = model.de if isinstance(model, TwoStep) else model
     if not isinstance(energy, EBM):
         rows = spread(batches.data, ROWS).float()

@@ -94,6 +94,23 @@ def test_samples_are_drawn_once_for_all_metrics_and_again_for_no_seed():
     assert measured(["fd"], model)["fd"] == first["fd"], "alone or in company, the same digits"
 
 
+def test_training_rows_are_asked_for_once():
+    """Embeddings are made for them."""
+    asked_for = []
+    splits = Splits(PLANE, normal(300, 1), None, normal(100, 2))
+    keys = MetricKeys.parse({"gen_samples": 100}, "keys")
+    held_out = Batches(splits.test, 50)
+
+    def training():
+        asked_for.append(1)
+        return Batches(splits.train, 50)
+
+    shown = gallery_of(given(), splits, training, held_out, keys, lambda rows: rows, 0, True)
+    assert asked_for == []
+    evaluate(["fd", "kid"], shown.model, held_out, lambda values: values, 0, shown)
+    assert asked_for == [1]
+
+
 def test_without_null_held_out_data_are_not_looked_at():
     model = given()
     shown = gallery(model, with_null=False)

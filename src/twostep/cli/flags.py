@@ -16,7 +16,7 @@ WITHOUT_LOAD_DIR = "only for a run that exists: add --load-dir RUN"
 Overrides = Annotated[list[str] | None, Parameter(negative=())]
 Names = Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)]
 Flag = Annotated[bool, Parameter(negative=())]
-Epochs = Annotated[int | None, Parameter(validator=Number(gte=1))]
+Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 
 
 def require(**flags: Any) -> None:

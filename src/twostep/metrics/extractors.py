@@ -57,7 +57,7 @@ def gallery_of(
     labelled = [(x, y) for x, y in known if of_data and x is not None and y is not None]
     name = keys.features or default_features(model.spec, bool(labelled))
     make = partial(make_extractor, name, model.spec, labelled=labelled)
-    return Gallery(model, training, held_out, keys, lambda: make(training()), gather, seed, with_null)
+    return Gallery(model, training, held_out, keys, make, gather, seed, with_null)
 
 
 def default_features(spec: DataSpec, labelled: bool) -> str:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ class Gallery:
         training: gives the batches that it was trained on.
         held_out: batches of data of the same law that it was not trained on.
         keys: how many samples, at once, and the neighbours that count.
-        make_extractor: gives the features; called if a metric needs them.
+        make_extractor: gives the features, from the training batches; called if a metric needs them.
         gather: gathers the rows of all ranks, which draw a share of the samples each.
         seed: of the samples and of whatever a metric draws.
         with_null: whether metrics tell, too, what held-out data have in the samples' place.
@@ -40,20 +39,24 @@ class Gallery:
     training: Callable[[], Batches]
     held_out: Batches
     keys: MetricKeys
-    make_extractor: Callable[[], Extractor]
+    make_extractor: Callable[[Batches], Extractor]
     gather: Callable[[Tensor], Tensor]
     seed: int
     with_null: bool
 
     @cached_property
+    def _trained_on(self) -> Batches:
+        return self.training()
+
+    @cached_property
     def extractor(self) -> Extractor:
         """The map to features."""
-        return self.make_extractor()
+        return self.make_extractor(self._trained_on)
 
     @cached_property
     def data(self) -> Tensor:
         """Features of training rows, `(n, D)`, evenly spaced in the data's order."""
-        return self._of_data(self.training())
+        return self._of_data(self._trained_on)
 
     @cached_property
     def unseen(self) -> Tensor:
@@ -64,10 +67,9 @@ class Gallery:
     def samples(self) -> Tensor:
         """Features of samples, `(gen_samples, D)`; the same seed and number of ranks give the same ones."""
         of = self.held_out
-        shares = [self.keys.gen_samples * rank // of.world_size for rank in range(of.world_size + 1)]
-        (mine,) = (stop - start for rank, (start, stop) in enumerate(pairwise(shares)) if rank == of.rank)
+        start, stop = (self.keys.gen_samples * rank // of.world_size for rank in (of.rank, of.rank + 1))
         generator = torch.Generator(of.device).manual_seed(derive(self.seed, "samples", of.rank))
-        sizes = [len(part) for part in torch.empty(mine).split(self.keys.gen_batch_size)]
+        sizes = [len(part) for part in torch.empty(stop - start).split(self.keys.gen_batch_size)]
         with torch.no_grad():
             return self.gather(torch.cat([self.extractor(self.model.sample(n, generator)) for n in sizes]))
 
