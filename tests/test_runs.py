@@ -185,6 +185,12 @@ def test_one_process_writes_at_a_time_and_its_claim_dies_with_it(run):
             run.claim()
         assert str(caught.value) == f"{run.path}: another process writes into it; wait until it ends, or stop it"
         assert Run.open(run.path).settings == run.settings, "reading needs no claim"
+        vanished = run.path / ".latest.tmp"
+        vanished.symlink_to(run.path / "gone")  # like a file that the other has just renamed
+        with pytest.raises(UserError) as caught:
+            run.claim()
+        vanished.unlink()
+        assert str(caught.value).endswith("another process writes into it; wait until it ends, or stop it")
     finally:
         other.kill()
         other.communicate()

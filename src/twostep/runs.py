@@ -96,9 +96,7 @@ class Run:
         Raises:
             UserError: if something here can't be written, or another process writes here.
         """
-        fixed = next((path for path in (self.path, *self.path.rglob("*")) if not os.access(path, os.W_OK)), None)
-        if fixed is not None:
-            raise UserError(f"{fixed}: can't be written, and this command writes into the run's directory; use a copy")
+        self._check_writable(self.path)
         lock = FileLock(self.path / "lock", blocking=False)
         try:
             lock.acquire()
@@ -107,8 +105,15 @@ class Run:
         except (OSError, NotImplementedError) as error:
             logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error)
         self._lock = lock
+        self._check_writable(*self.path.rglob("*"))
         for left in self.path.rglob(".*.tmp"):
             left.unlink()
+
+    @staticmethod
+    def _check_writable(*paths: Path) -> None:
+        fixed = next((path for path in paths if not os.access(path, os.W_OK)), None)
+        if fixed is not None:
+            raise UserError(f"{fixed}: can't be written, and this command writes into the run's directory; use a copy")
 
     def record(self, ranks: int) -> None:
         """Add the command that goes on with this run, and what it runs on, to `environment.json`."""
