@@ -18,7 +18,7 @@ AXES = {
     "log_prob": "log-density (nats)",
     "log_prob_latent": "log-density of the embedding (nats)",
     "reconstruction_error": "negative squared distance to the reconstruction",
-    "two_part": "two-part score (log of the weighted minimum of p-values)",
+    "two_part": "two-part score (log of the weighted geometric mean of p-values)",
 }
 
 

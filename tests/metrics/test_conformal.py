@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from twostep.metrics.conformal import SHARES, Surprise, TwoPart, p_values, smallest_p_value
+from twostep.metrics.conformal import SIDES, WEIGHTS, Surprise, TwoPart, p_values, smallest_p_value
 from twostep.metrics.detection import auroc
 
 LEVELS = (0.02, 0.05, 0.1, 0.25, 0.5)
@@ -152,29 +152,39 @@ def test_far_rows_are_ranked_beyond_all_held_out_ones():
     assert np.ptp(fitted.p_values(far)) == 0
 
 
-@pytest.mark.parametrize("gap", [1.5, 2.5, 3.5])
-def test_a_part_that_knows_nothing_costs_no_more_than_the_bound(gap):
-    random = np.random.default_rng(0)
+def areas(seed, **odd):
+    """Return the AUROC of the distance, of the density, and of both, for rows whose parts are moved so far."""
+    random = np.random.default_rng(seed)
     held_out, inside, outside = (parts(random, n, "independent") for n in (2000, 20_000, 20_000))
-    outside["reconstruction_error"] *= np.exp(gap)
+    outside["reconstruction_error"] *= np.exp(odd.get("distance", 0))
+    outside["log_prob"] -= 7 * odd.get("density", 0)
     fitted = TwoPart.fit(held_out, 0)
-    alone = auroc(inside["reconstruction_error"], outside["reconstruction_error"]).value
-    both = auroc(fitted.score(inside), fitted.score(outside)).value
-    share = SHARES["reconstruction_error", 1]
-    assert both > alone - (1 - alone) * (1 - share) / share - 0.002
-    assert both > alone - 0.016
+    alone = [auroc(inside[name], outside[name]).value for name in WEIGHTS]
+    return *alone, auroc(fitted.score(inside), fitted.score(outside)).value
 
 
-def test_shares_are_those_of_the_false_alarms():
-    assert sum(SHARES.values()) == pytest.approx(1)
-    random = np.random.default_rng(0)
-    fitted = TwoPart.fit(parts(random, 40_000, "independent"), 0)
-    new = parts(random, 40_000, "independent")
-    alarms = fitted.p_values(new) <= 0.1
-    far = new["reconstruction_error"] < np.quantile(
-        new["reconstruction_error"], 0.1 * SHARES["reconstruction_error", 1]
-    )
-    assert (alarms & far).sum() / alarms.sum() == pytest.approx(0.9, abs=0.02)
+@pytest.mark.parametrize("gap", [1.5, 2.5, 3.5])
+def test_a_density_that_knows_nothing_costs_little(gap):
+    distance, density, both = areas(0, distance=gap)
+    assert density == pytest.approx(0.5, abs=0.01)
+    assert both > distance - 0.025
+    assert 1 - both < 1.3 * (1 - distance)
+
+
+@pytest.mark.parametrize("gap", [1.0, 2.0])
+def test_evidence_of_both_parts_adds_up(gap):
+    distance, density, both = areas(0, distance=gap, density=gap)
+    assert both > max(distance, density) + 0.15 * (1 - max(distance, density))
+
+
+def test_each_part_alone_finds_what_is_far_out():
+    assert min(areas(0, distance=8)[2], areas(0, density=12)[2]) > 0.98
+
+
+def test_weights_and_shares_are_parts_of_one():
+    assert sum(WEIGHTS.values()) == pytest.approx(1)
+    for part in WEIGHTS:
+        assert sum(share for (name, _), share in SIDES.items() if name == part) == pytest.approx(1)
 
 
 # ---- scales

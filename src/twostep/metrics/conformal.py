@@ -17,28 +17,25 @@ standard deviation about sqrt(a (1 - a) / n). No row of other data and no label 
 held-out rows are like new ones *for the model*: never rows that it was trained on. Early stopping looks at validation
 rows, which moves the rate a little where they are few.
 
-Several parts in one score, `TwoPart`: a point is odd if it is far from the manifold, or if the density of its
-projection is too low, or too high. On one half of the held-out rows each part gets a smooth scale, its surprise -log
-P(part <= s): interpolated ranks, and beyond the outer tenth an exponential tail, so that what lies beyond every
-held-out row is ranked still. Each part k has a share w_k of the false alarms, Σ w_k = 1, and the score is the
-weighted minimum
+Two parts in one score, `TwoPart`: a point is odd if it is far from the manifold, and if the density of its projection is
+too low, or too high. On one half of the held-out rows each side of each score gets a smooth scale, its surprise
+S = -log P(score <= s): interpolated ranks, and beyond the outer tenth an exponential tail, so that what lies beyond
+every held-out row is ranked still. Low and high densities share the false alarms nine to one (weighted Bonferroni),
 
-    T(x) = min_k P_k(x) / w_k,   in logarithms,
+    S_density = max(S_low + log 0.9, S_high + log 0.1),
 
-the weighted Bonferroni p-value (Genovese, Roeder & Wasserman 2006). On the other half T becomes a conformal p-value
-as above: T is fixed by the first half, so the level holds whatever the dependence of the parts and however bad the
-scales.
+and the score is the weighted geometric mean of the two p-values (Good 1955), in logarithms:
 
-Shares: with exact scales `P(T <= t) <= t` in distribution, while what part k finds at level `w_k t` is found at t. So
+    T(x) = -(3/4 S_distance(x) + 1/4 S_density(x)).
 
-    AUROC(T) >= AUROC(k) - (1 - AUROC(k)) (1 - w_k) / w_k
-
-and a part that knows nothing costs the distance with w = 0.9 a ninth of its distance to 1. Equal shares would double
-what is missed: the reason to give distance, which is nearly always the better part, nine tenths.
+On the other half T becomes a conformal p-value as above: T is fixed by the first half, so the level holds whatever the
+dependence of the parts and however bad the scales. A mean adds weak evidence of both parts up, which a minimum of
+p-values can't; and the surprise of a point far from the manifold grows without end, so a quarter of the weight on a
+density that knows nothing costs little. `benchmarks/ood.py` shows both.
 
 Sources: Algorithmic Learning in a Random World (Vovk, Gammerman & Shafer, 2005); Testing for Outliers with Conformal
-p-values (Bates, Candès, Lei, Romano & Sesia, 2023, arXiv 2104.08279); False Discovery Control with p-value Weighting
-(Genovese, Roeder & Wasserman, 2006).
+p-values (Bates, Candès, Lei, Romano & Sesia, 2023, arXiv 2104.08279); On the Weighted Combination of Significance Tests
+(Good, 1955); False Discovery Control with p-value Weighting (Genovese, Roeder & Wasserman, 2006).
 """
 
 from __future__ import annotations
@@ -53,8 +50,11 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 OUTER = 0.1
-SHARES = {("reconstruction_error", 1): 0.9, ("log_prob", 1): 0.09, ("log_prob", -1): 0.01}
-"""Share of the false alarms by score and side: 1 for too low, -1 for too high."""
+WEIGHTS = {"reconstruction_error": 0.75, "log_prob": 0.25}
+"""Of the parts of the score."""
+
+SIDES = {("reconstruction_error", 1): 1.0, ("log_prob", 1): 0.9, ("log_prob", -1): 0.1}
+"""Share of a part's false alarms by side: 1 for too low, -1 for too high."""
 
 FEWEST = 4
 """Held-out rows that a `TwoPart` needs, two in each half."""
@@ -133,19 +133,20 @@ class TwoPart:
         """Fit the scales on a half of the held-out rows, drawn by the seed, and calibrate on the other.
 
         Args:
-            held_out: by name of `SHARES`, the scores of the same in-distribution rows, `(n,)`, n >= `FEWEST`.
+            held_out: by name of `WEIGHTS`, the scores of the same in-distribution rows, `(n,)`, n >= `FEWEST`.
             seed: of the halves.
         """
         order = np.random.default_rng(seed).permutation(len(next(iter(held_out.values()))))
         first, second = np.array_split(order, 2)
-        surprises = {(name, side): Surprise.fit(side * held_out[name][first]) for name, side in SHARES}
+        surprises = {(name, side): Surprise.fit(side * held_out[name][first]) for name, side in SIDES}
         calibration = cls(surprises, np.empty(0)).score({name: rows[second] for name, rows in held_out.items()})
         return cls(surprises, calibration)
 
     def score(self, rows: Mapping[str, Array]) -> Array:
-        """Return `log T`, `(m,)`: higher means more in-distribution."""
-        odds = [self.surprises[key](key[1] * rows[key[0]]) + np.log(share) for key, share in SHARES.items()]
-        return -np.max(odds, 0)
+        """Return T, `(m,)`: higher means more in-distribution."""
+        odd = {key: self.surprises[key](key[1] * rows[key[0]]) + np.log(share) for key, share in SIDES.items()}
+        parts = {name: np.max([odd[key] for key in SIDES if key[0] == name], 0) for name in WEIGHTS}
+        return -np.sum([weight * parts[name] for name, weight in WEIGHTS.items()], 0)
 
     def p_values(self, rows: Mapping[str, Array]) -> Array:
         """Return the conformal p-value of each row, `(m,)`."""

@@ -15,7 +15,7 @@ from typing import Self
 
 from torch import nn
 
-from twostep.metrics.conformal import FEWEST, SHARES, TwoPart, p_values, smallest_p_value
+from twostep.metrics.conformal import FEWEST, WEIGHTS, TwoPart, p_values, smallest_p_value
 from twostep.metrics.scores import Array, Score, ranked
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
@@ -56,7 +56,7 @@ class Judge:
         if rows < FEWEST:
             raise UserError(f"{rows} validation rows are too few for p-values: it takes {FEWEST} at least")
         if isinstance(model, TwoStep):
-            return cls(finite, TWO_PART.name, TwoPart.fit({name: finite[name] for name, _ in SHARES}, seed))
+            return cls(finite, TWO_PART.name, TwoPart.fit({name: finite[name] for name in WEIGHTS}, seed))
         return cls(finite, "log_prob" if isinstance(model, DensityEstimator) else DISTANCE, None)
 
     @property

@@ -1,0 +1,145 @@
+"""The paper's claim: a density on embeddings gives better samples than the same density on the pixels.
+
+Five families, each as second step on an autoencoder's embeddings and alone, from the same seed, rows and epochs; samples
+are compared with the training pictures in the features of a classifier of the set's labels. Pictures are made 14 x 14 by
+means of 2 x 2 pixels for both sides, and `arm` and `flow` get 12 epochs on both sides, for they take hours alone
+otherwise. Differences are of one seed, so the test is paired: Student's, over the seeds, of the logarithm of the ratio.
+
+Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
+2204.07172).
+
+    TWOSTEP_DATA=<folder of data sets> python benchmarks/claim.py [--set mnist] [--seeds 3] [--work FOLDER]
+
+Finished sides are skipped; figures go to docs/results/claim.json, from which `benchmarks/results.py` makes a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from quality import LABELLED, same, short
+from results import DES, FOLDER, ROWS
+from scipy.stats import ttest_1samp
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from twostep import pictures
+from twostep.data.base import load_data
+from twostep.experiment import Experiment
+from twostep.launch import resume, start
+from twostep.metrics import evaluate
+from twostep.metrics.classifier import classifier, train_classifier
+from twostep.metrics.features import Extractor
+from twostep.metrics.gallery import Gallery
+from twostep.models.base import evaluating
+from twostep.models.metric_keys import MetricKeys
+from twostep.request import Request
+
+EPOCHS = {"arm": {"max_epochs": 12}, "flow": {"max_epochs": 12}}
+METRICS = ("fd", "kid", "precision_recall_density_coverage")
+KEPT = FOLDER / "claim.json"
+
+
+def smaller(rows: Tensor) -> Tensor:
+    """Halve the sides of pictures `(n, 1, H, W)` by means, rounded to whole numbers."""
+    return avg_pool2d(rows.float(), 2).round().to(torch.uint8)
+
+
+def prepared(name: str, work: Path) -> tuple[Path, Extractor]:
+    """Return the file of small pictures, and the features."""
+    data = load_data(name, make_valid=False)
+    train, test = smaller(data.train[:]), smaller(data.test[:])
+    path = work / f"{name}-14.npz"
+    work.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        np.savez(path, train=train[:ROWS].squeeze(1).numpy(), test=test.squeeze(1).numpy())
+    assert data.train_labels is not None
+    return path, classifier(train_classifier(train[:LABELLED], data.train_labels[:LABELLED], 0, 255))
+
+
+def finished(folder: Path, request: Request) -> Experiment:
+    """Train a run to its end, or go on with the one that is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = sorted(path for path in folder.iterdir() if path.is_dir())
+    experiment = resume(runs[-1], writing=True) if runs else start(request)
+    experiment.fit()
+    experiment.run.close()
+    return experiment
+
+
+def side(kind: str, family: str, seed: int, rows: Path, work: Path) -> Experiment:
+    """Return a trained density: `alone` on the pictures, or `two_step` on an autoencoder of the same seed."""
+    folder = work / f"{kind}-{family}-{seed}"
+    run: dict[str, Any] = {"dataset": str(rows), "logdir_root": folder, "device": "cpu", "seed": seed}
+    keys = EPOCHS.get(family, {})
+    if kind == "alone":
+        return finished(folder, Request({"model": family}, {"run": run, "model": keys}))
+    home = work / f"ae-{seed}"
+    gae = finished(home, Request({"model": "ae"}, {"run": run | {"logdir_root": home}, "model": {}}, is_gae=True))
+    run |= {"pretrained_gae": gae.run.path, "freeze_pretrained_gae": True}
+    return finished(folder, Request({"de": family}, {"run": run, "de": keys}))
+
+
+def figures(experiment: Experiment, features: Extractor, seed: int, picture: Path) -> dict[str, Any]:
+    examiner = experiment.examiner
+    model: Any = examiner.part(examiner.whole)
+    held_out = examiner.test_batches(examiner.whole)
+    training = examiner.batches(experiment.splits.train, held_out.batch_size)
+    gallery = Gallery(model, lambda: training, held_out, MetricKeys(), lambda _: features, same, seed, with_null=True)
+    if seed == 0:
+        with evaluating(model):
+            shown = model.sample(64, torch.Generator().manual_seed(0))
+        pictures.save_png(pictures.grid(shown, model.spec, 8), picture, pictures.SMALLEST_TILE)
+    return short(evaluate(METRICS, model, held_out, same, seed, gallery))
+
+
+def verdicts(facts: dict[str, Any]) -> list[str]:
+    """Return a line for each family: both sides, the ratio of their distances over the seeds, and the test."""
+    lines: list[str] = []
+    for family in DES:
+        seeds = [key.split("-")[-1] for key in facts if key.startswith(f"alone-{family}-")]
+        pairs = [[facts[f"{kind}-{family}-{seed}"]["fd"]["value"] for kind in ("alone", "two_step")] for seed in seeds]
+        if len(pairs) > 1:
+            alone, two_step = np.array(pairs).T
+            test = ttest_1samp(np.log(alone / two_step), 0)
+            low, high = np.exp(test.confidence_interval())
+            lines.append(
+                f"{family}: fd {', '.join(f'{x:.1f}' for x in alone)} alone, {', '.join(f'{x:.1f}' for x in two_step)} in "
+                f"two steps: ratio {np.exp(np.log(alone / two_step).mean()):.2f} [{low:.2f}, {high:.2f}], p = {test.pvalue:.2g}"
+            )
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", default="mnist")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=Path("runs/claim"), help="folder of the runs")
+    given = parser.parse_args()
+    work = given.work.absolute() / given.set
+    rows, features = prepared(given.set, work)
+    facts: dict[str, Any] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    for seed in range(given.seeds):
+        for family in DES:
+            for kind in ("two_step", "alone"):
+                key = f"{kind}-{family}-{seed}"
+                if key in facts:
+                    continue
+                began = time.process_time()
+                experiment = side(kind, family, seed, rows, work)
+                seconds = round(time.process_time() - began, 1)
+                found = figures(experiment, features, seed, FOLDER / "claim" / f"{kind}-{family}.png")
+                facts[key] = {"seconds": seconds, **found}
+                KEPT.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+                print(key, seconds, {name: round(result["value"], 2) for name, result in found.items()}, flush=True)
+    print("\n".join(verdicts(facts)))
+
+
+if __name__ == "__main__":
+    main()

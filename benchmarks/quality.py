@@ -1,0 +1,122 @@
+"""Measures of the samples of every run of `results.py`, and of how well some of them tell the partner set apart.
+
+10,000 samples against the run's training pictures, beside them the held-out pictures in the samples' place. Features are
+those of a classifier of the set's own labels (trained on 20,000 of its training pictures) and of EfficientNet-Lite0.
+Finished cells are skipped.
+
+    TWOSTEP_DATA=<folder of data sets> python benchmarks/quality.py fashion-mnist [--only vae-flow ...] [--work FOLDER]
+
+Figures go to docs/results/<set>-quality.json; `python benchmarks/results.py` makes the page of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from results import CELLS, FOLDER
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from twostep.config import RunConfig
+from twostep.data.base import load_data
+from twostep.data.images import OOD_PARTNERS
+from twostep.experiment import Experiment
+from twostep.launch import load_other, resume
+from twostep.metrics import Result, evaluate
+from twostep.metrics.classifier import classifier, train_classifier
+from twostep.metrics.efficientnet import efficientnet_lite0
+from twostep.metrics.features import Extractor
+from twostep.metrics.gallery import Gallery
+from twostep.models.metric_keys import MetricKeys
+
+LABELLED = 20_000
+METRICS = {"classifier": ("fd", "kid", "precision_recall_density_coverage"), "efficientnet-lite0": ("fd",)}
+OOD = ("ae-flow", "vae-flow", "wae-flow", "alone-flow")
+
+
+def extractors(name: str, work: Path) -> dict[str, Extractor]:
+    """Return the two extractors; the classifier is trained once."""
+    path = work / f"{name}-classifier.safetensors"
+    if not path.exists():
+        train = load_data(name, make_valid=False)
+        assert train.train_labels is not None
+        save_file(train_classifier(train.train[:LABELLED], train.train_labels[:LABELLED], 0, 255), path)
+    return {"classifier": classifier(load_file(path)), "efficientnet-lite0": efficientnet_lite0(0, 255)}
+
+
+def quality(experiment: Experiment, features: dict[str, Extractor]) -> dict[str, dict[str, Result]]:
+    """Return the measures of a run's samples by features and name."""
+    examiner = experiment.examiner
+    model: Any = examiner.part(examiner.whole)
+    held_out = examiner.test_batches(examiner.whole)
+    training = examiner.batches(experiment.splits.train, held_out.batch_size)
+
+    def found(extractor: Extractor, names: tuple[str, ...]) -> dict[str, Result]:
+        gallery = Gallery(model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, 0, with_null=True)
+        return evaluate(names, model, held_out, same, 0, gallery)
+
+    return {kind: found(features[kind], names) for kind, names in METRICS.items()}
+
+
+def same(rows: Tensor) -> Tensor:
+    return rows
+
+
+def told_apart(name: str, experiment: Experiment) -> dict[str, Result]:
+    """Return how well the scores of a run tell the partner of its data set."""
+    run: RunConfig = experiment.settings.run
+    other = OOD_PARTNERS[name]
+    experiment.ood = {other: load_other(other, run, experiment.splits.spec)}
+    return {
+        name: result for name, result in experiment.detect().items() if name.endswith(("auroc", "_acc", "_low_dim"))
+    }
+
+
+def timed(action: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.process_time()
+    return action(), round(time.process_time() - began, 1)
+
+
+def short(results: dict[str, Result]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"value": result.value, "interval": result.interval, "null": result.null}
+        for name, result in results.items()
+    }
+
+
+def fill(name: str, work: Path, only: list[str]) -> None:
+    path = FOLDER / f"{name}-quality.json"
+    features = extractors(name, work)
+    for cell in (cell for cell in CELLS[name] if not cell.endswith("-gae") and (not only or cell in only)):
+        facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        runs = sorted(path for path in (work / name / cell).iterdir() if path.is_dir())
+        if cell in facts or not runs:
+            continue
+        experiment = resume(runs[-1])
+        for trainer in experiment.trainers.values():
+            trainer.use_best()
+        found, seconds = timed(lambda: quality(experiment, features))
+        facts[cell] = {"seconds": seconds, **{kind: short(results) for kind, results in found.items()}}
+        if cell in OOD and name != "cifar10":
+            facts[cell]["ood"] = short(told_apart(name, experiment))
+        path.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+        print(name, cell, seconds, {kind: round(of["fd"].value, 2) for kind, of in found.items()}, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+", choices=list(CELLS))
+    parser.add_argument("--only", nargs="*", default=[], help="cells to fill; none: all")
+    parser.add_argument("--work", type=Path, default=Path("runs/results"), help="folder of the runs of results.py")
+    given = parser.parse_args()
+    for name in given.sets:
+        fill(name, given.work.absolute(), given.only)
+
+
+if __name__ == "__main__":
+    main()
