@@ -1,7 +1,7 @@
 """Features of Inception v3: the ones in which a Fréchet distance is called FID.
 
 A picture is rounded to whole numbers v from 0 to 255, as if it came from a file, and stretched as TensorFlow 1 does it:
-of n pixels along a side, the place p = i n / 299 of pixel i lies between the pixels a = floor(p) and b = min(a + 1, n - 1),
+of n pixels along a side, the place p = i n / 299 of pixel i lies between a = floor(p) and b = min(a + 1, n - 1),
 
     v_i = v_a + (p - a) (v_b - v_a),    along rows, then along columns
 
@@ -31,7 +31,10 @@ SIDE = 299
 AT_ONCE = 32  # pictures in the network: a thousand would need 6 GB
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
-"""The field's file of weights; the end of its name is the beginning of its SHA-256."""
+"""The field's file of weights, which pytorch-fid and torch-fidelity share."""
+
+PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+"""Its SHA-256."""
 
 
 def inception(low: float, high: float, weights: Path) -> Extractor:
@@ -60,9 +63,8 @@ def inception(low: float, high: float, weights: Path) -> Extractor:
 
 
 def origin(digest: str) -> str:
-    """Say of a file's SHA-256 whether it is that of the field's file."""
-    known = digest.startswith(Path(FILE).stem[-8:])
-    return f"{digest[:8]}, {'the file of published FIDs' if known else 'which published FIDs do not have'}"
+    """Say of a file's SHA-256 whether it is that of the field's file, whatever the file is called."""
+    return f"{digest[:8]}, {'those of published FIDs' if digest == PUBLISHED else 'not those of published FIDs'}"
 
 
 def pictures(x: Tensor, low: float, high: float) -> Tensor:

@@ -39,12 +39,14 @@ def read_weights(path: Path, wanted: Mapping[str, Tensor], owner: str) -> tuple[
     found = _parsed(path, content, owner)
     found = {name: torch.zeros(()) for name in wanted if name.endswith(COUNTER)} | found
     for name in [*wanted, *found]:
-        here, there = (tuple(tensors[name].shape) if name in tensors else None for tensors in (wanted, found))
+        here, there = _shape(wanted, name), _shape(found, name)
         if here != there:
-            raise UserError(
-                f"{owner}: {path} holds another network: {name} is {there or 'missing'} there, and {here or 'missing'} here"
-            )
+            raise UserError(f"{owner}: {path} holds another network: {name} is {there} there, not {here}")
     return {name: tensor.float() for name, tensor in found.items()}, hashlib.sha256(content).hexdigest()
+
+
+def _shape(tensors: Mapping[str, Tensor], name: str) -> str:
+    return f"{tuple(tensors[name].shape)}" if name in tensors else "missing"
 
 
 def _parsed(path: Path, content: bytes, owner: str) -> dict[str, Tensor]:
