@@ -1,5 +1,6 @@
 """The name FID: only the distance in Inception's features bears it, and a run keeps to what it started with."""
 
+import hashlib
 import json
 import logging
 from typing import get_args
@@ -13,7 +14,7 @@ from twostep.assessment import Questions, assess
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
 from twostep.launch import resume, start
-from twostep.metrics import evaluate, extractors
+from twostep.metrics import evaluate, extractors, inception
 from twostep.metrics.extractors import FEATURES, Choice, gallery_of
 from twostep.metrics.features import own
 from twostep.metrics.inception_network import network
@@ -131,6 +132,21 @@ def test_no_other_distance_is_called_so():
     )
     with pytest.raises(UserError, match="fid: only in inception features is it called so, not in standardised: ask"):
         evaluate(["fid"], Given(), batches, lambda x: x, 0, shown)
+
+
+def test_a_note_says_whose_weights_they_are(weights, monkeypatch):
+    monkeypatch.setattr(inception, "SIDE", 75)
+    pixels = torch.randint(0, 256, (6, 1, 6, 6), dtype=torch.uint8)
+    model = MODELS["vae"].for_data(PICTURES, "de", encoder_net="mlp", decoder_net="mlp").build(PICTURES)
+    keys = MetricKeys.parse({"gen_samples": 6, "features": "inception", "inception_weights": weights}, "keys")
+    splits, batches = Splits(PICTURES, pixels, None, pixels), Batches(pixels, 3)
+    shown = gallery_of(model, splits, lambda: batches, batches, keys, lambda x: x, 0, with_null=True)
+    note = evaluate(["kid"], model, batches, lambda x: x, 0, shown)["kid"].note
+    file = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert (
+        f"inception features {shown.extractor.digest[:12]} (weights {file[:8]}, not those of published FIDs; " in note
+    )
+    assert shown.data.shape == shown.unseen.shape == shown.samples.shape == (6, 2048)
 
 
 # ---- runs

@@ -1,5 +1,6 @@
 """Inception's features: the network of FID, what it sees, and where its weights come from."""
 
+import copy
 import hashlib
 
 import pytest
@@ -13,7 +14,7 @@ from twostep.metrics.inception import FILE, PUBLISHED, inception, origin, pictur
 from twostep.metrics.inception_network import Block, network
 from twostep.schema import UserError
 
-SMALLEST = 75  # pixels a side that the network takes
+SIDE = 107  # pixels of a picture of which the last block has four places
 
 
 @pytest.fixture(scope="module")
@@ -108,25 +109,53 @@ def test_pictures_are_rounded_and_kept_within_their_range_as_if_they_came_from_f
     assert torch.equal(pictures(colours, 0, 255), pictures(colours / 255 * 2 - 1, -1, 1))
 
 
-def test_features_are_means_over_places_of_the_last_block_whatever_passes_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(features, "SIDE", SMALLEST)
-    monkeypatch.setattr(features, "AT_ONCE", 2)
-    torch.save(random_state(), tmp_path / "random.pth")
-    x = torch.randint(0, 256, (3, 1, 20, 20), dtype=torch.uint8)
-    extractor = inception(0, 255, tmp_path / "random.pth")
-    found = extractor(x)
-    assert found.shape == (3, 2048)
-    net, _ = features.load(tmp_path / "random.pth")
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory):
+    """Give a file of weights that no generator draws: sines of an arithmetic sequence, another one for each length."""
+
+    def values(name, tensor):
+        wave = torch.arange(tensor.numel(), dtype=torch.float64).mul(0.7 + len(name)).sin().float().view(tensor.shape)
+        if tensor.ndim == 4:
+            return wave * 2 / tensor[0].numel() ** 0.5
+        return 1 + wave / 2 if name.endswith(("bn.weight", "running_var")) else wave / 5
+
+    path = tmp_path_factory.mktemp("waves") / "waves.pth"
+    torch.save({name: values(name, tensor) for name, tensor in network().state_dict().items()}, path)
+    return path
+
+
+PICTURES = (torch.arange(2 * 3 * 20 * 24) * 37 % 251).to(torch.uint8).view(2, 3, 20, 24)
+THEIRS = [0.06452627, 0.19804591, 0.12442394, 0.16276851, 0.15069383, 0.00000000, 0.20480050]
+"""Every 300th feature from the 63rd on of the first picture, by torch-fidelity 0.4.0 with sides of 107 pixels."""
+
+
+def test_features_are_those_of_torch_fidelity(waves, monkeypatch):
+    monkeypatch.setattr(features, "SIDE", SIDE)
+    found = inception(0, 255, waves)(PICTURES)
+    assert found.shape == (2, 2048)
+    torch.testing.assert_close(found[0, 63::300], torch.tensor(THEIRS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", ["Mixed_5b", "Mixed_6c", "Mixed_7b", "Mixed_7c"])
+def test_one_pool_of_another_kind_would_be_seen(waves, monkeypatch, block):
+    monkeypatch.setattr(features, "SIDE", SIDE)
+    net = copy.deepcopy(features.load(waves)[0])
+    net.get_submodule(block).pool = nn.AvgPool2d(3, 1, 1, count_include_pad=block != "Mixed_7c")
     with torch.no_grad():
-        places = net[: list(dict(net.named_children())).index("AvgPool")](pictures(x[1:2], 0, 255))
-    torch.testing.assert_close(found[1], places.mean((2, 3))[0], rtol=1e-4, atol=1e-5)
-    assert float((found[0] - found[1]).abs().max()) > 1e-3
+        found = net(pictures(PICTURES, 0, 255))[0, 63::300]
+    assert float((found - torch.tensor(THEIRS)).abs().max()) > 1e-4
+
+
+def test_features_are_means_over_places_however_many_pass_at_once(waves, monkeypatch):
+    monkeypatch.setattr(features, "SIDE", SIDE)
+    monkeypatch.setattr(features, "AT_ONCE", 2)
+    three = torch.cat([PICTURES, PICTURES.flip(0)])[:3]
+    found = inception(0, 255, waves)(three)
+    net, _ = features.load(waves)
+    with torch.no_grad():
+        places = net[: list(dict(net.named_children())).index("AvgPool")](pictures(three[2:], 0, 255))
+    torch.testing.assert_close(found[2], places.mean((2, 3))[0], rtol=1e-4, atol=1e-6)
     assert not any(parameter.requires_grad or parameter.is_meta for parameter in net.parameters())
-
-
-def random_state():
-    generator = torch.Generator().manual_seed(0)
-    return {name: 0.02 * torch.randn(t.shape, generator=generator).abs() for name, t in network().state_dict().items()}
 
 
 # ---- its weights
