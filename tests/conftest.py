@@ -32,6 +32,11 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _no_weights(monkeypatch):
+    monkeypatch.delenv("TWOSTEP_INCEPTION", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _own_log_files():
     """Take away what experiments add to the log, so that none writes into the files of another."""
     logger = logging.getLogger("twostep")

@@ -190,7 +190,7 @@ def test_mistakes_get_one_line_that_says_what_to_do(refused, arguments, says):
     [
         ("ae", "test_metrics=fid", "fd: ae has no such metric: it does not sample: train a density on it"),
         ("vae", "early_stopping_metric=memorisation", "early_stopping_metric=memorisation of vae has several figures"),
-        ("vae", "metric_kwargs={'features':'inception'}", "metric_kwargs.features = 'inception': input should be"),
+        ("vae", "metric_kwargs={'features':'inceptoin'}", "metric_kwargs.features = 'inceptoin': input should be"),
         ("vae", "metric_kwargs={'gen_samples':0}", "metric_kwargs.gen_samples = 0: input should be greater than 0"),
     ],
 )
@@ -202,6 +202,7 @@ def test_features_that_data_do_not_have_are_refused_before_training(refused):
     for features, says in (
         ("classifier", "features=classifier: two_moons has no labels to train one on: use pca or pixels"),
         ("efficientnet-lite0", "features=efficientnet-lite0: two_moons has no pictures: use standardised features"),
+        ("inception", "features=inception: two_moons has no pictures: use standardised features"),
     ):
         keys = ("--config", "test_metrics=fd", "--config", f"metric_kwargs={{'features':'{features}'}}")
         line = refused("train-single", "--dataset", "two_moons", "--model", "flow", *keys)

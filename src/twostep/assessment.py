@@ -18,7 +18,7 @@ from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.certificate import check_normalised
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM
-from twostep.models.metric_keys import MetricKeys, metric_names
+from twostep.models.metric_keys import MetricKeys
 from twostep.models.normalised import Normalised
 from twostep.models.two_step import TwoStep
 from twostep.schema import UserError
@@ -74,20 +74,20 @@ def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[
     for trainer in experiment.trainers.values():
         trainer.use_best()
     part = questions.part or experiment.examiner.whole
-    keys = _checked(experiment, questions, part)
+    names, keys = _checked(experiment, questions, part)
     seed = experiment.settings.run.seed if questions.seed is None else questions.seed
-    results = experiment.examiner.measure(metric_names(questions.metrics), part, keys, seed)
+    results = experiment.examiner.measure(names, part, keys, seed)
     if questions.ood:
         results |= experiment.detect()
     if questions.density:
         results |= _certificate(experiment, part, seed)
-    asked = {"part": part, "seed": seed, "metric_kwargs": keys.model_dump(), "ood": list(experiment.ood)}
+    asked = {"part": part, "seed": seed, "metric_kwargs": keys.model_dump(mode="json"), "ood": list(experiment.ood)}
     weights = fingerprint(experiment.examiner.part(part))
     return results, experiment.engine.on_first(lambda: experiment.run.add_evaluation(results, weights, asked))
 
 
-def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricKeys:
-    """Refuse whatever can't be answered, before anything is computed; return the keys of the metrics."""
+def _checked(experiment: Experiment, questions: Questions, part: str) -> tuple[tuple[str, ...], MetricKeys]:
+    """Refuse whatever can't be answered, before anything is computed; return the metrics and their keys."""
     parts = [*experiment.models, *({experiment.examiner.whole} - set(experiment.models))]
     if part not in parts:
         raise UserError(f"--part {part}: no such part of {experiment.run.path}; it has {', '.join(parts)}")
@@ -95,7 +95,8 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricK
     run = experiment.settings.run
     config = cast(TwoStepRunConfig, run) if isinstance(model, TwoStep) else model.config
     keys = MetricKeys.parse({**config.metric_kwargs.model_dump(), **(questions.keys or {})}, "metric_kwargs")
-    names = metric_names(questions.metrics)
+    keys = keys.for_metrics(questions.metrics, model.spec.is_image)
+    names = keys.called(questions.metrics)
     check_metrics(names, model, part)
     if line := check_features(names, keys, model.spec, experiment.splits):
         logger.info("%s", line)
@@ -109,7 +110,7 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> MetricK
     if others:
         check_ood(experiment.models, experiment.splits, others)
     experiment.ood = others
-    return keys
+    return names, keys
 
 
 def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Result]:

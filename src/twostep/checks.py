@@ -11,10 +11,11 @@ from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.conformal import FEWEST
-from twostep.metrics.extractors import check_features_of, default_features
+from twostep.metrics.extractors import Choice
+from twostep.metrics.inception import NAME as INCEPTION
 from twostep.metrics.samples import SampleMetric
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
-from twostep.models.metric_keys import MetricKeys
+from twostep.models.metric_keys import VARIABLE, MetricKeys
 from twostep.models.two_step import TwoStep
 from twostep.runs import Run
 from twostep.schema import DataSpec, UserError
@@ -104,8 +105,6 @@ def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks
     if isinstance(settings.run, TwoStepRunConfig):
         two_step = TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"]))
         check_metrics(settings.run.test_metrics, two_step, "a two-step model")
-    for names, keys, spec in _compared(settings, models):
-        check_features(names, keys, spec, splits)
 
 
 def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> str:
@@ -114,21 +113,26 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
     Raises:
         UserError: if the data can't have such features.
     """
-    wanted = [name for name in dict.fromkeys(names) if issubclass(METRICS[name], SampleMetric)]
+    wanted = [name for name in dict.fromkeys(names) if isinstance(METRICS[name], SampleMetric)]
     if not wanted:
         return ""
-    labelled = spec.shape == splits.spec.shape and splits.train_labels is not None
-    name = keys.features or default_features(spec, labelled)
-    check_features_of(name, spec, labelled)
-    inception = "; fd is no FID, which is the one in Inception's features" if "fd" in wanted else ""
-    return f"{', '.join(wanted)}: in {name} features of {spec.name} (key metric_kwargs){inception}"
+    choice = Choice.of(spec, keys, splits)
+    choice.check()
+    no_fid = "fd" in wanted and choice.name != INCEPTION
+    told = "; fd is no FID, which is the one in Inception's features" if no_fid else ""
+    if no_fid and spec.is_image and keys.weights is None:
+        told += f", whose weights are not here (key inception_weights, or {VARIABLE})"
+    return f"{', '.join(wanted)}: in {choice.name} features of {spec.name} (key metric_kwargs){told}"
 
 
-def tell_of_features(settings: Settings, splits: Splits, models: Mapping[str, Model]) -> None:
-    """Say in which features a run's samples will be compared."""
-    for names, keys, spec in _compared(settings, models):
-        if line := check_features(names, keys, spec, splits):
-            logger.info("%s", line)
+def features_of(settings: Settings, splits: Splits, models: Mapping[str, Model]) -> list[str]:
+    """Return in which features a run's samples will be compared, a line for each of its parts that compares any.
+
+    Raises:
+        UserError: if the data can't have such features, or a file that these need is missing.
+    """
+    lines = [check_features(names, keys, spec, splits) for names, keys, spec in _compared(settings, models)]
+    return [line for line in lines if line]
 
 
 def _compared(

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator
 
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
-from twostep.models.metric_keys import METRIC_KEYS, MetricKeys, metric_names
+from twostep.models.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
 from twostep.schema import Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UserError, nearest
 
 
@@ -142,6 +142,15 @@ class Settings:
             for name, config in self.models.items()
         }
         return Settings(run, models, self.is_gae)
+
+    def settled(self, pictures: bool) -> Settings:
+        """Return these settings with their `fid` settled (`twostep.models.metric_keys.settled`).
+
+        Args:
+            pictures: whether the run's data are pictures; embeddings never are.
+        """
+        models = {name: settled(config, pictures and name != "de") for name, config in self.models.items()}
+        return Settings(settled(self.run, pictures), models, self.is_gae)
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:

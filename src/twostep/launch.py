@@ -10,12 +10,13 @@ from typing import Any, cast
 import torch
 
 from twostep.checkpoint import State
-from twostep.checks import check, check_ood, fit_batches, refuse_other_data, tell_of_features, warn_of_units
+from twostep.checks import check, check_ood, features_of, fit_batches, refuse_other_data, warn_of_units
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
 from twostep.experiment import Experiment
 from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig
+from twostep.models.metric_keys import settled
 from twostep.models.two_step import latent_spec
 from twostep.request import Limits, Request
 from twostep.runs import Run, tags
@@ -49,7 +50,7 @@ def start(
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
-    config = fit_batches(config, splits)
+    config = settled(fit_batches(config, splits), splits.spec.is_image)
     ood = _others(config, splits.spec) if test_ood else {}
     engine = Engine(config.device, config.precision)
     torch.manual_seed(derive(config.seed, "weights"))
@@ -66,6 +67,7 @@ def start(
         models["model"] = configs["model"].build(splits.spec)
     settings = Settings(config, configs, request.is_gae)
     check(settings, splits, models, engine.world_size)
+    features = features_of(settings, splits, models)
     check_ood(models, splits, ood)
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
@@ -82,7 +84,8 @@ def start(
         if engine.is_main:
             run.save("latest", experiment.state())
     logger.info("run directory: %s", path)
-    tell_of_features(settings, splits, models)
+    for line in features:
+        logger.info("%s", line)
     return experiment
 
 
@@ -101,14 +104,15 @@ def resume(
         overrides: values by key, for `run` and each model, of keys that can change in a run that exists.
         best_first: prefer the `best_valid` checkpoint to `latest`.
         limits: new epoch limits.
-        writing: keep other processes from writing into the run, and note there that this one goes on with it.
+        writing: keep other processes from writing into the run, note there that this one goes on with it, and see
+            that its samples can be compared as it says.
         test_ood: load a second data set too, which `test` tells the run's own from.
 
     Raises:
         UserError: for a directory that is no run, a damaged one, one in use, or a key that can't change.
     """
     run = Run.open(path)
-    settings = run.settings.adjusted(overrides or {})
+    settings = run.settings.adjusted(overrides or {}).settled(run.spec.is_image)
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
         flag = "--shared-config" if settings.is_two_step else "--config"
@@ -120,6 +124,7 @@ def resume(
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
     check(settings, splits, models, engine.world_size)
+    features = features_of(settings, splits, models) if writing else []
     check_ood(models, splits, ood)
     run = Run(path, settings, run.spec, run.digest)
     if writing:
@@ -132,6 +137,8 @@ def resume(
     except UserError:
         run.close()
         raise
+    for line in features:
+        logger.info("%s", line)
     return experiment
 
 
@@ -201,7 +208,7 @@ def _others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
 def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig:
     if not source.settings.is_gae:
         raise UserError(f"{source.path}: not a run of an autoencoder alone; train one by single_main.py with --is-gae")
-    return source.settings.adjusted({"model": overrides}).models["model"]
+    return source.settings.adjusted({"model": overrides}).settled(source.spec.is_image).models["model"]
 
 
 def _pretrained_state(source: Run, best_first: bool) -> State:

@@ -1,4 +1,4 @@
-"""Names to classes, for models, metrics and data sets: the only lookup tables there are."""
+"""Names to models, metrics, features and data sets: the only lookup tables there are."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from twostep.models.metric_keys import MetricKeys
 from twostep.schema import DataSpec
 
 PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-9, high=9)
-NAMES = [name for name in METRICS if issubclass(METRICS[name], SampleMetric)]
+NAMES = [name for name in METRICS if isinstance(METRICS[name], SampleMetric) and name != "fid"]
 FIGURES = {
     "precision_recall_density_coverage": ["precision", "recall", "density", "coverage"],
     "memorisation": ["farther", "c_t", "copies"],

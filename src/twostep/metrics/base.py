@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from twostep.schema import UserError
 
 OOD = ("likelihood_ood_acc", "likelihood_ood_acc_low_dim")
 
-METRICS: Registry[type[Metric]] = Registry(
+METRICS: Registry[Metric] = Registry(
     "metric",
     elsewhere=dict.fromkeys(OOD, "leave it out and say --test-ood, which adds it: it needs a second data set"),
 )
@@ -74,14 +73,17 @@ class Result:
 class Metric(ABC):
     """A measure of a model: a `RowMetric`, or one of its samples (`twostep.metrics.samples`)."""
 
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    lower_is_better: ClassVar[bool]
-    stops: ClassVar[bool] = True  # whether its first result bears its own name, and so can stop training
+    name: str
+    summary: str
+    lower_is_better: bool
 
-    @classmethod
+    @property
+    def stops(self) -> bool:
+        """Whether its first result bears its own name, and so can stop training."""
+        return True
+
     @abstractmethod
-    def refusal(cls, model: nn.Module) -> str:
+    def refusal(self, model: nn.Module) -> str:
         """Return why this model can't be measured so, or an empty string if it can."""
 
 

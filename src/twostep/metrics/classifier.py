@@ -6,10 +6,16 @@ The same pictures, labels and seed give the same weights on one machine.
 
 from __future__ import annotations
 
+import hashlib
+import logging
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
+from twostep.data import cache
+from twostep.data.rows import Points, spread
 from twostep.metrics.features import Extractor, check_range, digest_of
 from twostep.schema import UserError
 from twostep.seeds import derive
@@ -22,7 +28,39 @@ LAST = 7  # place of the layer of logits
 
 BATCH, EPOCHS, RATE = 128, 6, 3e-3
 
+AT_ONCE = 1000  # pictures in float64
+
+ROWS = 20_000
+"""Pictures at most that a classifier is trained on."""
+
 State = dict[str, Tensor]
+
+logger = logging.getLogger("twostep")
+
+
+def kept_classifier(name: str, labelled: Iterable[tuple[Points, Tensor]], low: float, high: float) -> Extractor:
+    """Return the extractor of a classifier from the cache, or train one and keep it there.
+
+    Args:
+        name: of the data, for the file's name.
+        labelled: pictures `(n, C, H, W)` and labels `(n,)`, in whichever order and parts.
+        low: smallest value that data can have.
+        high: largest value that data can have.
+    """
+    parts = list(labelled)
+    images = torch.cat([spread(points, len(points)) for points, _ in parts])
+    labels = torch.cat([labels for _, labels in parts])
+    order = _order(images)[:ROWS]
+    images, labels = images[order], labels[order]
+    content = hashlib.sha256(images.numpy().data)
+    content.update(labels.numpy().data)
+    key = cache.key(f"classifier-{name}", [content.hexdigest(), low, high])
+    state = cache.load(key)
+    if state is None:
+        logger.info("features: training a classifier on %s labelled pictures", f"{len(images):,}")
+        state = train_classifier(images, labels, low, high)
+        cache.store(key, state)
+    return classifier(state)
 
 
 @torch.enable_grad()
@@ -105,3 +143,11 @@ def _train(net: nn.Module, images: Tensor, targets: Tensor, low: float, high: fl
             cross_entropy(net(_size(images[rows], low, high)), targets[rows]).backward()
             optimizer.step()
             schedule.step()
+
+
+def _order(images: Tensor) -> Tensor:
+    """Return an order of pictures that follows from their contents, whatever the order that they come in."""
+    flat = images.flatten(1)
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
+    return torch.cat([rows.double() @ weights for rows in flat.split(AT_ONCE)]).argsort()

@@ -35,7 +35,7 @@ def evaluate(
     with evaluating(model):
         for name in dict.fromkeys(names):
             torch.manual_seed(seed)
-            metric = METRICS[name]()
+            metric = METRICS[name]
             if isinstance(metric, SampleMetric):
                 assert gallery is not None
                 results |= metric(gallery)

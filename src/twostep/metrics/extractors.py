@@ -1,33 +1,91 @@
-"""Which features a data set's samples are compared in."""
+"""Which features a data set's samples are compared in: a table of kinds, with what each needs."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from twostep.data import cache
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
-from twostep.data.rows import Points, spread
-from twostep.metrics.classifier import classifier, train_classifier
+from twostep.data.rows import Points
+from twostep.metrics.classifier import kept_classifier
 from twostep.metrics.efficientnet import efficientnet_lite0
 from twostep.metrics.features import Extractor, check_range, pca, pixels, standardised
 from twostep.metrics.gallery import Gallery
+from twostep.metrics.inception import FILE, inception
 from twostep.models.base import DensityEstimator
-from twostep.models.metric_keys import MetricKeys
+from twostep.models.metric_keys import VARIABLE, MetricKeys
 from twostep.models.two_step import TwoStep
+from twostep.registry import Registry
 from twostep.schema import DataSpec, UserError
 
 COMPONENTS = 64
-ROWS = 20_000  # pictures that a classifier is trained on at most
 BATCH = 1000
 
-logger = logging.getLogger("twostep")
+
+@dataclass(frozen=True)
+class Choice:
+    """The features that some data are compared in.
+
+    Args:
+        spec: facts of the data.
+        keys: of the metrics.
+        labelled: pictures and labels that a classifier may be trained on, in whichever order and parts.
+    """
+
+    spec: DataSpec
+    keys: MetricKeys
+    labelled: tuple[tuple[Points, Tensor], ...] = ()
+
+    @classmethod
+    def of(cls, spec: DataSpec, keys: MetricKeys, splits: Splits) -> Choice:
+        """Return the choice for data of these facts, which are those of `splits` or their embeddings."""
+        known = ((splits.train, splits.train_labels), (splits.valid, splits.valid_labels))
+        of_data = spec.shape == splits.spec.shape
+        return cls(spec, keys, tuple((x, y) for x, y in known if of_data and x is not None and y is not None))
+
+    @property
+    def name(self) -> str:
+        """Name of the features: the one asked for, or the default of such data."""
+        return self.keys.features or self._default
+
+    @property
+    def _default(self) -> str:
+        if not self.spec.is_image:
+            return "standardised"
+        return "classifier" if self.labelled else "pca"
+
+    def check(self) -> None:
+        """Refuse features that these data can't have, before anything is trained.
+
+        Raises:
+            UserError: saying which ones they have, or what is missing.
+        """
+        for need in FEATURES[self.name].needs:
+            need(self)
+
+    def extractor(self, training: Batches) -> Extractor:
+        """Return the extractor.
+
+        Args:
+            training: batches of the training data.
+        """
+        return FEATURES[self.name].make(self, training)
+
+
+@dataclass(frozen=True)
+class Features:
+    """A kind of features.
+
+    Args:
+        make: the extractor, given batches of the training data.
+        needs: each raises a `UserError` if something is missing that the features need.
+    """
+
+    make: Callable[[Choice, Batches], Extractor]
+    needs: tuple[Callable[[Choice], object], ...] = ()
 
 
 def gallery_of(
@@ -52,82 +110,53 @@ def gallery_of(
         seed: of the samples, the same on all ranks.
         with_null: whether metrics tell, too, what held-out data have in the samples' place.
     """
-    known = ((splits.train, splits.train_labels), (splits.valid, splits.valid_labels))
-    of_data = model.spec.shape == splits.spec.shape
-    labelled = [(x, y) for x, y in known if of_data and x is not None and y is not None]
-    name = keys.features or default_features(model.spec, bool(labelled))
-    make = partial(make_extractor, name, model.spec, labelled=labelled)
+    make = Choice.of(model.spec, keys, splits).extractor
     return Gallery(model, training, held_out, keys, make, gather, seed, with_null)
 
 
-def default_features(spec: DataSpec, labelled: bool) -> str:
-    """Return the features of a data set if no others are asked for."""
-    if not spec.is_image:
-        return "standardised"
-    return "classifier" if labelled else "pca"
+def _range(choice: Choice) -> None:
+    check_range(choice.name, choice.spec.low, choice.spec.high)
 
 
-def check_features_of(name: str, spec: DataSpec, labelled: bool) -> None:
-    """Refuse features that data can't have, before anything is trained.
-
-    Raises:
-        UserError: saying which ones they have.
-    """
-    if name in ("pixels", "classifier", "efficientnet-lite0"):
-        check_range(name, spec.low, spec.high)
-    if name == "classifier" and not labelled:
-        raise UserError(f"features=classifier: {spec.name} has no labels to train one on: use pca or pixels")
-    if name in ("classifier", "efficientnet-lite0") and not spec.is_image:
-        raise UserError(f"features={name}: {spec.name} has no pictures: use standardised features")
-    if name == "efficientnet-lite0":
-        efficientnet_lite0(spec.low, spec.high)
+def _labels(choice: Choice) -> None:
+    if not choice.labelled:
+        raise UserError(f"features=classifier: {choice.spec.name} has no labels to train one on: use pca or pixels")
 
 
-def make_extractor(
-    name: str, spec: DataSpec, training: Batches, labelled: Sequence[tuple[Points, Tensor]] = ()
-) -> Extractor:
-    """Return an extractor by name.
-
-    Args:
-        name: as the key `features` has it.
-        spec: facts of the data.
-        training: batches of the training data.
-        labelled: pictures and labels that a classifier may be trained on, in whichever order and parts.
-    """
-    low, high = spec.low, spec.high
-    if name == "pixels":
-        return pixels(low, high)
-    if name == "efficientnet-lite0":
-        return efficientnet_lite0(low, high)
-    whole = Batches(training.data, BATCH, device=training.device, encode=training.encode)
-    if name == "pca":
-        return pca(whole, COMPONENTS)
-    if name == "standardised":
-        return standardised(whole)
-    assert name == "classifier"
-    return classifier(_classifier(spec, labelled))
+def _pictures(choice: Choice) -> None:
+    if not choice.spec.is_image:
+        raise UserError(f"features={choice.name}: {choice.spec.name} has no pictures: use standardised features")
 
 
-def _classifier(spec: DataSpec, labelled: Sequence[tuple[Points, Tensor]]) -> dict[str, Tensor]:
-    """Return a trained classifier, from the cache if there is one for these pictures and labels."""
-    images = torch.cat([spread(points, len(points)) for points, _ in labelled])
-    labels = torch.cat([labels for _, labels in labelled])
-    order = _order(images)[:ROWS]
-    images, labels = images[order], labels[order]
-    content = hashlib.sha256(images.numpy().data)
-    content.update(labels.numpy().data)
-    key = cache.key(f"classifier-{spec.name}", [content.hexdigest(), spec.low, spec.high])
-    state = cache.load(key)
-    if state is None:
-        logger.info("features: training a classifier on %s labelled pictures", f"{len(images):,}")
-        state = train_classifier(images, labels, spec.low, spec.high)
-        cache.store(key, state)
-    return state
+def _in_blocks(training: Batches) -> Batches:
+    return Batches(training.data, BATCH, device=training.device, encode=training.encode)
 
 
-def _order(images: Tensor) -> Tensor:
-    """Return an order of pictures that follows from their contents, whatever the order that they come in."""
-    flat = images.flatten(1)
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
-    return torch.cat([rows.double() @ weights for rows in flat.split(BATCH)]).argsort()
+def _classifier(choice: Choice) -> Extractor:
+    return kept_classifier(choice.spec.name, choice.labelled, choice.spec.low, choice.spec.high)
+
+
+def _efficientnet(choice: Choice) -> Extractor:
+    return efficientnet_lite0(choice.spec.low, choice.spec.high)
+
+
+def _inception(choice: Choice) -> Extractor:
+    weights = choice.keys.weights
+    if weights is None:
+        raise UserError(
+            f"features=inception: its weights are not here: set inception_weights of metric_kwargs, or {VARIABLE}, to "
+            f"the path of {FILE}, or use other features"
+        )
+    return inception(choice.spec.low, choice.spec.high, weights)
+
+
+FEATURES: Registry[Features] = Registry("feature set")
+for _name, _kind in {
+    "standardised": Features(lambda _, training: standardised(_in_blocks(training))),
+    "pixels": Features(lambda choice, _: pixels(choice.spec.low, choice.spec.high), (_range,)),
+    "pca": Features(lambda _, training: pca(_in_blocks(training), COMPONENTS)),
+    "classifier": Features(lambda choice, _: _classifier(choice), (_range, _labels, _pictures)),
+    "efficientnet-lite0": Features(lambda choice, _: _efficientnet(choice), (_range, _pictures, _efficientnet)),
+    "inception": Features(lambda choice, _: _inception(choice), (_range, _pictures, _inception)),
+}.items():
+    FEATURES.register(_name)(_kind)

@@ -1,7 +1,7 @@
 """Features that samples are measured in: what maps points `(B, *S)` in data units to vectors `(B, D)`.
 
 An extractor says its name, what it does to points first, and a digest of all that its features follow from, so that
-figures of two extractors are not taken for one another. Networks stand in `classifier` and `efficientnet`.
+figures of two extractors are not taken for one another. Networks stand in `classifier`, `efficientnet` and `inception`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Extractor:
         digest: SHA-256 of name, settings and weights.
         of: the map; it takes points `(B, *S)` on any device.
         kept: whether features of data are worth keeping between runs.
+        weights: which ones, in words, where they are the user's.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Extractor:
     digest: str
     of: Callable[[Tensor], Tensor]
     kept: bool = False
+    weights: str = ""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map points `(B, *S)` in data units to features `(B, D)`, without graphs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar, cast
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -13,7 +13,6 @@ from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
 
-@METRICS.register("log_likelihood")
 class LogLikelihood(RowMetric):
     """Mean log-density in data space, or on the learned manifold for a two-step model.
 
@@ -21,12 +20,11 @@ class LogLikelihood(RowMetric):
     dimension too: `-log p / (D log 2)`, an upper bound on those of the whole numbers' probability.
     """
 
-    name: ClassVar[str] = "log_likelihood"
-    summary: ClassVar[str] = "mean log-density, with its kind (exact, bound, estimate, unnormalised) and its measure"
-    lower_is_better: ClassVar[bool] = False
+    name = "log_likelihood"
+    summary = "mean log-density, with its kind (exact, bound, estimate, unnormalised) and its measure"
+    lower_is_better = False
 
-    @classmethod
-    def refusal(cls, model: nn.Module) -> str:
+    def refusal(self, model: nn.Module) -> str:
         """Refuse models without a density."""
         return "" if isinstance(model, DensityEstimator | TwoStep) else "it has no density"
 
@@ -51,6 +49,9 @@ class LogLikelihood(RowMetric):
                 kind="estimate" if model.likelihood == "estimate" else "bound",
             )
         return results
+
+
+METRICS.register("log_likelihood")(LogLikelihood())
 
 
 def _result(moments: Moments, kind: str, measure: str, note: str = "") -> Result:

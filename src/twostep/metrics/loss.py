@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, cast
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -11,16 +11,14 @@ from twostep.metrics.base import METRICS, Moments, Result, RowMetric, SumOverRan
 from twostep.models.base import Model
 
 
-@METRICS.register("loss")
 class Loss(RowMetric):
     """Mean of the model's one loss, in the space its network works in."""
 
-    name: ClassVar[str] = "loss"
-    summary: ClassVar[str] = "the training objective, for models that have one"
-    lower_is_better: ClassVar[bool] = True
+    name = "loss"
+    summary = "the training objective, for models that have one"
+    lower_is_better = True
 
-    @classmethod
-    def refusal(cls, model: nn.Module) -> str:
+    def refusal(self, model: nn.Module) -> str:
         """Refuse models with several losses, and two-step models."""
         if not isinstance(model, Model):
             return "its two steps have one each"
@@ -32,3 +30,6 @@ class Loss(RowMetric):
         (objective,) = cast(Model, model).objectives()
         moments = Moments.of((objective.loss(x).expand(len(x)) for x in batches), sum_over_ranks)
         return {self.name: Result(moments.mean, objective.unit, moments.n)}
+
+
+METRICS.register("loss")(Loss())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, cast
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -12,16 +12,14 @@ from twostep.models.base import GeneralizedAutoencoder
 from twostep.models.two_step import TwoStep
 
 
-@METRICS.register("l2_reconstruction_error")
 class L2ReconstructionError(RowMetric):
     """Mean of `‖x - g(f(x))‖²`."""
 
-    name: ClassVar[str] = "l2_reconstruction_error"
-    summary: ClassVar[str] = "mean squared distance between data and reconstructions, summed over coordinates"
-    lower_is_better: ClassVar[bool] = True
+    name = "l2_reconstruction_error"
+    summary = "mean squared distance between data and reconstructions, summed over coordinates"
+    lower_is_better = True
 
-    @classmethod
-    def refusal(cls, model: nn.Module) -> str:
+    def refusal(self, model: nn.Module) -> str:
         """Refuse models without a decoder."""
         return "" if isinstance(model, GeneralizedAutoencoder | TwoStep) else "it does not reconstruct"
 
@@ -30,3 +28,6 @@ class L2ReconstructionError(RowMetric):
         model = cast(GeneralizedAutoencoder, model)
         moments = Moments.of((model.reconstruction_error(x) for x in batches), sum_over_ranks)
         return {self.name: Result(moments.mean, "squared data units", moments.n, moments.standard_error)}
+
+
+METRICS.register("l2_reconstruction_error")(L2ReconstructionError())

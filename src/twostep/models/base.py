@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from twostep.models import jacobian
-from twostep.models.metric_keys import FID, METRIC_KEYS, MetricKeys, metric_names
+from twostep.models.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
 from twostep.registry import Registry
 from twostep.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
@@ -101,8 +101,8 @@ class ModelConfig(Frozen, ABC):
 
     @field_validator("early_stopping_metric")
     @classmethod
-    def _fid_is_fd(cls, value: str | None) -> str | None:
-        return FID.get(value, value) if value else None
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None
 
     @classmethod
     def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
@@ -112,7 +112,7 @@ class ModelConfig(Frozen, ABC):
         defaults = cls.defaults(spec, role)
         if given.get("preset") == "reference":
             defaults |= cls.reference(spec, role)
-        return cls.parse({**defaults, **given}, str(cls.model_fields["name"].default))
+        return settled(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
 
     @classmethod
     @abstractmethod

@@ -1,0 +1,156 @@
+"""Inception v3 as it was trained in 2015 on 1,008 labels, the network of FID.
+
+Five convolutions and two pools, then eleven blocks of branches side by side, whose outputs are joined by channels. A
+convolution is followed by a batch norm and a ReLU. It differs from the network of that name in torchvision: average
+pools inside the blocks don't count the padding, the last block pools by the maximum, and there are 1,008 labels.
+
+Source: Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2015, arXiv 1512.00567).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+LABELS = 1008
+EPSILON = 1e-3  # of the batch norms
+
+Kernel = int | tuple[int, int]
+Step = tuple[int, Kernel] | tuple[int, Kernel, Kernel]
+"""Channels and kernel of a convolution; with two kernels, both see the same, and their outputs are joined."""
+
+ROW, COLUMN = (1, 3), (3, 1)
+
+
+def network() -> nn.Sequential:
+    """Return the network without values, its tensors named as in the field's file of weights.
+
+    It maps pictures `(B, 3, 299, 299)` to logits `(B, 1008)`; all but its last layer, to features `(B, 2048)`.
+    """
+    with torch.device("meta"):
+        layers: dict[str, nn.Module] = {
+            "Conv2d_1a_3x3": _convolution(3, 32, 3, stride=2),
+            "Conv2d_2a_3x3": _convolution(32, 32, 3),
+            "Conv2d_2b_3x3": _convolution(32, 64, 3, padding="same"),
+            "MaxPool_1": nn.MaxPool2d(3, 2),
+            "Conv2d_3b_1x1": _convolution(64, 80, 1),
+            "Conv2d_4a_3x3": _convolution(80, 192, 3),
+            "MaxPool_2": nn.MaxPool2d(3, 2),
+            "Mixed_5b": _squares(192, 32),
+            "Mixed_5c": _squares(256, 64),
+            "Mixed_5d": _squares(288, 64),
+            "Mixed_6a": Block(288, {"branch3x3": [(384, 3)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}),
+            "Mixed_6b": _strips(128),
+            "Mixed_6c": _strips(160),
+            "Mixed_6d": _strips(160),
+            "Mixed_6e": _strips(192),
+            "Mixed_7a": Block(
+                768,
+                {
+                    "branch3x3": [(192, 1), (320, 3)],
+                    "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)],
+                },
+            ),
+            "Mixed_7b": _forks(1280, _mean()),
+            "Mixed_7c": _forks(2048, nn.MaxPool2d(3, 1, 1)),
+            "AvgPool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+            "fc": nn.Linear(2048, LABELS),
+        }
+    return nn.Sequential(OrderedDict(layers)).eval()
+
+
+class Block(nn.Module):
+    """Chains of convolutions and a pool side by side; sides are kept, or halved by the last step of each.
+
+    Args:
+        inputs: channels of the input `(B, inputs, H, W)`.
+        chains: by name, which is that of the convolution too, with its number if there are several.
+        pool: that keeps the sides; None: the sides are halved, and the pool takes the maximum.
+        pooled: channels that a convolution makes of what `pool` gives.
+    """
+
+    def __init__(
+        self, inputs: int, chains: dict[str, list[Step]], pool: nn.Module | None = None, pooled: int = 0
+    ) -> None:
+        super().__init__()
+        self._chains: list[list[list[str]]] = []
+        for chain, steps in chains.items():
+            names: list[list[str]] = []
+            channels = inputs
+            for number, (outputs, *kernels) in enumerate(steps, 1):
+                name = f"{chain}_{number}" if len(steps) > 1 else chain
+                names.append([name] if len(kernels) == 1 else [f"{name}a", f"{name}b"])
+                halves = pool is None and number == len(steps)
+                for one, kernel in zip(names[-1], kernels, strict=True):
+                    self.add_module(
+                        one, _convolution(channels, outputs, kernel, 2) if halves else _same(channels, outputs, kernel)
+                    )
+                channels = outputs
+            self._chains.append(names)
+        self.pool = pool or nn.MaxPool2d(3, 2)
+        self.branch_pool = _same(inputs, pooled, 1) if pooled else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of all branches, the pool's last, joined by channels."""
+        found: list[Tensor] = []
+        for chain in self._chains:
+            y = x
+            for names in chain:
+                y = _joined([self.get_submodule(name)(y) for name in names])
+            found.append(y)
+        return _joined([*found, self.branch_pool(self.pool(x))])
+
+
+def _squares(inputs: int, pooled: int) -> Block:
+    chains: dict[str, list[Step]] = {
+        "branch1x1": [(64, 1)],
+        "branch5x5": [(48, 1), (64, 5)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+    }
+    return Block(inputs, chains, _mean(), pooled)
+
+
+def _strips(width: int) -> Block:
+    row, column = (1, 7), (7, 1)
+    chains: dict[str, list[Step]] = {
+        "branch1x1": [(192, 1)],
+        "branch7x7": [(width, 1), (width, row), (192, column)],
+        "branch7x7dbl": [(width, 1), (width, column), (width, row), (width, column), (192, row)],
+    }
+    return Block(768, chains, _mean(), 192)
+
+
+def _forks(inputs: int, pool: nn.Module) -> Block:
+    chains: dict[str, list[Step]] = {
+        "branch1x1": [(320, 1)],
+        "branch3x3": [(384, 1), (384, ROW, COLUMN)],
+        "branch3x3dbl": [(448, 1), (384, 3), (384, ROW, COLUMN)],
+    }
+    return Block(inputs, chains, pool, 192)
+
+
+def _mean() -> nn.Module:
+    return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+
+
+def _same(inputs: int, outputs: int, kernel: Kernel) -> nn.Module:
+    return _convolution(inputs, outputs, kernel, padding="same")
+
+
+def _convolution(
+    inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: Literal["same", "valid"] = "valid"
+) -> nn.Module:
+    parts: dict[str, nn.Module] = {
+        "conv": nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
+        "bn": nn.BatchNorm2d(outputs, EPSILON),
+        "relu": nn.ReLU(inplace=True),
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
