@@ -10,7 +10,7 @@ score at p <= 0.05: the share of in-distribution test rows (0.05 is announced), 
 docs/results/ood.json, from which `benchmarks/results.py` makes its table.
 
 `--rows` limits the training rows of the large sets (AE for 20 epochs, flow for 6). The weights of the parts
-(`metrics.conformal.WEIGHTS`) were chosen on all the pairs of `fashion-mnist`, `digits` and `breast_cancer`; `mnist`, both
+(`metrics.conformal.WEIGHTS`) were chosen on all pairs of `fashion-mnist`, `digits` and `breast_cancer`; `mnist`, both
 whole and without one class, ten times, is the check that had no say in them.
 """
 
@@ -74,7 +74,8 @@ def of_digits() -> Iterator[Pair]:
 def of_classes(rows: int) -> Iterator[Pair]:
     """Give the first rows of mnist without one class, and that class's test rows."""
     data = load_data("mnist", make_valid=False)
-    assert data.train_labels is not None and data.test_labels is not None
+    assert data.train_labels is not None
+    assert data.test_labels is not None
     for label in range(10):
         train, test = data.train[:][data.train_labels != label], data.test[:]
         left = {"train": data.train[:][data.train_labels == label][:1000], "test": test[data.test_labels == label]}

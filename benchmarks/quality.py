@@ -1,7 +1,7 @@
 """Measures of the samples of every run of `results.py`, and of how well some of them tell the partner set apart.
 
-10,000 samples against the run's training pictures, beside them the held-out pictures in the samples' place. Features are
-those of a classifier of the set's own labels (trained on 20,000 of its training pictures) and of EfficientNet-Lite0.
+10,000 samples against the run's training pictures, beside them the held-out pictures in the samples' place. Features
+are those of a classifier of the set's own labels (trained on 20,000 of its training pictures) and of EfficientNet-Lite0.
 Finished cells are skipped.
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/quality.py fashion-mnist [--only vae-flow ...] [--work FOLDER]
@@ -14,14 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results import CELLS, FOLDER
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from results import CELLS, FOLDER
 from twostep.config import RunConfig
 from twostep.data.base import load_data
 from twostep.data.images import OOD_PARTNERS
@@ -77,11 +76,6 @@ def told_apart(name: str, experiment: Experiment) -> dict[str, Result]:
     }
 
 
-def timed(action: Callable[[], Any]) -> tuple[Any, float]:
-    began = time.process_time()
-    return action(), round(time.process_time() - began, 1)
-
-
 def short(results: dict[str, Result]) -> dict[str, dict[str, Any]]:
     return {
         name: {"value": result.value, "interval": result.interval, "null": result.null}
@@ -100,7 +94,9 @@ def fill(name: str, work: Path, only: list[str]) -> None:
         experiment = resume(runs[-1])
         for trainer in experiment.trainers.values():
             trainer.use_best()
-        found, seconds = timed(lambda: quality(experiment, features))
+        began = time.process_time()
+        found = quality(experiment, features)
+        seconds = round(time.process_time() - began, 1)
         facts[cell] = {"seconds": seconds, **{kind: short(results) for kind, results in found.items()}}
         if cell in OOD and name != "cifar10":
             facts[cell]["ood"] = short(told_apart(name, experiment))

@@ -17,8 +17,8 @@ standard deviation about sqrt(a (1 - a) / n). No row of other data and no label 
 held-out rows are like new ones *for the model*: never rows that it was trained on. Early stopping looks at validation
 rows, which moves the rate a little where they are few.
 
-Two parts in one score, `TwoPart`: a point is odd if it is far from the manifold, and if the density of its projection is
-too low, or too high. On one half of the held-out rows each side of each score gets a smooth scale, its surprise
+Two parts in one score, `TwoPart`: a point is odd if it is far from the manifold, and if the density of its projection
+is too low, or too high. On one half of the held-out rows each side of each score gets a smooth scale, its surprise
 S = -log P(score <= s): interpolated ranks, and beyond the outer tenth an exponential tail, so that what lies beyond
 every held-out row is ranked still. Low and high densities share the false alarms nine to one (weighted Bonferroni),
 
