@@ -1,8 +1,8 @@
 """Measures of the samples of every run of `results.py`, and of how well some of them tell the partner set apart.
 
 10,000 samples against the run's training pictures, beside them the held-out pictures in the samples' place. Features
-are those of a classifier of the set's own labels (trained on 20,000 of its training pictures) and of EfficientNet-Lite0.
-Finished cells are skipped.
+are those of a classifier of the set's own labels (trained on 20,000 of its training pictures) and of
+EfficientNet-Lite0. Finished cells are skipped.
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/quality.py fashion-mnist [--only vae-flow ...] [--work FOLDER]
 

@@ -60,9 +60,13 @@ def test_the_density_of_a_run_is_integrated(run):
 
 
 def test_other_data_are_told_from_the_runs_own(made, run):
-    results, _ = assess(run, Questions(ood=(str(made[0] / "others.npy"),)))
+    results, first = assess(run, Questions(ood=(str(made[0] / "others.npy"),)))
     assert results["distance_ood_auroc"].value > 0.95
-    assert sorted(path.name for path in (run / "ood").glob("*.json")) == ["scores.json"]
+    again, second = assess(run, Questions(ood=(str(made[0] / "others.npy"),)))
+    assert again == results
+    kept = [run / "ood" / path.stem / "scores.json" for path in (first, second)]
+    assert kept[0] != kept[1]
+    assert kept[0].read_text() == kept[1].read_text(), "scores of an evaluation stay as they are"
 
 
 def test_other_data_of_one_name_are_refused(made, run, tmp_path):

@@ -2,16 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import readme
 import torch
 
+from twostep.config import RunConfig, Settings
 from twostep.data import cache
 from twostep.data.base import DATASETS
 from twostep.listing import dataset_list, model_keys, model_list
+from twostep.metrics import Result
 from twostep.models import MODELS
+from twostep.runs import Run
+from twostep.schema import DataSpec
 
 
 def rows(table):
@@ -107,3 +112,43 @@ def test_the_cache_is_emptied(twostep, monkeypatch, tmp_path):
     assert (outcome.status, outcome.out) == (0, "removed 1 files, 1 MB\n")
     assert not kept.exists()
     assert twostep("datasets", "--clear-cache").out == "removed 0 files, 0 MB\n"
+
+
+@pytest.fixture
+def tested(tmp_path):
+    spec = DataSpec(name="toy", shape=(3,), size=50, low=0, high=1)
+
+    def make(name, **results):
+        config = MODELS[name].for_data(spec, "de")
+        run = Run.create(Settings(RunConfig(dataset="toy", logdir_root=tmp_path), {"model": config}), spec)
+        if results:
+            run.write_metrics("test", {"model": results}, "weights")
+        return run.path
+
+    return make
+
+
+def test_runs_are_compared_in_columns_of_one_kind_and_measure(tested, twostep):
+    exact = Result(-3.5, "nats", 50, 0.25, "exact", "Lebesgue on R^3")
+    bound, loss = replace(exact, value=-3.0, kind="bound"), Result(1.5, "nats", 50)
+    runs = [
+        tested("flow", log_likelihood=exact, loss=loss),
+        tested("vae", log_likelihood=bound),
+        tested("arm", log_likelihood=replace(exact, value=-4.0)),
+    ]
+    done = twostep("compare", *map(str, runs))
+    *heads, flow, vae, arm = [line for line in done.out.splitlines() if line.strip()]
+    places = {kind: next(line.index(kind) for line in heads if kind in line) for kind in ("exact", "bound")}
+    assert flow.index("-3.5 ± 0.25") == arm.index("-4 ± 0.25") == places["exact"]
+    assert vae.index("-3 ± 0.25") == places["bound"] != places["exact"]
+    assert "1.5" in flow
+    assert [line.split()[:2] for line in (flow, vae, arm)] == [
+        [str(path), name] for path, name in zip(runs, ("flow", "vae", "arm"), strict=True)
+    ]
+
+
+def test_a_run_without_a_test_is_not_compared(tested, twostep):
+    path = tested("flow")
+    refused = twostep("compare", str(path))
+    assert refused.status == 2
+    assert refused.err == f"{path}: it was not tested: twostep train --load-dir {path} --only-test\n"

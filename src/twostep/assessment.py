@@ -59,6 +59,8 @@ class Questions:
 def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[dict[str, Result], Path]:
     """Measure a run on its test split, and keep the results beside earlier ones, as `metrics/evaluation-001.json`.
 
+    Scores of rows that other data are told by lie in `ood/evaluation-001`.
+
     Args:
         path: directory of the run.
         questions: what is asked.
@@ -76,14 +78,15 @@ def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[
     part = questions.part or experiment.examiner.whole
     names, keys = _checked(experiment, questions, part)
     seed = experiment.settings.run.seed if questions.seed is None else questions.seed
+    name = experiment.engine.on_first(experiment.run.new_evaluation)
     results = experiment.examiner.measure(names, part, keys, seed)
     if questions.ood:
-        results |= experiment.detect()
+        results |= experiment.detect(f"ood/{name}")
     if questions.density:
         results |= _certificate(experiment, part, seed)
     asked = {"part": part, "seed": seed, "metric_kwargs": keys.model_dump(mode="json"), "ood": list(experiment.ood)}
     weights = fingerprint(experiment.examiner.part(part))
-    return results, experiment.engine.on_first(lambda: experiment.run.add_evaluation(results, weights, asked))
+    return results, experiment.engine.on_first(lambda: experiment.run.add_evaluation(name, results, weights, asked))
 
 
 def _checked(experiment: Experiment, questions: Questions, part: str) -> tuple[tuple[str, ...], MetricKeys]:

@@ -180,14 +180,14 @@ class Experiment:
         """Make the run's stored configs say how long its models are trained."""
         self.run.keep_limits({part: trainer.max_epochs for part, trainer in self.trainers.items()})
 
-    def detect(self) -> dict[str, Result]:
-        """Measure how well scores tell the test rows from those of `ood`; write and draw them."""
+    def detect(self, into: str = "ood") -> dict[str, Result]:
+        """Measure how well scores tell test rows from those of `ood`; write and draw them in a folder of the run."""
         seed = derive(self.settings.run.seed, "ood")
         scores, p_values = ood.judged(self.module, self.examiner.score(ood.rows_to_score(self.splits, self.ood)), seed)
         against = ood.comparisons(self.splits, self.ood)
         if self.engine.is_main:
             named = {f"p_value_{name}": values for name, values in p_values.items()}
-            draw_scores(scores, against, write_scores(self.run.path / "ood", {**scores, **named}))
+            draw_scores(scores, against, write_scores(self.run.path / into, {**scores, **named}))
         results: dict[str, Result] = {}
         for one in against:
             results |= ood.detection(self.module, scores, p_values, one, seed)

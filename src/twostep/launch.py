@@ -190,8 +190,8 @@ def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str
     if ood.spec.shape != spec.shape:
         shapes = ["x".join(map(str, shape)) for shape in (ood.spec.shape, spec.shape)]
         raise UserError(
-            f"--test-ood: points of {name} have the shape {shapes[0]} and those of {spec.name} {shapes[1]}: "
-            "say ood_dataset= one of the same shape"
+            f"points of {name} have the shape {shapes[0]} and those of {spec.name} {shapes[1]}: "
+            "compare it with data of the same shape"
         )
     warn_of_units(ood.spec, spec)
     return ood

@@ -1,9 +1,10 @@
-"""The tables of `twostep models` and `twostep datasets`."""
+"""The tables of `twostep models`, `datasets`, `evaluate` and `compare`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
 from twostep.models.two_step import latent_spec
+from twostep.runs import Run
 from twostep.schema import DataSpec, Frozen, UserError
 
 EMBEDDINGS = "embeddings"
@@ -81,6 +83,38 @@ def result_list(results: Mapping[str, Result]) -> str:
     ]
     notes = [f"{name}: {one.note}" for name, one in results.items() if one.note]
     return "\n".join([_table(columns, rows), *notes])
+
+
+def comparison(runs: Sequence[Path]) -> str:
+    """Return a table of what the tests of runs found, with a row for each part.
+
+    A column holds results of one unit, kind and measure: a bound never stands below an exact density.
+
+    Raises:
+        UserError: for a directory that is no run, or has no test.
+    """
+    rows: list[tuple[str, str, Mapping[str, Result]]] = []
+    for path in runs:
+        run = Run.open(path)
+        parts = run.read_metrics("test")
+        if not parts:
+            raise UserError(f"{path}: it was not tested: twostep train --load-dir {path} --only-test")
+        names = {part: config.name for part, config in run.settings.models.items()}
+        rows += [(str(path), names.get(part, " + ".join(names.values())), found) for part, found in parts.items()]
+    asked = dict.fromkeys((name, *_sort(one)) for _, _, results in rows for name, one in results.items())
+    columns = sorted(asked, key=lambda column: [name for name, *_ in asked].index(column[0]))
+    heads = ["\n".join(text for text in column if text) for column in columns]
+    cells = [(path, part, *(_cell(results.get(name), sort) for name, *sort in columns)) for path, part, results in rows]
+    return _table(("run", "model", *heads), cells)
+
+
+def _sort(result: Result) -> tuple[str, str, str]:
+    return result.unit, result.kind, result.measure
+
+
+def _cell(result: Result | None, sort: Sequence[str]) -> str:
+    fits = result is not None and _sort(result) == tuple(sort)
+    return f"{result.shown} {result.spread}".strip() if fits else ""
 
 
 def _shown(value: Any) -> str:

@@ -192,18 +192,22 @@ class Run:
         write_json(path, {"weights": weights, **values})
         return path
 
-    def add_evaluation(self, results: Mapping[str, Result], weights: str, asked: Mapping[str, Any]) -> Path:
-        """Write results to a new file `metrics/evaluation-001.json`, or 002 and so on, and return its path.
+    def new_evaluation(self) -> str:
+        """Return a name that no evaluation bears yet: `evaluation-001`, or 002 and so on."""
+        earlier = (self.path / "metrics").glob("evaluation-???.json")
+        return f"evaluation-{1 + max((int(path.stem[-3:]) for path in earlier), default=0):03d}"
+
+    def add_evaluation(self, name: str, results: Mapping[str, Result], weights: str, asked: Mapping[str, Any]) -> Path:
+        """Write results to `metrics/<name>.json`, and return its path.
 
         Args:
+            name: a new one.
             results: by name.
             weights: fingerprint of the weights that were measured.
             asked: what the results follow from: part, seed, keys.
         """
-        folder = self.path / "metrics"
-        folder.mkdir(exist_ok=True)
-        number = 1 + max((int(path.stem[-3:]) for path in folder.glob("evaluation-???.json")), default=0)
-        path = folder / f"evaluation-{number:03d}.json"
+        path = self.path / "metrics" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
         write_json(path, {"weights": weights, **asked, "results": {key: asdict(one) for key, one in results.items()}})
         return path
 

@@ -18,7 +18,7 @@ def write_scores(folder: Path, scores: Mapping[str, Mapping[str, NDArray[np.floa
 
     What an earlier test left there goes. `scores.json` lists shape and SHA-256 of each file.
     """
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for earlier in (*folder.glob("*.npy"), *folder.glob("*.png")):
         earlier.unlink()
     facts: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The command line: `twostep train | train-single | evaluate | sample | score | report | models | datasets`.
+"""The command line, `twostep`: train, train-single, evaluate, sample, score, report, compare, models, datasets.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep import console
 from twostep.cli.flags import Flag
-from twostep.cli.results import datasets, models, report, sample, score
+from twostep.cli.results import compare, datasets, models, report, sample, score
 from twostep.cli.training import INTERRUPTED, evaluate, train, train_single
 from twostep.schema import UserError
 
@@ -34,7 +34,7 @@ app = App(
     version_flags=(),
     help_format="plaintext",
 )
-for command in (train, train_single, evaluate, sample, score, report, models, datasets):
+for command in (train, train_single, evaluate, sample, score, report, compare, models, datasets):
     app.command(command)
 
 

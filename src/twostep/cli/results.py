@@ -1,4 +1,4 @@
-"""The commands that show and make things: `sample`, `score`, `report`, `models`, `datasets`."""
+"""The commands that show and make things: `sample`, `score`, `report`, `compare`, `models`, `datasets`."""
 
 from __future__ import annotations
 
@@ -92,6 +92,18 @@ def report(run: Path) -> int:
     from twostep.runs import Run
 
     logger.info("report: %s", write_report(Run.open(run)))
+    return 0
+
+
+def compare(*runs: Path) -> int:
+    """Compare what the tests of runs found: a row for each model, a column for each metric of one kind and measure.
+
+    Args:
+        runs: Their directories.
+    """
+    from twostep.listing import comparison
+
+    sys.stdout.write(f"{comparison(runs)}\n")
     return 0
 
 
