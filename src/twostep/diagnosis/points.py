@@ -1,0 +1,97 @@
+"""Rows made fit for diagnosis: checked, flat, told apart, at most as many as asked for; and grids that they lie on.
+
+Distinct rows come in sorted order, so that a shuffled data set gives the same figures to the last digit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twostep.schema import UserError
+from twostep.seeds import derive
+
+LEAST = 50  # rows
+WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
+
+
+@dataclass(frozen=True)
+class Points:
+    """Distinct rows.
+
+    Args:
+        rows: `(n, D)`, float64, centred.
+        duplicates: rows that were left out because they repeat another.
+        warnings: what is odd about the data, a sentence each.
+    """
+
+    rows: Tensor
+    duplicates: int
+    warnings: tuple[str, ...]
+
+
+def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
+    """Return the distinct rows of data `(N, *S)` of any number type.
+
+    Args:
+        x: the data.
+        n: rows to take at most, at random; None: all.
+        seed: of the draw.
+
+    Raises:
+        UserError: for fewer than 50 rows, or values that are not finite.
+    """
+    if len(x) < LEAST:
+        raise UserError(f"{len(x)} rows are too few to tell a dimension: give {LEAST} or more")
+    table = x.detach().flatten(1).cpu().double()
+    if not bool(table.isfinite().all()):
+        bad = int((~table.isfinite()).any(1).sum())
+        raise UserError(f"{bad} rows have values that are not finite: leave them out, or fill them in")
+    rows = torch.from_numpy(np.unique(table.numpy(), axis=0))
+    duplicates = len(table) - len(rows)
+    if n is not None and n < len(rows):
+        generator = torch.Generator().manual_seed(derive(seed, "rows"))
+        rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
+    return Points(rows - rows.mean(0), duplicates, tuple(_oddities(rows, duplicates)))
+
+
+def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
+    """Return uniform noise of one step, `(n, D)`, for those columns whose values lie on a grid; None if there are none.
+
+    Columns that are alike get the same noise.
+    """
+    columns, alike = np.unique(rows.numpy(), axis=1, return_inverse=True)
+    steps = torch.tensor([_step(column) for column in columns.T], dtype=rows.dtype)
+    if not bool(steps.any()):
+        return None
+    generator = torch.Generator().manual_seed(derive(seed, "grid"))
+    noise = torch.rand(columns.shape, generator=generator, dtype=rows.dtype) - 0.5
+    return (steps * noise)[:, torch.from_numpy(alike.reshape(-1))]
+
+
+def _step(column: np.ndarray) -> float:
+    """Return the smallest difference of values if it divides all others, else 0."""
+    gaps = np.diff(np.unique(column))
+    if not len(gaps) or 2 * len(gaps) > len(column):
+        return 0.0
+    multiples = gaps / gaps.min()
+    return float(gaps.min()) if np.abs(multiples - multiples.round()).max() < WHOLE else 0.0
+
+
+def _oddities(rows: Tensor, duplicates: int) -> list[str]:
+    found: list[str] = []
+    varying = (rows != rows[0]).any(0)
+    different = np.unique(rows[:, varying].numpy(), axis=1).shape[1]
+    constant, repeated = int((~varying).sum()), int(varying.sum()) - different
+    if duplicates:
+        found.append(f"{duplicates} rows repeat another and were left out")
+    if constant:
+        found.append(f"{constant} of {rows.shape[1]} columns are constant")
+    if repeated:
+        found.append(f"{repeated} of {rows.shape[1]} columns repeat another")
+    if rows.shape[1] == 1:
+        found.append("the data have one coordinate: no dimension but 1 is possible")
+    return found
