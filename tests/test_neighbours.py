@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from laws import gaussian
 
+from laws import gaussian
 from twostep import neighbours
 from twostep.neighbours import count_within, k_nearest, nearest, radii
 

@@ -6,25 +6,28 @@ Where the density hardly changes over a neighbourhood, the number of neighbours 
     log(T_k / T_j), j < k,  are k - 1 independent exponential variables of rate d, in some order
     T_2 / T_1               is Pareto: P(T_2 / T_1 > t) = t^-d
 
-*Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too (averaging inverses, as MacKay and
-Ghahramani advise, rather than estimates). At a single point (k - 2) / sum_j log(T_k / T_j) has mean d. *TwoNN* is maximum
-likelihood for the Pareto law of which the largest tenth is only known to be large, so that outliers count for little:
-with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d; the paper fits a line to the same nine
-tenths. *Local principal components* counts the eigenvalues of the covariance of k neighbours that are at least a tenth
-of the largest. The eigenvalues of d equal directions, seen in k points, spread over (1 ± √(d/k))²: a tenth is passed
-above d = 0.27 k, and beyond that it counts too few.
+*Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too: inverses are averaged, as MacKay
+and Ghahramani advise, rather than estimates. At a single point (k - 2) / sum_j log(T_k / T_j) has mean d.
+
+*TwoNN* is maximum likelihood for the Pareto law of which the largest tenth is only known to be large, so that outliers
+count for little: with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d. The paper fits a line
+to the same nine tenths.
+
+*Local principal components* counts the eigenvalues of the covariance of k neighbours that are at least a tenth of the
+largest. The eigenvalues of d equal directions, seen in k points, spread over (1 ± √(d/k))²; the ends are a tenth of
+each other at d = 0.27 k, and above that too few are counted.
 
 All of them see the scale of the neighbourhoods. The first two are too low at high d, where neighbours are far away and
-the density is not constant among them: 15.7 for a Gaussian in 20 dimensions, 3,000 points and k = 20; `calibration` says
-what that means. Noise raises estimates at small k, curvature raises the last one.
+the density is not constant among them: 15.7 for a Gaussian in 20 dimensions, 3,000 points and k = 20; `calibration`
+says what that means. Noise raises estimates at small k, curvature raises the last one.
 
 Intervals are those of a bootstrap over points. Points share neighbours, so it draws cells of about ten near points:
 drawing single points gives intervals that are a quarter too narrow. They hold the estimator's mean and know no bias.
 
 Sources: Maximum Likelihood Estimation of Intrinsic Dimension (Levina & Bickel, 2004); Comments on "Maximum Likelihood
-Estimation of Intrinsic Dimension" (MacKay & Ghahramani, 2005); Estimating the intrinsic dimension of datasets by a minimal
-neighborhood information (Facco et al., 2017, arXiv 1803.06992); An Algorithm for Finding Intrinsic Dimensionality of
-Data (Fukunaga & Olsen, 1971).
+Estimation of Intrinsic Dimension" (MacKay & Ghahramani, 2005); Estimating the intrinsic dimension of datasets by a
+minimal neighborhood information (Facco et al., 2017, arXiv 1803.06992); An Algorithm for Finding Intrinsic
+Dimensionality of Data (Fukunaga & Olsen, 1971).
 """
 
 from __future__ import annotations

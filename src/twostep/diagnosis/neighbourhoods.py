@@ -12,7 +12,7 @@ would show a finer scale, at a cost that grows with all rows; a larger n does th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from sklearn.neighbors import KDTree
@@ -33,9 +33,10 @@ class Neighbourhoods:
     """Points and the k nearest others of each.
 
     Args:
-        points: distinct rows, centred, `(n, D)` in float64.
+        points: distinct rows, centred and of a size of about 1, `(n, D)` in float64.
         distances: to the k nearest others, positive and ascending, `(n, k)`.
         indices: of these others, `(n, k)`.
+        rounding: a std in a direction of the points that rounding alone explains.
         duplicates: rows that were left out because they repeat another.
         warnings: what is odd about the data, a sentence each.
     """
@@ -43,6 +44,7 @@ class Neighbourhoods:
     points: Tensor
     distances: Tensor
     indices: Tensor
+    rounding: float = 0.0
     duplicates: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -60,6 +62,10 @@ class Neighbourhoods:
     def dim(self) -> int:
         """Number of coordinates D."""
         return self.points.shape[1]
+
+    def first(self, k: int) -> Neighbourhoods:
+        """Return the same with the k nearest others only."""
+        return replace(self, distances=self.distances[:, :k], indices=self.indices[:, :k])
 
 
 def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -> Neighbourhoods:
@@ -90,19 +96,17 @@ def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -
             rows = rows + noise
             distances, indices = nearest_others(rows, k)
             warnings += (f"{told}, as values lie on a grid: noise of one step was added",)
-    return Neighbourhoods(rows, distances, indices, found.duplicates, warnings)
+    return Neighbourhoods(rows, distances, indices, found.rounding, found.duplicates, warnings)
 
 
 def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the distances, ascending, and indices of the k nearest others of distinct points `(n, D)`: `(n, k)`."""
-    scale = points.abs().max()
-    scaled = points / scale
     if points.shape[1] <= TREE:
-        found, places = (torch.from_numpy(part) for part in KDTree(scaled.numpy()).query(scaled.numpy(), k + 1))
+        found, places = (torch.from_numpy(part) for part in KDTree(points.numpy()).query(points.numpy(), k + 1))
         others = places != torch.arange(len(points))[:, None]
         others[others.all(1), -1] = False  # a point that its own list lacks, among others at distance 0
         distances, indices = found[others].view(-1, k), places[others].view(-1, k)
     else:
-        squares, indices = k_nearest(scaled, k)
+        squares, indices = k_nearest(points, k)
         distances = squares.sqrt()
-    return scale * distances.clamp(min=torch.finfo(distances.dtype).tiny), indices
+    return distances.clamp(min=torch.finfo(distances.dtype).tiny), indices

@@ -5,6 +5,7 @@ Distinct rows come in sorted order, so that a shuffled data set gives the same f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from twostep.schema import UserError
 from twostep.seeds import derive
 
 LEAST = 50  # rows
+ROUNDINGS = 8  # units of rounding that are taken for none
 WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
 
 
@@ -23,12 +25,14 @@ class Points:
     """Distinct rows.
 
     Args:
-        rows: `(n, D)`, float64, centred.
+        rows: `(n, D)`, float64, centred and of a size of about 1; no diagnosis of dimension asks for units.
+        rounding: a std in a direction of the rows that rounding alone explains.
         duplicates: rows that were left out because they repeat another.
         warnings: what is odd about the data, a sentence each.
     """
 
     rows: Tensor
+    rounding: float
     duplicates: int
     warnings: tuple[str, ...]
 
@@ -46,7 +50,7 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
     """
     if len(x) < LEAST:
         raise UserError(f"{len(x)} rows are too few to tell a dimension: give {LEAST} or more")
-    table = x.detach().flatten(1).cpu().double()
+    table = x.detach().reshape(len(x), math.prod(x.shape[1:])).cpu().double()
     if not bool(table.isfinite().all()):
         bad = int((~table.isfinite()).any(1).sum())
         raise UserError(f"{bad} rows have values that are not finite: leave them out, or fill them in")
@@ -55,7 +59,10 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
     if n is not None and n < len(rows):
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
-    return Points(rows - rows.mean(0), duplicates, tuple(_oddities(rows, duplicates)))
+    warnings = tuple(_oddities(rows, duplicates))
+    rows, largest = _centred(rows)
+    own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
+    return Points(rows, ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps), duplicates, warnings)
 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
@@ -70,6 +77,16 @@ def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
     generator = torch.Generator().manual_seed(derive(seed, "grid"))
     noise = torch.rand(columns.shape, generator=generator, dtype=rows.dtype) - 0.5
     return (steps * noise)[:, torch.from_numpy(alike.reshape(-1))]
+
+
+def _centred(rows: Tensor) -> tuple[Tensor, float]:
+    """Return rows of mean 0 and largest value 1, and the largest value that they had before, in the same units."""
+    if len(rows) < 2:
+        return torch.zeros_like(rows), 1.0
+    rows = rows / rows.abs().max()  # so that no sum overflows
+    centred = rows - rows.mean(0)
+    size = centred.abs().max()
+    return centred / size, float(1 / size)
 
 
 def _step(column: np.ndarray) -> float:
