@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
-from torch import Tensor
-from torch.distributions import Distribution, MultivariateNormal
+from torch import Generator, Tensor
+from torch.distributions import MixtureSameFamily, MultivariateNormal
 
 from twostep.diagnosis.intrinsic_dimension import DimensionEstimate, maximum_likelihood
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
@@ -62,15 +63,15 @@ def against_null(
 ) -> NullRatio:
     """Compare the estimate of the data with those of some draws, each of as many points, of a full-dimensional law."""
     points, scales = principal_coordinates(near.points, near.rounding)
-    law, name = _null_law(points / scales, seed)
+    law = _mixture(points / scales, seed)
+    generator = torch.Generator().manual_seed(derive(seed, "null"))
     value = estimator(near).value
     estimates: list[float] = []
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "null"))
-        for _ in range(draws):
-            samples = law.sample((near.n,)) * scales
-            estimates.append(estimator(Neighbourhoods(samples, *nearest_others(samples, near.k))).value)
+    for _ in range(draws):
+        samples = _draw(law, near.n, len(scales), generator) * scales
+        estimates.append(estimator(Neighbourhoods(samples, *nearest_others(samples, near.k))).value)
     ratios = value / torch.tensor(estimates, dtype=torch.double)
+    name = "a Gaussian of the same covariance" if law is None else f"a mixture of {len(_weights(law))} Gaussians"
     return NullRatio(value * draws / sum(estimates), float(ratios.std()), tuple(estimates), len(scales), name)
 
 
@@ -84,17 +85,31 @@ def principal_coordinates(points: Tensor, rounding: float) -> tuple[Tensor, Tens
     return points @ directions[:, kept], variances[kept].sqrt()
 
 
-def _null_law(z: Tensor, seed: int) -> tuple[Distribution, str]:
-    """Return the law of standardised points `(n, rank)`."""
+def _mixture(z: Tensor, seed: int) -> MixtureSameFamily | None:
+    """Return the mixture of standardised points `(n, rank)`; None where a Gaussian is as good on held-out rows."""
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(derive(seed, "held out")))
     held, kept = z[order].tensor_split([len(z) // HELD_OUT])
     mean, factor = mean_and_factor(kept)
     gaussian = MultivariateNormal(mean, scale_tril=factor)
     mixture = fitted_mixture(kept, derive(seed, "mixture"))
-    if float(mixture.log_prob(held).mean()) > float(gaussian.log_prob(held).mean()):
-        law = fitted_mixture(z, derive(seed, "mixture"))
-        components = law.mixture_distribution.probs.shape[-1]
-        if components > 1:
-            return law, f"a mixture of {components} Gaussians"
-    rank = z.shape[1]
-    return MultivariateNormal(z.new_zeros(rank), torch.eye(rank, dtype=z.dtype)), "a Gaussian of the same covariance"
+    if float(mixture.log_prob(held).mean()) <= float(gaussian.log_prob(held).mean()):
+        return None
+    law = fitted_mixture(z, derive(seed, "mixture"))
+    return law if len(_weights(law)) > 1 else None
+
+
+def _weights(law: MixtureSameFamily) -> Tensor:
+    return law.mixture_distribution.probs
+
+
+def _draw(law: MixtureSameFamily | None, n: int, rank: int, generator: Generator) -> Tensor:
+    """Draw `(n, rank)`, from a standard Gaussian where there is no mixture; each point of its own component only."""
+    points = torch.randn(n, rank, generator=generator, dtype=torch.double)
+    if law is None:
+        return points
+    components = cast(MultivariateNormal, law.component_distribution)
+    chosen = torch.multinomial(_weights(law), n, replacement=True, generator=generator)
+    for component, (mean, factor) in enumerate(zip(components.loc, components.scale_tril, strict=True)):
+        rows = chosen == component
+        points[rows] = mean + points[rows] @ factor.T
+    return points

@@ -48,19 +48,14 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
     Raises:
         UserError: for fewer than 50 rows, or values that are not finite.
     """
-    if len(x) < LEAST:
-        raise UserError(f"{len(x)} rows are too few to tell a dimension: give {LEAST} or more")
-    table = x.detach().reshape(len(x), math.prod(x.shape[1:])).cpu().double()
-    if not bool(table.isfinite().all()):
-        bad = int((~table.isfinite()).any(1).sum())
-        raise UserError(f"{bad} rows have values that are not finite: leave them out, or fill them in")
-    rows = torch.from_numpy(np.unique(table.numpy(), axis=0))
+    table = _table(x)
+    rows = table[_distinct(table)[0]]
     duplicates = len(table) - len(rows)
     if n is not None and n < len(rows):
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
     warnings = tuple(_oddities(rows, duplicates))
-    rows, largest = _centred(rows)
+    rows, largest = _centred(rows.double())
     own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
     return Points(rows, ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps), duplicates, warnings)
 
@@ -70,13 +65,35 @@ def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
 
     Columns that are alike get the same noise.
     """
-    columns, alike = np.unique(rows.numpy(), axis=1, return_inverse=True)
-    steps = torch.tensor([_step(column) for column in columns.T], dtype=rows.dtype)
+    first, alike = _distinct(rows.T)
+    columns = rows[:, first]
+    steps = torch.tensor([_step(column) for column in columns.T.numpy()], dtype=rows.dtype)
     if not bool(steps.any()):
         return None
     generator = torch.Generator().manual_seed(derive(seed, "grid"))
     noise = torch.rand(columns.shape, generator=generator, dtype=rows.dtype) - 0.5
-    return (steps * noise)[:, torch.from_numpy(alike.reshape(-1))]
+    return (steps * noise)[:, alike]
+
+
+def _table(x: Tensor) -> Tensor:
+    """Return data as rows `(N, D)`, in float64 or whole numbers."""
+    if len(x) < LEAST:
+        raise UserError(f"{len(x)} rows are too few to tell a dimension: give {LEAST} or more")
+    table = x.detach().reshape(len(x), math.prod(x.shape[1:])).cpu()
+    if not table.shape[1]:
+        raise UserError(f"rows of shape {tuple(x.shape[1:])} have no coordinates: give other data")
+    if not bool(table.isfinite().all()):
+        bad = int((~table.isfinite()).any(1).sum())
+        raise UserError(f"{bad} rows have values that are not finite: leave them out, or fill them in")
+    return table.double() + 0.0 if table.is_floating_point() else table  # -0 becomes 0, as rows are compared by bytes
+
+
+def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one index for each distinct row, in an order of their values alone, and which of them each row equals."""
+    values = np.ascontiguousarray(table.numpy())
+    whole = values.view(np.dtype((np.void, values.itemsize * values.shape[1])))[:, 0]
+    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    return torch.from_numpy(first), torch.from_numpy(inverse)
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, float]:
@@ -101,8 +118,9 @@ def _step(column: np.ndarray) -> float:
 def _oddities(rows: Tensor, duplicates: int) -> list[str]:
     found: list[str] = []
     varying = (rows != rows[0]).any(0)
-    different = np.unique(rows[:, varying].numpy(), axis=1).shape[1]
-    constant, repeated = int((~varying).sum()), int(varying.sum()) - different
+    constant, repeated = int((~varying).sum()), 0
+    if bool(varying.any()):
+        repeated = int(varying.sum()) - len(_distinct(rows[:, varying].T)[0])
     if duplicates:
         found.append(f"{duplicates} rows repeat another and were left out")
     if constant:
