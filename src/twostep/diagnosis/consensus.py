@@ -79,7 +79,7 @@ class Dimension:
     warnings: tuple[str, ...]
 
 
-def intrinsic_dimension(x: Tensor, n: int = ROWS, seed: int = 0) -> Dimension:
+def dimension_of(x: Tensor, n: int = ROWS, seed: int = 0) -> Dimension:
     """Tell the intrinsic dimension of data `(N, *S)` by n distinct rows or fewer.
 
     Raises:
