@@ -89,8 +89,9 @@ def test_odd_data_are_named_and_give_numbers(name):
 
 
 def test_too_few_distinct_rows_are_refused():
-    with pytest.raises(UserError, match="20 distinct rows"):
-        dimension_of(gaussian(20, 3).repeat(5, 1))
+    for rows in (3, 20):
+        with pytest.raises(UserError, match=f"{rows} distinct rows"):
+            dimension_of(gaussian(rows, 3).repeat(30, 1))
 
 
 def test_reasons_name_the_figures():

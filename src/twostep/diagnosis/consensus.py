@@ -102,14 +102,24 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
         _corrected(few, two_nn, laws),
         _as_it_is(local_pca(near, near.k, seed)),
     )
-    counted = [vote for vote in votes if vote.counts]
-    middle = statistics.median(vote.value for vote in counted)
-    ends = min(vote.low for vote in counted), max(vote.high for vote in counted)
-    low, recommended, high = (max(1, min(null.rank, round(value))) for value in (ends[0], middle, ends[1]))
+    low, recommended, high = _agreed([vote for vote in votes if vote.counts], null.rank)
     curve = scale_curve(near, seed=seed)
     reasons = (*(_vote_told(vote) for vote in votes), _curve_told(curve), _null_told(null, near))
-    high = null.rank if null.fills_space else high
-    return Dimension(recommended, low, high, reasons, votes, curve, null, (*near.warnings, *_few_rows(null, near)))
+    warnings = near.warnings
+    if null.rank >= near.n - 1:
+        warnings += (f"{near.n} rows span {null.rank} directions at most: more rows would show more dimensions",)
+        high = near.dim
+    elif null.fills_space:
+        high = null.rank
+    return Dimension(recommended, low, high, reasons, votes, curve, null, warnings)
+
+
+def _agreed(votes: list[Vote], rank: int) -> tuple[int, int, int]:
+    """Return the lowest, the middle and the highest dimension of the votes."""
+    low, high = min(vote.low for vote in votes), max(vote.high for vote in votes)
+    middle = statistics.median(vote.value for vote in votes)
+    low, middle, high = (max(1, min(rank, round(value))) for value in (low, middle, high))
+    return low, middle, high
 
 
 def _corrected(near: Neighbourhoods, estimator: Estimator, laws: list[Reference]) -> Vote:
@@ -122,12 +132,6 @@ def _corrected(near: Neighbourhoods, estimator: Estimator, laws: list[Reference]
 
 def _as_it_is(estimate: DimensionEstimate) -> Vote:
     return Vote(estimate, estimate.value, estimate.low, estimate.high, estimate.value <= SEEN * estimate.k)
-
-
-def _few_rows(null: NullRatio, near: Neighbourhoods) -> list[str]:
-    if null.rank < near.n - 1:
-        return []
-    return [f"{near.n} rows span {null.rank} directions at most: more rows would show more dimensions"]
 
 
 def _vote_told(vote: Vote) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from sklearn.neighbors import KDTree
 from torch import Tensor
 
 from twostep.diagnosis.points import distinct_points, grid_noise
@@ -102,6 +101,8 @@ def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -
 def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the distances, ascending, and indices of the k nearest others of distinct points `(n, D)`: `(n, k)`."""
     if points.shape[1] <= TREE:
+        from sklearn.neighbors import KDTree  # here because it takes a second
+
         found, places = (torch.from_numpy(part) for part in KDTree(points.numpy()).query(points.numpy(), k + 1))
         others = places != torch.arange(len(points))[:, None]
         others[others.all(1), -1] = False  # a point that its own list lacks, among others at distance 0

@@ -62,10 +62,10 @@ def against_null(
     near: Neighbourhoods, estimator: Estimator = maximum_likelihood, draws: int = DRAWS, seed: int = 0
 ) -> NullRatio:
     """Compare the estimate of the data with those of some draws, each of as many points, of a full-dimensional law."""
+    value = estimator(near).value
     points, scales = principal_coordinates(near.points, near.rounding)
     law = _mixture(points / scales, seed)
     generator = torch.Generator().manual_seed(derive(seed, "null"))
-    value = estimator(near).value
     estimates: list[float] = []
     for _ in range(draws):
         samples = _draw(law, near.n, len(scales), generator) * scales
