@@ -22,7 +22,8 @@ the density is not constant among them: 15.7 for a Gaussian in 20 dimensions, 3,
 says what that means. Noise raises estimates at small k, curvature raises the last one.
 
 Intervals are those of a bootstrap over points. Points share neighbours, so it draws cells of about ten near points:
-drawing single points gives intervals that are a quarter too narrow. They hold the estimator's mean and know no bias.
+single points give intervals that are up to a quarter too narrow, cells some that are up to a quarter too wide. They
+hold the estimator's mean and know no bias.
 
 Sources: Maximum Likelihood Estimation of Intrinsic Dimension (Levina & Bickel, 2004); Comments on "Maximum Likelihood
 Estimation of Intrinsic Dimension" (MacKay & Ghahramani, 2005); Estimating the intrinsic dimension of datasets by a
