@@ -5,11 +5,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from laws import gaussian
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from torch import nn
 
+from laws import gaussian
 from twostep.metrics import classifier as small_network
 from twostep.metrics import efficientnet
 from twostep.metrics.classifier import classifier, train_classifier

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from laws import gaussian, held
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from laws import gaussian, held
 from twostep.metrics.frechet import Gaussian, distance, fd_infinity, frechet
 from twostep.schema import UserError
 

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from laws import gaussian, held
 from torchmetrics.image.kid import poly_mmd
 
+from laws import gaussian, held
 from twostep.metrics import kernel
 from twostep.metrics.kernel import kid, mmd
 

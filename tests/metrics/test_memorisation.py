@@ -5,9 +5,9 @@ from statistics import NormalDist
 
 import pytest
 import torch
-from laws import gaussian, held
 from scipy.stats import mannwhitneyu
 
+from laws import gaussian, held
 from twostep.metrics.memorisation import memorisation, of_distances
 
 TRAIN, HELD_OUT = gaussian(400, 6), gaussian(300, 6, seed=1)

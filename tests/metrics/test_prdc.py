@@ -5,9 +5,9 @@ import io
 
 import pytest
 import torch
-from laws import gaussian, held
 from prdc import compute_prdc
 
+from laws import gaussian, held
 from twostep.metrics.prdc import expected_coverage, prdc
 from twostep.schema import UserError
 

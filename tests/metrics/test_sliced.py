@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from laws import gaussian, held
 from scipy.optimize import linear_sum_assignment
 
+from laws import gaussian, held
 from twostep.metrics import sliced
 from twostep.metrics.sliced import sliced_wasserstein
 

@@ -4,8 +4,8 @@ from statistics import NormalDist
 
 import pytest
 import torch
-from laws import gaussian
 
+from laws import gaussian
 from twostep.metrics.two_sample import c2st
 from twostep.schema import UserError
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from twostep.metrics.estimates import NORMAL, Estimate, check_features, wilson
-from twostep.metrics.neighbours import nearest
+from twostep.neighbours import nearest
 
 QUANTILE = 0.01
 RESAMPLES = 400

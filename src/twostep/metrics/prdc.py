@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from twostep.metrics.estimates import GROUPS, NORMAL, STUDENT, Estimate, check_features, permutation, symmetric, wilson
-from twostep.metrics.neighbours import count_within, radii
+from twostep.neighbours import count_within, radii
 
 K = 5
 METHOD = "spread of five disjoint fifths, Student's t; not below the binomial interval"

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from laws import gaussian
 
-from twostep.metrics import neighbours
-from twostep.metrics.neighbours import count_within, nearest, radii
+from laws import gaussian
+from twostep import neighbours
+from twostep.neighbours import count_within, k_nearest, nearest, radii
 
 
 def plain(x, y):
@@ -48,6 +48,11 @@ def test_distances_and_counts_are_those_of_plain_differences(name):
     for points in (x, y):
         for k in (1, 5):
             torch.testing.assert_close(radii(points, k), plain_radii(points, k), rtol=1e-12, atol=0)
+        found, columns = k_nearest(points, 30)
+        all_distances = plain(points, points).fill_diagonal_(torch.inf)
+        torch.testing.assert_close(found, all_distances.sort(1).values[:, :30], rtol=1e-12, atol=0)
+        torch.testing.assert_close(found, all_distances.gather(1, columns), rtol=1e-12, atol=0)
+        assert bool((columns.sort(1).values.diff() > 0).all())
     torch.testing.assert_close(nearest(x, y), d.amin(1), rtol=1e-12, atol=0)
     torch.testing.assert_close(nearest(y, x), d.amin(0), rtol=1e-12, atol=0)
     for scale in (1.0, 2.0):  # both more balls than ties

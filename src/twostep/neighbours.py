@@ -41,9 +41,18 @@ class Counts:
 def radii(x: Tensor, k: int) -> Tensor:
     """Return the squared distance of each row to its k-th nearest other row; rows alike are others.
 
-    Each pair of blocks is multiplied once, for the rows of both.
-
     Shapes: `x: (n, D)` with n > k, result `(n,)` in float64.
+    """
+    return k_nearest(x, k)[0][:, -1].contiguous()
+
+
+def k_nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the squared distances of each row to its k nearest other rows, ascending, and which rows these are.
+
+    Each pair of blocks is multiplied once, for the rows of both. Rows alike are others; of equally far ones any may be
+    the last.
+
+    Shapes: `x: (n, D)` with n > k, results `(n, k)` in float64 and int64.
     """
     sides = _Sides(x, x)
     found = _Nearest(len(x), k + SPARE, x.device)
@@ -70,7 +79,7 @@ def nearest(x: Tensor, points: Tensor) -> Tensor:
         left = sides.left[i : i + BLOCK]
         for j in range(0, len(points), BLOCK):
             found.update(i, sides.lower(left, sides.right[j : j + BLOCK]), j)
-    return _settle(sides, found, 1, apart=False)
+    return _settle(sides, found, 1, apart=False)[0][:, 0].contiguous()
 
 
 def count_within(x: Tensor, x_radii: Tensor, y: Tensor, y_radii: Tensor) -> tuple[Counts, Counts]:
@@ -165,32 +174,37 @@ class _Nearest:
         self.columns[rows] = columns.gather(1, kept)
 
 
-def _settle(sides: _Sides, nearest: _Nearest, k: int, apart: bool) -> Tensor:
-    """Return exact k-th least squared distances, `(n,)`; `apart` leaves out the pairs of a row with itself."""
+def _settle(sides: _Sides, nearest: _Nearest, k: int, apart: bool) -> tuple[Tensor, Tensor]:
+    """Return the k least squared distances and their columns, `(n, k)`; `apart` leaves out a row's pair with itself."""
     rows = torch.arange(len(nearest.bounds), device=nearest.bounds.device)
     exact = sides.exact(rows, nearest.columns)
-    found = torch.where(nearest.bounds.isinf(), torch.inf, exact).kthvalue(k).values
-    doubtful = (nearest.bounds[:, -1] < found) & (found > 0)  # a column that is not among the candidates may be nearer
+    ordered = torch.where(nearest.bounds.isinf(), torch.inf, exact).sort(1)
+    found, columns = ordered.values[:, :k], nearest.columns.gather(1, ordered.indices[:, :k])
+    reach = found[:, -1]
+    doubtful = (nearest.bounds[:, -1] < reach) & (reach > 0)  # a column that is not among the candidates may be nearer
     for part in doubtful.nonzero()[:, 0].split(BLOCK):
-        found[part] = _once_more(sides, part, found[part], k, apart)
-    return found
+        found[part], columns[part] = _once_more(sides, part, reach[part], k, apart)
+    return found, columns
 
 
-def _once_more(sides: _Sides, part: Tensor, reach: Tensor, k: int, apart: bool) -> Tensor:
-    """Return the k-th least of all distances within reach, of which each row named has k or more."""
+def _once_more(sides: _Sides, part: Tensor, reach: Tensor, k: int, apart: bool) -> tuple[Tensor, Tensor]:
+    """Return the k least of all distances within reach, of which each row named has k or more, and their columns."""
     left = sides.left[part]
     rows: list[Tensor] = []
+    columns: list[Tensor] = []
     distances: list[Tensor] = []
     for j in range(0, len(sides.y), BLOCK):
         right = sides.right[j : j + BLOCK]
         lower = sides.lower(left, right)
         if apart:
             lower.masked_fill_(left.index[:, None] == right.index, torch.inf)
-        hit, columns = sides.hits(left, right, lower, reach[:, None].expand_as(lower))
+        hit, column = sides.hits(left, right, lower, reach[:, None].expand_as(lower))
         rows.append(hit)
-        distances.append(sides.exact(part[hit], right.index[columns, None])[:, 0])
-    owner, distance = torch.cat(rows), torch.cat(distances)
+        columns.append(right.index[column])
+        distances.append(sides.exact(part[hit], columns[-1][:, None])[:, 0])
+    owner, column, distance = torch.cat(rows), torch.cat(columns), torch.cat(distances)
     order = distance.argsort()
     order = order[owner[order].argsort(stable=True)]
     first = torch.searchsorted(owner[order], torch.arange(len(part), device=owner.device))
-    return distance[order][first + k - 1]
+    chosen = order[first[:, None] + torch.arange(k, device=owner.device)]
+    return distance[chosen], column[chosen]

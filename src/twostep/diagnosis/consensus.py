@@ -1,0 +1,161 @@
+"""One intrinsic dimension for a data set, with a range and the reasons.
+
+Maximum likelihood and TwoNN are corrected for n by laws whose dimension is known (`calibration`): a law without edges
+gives the lower value, one with the most edges the higher, and their mean is the vote. Local principal components vote
+as they are, while they can: up to a quarter of their neighbours. The dimension is the median of the votes, rounded, and
+at most the linear rank. The range holds all corrected values and their intervals. It goes up to the linear rank where a
+law that fills the space gives estimates as low: then directions of little spread may be there, unseen at this n.
+
+Where it can be wrong: directions with less spread than the distance of neighbours don't count, so that small noise adds
+nothing, but a manifold that is stretched unevenly is given too few dimensions (a network's 20-dimensional one in R^100:
+14). Noise above that distance counts as dimensions; the scale curve shows it.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from twostep.diagnosis.calibration import Reference
+from twostep.diagnosis.intrinsic_dimension import (
+    NEIGHBOURS,
+    DimensionEstimate,
+    local_pca,
+    maximum_likelihood,
+    scale_curve,
+    two_nn,
+)
+from twostep.diagnosis.neighbourhoods import Neighbourhoods, neighbourhoods
+from twostep.diagnosis.null import Estimator, NullRatio, against_null
+
+ROWS = 5000
+STEADY = 1.2  # largest over smallest estimate of a curve that is flat
+SEEN = 0.25  # dimensions that local principal components tell, for each neighbour
+
+
+@dataclass(frozen=True)
+class Vote:
+    """An estimate and what it means for this many points.
+
+    Args:
+        estimate: as it is.
+        value: corrected.
+        low: the lower end of the corrected interval.
+        high: the higher end.
+        counts: whether it is one of those that decide.
+    """
+
+    estimate: DimensionEstimate
+    value: float
+    low: float
+    high: float
+    counts: bool = True
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """The intrinsic dimension of a data set.
+
+    Args:
+        recommended: the dimension, 1 or more.
+        low: the lowest dimension that the evidence allows.
+        high: the highest.
+        reasons: the evidence, a sentence each.
+        votes: the estimates, as they are and corrected.
+        curve: maximum likelihood over the number of neighbours.
+        null: the estimate beside that of a law that fills the space; its `rank` is the linear rank.
+        warnings: what is odd about the data, a sentence each.
+    """
+
+    recommended: int
+    low: int
+    high: int
+    reasons: tuple[str, ...]
+    votes: tuple[Vote, ...]
+    curve: tuple[DimensionEstimate, ...]
+    null: NullRatio
+    warnings: tuple[str, ...]
+
+
+def dimension_of(x: Tensor, n: int = ROWS, seed: int = 0) -> Dimension:
+    """Tell the intrinsic dimension of data `(N, *S)` by n distinct rows or fewer.
+
+    Raises:
+        UserError: for fewer than 50 rows, 20 or fewer distinct ones, or values that are not finite.
+    """
+    return consensus(neighbourhoods(x, n=n, seed=seed), seed)
+
+
+def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
+    """Tell the intrinsic dimension by neighbourhoods of 20 or more others, better 100.
+
+    Raises:
+        UserError: if there are 20 or fewer points.
+    """
+    few = near.first(NEIGHBOURS)
+    null = against_null(few, seed=seed)
+    laws = [Reference(law, near.n, NEIGHBOURS, null.rank, seed) for law in ("Gaussian", "cube")]
+    votes = (
+        _corrected(few, maximum_likelihood, laws),
+        _corrected(few, two_nn, laws),
+        _as_it_is(local_pca(near, near.k, seed)),
+    )
+    low, recommended, high = _agreed([vote for vote in votes if vote.counts], null.rank)
+    curve = scale_curve(near, seed=seed)
+    reasons = (*(_vote_told(vote) for vote in votes), _curve_told(curve), _null_told(null, near))
+    warnings = near.warnings
+    if null.rank >= near.n - 1:
+        warnings += (f"{near.n} rows span {null.rank} directions at most: more rows would show more dimensions",)
+        high = near.dim
+    elif null.fills_space:
+        high = null.rank
+    return Dimension(recommended, low, high, reasons, votes, curve, null, warnings)
+
+
+def _agreed(votes: list[Vote], rank: int) -> tuple[int, int, int]:
+    """Return the lowest, the middle and the highest dimension of the votes."""
+    low, high = min(vote.low for vote in votes), max(vote.high for vote in votes)
+    middle = statistics.median(vote.value for vote in votes)
+    low, middle, high = (max(1, min(rank, round(value))) for value in (low, middle, high))
+    return low, middle, high
+
+
+def _corrected(near: Neighbourhoods, estimator: Estimator, laws: list[Reference]) -> Vote:
+    """Return a vote between the corrections by the laws, the first of which has the fewest edges."""
+    estimate = estimator(near)
+    values = [law.correct(estimate.value, estimator) for law in laws]
+    low, high = laws[0].correct(estimate.low, estimator), laws[-1].correct(estimate.high, estimator)
+    return Vote(estimate, statistics.mean(values), low, high)
+
+
+def _as_it_is(estimate: DimensionEstimate) -> Vote:
+    return Vote(estimate, estimate.value, estimate.low, estimate.high, estimate.value <= SEEN * estimate.k)
+
+
+def _vote_told(vote: Vote) -> str:
+    estimate = vote.estimate
+    told = f"{estimate.method}: {estimate.value:.2f} ({estimate.low:.2f}-{estimate.high:.2f}) on {estimate.n:,} points"
+    if not vote.counts:
+        return f"{told}, more than so many neighbours can tell, so it is left out"
+    if vote.value == estimate.value:
+        return told
+    return f"{told}, as laws of {vote.low:.1f}-{vote.high:.1f} dimensions are given"
+
+
+def _curve_told(curve: tuple[DimensionEstimate, ...]) -> str:
+    first, last = curve[0], curve[-1]
+    values = [estimate.value for estimate in curve]
+    told = f"from {first.k} to {last.k} neighbours the estimate goes from {first.value:.2f} to {last.value:.2f}"
+    if max(values) <= STEADY * min(values):
+        return f"{told}: it hardly depends on the scale"
+    return f"{told}: it depends on the scale, so noise, curvature, edges or few points play a part"
+
+
+def _null_told(null: NullRatio, near: Neighbourhoods) -> str:
+    compared = f"{null.ratio:.2f} times that of {null.law} in {null.rank} dimensions"
+    told = f"the data vary in {null.rank} of {near.dim} directions, and their estimate is {compared}"
+    if null.fills_space:
+        return f"{told}: but for flat directions nothing tells them from data that fill the space"
+    return f"{told}: they are of a lower dimension than it, or have edges"

@@ -1,0 +1,132 @@
+"""Rows made fit for diagnosis: checked, flat, told apart, at most as many as asked for; and grids that they lie on.
+
+Distinct rows come in sorted order, so that a shuffled data set gives the same figures to the last digit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twostep.schema import UserError
+from twostep.seeds import derive
+
+LEAST = 50  # rows
+ROUNDINGS = 8  # units of rounding that are taken for none
+WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
+
+
+@dataclass(frozen=True)
+class Points:
+    """Distinct rows.
+
+    Args:
+        rows: `(n, D)`, float64, centred and of a size of about 1; no diagnosis of dimension asks for units.
+        rounding: a std in a direction of the rows that rounding alone explains.
+        duplicates: rows that were left out because they repeat another.
+        warnings: what is odd about the data, a sentence each.
+    """
+
+    rows: Tensor
+    rounding: float
+    duplicates: int
+    warnings: tuple[str, ...]
+
+
+def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
+    """Return the distinct rows of data `(N, *S)` of any number type.
+
+    Args:
+        x: the data.
+        n: rows to take at most, at random; None: all.
+        seed: of the draw.
+
+    Raises:
+        UserError: for fewer than 50 rows, or values that are not finite.
+    """
+    table = _table(x)
+    rows = table[_distinct(table)[0]]
+    duplicates = len(table) - len(rows)
+    if n is not None and n < len(rows):
+        generator = torch.Generator().manual_seed(derive(seed, "rows"))
+        rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
+    warnings = tuple(_oddities(rows, duplicates))
+    rows, largest = _centred(rows.double())
+    own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
+    return Points(rows, ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps), duplicates, warnings)
+
+
+def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
+    """Return uniform noise of one step, `(n, D)`, for those columns whose values lie on a grid; None if there are none.
+
+    Columns that are alike get the same noise.
+    """
+    first, alike = _distinct(rows.T)
+    columns = rows[:, first]
+    steps = torch.tensor([_step(column) for column in columns.T.numpy()], dtype=rows.dtype)
+    if not bool(steps.any()):
+        return None
+    generator = torch.Generator().manual_seed(derive(seed, "grid"))
+    noise = torch.rand(columns.shape, generator=generator, dtype=rows.dtype) - 0.5
+    return (steps * noise)[:, alike]
+
+
+def _table(x: Tensor) -> Tensor:
+    """Return data as rows `(N, D)`, in float64 or whole numbers."""
+    if len(x) < LEAST:
+        raise UserError(f"{len(x)} rows are too few to tell a dimension: give {LEAST} or more")
+    table = x.detach().reshape(len(x), math.prod(x.shape[1:])).cpu()
+    if not table.shape[1]:
+        raise UserError(f"rows of shape {tuple(x.shape[1:])} have no coordinates: give other data")
+    if not bool(table.isfinite().all()):
+        bad = int((~table.isfinite()).any(1).sum())
+        raise UserError(f"{bad} rows have values that are not finite: leave them out, or fill them in")
+    return table.double() + 0.0 if table.is_floating_point() else table  # -0 becomes 0, as rows are compared by bytes
+
+
+def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one index for each distinct row, in an order of their values alone, and which of them each row equals."""
+    values = np.ascontiguousarray(table.numpy())
+    whole = values.view(np.dtype((np.void, values.itemsize * values.shape[1])))[:, 0]
+    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+    return torch.from_numpy(first), torch.from_numpy(inverse)
+
+
+def _centred(rows: Tensor) -> tuple[Tensor, float]:
+    """Return rows of mean 0 and largest value 1, and the largest value that they had before, in the same units."""
+    if len(rows) < 2:
+        return torch.zeros_like(rows), 1.0
+    rows = rows / rows.abs().max()  # so that no sum overflows
+    centred = rows - rows.mean(0)
+    size = centred.abs().max()
+    return centred / size, float(1 / size)
+
+
+def _step(column: np.ndarray) -> float:
+    """Return the smallest difference of values if it divides all others, else 0."""
+    gaps = np.diff(np.unique(column))
+    if not len(gaps) or 2 * len(gaps) > len(column):
+        return 0.0
+    multiples = gaps / gaps.min()
+    return float(gaps.min()) if np.abs(multiples - multiples.round()).max() < WHOLE else 0.0
+
+
+def _oddities(rows: Tensor, duplicates: int) -> list[str]:
+    found: list[str] = []
+    varying = (rows != rows[0]).any(0)
+    constant, repeated = int((~varying).sum()), 0
+    if bool(varying.any()):
+        repeated = int(varying.sum()) - len(_distinct(rows[:, varying].T)[0])
+    if duplicates:
+        found.append(f"{duplicates} rows repeat another and were left out")
+    if constant:
+        found.append(f"{constant} of {rows.shape[1]} columns are constant")
+    if repeated:
+        found.append(f"{repeated} of {rows.shape[1]} columns repeat another")
+    if rows.shape[1] == 1:
+        found.append("the data have one coordinate: no dimension but 1 is possible")
+    return found

@@ -1,0 +1,104 @@
+"""One dimension for a data set: right where the truth is known, and never without reasons or with NaN."""
+
+import math
+
+import pytest
+import torch
+
+from laws import gaussian
+from twostep.data.synthetic import law
+from twostep.diagnosis.consensus import consensus, dimension_of
+from twostep.diagnosis.neighbourhoods import neighbourhoods
+from twostep.schema import UserError
+
+EXACT = {
+    "circle": ("von-mises-circle", {}),
+    "circle in R^50": ("von-mises-circle", {"ambient_dim": 50}),
+    "circle with noise": ("von-mises-circle", {"noise": 1e-3}),
+    "torus": ("torus", {}),
+    "Klein bottle": ("klein", {}),
+    "swiss roll": ("swiss_roll", {}),
+    "S-curve": ("s_curve", {}),
+    "plane repeated": ("repeated", {}),
+    "S^3": ("uniform_sphere", {"manifold_dim": 3}),
+    "S^5": ("uniform_sphere", {"manifold_dim": 5}),
+    "network": ("network_manifold", {"manifold_dim": 5, "ambient_dim": 20}),
+    "affine": ("affine", {"manifold_dim": 10, "ambient_dim": 60}),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_the_dimension_is_that_of_the_manifold(name):
+    known = law(*EXACT[name])
+    found = dimension_of(known.sample(2000, torch.Generator().manual_seed(1)))
+    assert found.recommended == known.intrinsic_dim
+    assert found.low <= found.recommended <= found.high
+    assert found.high <= found.recommended + 1
+
+
+@pytest.mark.parametrize("d", [10, 19])
+def test_high_dimensions_are_within_one(d):
+    sphere = law("uniform_sphere", {"manifold_dim": d, "ambient_dim": 40})
+    cube = torch.rand(1500, d, generator=torch.Generator().manual_seed(0))
+    for x in (sphere.sample(1500, torch.Generator().manual_seed(0)), cube, gaussian(1500, d)):
+        found = dimension_of(x)
+        assert abs(found.recommended - d) <= 1
+        assert found.low <= d <= found.high
+        assert found.votes[0].estimate.value < 0.93 * d  # as it is, it is too low
+
+
+def test_flat_directions_that_few_points_cannot_show_stay_in_the_range():
+    found = dimension_of(gaussian(1000, 20) * torch.logspace(0, -2, 20, dtype=torch.double))
+    assert found.recommended < 15
+    assert found.high == 20
+    assert any("fill the space" in reason for reason in found.reasons)
+
+
+def test_order_and_a_tenth_of_repeated_rows_change_nothing():
+    x = law("torus", {}).sample(800, torch.Generator().manual_seed(0))
+    plain = dimension_of(x, n=500)
+    assert dimension_of(x.flip(0), n=500) == plain
+    repeated = dimension_of(torch.cat([x, x[:80]]), n=500)
+    assert repeated.votes[0].value == plain.votes[0].value
+    assert repeated.warnings == ("80 rows repeat another and were left out",)
+
+
+ODD = {
+    "one coordinate": (gaussian(200, 1), 1, "one coordinate"),
+    "a constant column": (torch.cat([gaussian(300, 2), torch.ones(300, 1)], 1), 2, "1 of 3 columns are constant"),
+    "a repeated column": (gaussian(300, 2)[:, [0, 1, 1]], 2, "1 of 3 columns repeat another"),
+    "whole numbers": (torch.cartesian_prod(torch.arange(25), torch.arange(25)), 2, "lie on a grid"),
+    "50 rows": (gaussian(50, 3), 3, None),
+    "fewer rows than columns": (gaussian(60, 200), 59, "60 rows span 59 directions at most"),
+    "no tensor of tables": (gaussian(300, 1)[:, 0], 1, "one coordinate"),
+    "equally far": (torch.eye(80) @ torch.linalg.qr(gaussian(80, 80)).Q.float(), None, "equally far"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_are_named_and_give_numbers(name):
+    x, recommended, told = ODD[name]
+    found = dimension_of(x)
+    assert recommended in (None, found.recommended)
+    assert any(told in warning for warning in found.warnings) if told else not found.warnings
+    numbers = [found.null.ratio, found.null.spread, *found.null.estimates]
+    for vote in found.votes:
+        numbers += [vote.value, vote.low, vote.high, vote.estimate.value, vote.estimate.low, vote.estimate.high]
+    numbers += [estimate.value for estimate in found.curve]
+    assert all(map(math.isfinite, numbers))
+
+
+def test_too_few_distinct_rows_are_refused():
+    for rows in (3, 20):
+        with pytest.raises(UserError, match=f"{rows} distinct rows"):
+            dimension_of(gaussian(rows, 3).repeat(30, 1))
+
+
+def test_reasons_name_the_figures():
+    near = neighbourhoods(law("swiss_roll", {}).sample(500, torch.Generator().manual_seed(0)), 60)
+    found = consensus(near)
+    text = "\n".join(found.reasons)
+    assert f"maximum likelihood with 20 neighbours: {found.votes[0].estimate.value:.2f}" in text
+    assert "60 neighbours" in text
+    assert "vary in 3 of 3 directions" in text
+    assert [estimate.k for estimate in found.curve] == [5, 10, 20, 50]

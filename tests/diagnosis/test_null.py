@@ -1,0 +1,113 @@
+"""Ratios to a full-dimensional law: 1 for such a law, less on manifolds; the linear rank; corrections by known laws."""
+
+import pytest
+import torch
+
+from laws import gaussian
+from twostep.data.synthetic import law
+from twostep.diagnosis.calibration import Reference
+from twostep.diagnosis.intrinsic_dimension import maximum_likelihood, two_nn
+from twostep.diagnosis.neighbourhoods import neighbourhoods
+from twostep.diagnosis.null import against_null, principal_coordinates
+
+
+def drawn(name, n=2000, **keys):
+    return law(name, keys).sample(n, torch.Generator().manual_seed(0))
+
+
+def clusters(dim):
+    kinds = torch.randint(0, 5, (2000,), generator=torch.Generator().manual_seed(1))
+    return gaussian(2000, dim) + 3 * gaussian(5, dim, seed=2)[kinds]
+
+
+FULL = {
+    "Gaussian 5": gaussian(2000, 5),
+    "Gaussian 20": gaussian(2000, 20),
+    "stretched": gaussian(2000, 20) * torch.logspace(0, -2, 20, dtype=torch.double),
+    "Gaussian 1": gaussian(2000, 1),
+}
+RATIOS = {  # measured with n = 3,000, one Gaussian as the null law
+    "circle": (drawn("von-mises-circle", kappa=0.0), 0.50),
+    "swiss roll": (drawn("swiss_roll"), 0.64),
+    "S^2": (drawn("uniform_sphere"), 0.66),
+    "S^5": (drawn("uniform_sphere", manifold_dim=5), 0.83),
+    "S^10": (drawn("uniform_sphere", manifold_dim=10), 0.90),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_ratio_of_a_law_that_fills_space_is_1(name):
+    found = against_null(neighbourhoods(FULL[name], 20))
+    assert found.ratio == pytest.approx(1, abs=0.03)
+    assert found.fills_space
+    assert found.rank == FULL[name].shape[1]
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_the_ratio_of_a_manifold_is_below_1(name):
+    x, ratio = RATIOS[name]
+    found = against_null(neighbourhoods(x, 20))
+    assert found.ratio == pytest.approx(ratio, abs=0.03)
+    assert not found.fills_space
+    assert found.spread < 0.02
+
+
+def test_clusters_are_held_against_a_mixture():
+    found = against_null(neighbourhoods(clusters(10), 20))
+    assert "mixture" in found.law
+    assert found.ratio == pytest.approx(1, abs=0.06)
+
+
+def test_repeated_coordinates_are_caught_by_the_rank_alone():
+    found = against_null(neighbourhoods(drawn("repeated").float(), 20))
+    assert found.rank == 2
+    assert found.ratio == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shift", [0, 1e4])
+def test_rounding_adds_nothing_to_the_rank(dtype, shift):
+    plane = (drawn("affine", manifold_dim=2, ambient_dim=10, n=500) + shift).to(dtype)
+    near = neighbourhoods(plane, 20)
+    coordinates, scales = principal_coordinates(near.points, near.rounding)
+    assert len(scales) == 2
+    torch.testing.assert_close(coordinates.std(0), scales)
+
+
+def test_the_null_is_the_same_for_the_same_seed_and_leaves_the_global_one():
+    near = neighbourhoods(clusters(3)[:500], 20)
+    state = torch.random.get_rng_state()
+    assert against_null(near, seed=3) == against_null(near, seed=3)
+    assert against_null(near, seed=3) != against_null(near, seed=4)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("d", [1, 3, 7, 15])
+@pytest.mark.parametrize("estimator", [maximum_likelihood, two_nn])
+def test_a_correction_gives_back_the_dimension_of_its_own_law(d, estimator):
+    near = neighbourhoods(gaussian(1500, d, seed=5), 20)
+    corrected = Reference("Gaussian", 1500, 20, limit=100).correct(estimator(near).value, estimator)
+    assert corrected == pytest.approx(d, rel=0.08)
+
+
+def test_a_correction_ends_at_the_limit_and_grows_with_the_value():
+    reference = Reference("Gaussian", 300, 10, limit=12)
+
+    def corrected(value):
+        return reference.correct(value, lambda near: maximum_likelihood(near, 10))
+
+    values = [corrected(value) for value in (0.0, 0.2, 1.0, 2.5, 4.0, 7.0, 9.0, 50.0)]
+    assert values == sorted(values)
+    assert values[0] == 0
+    assert values[-1] == 12
+
+
+def test_scaling_by_the_null_is_wrong_where_correction_is_right():
+    near = neighbourhoods(drawn("network_manifold", manifold_dim=5, ambient_dim=20), 20)
+    null = against_null(near)
+    assert null.ratio * null.rank > 10
+    value = maximum_likelihood(near).value
+    low, high = (
+        Reference(kind, near.n, 20, null.rank).correct(value, maximum_likelihood) for kind in ("Gaussian", "cube")
+    )
+    assert 4.3 < low < 5 < high < 5.7
