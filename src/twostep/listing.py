@@ -113,8 +113,7 @@ def _sort(result: Result) -> tuple[str, str, str]:
 
 
 def _cell(result: Result | None, sort: Sequence[str]) -> str:
-    fits = result is not None and _sort(result) == tuple(sort)
-    return f"{result.shown} {result.spread}".strip() if fits else ""
+    return "" if result is None or _sort(result) != tuple(sort) else f"{result.shown} {result.spread}".strip()
 
 
 def _shown(value: Any) -> str:
