@@ -130,3 +130,9 @@ def test_what_differs_in_kind_or_measure_is_not_ranked(about, words):
 def test_other_units_are_no_rivals():
     with pytest.raises(UserError, match="the unit is nats of the one and bits/dim of the other"):
         ranked({"a": nats(1.0), "b": Result(1.0, "bits/dim", 10)}, lower_is_better=False)
+
+
+def test_whole_numbers_are_data_too():
+    model, law, _ = linear_vae()
+    x = law.sample((50,)).round()
+    assert bound_curve(model, x.to(torch.int8), (3,)) == bound_curve(model, x, (3,))

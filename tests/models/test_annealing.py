@@ -90,7 +90,7 @@ def test_the_kernel_leaves_its_law_as_it_is():
     """A quartic with steps so long that many are refused: without the refusal the law would be another."""
     exact = stats.gennorm(4, scale=2 ** (1 / 4))  # density of exp(-y^4 / 2)
     u = torch.from_numpy(exact.rvs((4000, 1), random_state=0))
-    path = annealing._Path(lambda u: -u.square().sum(1), lambda u: -(u**4).sum(1) / 2)
+    path = annealing.AnnealedPath(lambda u: -u.square().sum(1), lambda u: -(u**4).sum(1) / 2)
     torch.manual_seed(0)
     for _ in range(20):
         u, accepted = path.moved(u, 1.0, 1.2)
@@ -100,7 +100,7 @@ def test_the_kernel_leaves_its_law_as_it_is():
 
 def test_steps_are_as_long_as_the_pilot_has_them_accepted():
     law = fitted_mixture(noise(400, 5), 0)
-    path = annealing._Path(law.log_prob, lambda u: -50 * u.square().sum(1))
+    path = annealing.AnnealedPath(law.log_prob, lambda u: -50 * u.square().sum(1))
     torch.manual_seed(0)
     lengths = path.pilot(law.sample((200,)), torch.linspace(0, 1, 61).tolist())
     assert lengths[-1] < lengths[0] / 3

@@ -85,7 +85,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
     unit = torch.linalg.solve_triangular(factor.T, flat - mean, upper=True, left=False)
     q, start = fitted_mixture(unit[::2], seed), unit[1::2]
     volume = factor.diagonal().log().sum()
-    path = _Path(q.log_prob, lambda u: volume - energy((mean + u @ factor.T).unflatten(1, shape)))
+    path = AnnealedPath(q.log_prob, lambda u: volume - energy((mean + u @ factor.T).unflatten(1, shape)))
     betas = torch.linspace(0, 1, temperatures + 1).tolist()
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -100,8 +100,13 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
 
 
 @dataclass(frozen=True)
-class _Path:
-    """The laws between two, whose log-densities need not be normalised."""
+class AnnealedPath:
+    """The laws between two, whose log-densities `(n, d) -> (n,)` need not be normalised.
+
+    Args:
+        log_q: of the law that chains begin in.
+        log_p: of the law that they end in.
+    """
 
     log_q: LogDensity
     log_p: LogDensity

@@ -82,7 +82,7 @@ class VAE(NetworkDecoder, ImportanceBound):
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to the means of q, `(B, d)`."""
-        return self._posterior(self.transform(x))[0]
+        return self.posterior(self.transform(x))[0]
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
@@ -93,13 +93,13 @@ class VAE(NetworkDecoder, ImportanceBound):
     def log_weights(self, x: Tensor, k: int) -> Tensor:
         """Return log-weights of k draws at each point, `(k, B)`, in nats."""
         y = self.transform(x)
-        mean, log_std = self._posterior(y)
+        mean, log_std = self.posterior(y)
         weights: list[Tensor] = []
         for _ in range(k):
             noise = torch.randn_like(mean)
             z = mean + log_std.exp() * noise
             log_q = normal_log_prob(noise.square(), log_std.new_zeros(())) - log_std.sum(1)
-            weights.append(self._log_likelihood(y, z) + standard_normal_log_prob(z) - log_q)
+            weights.append(self.log_likelihood(y, z) + standard_normal_log_prob(z) - log_q)
         return torch.stack(weights) + self.transform.log_abs_det_jacobian(x)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -118,15 +118,17 @@ class VAE(NetworkDecoder, ImportanceBound):
         return self._negative_elbo(self.network_input(x)).mean()
 
     def _negative_elbo(self, y: Tensor) -> Tensor:
-        mean, log_std = self._posterior(y)
+        mean, log_std = self.posterior(y)
         z = mean + log_std.exp() * torch.randn_like(mean)
-        return kl_to_standard_normal(mean, log_std) - self._log_likelihood(y, z)
+        return kl_to_standard_normal(mean, log_std) - self.log_likelihood(y, z)
 
-    def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
+    def log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
+        """Return log p(y | z), `(B,)`, of transformed data."""
         mean, log_std = self._likelihood(z)
         return normal_log_prob((y - mean).square(), log_std)
 
-    def _posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-deviation of q, `(B, d)` each, for transformed data."""
         mean, log_std = self.encoder(y).chunk(2, dim=1)
         return mean, log_std
 
