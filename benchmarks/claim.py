@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import ttest_1samp
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+import tables
 from quality import LABELLED, same, short
 from results import DES, FOLDER, ROWS
 from twostep import pictures
@@ -100,22 +100,6 @@ def figures(experiment: Experiment, features: Extractor, seed: int, picture: Pat
     return short(evaluate(METRICS, model, held_out, same, seed, gallery))
 
 
-def verdicts(facts: dict[str, Any]) -> list[str]:
-    """Return a line for each family: both sides, the ratio of their distances over the seeds, and the test."""
-    lines: list[str] = []
-    for family in DES:
-        seeds = [key.split("-")[-1] for key in facts if key.startswith(f"alone-{family}-")]
-        pairs = [[facts[f"{kind}-{family}-{seed}"]["fd"]["value"] for kind in ("alone", "two_step")] for seed in seeds]
-        if len(pairs) > 1:
-            alone, two_step = np.array(pairs).T
-            test = ttest_1samp(np.log(alone / two_step), 0)
-            low, high = np.exp(test.confidence_interval())
-            ratio = f"{np.exp(np.log(alone / two_step).mean()):.2f} [{low:.2f}, {high:.2f}], p = {test.pvalue:.2g}"
-            sides = (", ".join(f"{x:.1f}" for x in of) for of in (alone, two_step))
-            lines.append(f"{family}: fd {' alone, '.join(sides)} in two steps: ratio {ratio}")
-    return lines
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="mnist")
@@ -138,7 +122,7 @@ def main() -> None:
                 facts[key] = {"seconds": seconds, **found}
                 KEPT.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
                 print(key, seconds, {name: round(result["value"], 2) for name, result in found.items()}, flush=True)
-    print("\n".join(verdicts(facts)))
+    print("\n".join(tables.claim()))
 
 
 if __name__ == "__main__":

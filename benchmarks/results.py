@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
+import tables
+from tables import FOLDER, stored
 from twostep import pictures
 from twostep.data.base import load_data
 from twostep.experiment import Experiment
@@ -30,7 +32,6 @@ from twostep.models.base import evaluating
 from twostep.request import Request
 
 ROWS = 10_000
-FOLDER = Path(__file__).parents[1] / "docs" / "results"
 GAES = [name for name in MODELS if "gae" in MODELS[name].roles]
 DES = [name for name in MODELS if "de" in MODELS[name].roles]
 # A cell is `vae-gae`, an autoencoder; `vae-flow`, a density on its embeddings; or `alone-flow`, one on the pictures.
@@ -42,11 +43,6 @@ SLOW: dict[str, dict[str, Any]] = {
     "alone-flow": {"max_epochs": 12},
     "wae-gae": {"max_epochs": 60},
 }
-
-
-def stored(name: str) -> dict[str, Any]:
-    path = FOLDER / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def fill(name: str, work: Path, only: list[str]) -> None:
@@ -170,9 +166,14 @@ def table(name: str) -> list[str]:
 
 def page() -> str:
     head = (FOLDER / "head.md").read_text().rstrip().splitlines()
-    tables = [line for name in CELLS if stored(name) for line in table(name)]
-    seen = (FOLDER / "seen.md").read_text().rstrip().splitlines()
-    return "\n".join([*head, "", *tables, *seen, "", *commands(), ""])
+    cells = [line for name in CELLS if stored(name) for line in table(name)]
+    seen, quality, ood, claim = (
+        (FOLDER / f"{part}.md").read_text().rstrip().splitlines() for part in ("seen", "quality", "ood", "claim")
+    )
+    measured = [line for name in CELLS for line in tables.samples(name)]
+    parts = [head, cells, seen, ["", *quality, *measured]]
+    parts += [["", *claim, "", *tables.claim()], ["", *ood, "", *tables.told_apart(), "", *tables.zoo_told_apart()]]
+    return "\n".join([*(line for part in parts for line in (*part, "")), *commands(), ""])
 
 
 def commands() -> list[str]:
