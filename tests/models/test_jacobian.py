@@ -62,6 +62,24 @@ def test_the_jacobian_is_autograds():
         assert torch.allclose(got, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("transform", [{}, {"whitening_transform": True, "scale_data": False}])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "swish"])
+def test_layers_of_convolutions_pushed_one_by_one_give_autograds_jacobian(transform, activation):
+    torch.manual_seed(0)
+    nets = {f"{net}_net": "cnn" for net in ("encoder", "decoder")}
+    keys = {"latent_dim": 3, "decoder_hidden_channels": (8, 8), "decoder_stride": 2, "decoder_activation": activation}
+    model = AutoencoderConfig.for_data(PICTURES, "gae", **nets, **keys, **transform).build(PICTURES).double().eval()
+    if transform:
+        model.transform.fit([5 * torch.randn(50, *PICTURES.shape).double() + 3])
+    layers, end = model.decoder_parts()
+    assert isinstance(layers, nn.Sequential)
+    z = latents()
+    assert torch.equal(end(layers(z)), model.decode(z))
+    pushed = jacobian.tangents(jacobian._composed(layers, end), z)
+    assert torch.allclose(pushed, jacobian.tangents(model.decode, z), rtol=0, atol=1e-10)
+    assert torch.allclose(model.log_volume(z), by_autograd(model.decode, z), rtol=0, atol=1e-8)
+
+
 def test_a_linear_decoder_in_closed_form():
     W = torch.randn(8, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     expected = torch.linalg.slogdet(W.T @ W).logabsdet / 2

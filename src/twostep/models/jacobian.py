@@ -6,19 +6,29 @@ the digits that survive.
 
 Where g ends in an affine map of fewer inputs than outputs, `g(z) = A h(z) + b` with A (D x m), m < D, the factor S of
 `A = PS` replaces A: P has orthonormal columns, so the volume of `A h'(z)` is that of the smaller `S h'(z)`.
+
+Columns of J are pushed through a decoder whose layers are known one by one, as more rows of a batch: an affine layer
+takes them without its bias, an activation multiplies them by its slope. Other maps are differentiated by autograd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
-from torch import Tensor
-from torch.func import jvp, vmap
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+
+from twostep.nn.activations import ACTIVATIONS
+from twostep.nn.affine import Affine
 
 Map = Callable[[Tensor], Tensor]
 
 BLOCK_ENTRIES = 2**20
+
+WITH_BIAS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+KNOWN = (*WITH_BIAS, Affine, *ACTIVATIONS.values())
 
 
 def tangents(function: Map, z: Tensor) -> Tensor:
@@ -26,11 +36,31 @@ def tangents(function: Map, z: Tensor) -> Tensor:
 
     Shapes: `z: (B, d)`, result `(d, B, D)`, where the function's values have D entries.
     """
+    if isinstance(function, nn.Sequential) and all(isinstance(layer, KNOWN) for layer in function):
+        return _pushed(function, z)
 
     def column(direction: Tensor) -> Tensor:
         return jvp(function, (z,), (direction.expand_as(z),))[1].flatten(1)
 
     return vmap(column)(torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+
+
+def _pushed(layers: nn.Sequential, z: Tensor) -> Tensor:
+    columns = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
+    for layer in layers:
+        if isinstance(layer, WITH_BIAS):
+            z, columns = layer(z), _without_bias(layer, columns)
+        elif isinstance(layer, Affine):
+            z, columns = layer(z), jvp(layer.of, (torch.zeros_like(columns),), (columns,))[1]
+        else:
+            z, slope = cast(tuple[Tensor, Tensor], jvp(layer, (z,), (torch.ones_like(z),)))
+            columns = (columns.unflatten(0, (-1, len(z))) * slope).flatten(0, 1)
+    return columns.flatten(1).unflatten(0, (-1, len(z)))
+
+
+def _without_bias(layer: nn.Module, columns: Tensor) -> Tensor:
+    zero = {name: torch.zeros_like(value) for name, value in layer.named_parameters() if name == "bias"}
+    return functional_call(layer, zero, (columns,))
 
 
 def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
@@ -60,7 +90,7 @@ def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
 
 
 def _composed(first: Map, second: Map) -> Map:
-    return lambda z: second(first(z))
+    return nn.Sequential(*first, Affine(second)) if isinstance(first, nn.Sequential) else lambda z: second(first(z))
 
 
 def _log_abs_det(J: Tensor, size: int) -> Tensor:

@@ -121,11 +121,13 @@ class NetworkDecoder(GeneralizedAutoencoder):
         return self._to_data(self.decoder(z))
 
     def decoder_parts(self) -> tuple[Map, Map]:
-        """Cut `decode` before the last layer of a fully connected network, if all that follows is affine."""
-        if not (self.transform.affine and isinstance(self.decoder, MLP)):
-            return super().decoder_parts()
-        *layers, last = self.decoder
-        return nn.Sequential(*layers), lambda h: self._to_data(last(h))
+        """Cut `decode` into layers, and before the last one of a fully connected network, if all beyond is affine."""
+        if self.transform.affine and isinstance(self.decoder, ConvDecoder):
+            return self.decoder.stages(), self._to_data
+        if self.transform.affine and isinstance(self.decoder, MLP):
+            *layers, last = self.decoder
+            return nn.Sequential(*layers), lambda h: self._to_data(last(h))
+        return super().decoder_parts()
 
     def _to_data(self, outputs: Tensor) -> Tensor:
         return self.transform.inverse(outputs.chunk(self.copies, dim=1)[0])

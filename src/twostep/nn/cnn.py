@@ -9,6 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from twostep.nn.activations import ACTIVATIONS, Activation
+from twostep.nn.affine import Affine
 
 
 class ConvEncoder(nn.Sequential):
@@ -94,7 +95,14 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map `(B, in_dim)` to `(B, C, H, W)`."""
-        return self.layers(_channels_innermost(self.linear(z).unflatten(1, self.start)))
+        return self.stages()(z)
+
+    def stages(self) -> nn.Sequential:
+        """Return the layers one after the other."""
+        return nn.Sequential(self.linear, Affine(self._opened), *self.layers)
+
+    def _opened(self, h: Tensor) -> Tensor:
+        return _channels_innermost(h.unflatten(1, self.start))
 
 
 class ResidualCNN(nn.Module):
