@@ -57,6 +57,7 @@ def never(*_, **__):
         ("uniform_sphere", {"manifold_dim": 3, "ambient_dim": 10}, True),
         ("torus", {}, True),
         ("affine", {"manifold_dim": 3, "ambient_dim": 12}, False),
+        ("checkerboard", {}, False),
     ],
 )
 def test_it_is_the_dimension_of_a_known_manifold(tmp_path, name, keys, may_be_closed):
@@ -233,6 +234,7 @@ def test_a_run_that_exists_keeps_its_number(two_step_run, ae_run, twostep):
         ),
         (("flow",), {"model": AUTO}, "latent_dim: no such key of flow"),
         (("ae",), {"model": {"latent_dim": "atuo"}}, "latent_dim = 'atuo': input should be a valid integer, or auto"),
+        (("ae",), {"model": {**AUTO, "encoder_net": "cnn", "decoder_net": "cnn"}}, "a cnn needs pictures"),
         (("ae",), {"model": {**AUTO, "flatten": False}}, "flatten=False: the network of ae takes vectors"),
         (("ae",), {"model": AUTO}, "latent_dim=auto: 44 rows are too few to tell a dimension: give 50 or more; or set"),
     ],

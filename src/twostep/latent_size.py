@@ -25,7 +25,7 @@ from twostep.data.base import Splits
 from twostep.data.rows import spread
 from twostep.diagnosis import Dimension, dimension_of
 from twostep.jsonfile import write_json
-from twostep.models.base import ModelConfig
+from twostep.models.base import Model
 from twostep.request import Request
 from twostep.schema import UserError
 from twostep.training.distributed import Engine
@@ -106,8 +106,8 @@ def estimated(request: Request, splits: Splits, engine: Engine, seed: int) -> tu
     part = request.auto
     if part is None:
         return request, None
-    config = request.with_latent_dim(part, 1).preset(part, splits.spec)
-    size = engine.on_first(lambda: _latent_size(_as_seen(splits, config), seed))
+    model = request.with_latent_dim(part, 1).preset(part, splits.spec).build(splits.spec)  # or refuse its keys now
+    size = engine.on_first(lambda: _latent_size(_as_seen(splits, model), seed))
     if engine.is_main:
         size.tell(request.models[part])
     return request.with_latent_dim(part, size.latent_dim), size
@@ -121,11 +121,10 @@ def _latent_size(rows: Tensor, seed: int) -> LatentSize:
         raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
 
 
-def _as_seen(splits: Splits, config: ModelConfig) -> Tensor:
+def _as_seen(splits: Splits, model: Model) -> Tensor:
     """Return training rows as they are, or as a network sees them whose transform does more than scale them."""
     rows = spread(splits.train, ROWS)
-    transform = config.build_transform(splits.spec)
-    if not (config.whitening_transform or config.logit_transform):
+    if not (model.config.whitening_transform or model.config.logit_transform):
         return rows
-    transform.fit([rows.float()])
-    return transform(rows.float())
+    model.transform.fit([rows.float()])
+    return model.transform(rows.float())
