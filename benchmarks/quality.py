@@ -38,18 +38,18 @@ METRICS = {"classifier": ("fd", "kid", "precision_recall_density_coverage"), "ef
 OOD = ("ae-flow", "vae-flow", "wae-flow", "alone-flow")
 
 
-def extractors(name: str, work: Path) -> dict[str, Extractor]:
-    """Return the two extractors; the classifier is trained once."""
+def own_classifier(name: str, work: Path) -> Extractor:
+    """Return the features of a classifier of a set's labels, which is trained once."""
     path = work / f"{name}-classifier.safetensors"
     if not path.exists():
         train = load_data(name, make_valid=False)
         assert train.train_labels is not None
         save_file(train_classifier(train.train[:LABELLED], train.train_labels[:LABELLED], 0, 255), path)
-    return {"classifier": classifier(load_file(path)), "efficientnet-lite0": efficientnet_lite0(0, 255)}
+    return classifier(load_file(path))
 
 
 def quality(experiment: Experiment, features: dict[str, Extractor]) -> dict[str, dict[str, Result]]:
-    """Return the measures of a run's samples by features and name."""
+    """Return the measures of a run's samples by features, those that are given, and name."""
     examiner = experiment.examiner
     model: Any = examiner.part(examiner.whole)
     held_out = examiner.test_batches(examiner.whole)
@@ -59,7 +59,7 @@ def quality(experiment: Experiment, features: dict[str, Extractor]) -> dict[str,
         gallery = Gallery(model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, 0, with_null=True)
         return evaluate(names, model, held_out, same, 0, gallery)
 
-    return {kind: found(features[kind], names) for kind, names in METRICS.items()}
+    return {kind: found(extractor, METRICS[kind]) for kind, extractor in features.items()}
 
 
 def same(rows: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def short(results: dict[str, Result]) -> dict[str, dict[str, Any]]:
 
 def fill(name: str, work: Path, only: list[str]) -> None:
     path = FOLDER / f"{name}-quality.json"
-    features = extractors(name, work)
+    features = {"classifier": own_classifier(name, work), "efficientnet-lite0": efficientnet_lite0(0, 255)}
     for cell in (cell for cell in CELLS[name] if not cell.endswith("-gae") and (not only or cell in only)):
         facts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
         runs = sorted(path for path in (work / name / cell).iterdir() if path.is_dir())

@@ -53,7 +53,7 @@ def test_every_key_is_listed_with_default_type_and_meaning(name):
 
 def test_types_are_written_as_a_user_writes_them():
     table = rows(model_keys("vae", "digits", None))
-    assert table["latent_dim"][2] == "int"
+    assert table["latent_dim"][2] == "int | 'auto'"
     assert table["lr"][2] == "float"
     assert table["flatten"][2] == "bool | None"
     assert table["optimizer"][2] == "'adam' | 'sgd' | 'rmsprop'"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
 from twostep.experiment import Experiment
+from twostep.latent_size import estimated
 from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig
 from twostep.models.metric_keys import settled
 from twostep.models.two_step import latent_spec
@@ -53,6 +55,7 @@ def start(
     config = settled(fit_batches(config, splits), splits.spec.is_image)
     ood = _others(config, splits.spec) if test_ood else {}
     engine = Engine(config.device, config.precision)
+    request, size = estimated(request, splits, engine, config.seed)
     torch.manual_seed(derive(config.seed, "weights"))
     configs: dict[str, ModelConfig] = {}
     models: dict[str, Model] = {}
@@ -76,6 +79,8 @@ def start(
     path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size).path)
     run = Run(path, settings, splits.spec, digest)
     engine.on_first(run.claim)
+    if size is not None:
+        engine.on_first(partial(size.write, path))
     experiment = Experiment(settings, splits, engine, models, run, ood)
     if state is not None:
         if "gae" in experiment.trainers:

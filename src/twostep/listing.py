@@ -17,6 +17,7 @@ from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
 from twostep.models.two_step import latent_spec
+from twostep.request import AUTO, LATENT_DIM
 from twostep.runs import Run
 from twostep.schema import DataSpec, Frozen, UserError
 
@@ -51,7 +52,7 @@ def model_keys(name: str, dataset: str, role: str | None) -> str:
     config = config_class(name, _role(role) if role else roles[0])
     values = config.for_data(_spec(dataset), _role(role) if role else roles[0])
     rows = [
-        (key, _shown(getattr(values, key)), _type_name(field.annotation), field.description or "")
+        (key, _shown(getattr(values, key)), _asked_as(key, field.annotation), field.description or "")
         for key, field in config.model_fields.items()
         if key != "name"
     ]
@@ -134,6 +135,10 @@ def _role(role: str) -> Role:
     if role == "gae" or role == "de":
         return role
     raise UserError(f"--role {role}: choose gae or de")
+
+
+def _asked_as(key: str, annotation: Any) -> str:
+    return _type_name(annotation) + (f" | {AUTO!r}" if key == LATENT_DIM else "")
 
 
 def _type_name(annotation: Any) -> str:

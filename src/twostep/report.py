@@ -43,7 +43,7 @@ def write_report(run: Run) -> Path:
             if (path := run.path / "samples" / f"{name}.png").is_file()
         ],
         curves=[_curve(part, models[part], epochs) for part, epochs in run.read_history().items() if epochs],
-        configs={path.name: path.read_text() for path in sorted(run.path.glob("*config.json"))},
+        configs={path.name: path.read_text() for path in _told(run)},
     )
     path = run.path / "report.html"
     try:
@@ -59,6 +59,11 @@ def _summary(run: Run, models: Mapping[str, str]) -> str:
     if "de" not in models:
         return f"A {models['model']} alone, on {data}."
     return f"A two-step model on {data}: {models['gae']} finds the manifold, {models['de']} the density on it."
+
+
+def _told(run: Run) -> list[Path]:
+    """Return the files that say what was asked for, and how `latent_dim=auto` was answered."""
+    return [*sorted(run.path.glob("*config.json")), *run.path.glob("dimension.json")]
 
 
 def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, float]]]) -> str:

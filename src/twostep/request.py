@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from twostep.config import RunConfig, TwoStepRunConfig, config_class
 from twostep.metrics import METRICS
 from twostep.models.base import ModelConfig, Role
-from twostep.schema import DataSpec
+from twostep.schema import DataSpec, UserError
+
+LATENT_DIM, AUTO = "latent_dim", "auto"
+"""A key, and what it may be asked for as where a run starts: no config holds the word."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,34 @@ class Request:
         """Return the run's config, after every name and key of the request has been checked.
 
         Raises:
-            UserError: for an unknown model, key or metric, a value of the wrong type or out of range.
+            UserError: for an unknown model, key or metric, a value of the wrong type or out of range, or where
+                embeddings that are not there yet would have to tell `latent_dim`.
         """
         kind = TwoStepRunConfig if "de" in self.models else RunConfig
         run = kind.parse(self.overrides.get("run", {}), "the run")
         for part, name in self.models.items():
-            config = self._class(part).parse(self.overrides.get(part, {}), name)
+            given = dict(self.overrides.get(part, {}))
+            if self._is_auto(part):
+                del given[LATENT_DIM]
+                if part == "de":
+                    raise UserError(
+                        f"latent_dim=auto of {name}: it sees embeddings, which are not there yet: give a number"
+                    )
+            config = self._class(part).parse(given, name)
             _look_up(*config.valid_metrics, *config.test_metrics, config.early_stopping_metric)
         if isinstance(run, TwoStepRunConfig):
             _look_up(*run.test_metrics)
         return run
+
+    @property
+    def auto(self) -> str | None:
+        """The model whose `latent_dim` is to be estimated from the data; None if there is none."""
+        return next((part for part in self.models if self._is_auto(part)), None)
+
+    def with_latent_dim(self, part: str, latent_dim: int) -> Self:
+        """Return the same request with a number of latent coordinates for one model."""
+        of_part = {**self.overrides[part], LATENT_DIM: latent_dim}
+        return replace(self, overrides={**self.overrides, part: of_part})
 
     def preset(self, part: str, spec: DataSpec) -> ModelConfig:
         """Return a model's config: its defaults for this data, and the overrides on top.
@@ -51,6 +72,10 @@ class Request:
         if not self.run_config().make_valid_loader:
             given = {"early_stopping_metric": None, **given}
         return self._class(part).for_data(spec, self._role(part), **given)
+
+    def _is_auto(self, part: str) -> bool:
+        has_key = LATENT_DIM in self._class(part).model_fields
+        return has_key and self.overrides.get(part, {}).get(LATENT_DIM) == AUTO
 
     def _class(self, part: str) -> type[ModelConfig]:
         return config_class(self.models[part], self._role(part))

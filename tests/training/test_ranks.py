@@ -124,6 +124,15 @@ def test_every_model_is_the_same_on_both_ranks(tmp_path):
 
 
 @pytest.mark.slow
+def test_both_ranks_take_the_dimension_that_the_first_one_estimates(tmp_path):
+    keys = {"model": {"latent_dim": "auto", "max_epochs": 1}, "run": {"train_batch_size": 8}}
+    ((ranks, run),) = on_two_ranks([("ae",)], rows_in(tmp_path, 80), tmp_path, keys)
+    assert_same(ranks)
+    assert run.settings.models["model"].latent_dim == 3
+    assert json.loads((run.path / "dimension.json").read_text())["latent_dim"] == 3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [26, 25, 20])
 @pytest.mark.parametrize("models", [("ae",), ("flow",), ("ae", "flow")], ids=" + ".join)
 def test_every_model_on_uneven_batches(models, rows, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from twostep.models.base import GeneralizedAutoencoder, ModelConfig, Role
@@ -24,7 +24,9 @@ SMALL_SIDE = 16  # pixels that as many halvings as there are layers leave one of
 class EncoderDecoderConfig(ModelConfig):
     """Keys of a model with an encoder and a decoder."""
 
-    latent_dim: PositiveInt = Field(20, description="number of latent coordinates d")
+    latent_dim: PositiveInt = Field(
+        20, description="number of latent coordinates d; auto: the data's dimension, estimated where a run starts"
+    )
     encoder_net: Net = Field("mlp", description="kind of encoder")
     encoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
     encoder_hidden_channels: tuple[PositiveInt, ...] = Field(
@@ -41,6 +43,13 @@ class EncoderDecoderConfig(ModelConfig):
     decoder_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
     decoder_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
+
+    @field_validator("latent_dim", mode="before")
+    @classmethod
+    def _no_word(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("Input should be a valid integer, or auto where a run starts")
+        return value
 
     def is_flat(self) -> bool:
         """Whether both networks take vectors.
