@@ -1,7 +1,8 @@
 """Whether samples lie where data lie: their distance to the data against that of held-out data.
 
-A sample is off the support if it is farther from the training data than 99 in 100 held-out rows are. A model of the
-data's law has 1 % of them; that 5 % are found of 200 samples or more has then a probability below 1e-4.
+A sample is off the support if it is farther from the training data than 99 in 100 held-out rows are, and than 1 % of
+the spread of the data: where rows lie close together, less than that is no leaving. A model of the data's law has 1 %
+of them at most; that 5 % are found of 200 samples or more has then a probability below 1e-4.
 
 This is what the likelihood of a density on a manifold can't tell: a model of the wrong shape has many samples off it.
 """
@@ -16,6 +17,7 @@ from twostep.neighbours import nearest
 
 QUANTILE = 0.99
 ALLOWED = 0.05
+NOTHING = 0.01  # of the spread
 
 
 def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Finding, Tensor]:
@@ -31,12 +33,13 @@ def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Findi
     """
     rows = train.double().flatten(1)
     own, theirs = (nearest(other.double().flatten(1), rows).sqrt() for other in (held_out, samples))
-    limit = own.quantile(QUANTILE)
-    off = theirs > limit
+    spread = (rows - rows.mean(0)).square().sum(1).mean().sqrt()
+    limit = torch.maximum(own.quantile(QUANTILE), NOTHING * spread)
+    off = torch.as_tensor(theirs > limit)
     share = float(off.double().mean())
     told = (
-        f"{share:.1%} of {len(samples):,} samples are farther from the training rows than 99 % of held-out rows "
-        f"(median distance {float(theirs.median()):.3g}, held-out {float(own.median()):.3g})"
+        f"{share:.1%} of {len(samples):,} samples are farther than {float(limit):.3g} from the training rows, and 1 % "
+        f"of held-out rows at most (median distance {float(theirs.median()):.3g}, held-out {float(own.median()):.3g})"
     )
     numbers = {
         "share": share,
@@ -44,5 +47,5 @@ def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Findi
         "median_distance": float(theirs.median()),
         "median_distance_held_out": float(own.median()),
     }
-    advice = "" if share <= ALLOWED else "its samples leave the data: take another density, or train it further"
-    return Finding("samples off the support", told, advice, numbers), torch.as_tensor(off)
+    advice = "" if share <= ALLOWED else "its samples leave the data: train it further, or take another model"
+    return Finding("samples off the support", told, advice, numbers), off
