@@ -45,6 +45,7 @@ HALF = 0.5  # nats
 LEAST_ALONG = 1e-3  # of the fall off the data, so that no contrast is infinite
 SUSPECT = 10.0
 TINY = 1e-12  # nats that are none
+MOST = 1e9  # nats: where a density ends, it falls without end
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ def falls(log_prob: LogProb, rows: Tensor, train: Tensor, seed: int = 0) -> Fall
     def measure(law: LogProb, steps: Tensor) -> float:
         return _fall(law, rows, steps, derive(seed, "draws"))
 
-    off = torch.tensor([measure(log_prob, float(s) * random) for s in scales])
-    along = torch.tensor([measure(log_prob, float(s) * towards(float(s))) for s in scales])
+    off = torch.tensor([measure(log_prob, float(s) * random) for s in scales], dtype=torch.double)
+    along = torch.tensor([measure(log_prob, float(s) * towards(float(s))) for s in scales], dtype=torch.double)
     found = Falls(scales, off, along, spread, math.nan)
     s = float(scales[found.rung])
     gaussian = _gaussian(pool)
@@ -139,7 +140,9 @@ def _fall(log_prob: LogProb, rows: Tensor, steps: Tensor, seed: int) -> float:
         for x in (rows, rows + pushes, rows - pushes):
             torch.manual_seed(seed)
             values.append(log_prob(x).double())
-    return float((values[0] - values[1] / 2 - values[2] / 2).nan_to_num(nan=0.0).median())
+    known = values[0].isfinite()
+    fallen = (values[0] - values[1] / 2 - values[2] / 2)[known].nan_to_num(nan=MOST).clamp(-MOST, MOST)
+    return float(fallen.median()) if bool(known.any()) else 0.0
 
 
 def _gaussian(pool: Tensor) -> LogProb:
