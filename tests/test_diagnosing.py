@@ -35,6 +35,11 @@ def runs(tmp_path_factory):
     return {name: trained(request).run.path for name, request in made.items()}
 
 
+@pytest.fixture(scope="module")
+def diagnosed(runs):
+    return {name: diagnose_run(path) for name, path in runs.items()}
+
+
 def names(found):
     return [finding.name for finding in found.findings]
 
@@ -43,33 +48,33 @@ def contents(path):
     return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.rglob("*") if file.is_file()}
 
 
-def test_each_kind_of_run_is_told_what_it_has(runs):
+def test_each_kind_of_run_is_told_what_it_has(diagnosed):
     known, training = "likelihood against the true law", "likelihood in training"
-    assert names(diagnose_run(runs["two"])) == [*CHART, *DENSITY, known, training]
-    assert names(diagnose_run(runs["ae"])) == CHART
-    assert names(diagnose_run(runs["flow"])) == ["dimension of the data", *DENSITY, known, training]
-    assert names(diagnose_run(runs["ebm"])) == ["dimension of the data", *DENSITY]
+    assert names(diagnosed["two"]) == [*CHART, *DENSITY, known, training]
+    assert names(diagnosed["ae"]) == CHART
+    assert names(diagnosed["flow"]) == ["dimension of the data", *DENSITY, known, training]
+    assert names(diagnosed["ebm"]) == ["dimension of the data", *DENSITY]
 
 
-def test_a_density_on_a_circle_is_told_and_one_in_the_plane_is_not(runs):
-    alone = {finding.name: finding for finding in diagnose_run(runs["flow"]).findings}
+def test_a_density_on_a_circle_is_told_and_one_in_the_plane_is_not(diagnosed):
+    alone = {finding.name: finding for finding in diagnosed["flow"].findings}
     assert "latent_dim=1" in alone["dimension of the data"].advice
     assert "ranks thinness" in alone["likelihood against the true law"].advice
-    plane = {finding.name: finding for finding in diagnose_run(runs["ebm"]).findings}
+    plane = {finding.name: finding for finding in diagnosed["ebm"].findings}
     assert plane["dimension of the data"].verdict == "good"
 
 
-def test_a_diagnosis_repeats_itself_and_leaves_the_run_alone(runs):
+def test_a_diagnosis_repeats_itself_and_leaves_the_run_alone(runs, diagnosed):
     before = contents(runs["two"])
-    first, second = diagnose_run(runs["two"]), diagnose_run(runs["two"])
+    first, second = diagnosed["two"], diagnose_run(runs["two"])
     assert first.to_dict() == second.to_dict()
     assert first.lines() == second.lines()
     assert contents(runs["two"]) == before
     assert diagnose_run(runs["two"], seed=1).to_dict() != first.to_dict()
 
 
-def test_json_and_picture_hold_all(runs, tmp_path):
-    found = diagnose_run(runs["two"])
+def test_json_and_picture_hold_all(diagnosed, tmp_path):
+    found = diagnosed["two"]
     write_json(tmp_path / "diagnosis.json", found.to_dict())
     kept = json.loads((tmp_path / "diagnosis.json").read_text())
     assert [finding["name"] for finding in kept["findings"]] == names(found)

@@ -146,7 +146,8 @@ def _known(experiment: Experiment, module: DensityEstimator | TwoStep, test: Ten
     if run.dataset not in SYNTHETIC or module.likelihood == "unnormalised":
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
-    found = against_law(log_probs, test, law(run.dataset, run.dataset_kwargs), isinstance(module, TwoStep))
+    dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.spec.dim
+    found = against_law(log_probs, test, law(run.dataset, run.dataset_kwargs), dim)
     return [] if found is None else [found]
 
 

@@ -63,7 +63,7 @@ def circle(noise, n=2000):
 
 @pytest.mark.parametrize("noise", [0.1, 0.01, 0.001])
 def test_the_blur_of_the_true_law_is_found(noise):
-    found = against_law(*circle(noise), on_manifold=False)
+    found = against_law(*circle(noise), dim=2)
     assert found.numbers["alike"] == pytest.approx(noise, rel=0.02)
     assert found.numbers["error"] < 0.1
     assert found.numbers["right"] == pytest.approx(-1.6274, abs=0.05)
@@ -75,7 +75,7 @@ def test_the_wrong_law_that_is_thinner_scores_higher():
     log_probs, x, known = circle(0.01)
     squared = law("von-mises-circle", {"kappa": 2.0})
     assert known.kappa == 1.0
-    found = against_law(log_probs, x, known, on_manifold=False)
+    found = against_law(log_probs, x, known, dim=2)
     assert found.numbers["wrong"] == pytest.approx(float(squared.log_prob(x).mean()), abs=0.02)
     enough = found.numbers["enough"]
     for blur, higher in ((0.9 * enough, True), (1.1 * enough, False)):
@@ -85,21 +85,30 @@ def test_the_wrong_law_that_is_thinner_scores_higher():
 
 def test_a_density_on_the_manifold_is_right_or_as_wrong_as_a_wrong_law():
     x, known = rows("von-mises-circle", 2000, 0), law("von-mises-circle")
-    right = against_law(known.log_prob(x), x, known, on_manifold=True)
+    right = against_law(known.log_prob(x), x, known, dim=1)
     assert right.verdict == "good"
     assert right.numbers["error"] == 0
     for log_probs in (known.log_prob(x) + 0.5, law("von-mises-circle", {"kappa": 4.0}).log_prob(x)):
-        assert against_law(log_probs, x, known, on_manifold=True).verdict == "look here"
+        assert against_law(log_probs, x, known, dim=1).verdict == "look here"
 
 
 def test_a_law_that_fills_its_space_is_compared_as_it_is():
     x, known = rows("8gaussians", 1000, 0), law("8gaussians", {})
-    assert against_law(known.log_prob(x), x, known, on_manifold=False).verdict == "good"
-    assert against_law(known.log_prob(x) - 3, x, known, on_manifold=False).verdict == "look here"
-    assert against_law(known.log_prob(x), x, known, on_manifold=True) is None
+    assert against_law(known.log_prob(x), x, known, dim=2).verdict == "good"
+    assert against_law(known.log_prob(x) - 3, x, known, dim=2).verdict == "look here"
+    assert against_law(known.log_prob(x), x, known, dim=1) is None
+
+
+def test_embeddings_of_too_many_dimensions_leave_room_for_thinness():
+    inside = law("von-mises-circle", {"ambient_dim": 9})
+    x = inside.sample(2000, torch.Generator().manual_seed(0))
+    blurred = inside.log_prob(x) - 2 * math.log(0.01 * math.sqrt(2 * math.pi))
+    found = against_law(blurred, x, inside, dim=3)
+    assert found.numbers["alike"] == pytest.approx(0.01)
+    assert "embeddings in R^1" in found.advice
 
 
 def test_a_law_without_a_density_says_nothing():
     noisy = law("torus", {"noise": 0.1})
     x = noisy.sample(50, torch.Generator().manual_seed(0))
-    assert against_law(torch.zeros(50), x, noisy, on_manifold=False) is None
+    assert against_law(torch.zeros(50), x, noisy, dim=2) is None

@@ -123,8 +123,8 @@ def filled_verdict(embeddings: Tensor, seed: int) -> Finding:
     advice = ""
     if found.high < d:
         advice = (
-            f"{FEWER.format(found.high)}, or the density overfits the manifold of embeddings; data that close upon "
-            "themselves need one more than they have, or several charts"
+            f"{FEWER.format(found.high)} where the reconstruction error allows it, or the density may overfit the "
+            "manifold of embeddings; data that close upon themselves need one more than they have, or several charts"
         )
     numbers = {"dimension": float(found.recommended), "low": float(found.low), "high": float(found.high)}
     return Finding("dimension of embeddings", told, advice, numbers)

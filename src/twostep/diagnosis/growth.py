@@ -35,5 +35,7 @@ def growth(values: Sequence[float]) -> Finding | None:
     error = math.sqrt(float(residual.square().sum()) / (len(last) - 2) / squares)
     grows = rate > ERRORS * error and rate * len(last) > ADDED
     told = f"{'still growing' if grows else 'changes'} by {rate:.2g} nats an epoch at the end (last {len(last)} epochs)"
-    advice = "train longer; if it has no end, the density overfits a manifold: take two steps" if grows else ""
-    return Finding("likelihood in training", told, advice, {"nats_an_epoch": rate, "standard_error": error})
+    advice = "train longer; if it has no end, it overfits a manifold: fit it on embeddings of fewer dimensions"
+    return Finding(
+        "likelihood in training", told, advice if grows else "", {"nats_an_epoch": rate, "standard_error": error}
+    )
