@@ -102,7 +102,8 @@ class AVB(NetworkDecoder, ImportanceBound):
     def __init__(self, config: AVBConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.latent_dim, self.k, self.every = config.latent_dim, config.k, config.num_discriminator_steps
-        self.prior_sigma, self.adaptive = config.prior_sigma, config.adaptive_contrast
+        self.prior_sigma = self.prior_std = config.prior_sigma
+        self.adaptive = config.adaptive_contrast
         self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
         self.copies = 1 if config.single_sigma else 2
         self.decoder = config.build_decoder(spec, self.copies)

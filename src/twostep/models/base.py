@@ -214,9 +214,14 @@ class Model(nn.Module, ABC):
 
 
 class GeneralizedAutoencoder(Model):
-    """A model with an encoder f: R^D -> R^d and a decoder g: R^d -> R^D that reconstructs data near a manifold."""
+    """A model with an encoder f: R^D -> R^d and a decoder g: R^d -> R^D that reconstructs data near a manifold.
+
+    `prior_std` is the σ of the Gaussian N(0, σ² I) that the law of the embedding of every single point is held to, as
+    that of a variational autoencoder is; None where there is none.
+    """
 
     latent_dim: int
+    prior_std: float | None = None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:

@@ -71,6 +71,8 @@ class VAEConfig(EncoderDecoderConfig, OneLossConfig):
 class VAE(NetworkDecoder, ImportanceBound):
     """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q."""
 
+    prior_std = 1.0
+
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.latent_dim = config.latent_dim

@@ -1,0 +1,99 @@
+"""Diagnosis of runs: what is said of which models, in words, in JSON and in a picture, and without changing the run."""
+
+import hashlib
+import json
+
+import pytest
+
+from experiments import asked, trained
+from twostep.diagnosing import diagnose_run
+from twostep.jsonfile import write_json
+from twostep.schema import UserError
+
+CHART = [
+    "reconstruction error",
+    "cycle error",
+    "decoder's Jacobian",
+    "smallest singular value",
+    "dimension of embeddings",
+    "cuts",
+    "folds",
+]
+DENSITY = ["thickness of the density", "samples off the support"]
+CIRCLE = {"dataset_kwargs": {"n": 600}}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("diagnosed")
+    made = {
+        "two": asked(("ae", "flow"), "von-mises-circle", root, CIRCLE, gae={"latent_dim": 1}, de={"max_epochs": 6}),
+        "ae": asked(("ae",), "von-mises-circle", root, CIRCLE),
+        "flow": asked(("flow",), "von-mises-circle", root, CIRCLE, model={"max_epochs": 6}),
+        "ebm": asked(("ebm",), "8gaussians", root, CIRCLE),
+    }
+    return {name: trained(request).run.path for name, request in made.items()}
+
+
+@pytest.fixture(scope="module")
+def diagnosed(runs):
+    return {name: diagnose_run(path) for name, path in runs.items()}
+
+
+def names(found):
+    return [finding.name for finding in found.findings]
+
+
+def contents(path):
+    return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.rglob("*") if file.is_file()}
+
+
+def test_each_kind_of_run_is_told_what_it_has(diagnosed):
+    known, training = "likelihood against the true law", "likelihood in training"
+    assert names(diagnosed["two"]) == [*CHART, *DENSITY, known, training]
+    assert names(diagnosed["ae"]) == CHART
+    assert names(diagnosed["flow"]) == ["dimension of the data", *DENSITY, known, training]
+    assert names(diagnosed["ebm"]) == ["dimension of the data", *DENSITY]
+
+
+def test_a_density_on_a_circle_is_told_and_one_in_the_plane_is_not(diagnosed):
+    alone = {finding.name: finding for finding in diagnosed["flow"].findings}
+    assert "latent_dim=1" in alone["dimension of the data"].advice
+    assert "ranks thinness" in alone["likelihood against the true law"].advice
+    plane = {finding.name: finding for finding in diagnosed["ebm"].findings}
+    assert plane["dimension of the data"].verdict == "good"
+
+
+def test_a_diagnosis_repeats_itself_and_leaves_the_run_alone(runs, diagnosed):
+    before = contents(runs["two"])
+    first, second = diagnosed["two"], diagnose_run(runs["two"])
+    assert first.to_dict() == second.to_dict()
+    assert first.lines() == second.lines()
+    assert contents(runs["two"]) == before
+    assert diagnose_run(runs["two"], seed=1).to_dict() != first.to_dict()
+
+
+def test_json_and_picture_hold_all(diagnosed, tmp_path):
+    found = diagnosed["two"]
+    write_json(tmp_path / "diagnosis.json", found.to_dict())
+    kept = json.loads((tmp_path / "diagnosis.json").read_text())
+    assert [finding["name"] for finding in kept["findings"]] == names(found)
+    assert "nan" not in (tmp_path / "diagnosis.json").read_text()
+    assert len(kept["likelihood"]) == 6
+    found.plot(tmp_path / "plots" / "diagnosis.png")
+    assert (tmp_path / "plots" / "diagnosis.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(UserError, match="can't be written"):
+        found.plot(tmp_path / "diagnosis.nothing")
+
+
+def test_pictures_are_diagnosed(blobs, tmp_path):
+    found = diagnose_run(trained(asked(("vae", "flow"), blobs, tmp_path)).run.path)
+    units = {"active units"}
+    assert set(names(found)) == {*CHART, *DENSITY, *units}
+    assert found.falls is not None
+    assert found.falls.spread < 100, "of embeddings, not of pixels"
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="not the directory of a run"):
+        diagnose_run(tmp_path)
