@@ -99,7 +99,7 @@ def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, float, float]:
-    """Return rows of mean 0 and largest value 1, the largest value that they had before, in the same units, and these."""
+    """Return rows of mean 0 and largest value 1, the largest that they had before, in the same units, and these."""
     if len(rows) < 2:
         return torch.zeros_like(rows), 1.0, 1.0
     before = rows.abs().max()
