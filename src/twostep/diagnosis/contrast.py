@@ -56,9 +56,14 @@ class Contrast:
     dim: int
 
     @property
+    def apart(self) -> bool:
+        """Whether full laws are far enough from those that lack a dimension."""
+        return self.full - self.lacking > APART * self.error
+
+    @property
     def is_manifold(self) -> bool | None:
         """Whether the data lack a dimension; None where neighbours don't tell."""
-        if self.full - self.lacking > APART * self.error:
+        if self.apart:
             place = (self.value - self.lacking) / (self.full - self.lacking)
             return True if place <= MANIFOLD else False if place >= NONE else None
         if self.value < min(self.full, self.lacking) - CLEAR * self.error:

@@ -14,7 +14,8 @@ from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS
 from twostep.diagnosis.ladder import Ladder, noise_ladder
 from twostep.diagnosis.neighbourhoods import nearest_others, neighbourhoods
 from twostep.diagnosis.null import principal_coordinates
-from twostep.diagnosis.overfitting import Overfitting, flat_directions, overfitting
+from twostep.diagnosis.overfitting import Overfitting, overfitting
+from twostep.diagnosis.thickness import flat_directions
 from twostep.schema import UserError
 
 LEVELS = 10  # distinct values up to which a column is taken for one of categories
@@ -70,9 +71,9 @@ class Diagnosis:
         ]
         if ladder:
             told = f"{ladder[0].dimension:.2f} dimensions ({ladder[0].low:.2f}-{ladder[0].high:.2f})"
-            answers.append(f"noise ladder: {told} at a scale of {ladder[0].scale:.2g}, the finest that is resolved")
+            answers.append(f"noise ladder: {told} at a scale of {ladder[0].scale:.3g}, the finest that is resolved")
         if scales:
-            answers.append(f"manifold resolved at scales from {scales[0]:.2g} to {scales[1]:.2g}")
+            answers.append(f"manifold resolved at scales from {scales[0]:.3g} to {scales[1]:.3g}")
         answers += [f"reason: {reason}" for reason in self.dimension.reasons]
         return (*answers, *(f"warning: {warning}" for warning in self.warnings))
 
