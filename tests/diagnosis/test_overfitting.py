@@ -104,6 +104,7 @@ def test_noise_in_flat_directions_is_told_with_its_scale():
     found = diagnose(10 * drawn("affine", noise=1e-3))
     assert found.overfitting.thickness == pytest.approx(1e-2, rel=0.1)
     assert found.dimension.recommended == 2
+    assert found.ladder.slope == pytest.approx(-3, abs=0.25)
 
 
 def test_places_between_laws_decide_where_these_are_apart():

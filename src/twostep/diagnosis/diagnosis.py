@@ -121,7 +121,7 @@ def diagnose(x: Tensor, thorough: bool = False, seed: int = 0, n: int = ROWS) ->
     flat = flat_directions(stds)
     steep = replace(near, **_nearest(coordinates[:, flat:], near.k)) if flat else near
     dimension = consensus(steep, seed)
-    ladder = noise_ladder(steep, seed)
+    ladder = replace(noise_ladder(steep, seed), dim=near.dim)
     verdict = overfitting(near, dimension, ladder, thorough, seed)
     warnings = dimension.warnings + _categories(x)
     return Diagnosis(dimension, verdict, ladder, tuple((stds.flip(0) * near.unit).tolist()), near.n, near.dim, warnings)

@@ -71,7 +71,7 @@ class Overfitting:
         if self.thickness is None:
             return self.verdict
         if self.verdict == "yes":
-            return f"yes (above a scale of {self.thickness:.2g}; below it the data are full)"
+            return f"yes (above a scale of {self.thickness:.2g}; below it they fill their space)"
         return f"{self.verdict} (below a scale of {self.thickness:.2g}; yes above it)"
 
 
