@@ -108,11 +108,20 @@ def test_noise_in_flat_directions_is_told_with_its_scale():
 
 
 def test_places_between_laws_decide_where_these_are_apart():
-    def of(value, full=1.95, lacking=1.0):
-        return Contrast(value, error=0.03, full=full, lacking=lacking, k=20, dim=2).is_manifold
+    def of(value, full=1.95, lacking=1.0, fitted=1.98):
+        return Contrast(value, 0.03, full, lacking, fitted, k=20, dim=2).is_manifold
 
     assert [of(value) for value in (0.9, 1.1, 1.5, 1.9, 2.2)] == [True, True, None, False, False]
-    assert [of(value, 6.67, 6.6) for value in (6.0, 6.55, 6.65, 7.0)] == [True, None, None, False]
+    assert [of(value, 6.67, 6.6, 7.1) for value in (6.0, 6.55, 6.65, 7.0)] == [True, None, None, False]
+    assert of(7.0, 6.67, 6.6, fitted=7.5) is None
+
+
+def test_a_wavy_graph_in_many_dimensions_is_not_called_full():
+    z = gaussian(1500, 9)
+    directions = torch.linalg.qr(gaussian(9, 9, seed=1)).Q
+    height = torch.sin(2 * z @ directions).sum(1, keepdim=True) * (2 / 9) ** 0.5
+    found = diagnose(torch.cat([z, height], 1)).overfitting
+    assert found.verdict != "no"
 
 
 def test_clusters_are_held_against_clusters():

@@ -2,7 +2,8 @@
 
 The estimate of dimension by k neighbours is held, after whitening, against samples of as many points of
 
-    full     a cube, a ball, a mixture of Gaussians that share one covariance: the least of their estimates
+    full     a cube, a ball, a mixture of Gaussians that share one covariance, a product of independent components:
+             the least of their estimates
     lacking  the sphere S^(D-1), a Gaussian in D - 1 dimensions: the largest of their estimates
 
 Edges and clusters lower the estimate of a law that fills the space, and these are the laws with most of them. Whitening
@@ -15,6 +16,7 @@ both none, others are left open.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +46,7 @@ class Contrast:
         error: its standard error, that of the laws included.
         full: the least estimate of laws that fill the space.
         lacking: the largest estimate of laws of one dimension less.
+        fitted: the least estimate of full laws that are fitted to the data.
         k: neighbours.
         dim: dimension of the space.
     """
@@ -52,6 +55,7 @@ class Contrast:
     error: float
     full: float
     lacking: float
+    fitted: float
     k: int
     dim: int
 
@@ -61,14 +65,20 @@ class Contrast:
         return self.full - self.lacking > APART * self.error
 
     @property
+    def like_full(self) -> bool:
+        """Whether the data are like samples of a full law that is fitted to them."""
+        return self.value >= self.fitted - CLEAR * self.error
+
+    @property
     def is_manifold(self) -> bool | None:
         """Whether the data lack a dimension; None where neighbours don't tell."""
         if self.apart:
             place = (self.value - self.lacking) / (self.full - self.lacking)
-            return True if place <= MANIFOLD else False if place >= NONE else None
+            return True if place <= MANIFOLD else False if place >= NONE and self.like_full else None
         if self.value < min(self.full, self.lacking) - CLEAR * self.error:
             return True
-        return False if self.value > max(self.full, self.lacking) + CLEAR * self.error else None
+        above = self.value > max(self.full, self.lacking) + CLEAR * self.error
+        return False if above and self.like_full else None
 
     def told(self) -> str:
         """Return the figures in a sentence."""
@@ -84,18 +94,39 @@ def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
     points = points[torch.randperm(len(points), generator=generator)[:POINTS]]
     found = _estimate(points, k)
     n, dim = points.shape
-    full = min(_mean(law, k) for law in _full(points, generator, seed))
+    fitted = min(_mean(law, k) for law in _fitted(points, generator, seed))
+    full = min(fitted, *(_mean(law, k) for law in _edged(n, dim, generator)))
     lacking = max(_mean(law, k) for law in _lacking(n, dim, generator))
     error = (found.high - found.low) / 3.92 * math.sqrt(1 + 1 / DRAWS)
-    return Contrast(found.value, error, full, lacking, k, dim)
+    return Contrast(found.value, error, full, lacking, fitted, k, dim)
 
 
-def _full(points: Tensor, generator: Generator, seed: int) -> Iterator[list[Tensor]]:
-    n, dim = points.shape
+def _edged(n: int, dim: int, generator: Generator) -> Iterator[list[Tensor]]:
     yield [_uniform(n, dim, generator) for _ in range(DRAWS)]
     yield [_sphere(n, dim, generator) * _uniform(n, 1, generator) ** (1 / dim) for _ in range(DRAWS)]
+
+
+def _fitted(points: Tensor, generator: Generator, seed: int) -> Iterator[list[Tensor]]:
+    n = len(points)
     mixture = _clusters(points, seed)
     yield [torch.from_numpy(mixture.sample(n)[0]).to(points) for _ in range(DRAWS)]
+    sources = _sources(points, seed)
+    yield [torch.stack([column[_order(n, generator)] for column in sources.T], 1) for _ in range(DRAWS)]
+
+
+def _sources(points: Tensor, seed: int) -> Tensor:
+    """Return the whitened independent components: shuffled one by one they are a full law with the data's edges."""
+    from sklearn.decomposition import FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a Gaussian has no such components, and any will do
+        model = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=derive(seed, "sources") % 2**32)
+        return torch.from_numpy(model.fit_transform(points.numpy())).to(points)
+
+
+def _order(n: int, generator: Generator) -> Tensor:
+    return torch.randperm(n, generator=generator)
 
 
 def _lacking(n: int, dim: int, generator: Generator) -> Iterator[list[Tensor]]:

@@ -164,7 +164,6 @@ def _trained(white: Tensor, coarse: Contrast, seed: int) -> Overfitting:
     told = f"of {rank} dimensions a trained denoiser finds {max(0.0, (low + high) / 2):.2f} missing as noise goes to 0"
     if low > HALF:
         return Overfitting("yes", told, rank - max(1, round((low + high) / 2)), trained=trained)
-    like_full = coarse.value >= coarse.full - 3 * coarse.error
-    if high < LITTLE and like_full:
+    if high < LITTLE and coarse.like_full:
         return Overfitting("no", f"{told}, and {coarse.told()}", rank, trained=trained)
     return Overfitting("undecided", f"{told}, and {coarse.told()}", rank, trained=trained)
