@@ -24,7 +24,18 @@ from twostep.runs import Run
 ROOT = Path(__file__).parents[1]
 TWO_STEP = ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "flow")
 SINGLE = ("train-single", "--dataset", "digits", "--model", "vae")
-COMMANDS = ("train", "train-single", "evaluate", "sample", "score", "report", "compare", "models", "datasets")
+COMMANDS = (
+    "train",
+    "train-single",
+    "evaluate",
+    "sample",
+    "score",
+    "diagnose",
+    "report",
+    "compare",
+    "models",
+    "datasets",
+)
 FLAGS_OF_BOTH = {
     *("--dataset", "--load-dir", "--load-best-valid-first", "--max-epochs-loaded", "--only-test", "--test-ood"),
 }
