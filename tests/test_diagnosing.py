@@ -97,3 +97,12 @@ def test_pictures_are_diagnosed(blobs, tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not the directory of a run"):
         diagnose_run(tmp_path)
+
+
+def test_the_command_prints_and_keeps_what_python_gives(runs, diagnosed, twostep, tmp_path):
+    done = twostep("diagnose", str(runs["two"]), "--to", str(tmp_path / "told"))
+    assert done.status == 0
+    assert done.out.startswith("".join(f"{line}\n" for line in diagnosed["two"].lines()))
+    kept = json.loads((tmp_path / "told" / "diagnosis.json").read_text())
+    assert [finding["name"] for finding in kept["findings"]] == names(diagnosed["two"])
+    assert (tmp_path / "told" / "diagnosis.png").stat().st_size > 10_000

@@ -124,7 +124,8 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
     ("arguments", "told"),
     [
         ((), "--dataset NAME or PATH"),
-        (("somewhere",), "runs can't be diagnosed"),
+        (("somewhere",), "somewhere: no such directory; give the directory of a run"),
+        (("somewhere", "--thorough"), "--thorough: goes with --dataset"),
         (("somewhere", "--dataset", "digits"), "--dataset: not beside a run"),
         (("--dataset", "digits", "--quick", "--thorough"), "--thorough: not beside --quick"),
         (("--dataset", "nothing"), "nothing"),
