@@ -15,6 +15,7 @@ products, torch's default; where `torch.set_float32_matmul_precision` allows les
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -95,10 +96,10 @@ def count_within(x: Tensor, x_radii: Tensor, y: Tensor, y_radii: Tensor) -> tupl
         for j in range(0, len(y), BLOCK):
             right = sides.right[j : j + BLOCK]
             lower = sides.lower(left, right)
-            for which, limits in enumerate((x_radii[i : i + BLOCK, None], y_radii[None, j : j + BLOCK])):
-                rows, columns = sides.hits(left, right, lower, limits.expand_as(lower))
-                per_x[which] += torch.bincount(rows + i, minlength=len(x))
-                per_y[which] += torch.bincount(columns + j, minlength=len(y))
+            limits = x_radii[i : i + BLOCK, None], y_radii[None, j : j + BLOCK]
+            for which, inside in enumerate(sides.within(left, right, lower, *limits)):
+                per_x[which, i : i + BLOCK] += inside.sum(1)
+                per_y[which, j : j + BLOCK] += inside.sum(0)
     return Counts(per_x[0], per_y[0]), Counts(per_y[1], per_x[1])
 
 
@@ -143,15 +144,16 @@ class _Sides:
         pairs = zip(rows.split(step), columns.split(step), strict=True)
         return torch.cat([self.y[to].double().sub_(self.x[of, None]).square_().sum(2) for of, to in pairs])
 
-    def hits(self, left: _Side, right: _Side, lower: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places in the block at which the squared distance is at most the limit."""
-        rows, columns = (lower <= limits.float()).nonzero(as_tuple=True)
-        ceiling = lower[rows, columns] + 2 * self.slack * (left.norms[rows] + right.norms[columns])
-        wanted = limits[rows, columns]
-        kept = ceiling <= wanted
-        open_ = (~kept).nonzero()[:, 0]
-        kept[open_] = self.exact(left.index[rows[open_]], right.index[columns[open_], None])[:, 0] <= wanted[open_]
-        return rows[kept], columns[kept]
+    def within(self, left: _Side, right: _Side, lower: Tensor, *limits: Tensor) -> list[Tensor]:
+        """Return for each limit where in the block the squared distance is at most that."""
+        upper = lower + 2 * self.slack * (left.norms[:, None] + right.norms)
+        inside = [upper <= limit for limit in limits]
+        unsure = [(lower <= limit) & ~sure for limit, sure in zip(limits, inside, strict=True)]
+        rows, columns = functools.reduce(torch.logical_or, unsure).nonzero(as_tuple=True)
+        exact = self.exact(left.index[rows], right.index[columns, None])[:, 0]
+        for limit, sure in zip(limits, inside, strict=True):
+            sure[rows, columns] = exact <= limit.expand_as(lower)[rows, columns]
+        return inside
 
 
 class _Nearest:
@@ -198,7 +200,8 @@ def _once_more(sides: _Sides, part: Tensor, reach: Tensor, k: int, apart: bool) 
         lower = sides.lower(left, right)
         if apart:
             lower.masked_fill_(left.index[:, None] == right.index, torch.inf)
-        hit, column = sides.hits(left, right, lower, reach[:, None].expand_as(lower))
+        (inside,) = sides.within(left, right, lower, reach[:, None])
+        hit, column = inside.nonzero(as_tuple=True)
         rows.append(hit)
         columns.append(right.index[column])
         distances.append(sides.exact(part[hit], columns[-1][:, None])[:, 0])
