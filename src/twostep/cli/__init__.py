@@ -1,4 +1,5 @@
-"""The command line, `twostep`: train, train-single, evaluate, sample, score, report, compare, models, datasets.
+"""The command line, `twostep`: train, train-single, evaluate, sample, score, diagnose, report, compare, models,
+datasets.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep import console
+from twostep.cli.diagnosis import diagnose
 from twostep.cli.flags import Flag
 from twostep.cli.results import compare, datasets, models, report, sample, score
 from twostep.cli.training import INTERRUPTED, evaluate, train, train_single
@@ -34,7 +36,7 @@ app = App(
     version_flags=(),
     help_format="plaintext",
 )
-for command in (train, train_single, evaluate, sample, score, report, compare, models, datasets):
+for command in (train, train_single, evaluate, sample, score, diagnose, report, compare, models, datasets):
     app.command(command)
 
 

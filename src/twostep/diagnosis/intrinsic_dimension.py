@@ -164,12 +164,12 @@ def _estimate(
 ) -> DimensionEstimate:
     """Return the statistic of the points, which maps their weights `(R, n)` to `(R,)`, with its bootstrap interval."""
     value = float(statistic(torch.ones(1, near.n, dtype=torch.double)))
-    resampled = statistic(_resamples(near, seed))
+    resampled = statistic(resamples(near, seed))
     low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
     return DimensionEstimate(value, min(low, value), max(high, value), near.n, k, method, local, near.warnings)
 
 
-def _resamples(near: Neighbourhoods, seed: int) -> Tensor:
+def resamples(near: Neighbourhoods, seed: int) -> Tensor:
     """Return how often each point is drawn where cells are drawn with replacement, `(RESAMPLES, n)`.
 
     A cell is what is nearest to one of its centres, which are points drawn at random.

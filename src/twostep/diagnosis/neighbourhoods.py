@@ -38,6 +38,7 @@ class Neighbourhoods:
         rounding: a std in a direction of the points that rounding alone explains.
         duplicates: rows that were left out because they repeat another.
         warnings: what is odd about the data, a sentence each.
+        unit: length in the data of a length of 1 in the points.
     """
 
     points: Tensor
@@ -46,6 +47,7 @@ class Neighbourhoods:
     rounding: float = 0.0
     duplicates: int = 0
     warnings: tuple[str, ...] = ()
+    unit: float = 1.0
 
     @property
     def n(self) -> int:
@@ -95,7 +97,7 @@ def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -
             rows = rows + noise
             distances, indices = nearest_others(rows, k)
             warnings += (f"{told}, as values lie on a grid: noise of one step was added",)
-    return Neighbourhoods(rows, distances, indices, found.rounding, found.duplicates, warnings)
+    return Neighbourhoods(rows, distances, indices, found.rounding, found.duplicates, warnings, found.unit)
 
 
 def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -29,12 +29,14 @@ class Points:
         rounding: a std in a direction of the rows that rounding alone explains.
         duplicates: rows that were left out because they repeat another.
         warnings: what is odd about the data, a sentence each.
+        unit: length in the data of a length of 1 in the rows.
     """
 
     rows: Tensor
     rounding: float
     duplicates: int
     warnings: tuple[str, ...]
+    unit: float
 
 
 def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
@@ -55,9 +57,9 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
     warnings = tuple(_oddities(rows, duplicates))
-    rows, largest = _centred(rows.double())
+    rows, largest, unit = _centred(rows.double())
     own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
-    return Points(rows, ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps), duplicates, warnings)
+    return Points(rows, ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps), duplicates, warnings, unit)
 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
@@ -96,14 +98,15 @@ def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(first), torch.from_numpy(inverse)
 
 
-def _centred(rows: Tensor) -> tuple[Tensor, float]:
-    """Return rows of mean 0 and largest value 1, and the largest value that they had before, in the same units."""
+def _centred(rows: Tensor) -> tuple[Tensor, float, float]:
+    """Return rows of mean 0 and largest value 1, the largest that they had before, in the same units, and these."""
     if len(rows) < 2:
-        return torch.zeros_like(rows), 1.0
-    rows = rows / rows.abs().max()  # so that no sum overflows
+        return torch.zeros_like(rows), 1.0, 1.0
+    before = rows.abs().max()
+    rows = rows / before  # so that no sum overflows
     centred = rows - rows.mean(0)
     size = centred.abs().max()
-    return centred / size, float(1 / size)
+    return centred / size, float(1 / size), float(size * before)
 
 
 def _step(column: np.ndarray) -> float:

@@ -1,0 +1,70 @@
+"""A diagnosis as one picture: noise ladder, scale curve, spectrum."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twostep.schema import UserError
+
+if TYPE_CHECKING:
+    from twostep.diagnosis.diagnosis import Diagnosis
+
+
+def draw(found: Diagnosis, path: Path) -> None:
+    """Write the picture as PNG, in one atomic step.
+
+    Raises:
+        UserError: if it can't be written.
+    """
+    from matplotlib.figure import Figure  # here because it takes a second
+
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    ladder, curve, spectrum = figure.subplots(1, 3)
+    _ladder(ladder, found)
+    _curve(curve, found)
+    _spectrum(spectrum, found)
+    figure.suptitle(f"intrinsic dimension {found.dimension.recommended}, overfitting: {found.overfitting.line()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(beside, format="png", dpi=120)
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+
+
+def _ladder(axes: Any, found: Diagnosis) -> None:
+    rungs = found.ladder.rungs
+    scales = [rung.scale for rung in rungs]
+    axes.plot(scales, [rung.gaussian for rung in rungs], "--", color="grey", label="Gaussian of the same covariance")
+    axes.plot(scales, [rung.dimension for rung in rungs], ":", color="C0")
+    seen = found.ladder.resolved
+    scales = [rung.scale for rung in seen]
+    axes.plot(scales, [rung.dimension for rung in seen], "o-", color="C0", label="data (dotted: not resolved)")
+    axes.fill_between(scales, [rung.low for rung in seen], [rung.high for rung in seen], alpha=0.3)
+    axes.axhline(found.latent_dim, color="C1", linewidth=1, label="recommended")
+    top = max(found.dim if found.dim <= 2 * found.latent_dim + 3 else 0, 1.5 * found.latent_dim)
+    axes.set(xscale="log", ylim=(0, 1.1 * top), xlabel="scale of the noise", ylabel="dimension d(s)")
+    axes.set_title("noise ladder")
+    axes.legend(fontsize="small")
+
+
+def _curve(axes: Any, found: Diagnosis) -> None:
+    curve = found.dimension.curve
+    values = [estimate.value for estimate in curve]
+    errors = [
+        [estimate.value - estimate.low for estimate in curve],
+        [estimate.high - estimate.value for estimate in curve],
+    ]
+    axes.errorbar([estimate.k for estimate in curve], values, errors, marker="o", capsize=3)
+    axes.axhline(found.dimension.recommended, color="C1", linewidth=1)
+    axes.set(xscale="log", xlabel="neighbours", ylabel="maximum likelihood, as it is", title="scale curve")
+    axes.set_ylim(bottom=0)
+
+
+def _spectrum(axes: Any, found: Diagnosis) -> None:
+    axes.plot(range(1, len(found.spectrum) + 1), found.spectrum, ".-")
+    axes.axvline(found.latent_dim, color="C1", linewidth=1)
+    axes.set(yscale="log", xlabel="principal direction", ylabel="std, in units of the data", title="spectrum")

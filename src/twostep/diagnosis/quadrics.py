@@ -1,0 +1,71 @@
+"""Quadrics that the data lie on: equations q(x) = 0 of degree 2 which the rows fulfil.
+
+For rows with mean 0 and covariance I, and q(x) = xᵀHx + bᵀx - c,
+
+    E ‖∇q‖² = 4 tr H² + ‖b‖²,      thickness² = Var q / E ‖∇q‖²
+
+and the thickness is about the distance of the rows to the surface q = 0, in units of a std of the data. In the features
+x_i, x_i²/2, x_i x_j/√2 the denominator is the sum of squared coefficients, so that the thinnest quadrics are the last
+principal components of these features. Thickness is measured on rows that had no part in the fit.
+
+It is 0 on spheres, ellipsoids, cones and products of them, in any dimension, where neighbours are too far away to show
+that one dimension is missing. It cannot be small for a log-concave law that fills the space: polynomials of degree 2
+are then within t of 0 with a probability of the order √t at most. For a Gaussian thickness² is at least 1/2, for a
+cube at least 1/5.
+
+Source: Distributional and L^q norm inequalities for polynomials over convex bodies in R^n (Carbery & Wright, 2001).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+KEPT = 4
+ROWS = 2  # for each coefficient
+
+
+@dataclass(frozen=True)
+class Quadrics:
+    """The thinnest quadrics `x -> xᵀHx + bᵀx - c`, with E ‖∇q‖² = 1.
+
+    Args:
+        squares: `H`, `(K, D, D)`.
+        linear: `b`, `(K, D)`.
+        constants: `c`, `(K,)`.
+    """
+
+    squares: Tensor
+    linear: Tensor
+    constants: Tensor
+
+    def values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return q and its gradient at `x: (B, D)`, `(B, K)` and `(B, K, D)`."""
+        half = torch.einsum("kde,be->bkd", self.squares, x)
+        values = (half * x[:, None]).sum(2) + x @ self.linear.T - self.constants
+        return values, 2 * half + self.linear
+
+    def thickness(self, x: Tensor) -> Tensor:
+        """Return the root mean square of each q over rows `(n, D)`, `(K,)`."""
+        return self.values(x)[0].square().mean(0).sqrt()
+
+
+def enough_rows(n: int, dim: int) -> bool:
+    """Whether n rows of this many coordinates tell their quadrics."""
+    return n >= ROWS * (dim + dim * (dim + 1) // 2)
+
+
+def thinnest_quadrics(x: Tensor) -> Quadrics:
+    """Fit the thinnest quadrics to whitened rows `(n, D)`."""
+    dim = x.shape[1]
+    rows, columns = torch.triu_indices(dim, dim)
+    size = torch.where(rows == columns, 2.0, math.sqrt(2)).to(x)
+    features = torch.cat([x, x[:, rows] * x[:, columns] / size], 1)
+    mean = features.mean(0)
+    vectors = torch.linalg.eigh((features - mean).T @ (features - mean) / len(x)).eigenvectors[:, :KEPT].T
+    squares = x.new_zeros(len(vectors), dim, dim)
+    squares[:, rows, columns] = vectors[:, dim:] / size
+    return Quadrics((squares + squares.mT) / 2, vectors[:, :dim].contiguous(), vectors @ mean)

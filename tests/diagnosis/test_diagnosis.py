@@ -1,0 +1,141 @@
+"""The whole diagnosis: lines, JSON and picture; odd data are named; the command, and what it refuses."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from laws import gaussian
+from twostep.data.synthetic import law
+from twostep.diagnosis import diagnose
+from twostep.schema import UserError
+
+
+def circle(n=400):
+    return law("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
+
+
+def numbers(value):
+    if isinstance(value, dict):
+        return [number for part in value.values() for number in numbers(part)]
+    if isinstance(value, list | tuple):
+        return [number for part in value for number in numbers(part)]
+    return [value] if isinstance(value, float) else []
+
+
+def test_lines_answer_the_three_questions():
+    lines = diagnose(circle()).lines()
+    assert lines[0].startswith("intrinsic dimension: 1 (")
+    assert lines[1] == "overfitting: yes"
+    assert lines[2] == "recommended latent_dim: 1"
+    low, high = map(float, lines[0].split("(")[1].rstrip(")").split("-"))
+    assert 0.8 < low <= 1 <= high < 1.5
+
+
+def test_the_dictionary_is_json_and_says_the_same(tmp_path):
+    found = diagnose(circle())
+    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert (told["intrinsic_dimension"], told["verdict"], told["latent_dim"]) == (1, "yes", 1)
+    assert len(told["ladder"]["rungs"]) == len(found.ladder.rungs)
+
+
+def test_the_same_seed_and_any_order_give_the_same(tmp_path):
+    x = circle()
+    assert diagnose(x).to_dict() == diagnose(x.flip(0)).to_dict()
+
+
+def test_the_unit_changes_scales_only():
+    plain, large = diagnose(circle()), diagnose(1000 * circle())
+    assert large.dimension.recommended == plain.dimension.recommended
+    assert large.spectrum == pytest.approx([1000 * std for std in plain.spectrum])
+    assert large.overfitting.scales == pytest.approx([1000 * scale for scale in plain.overfitting.scales])
+
+
+def test_the_picture_is_written_whole_or_not_at_all(tmp_path):
+    found = diagnose(circle())
+    found.plot(tmp_path / "new" / "picture.png")
+    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "new").iterdir())) == 1
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        found.plot(tmp_path / "file" / "picture.png")
+
+
+CATEGORIES = torch.randint(0, 3, (300, 1), generator=torch.Generator().manual_seed(0))
+ODD = {
+    "one coordinate": (gaussian(200, 1), "no", "one coordinate"),
+    "a constant column": (torch.cat([gaussian(300, 2), torch.ones(300, 1)], 1), "yes", "1 of 3 columns are constant"),
+    "a repeated column": (gaussian(300, 2)[:, [0, 1, 1]], "yes", "1 of 3 columns repeat another"),
+    "repeated rows": (gaussian(200, 2).repeat(2, 1), "no", "200 rows repeat another"),
+    "a column of categories": (torch.cat([gaussian(300, 2), CATEGORIES], 1), None, "look like categories"),
+    "50 rows": (gaussian(50, 3), None, None),
+    "fewer rows than columns": (gaussian(60, 200), "undecided", "60 rows span 59 directions at most"),
+    "equally far": (torch.eye(80), None, None),
+    "pictures": (torch.randint(0, 256, (100, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte(), None, None),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_are_named_and_give_numbers(name):
+    x, verdict, told = ODD[name]
+    found = diagnose(x)
+    assert verdict in (None, found.overfitting.verdict)
+    assert told is None or any(told in warning for warning in found.warnings)
+    assert all(map(math.isfinite, numbers(found.to_dict())))
+    assert 1 <= found.latent_dim <= found.dim
+
+
+@pytest.mark.parametrize(
+    ("x", "told"),
+    [
+        (gaussian(49, 2), "49 rows are too few"),
+        (gaussian(20, 3).repeat(30, 1), "20 distinct rows"),
+        (gaussian(100, 2).index_fill(0, torch.tensor([3]), math.nan), "not finite"),
+        (torch.ones(100, 3), "1 are distinct"),
+    ],
+)
+def test_unfit_data_are_refused_in_one_line(x, told):
+    with pytest.raises(UserError, match=told) as caught:
+        diagnose(x)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_writes_text_figures_and_picture(twostep, tmp_path):
+    np.save(tmp_path / "circle.npy", circle().numpy())
+    outcome = twostep("diagnose", "--dataset", str(tmp_path / "circle.npy"), "--to", str(tmp_path / "out"))
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("intrinsic dimension: 1 (")
+    assert json.loads((tmp_path / "out" / "diagnosis.json").read_text())["verdict"] == "yes"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"diagnosis.json", "diagnosis.png"}
+
+
+def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
+    table = "\n".join(["a,b", *(f"{a},{b}" for a, b in circle(200).tolist())])
+    (tmp_path / "table.csv").write_text(table)
+    to = ("--to", str(tmp_path / "out"))
+    assert "overfitting: yes" in twostep("diagnose", "--dataset", str(tmp_path / "table.csv"), *to).out
+    keys = ("--dataset-kwargs", "n=300", "--dataset-kwargs", "ambient_dim=4")
+    assert "overfitting: yes" in twostep("diagnose", "--dataset", "affine", *keys, *to).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "--dataset NAME or PATH"),
+        (("somewhere",), "runs can't be diagnosed"),
+        (("somewhere", "--dataset", "digits"), "--dataset: not beside a run"),
+        (("--dataset", "digits", "--quick", "--thorough"), "--thorough: not beside --quick"),
+        (("--dataset", "nothing"), "nothing"),
+        (("--dataset", "nothing.npy"), "nothing.npy"),
+        (("--dataset", "digits", "--to", __file__), "is no folder"),
+    ],
+)
+def test_the_command_refuses_in_one_line(twostep, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    outcome = twostep("diagnose", *arguments)
+    assert outcome.status == 2
+    assert told in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())

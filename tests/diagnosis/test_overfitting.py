@@ -1,0 +1,122 @@
+"""Verdicts: right where the truth is known, undecided rather than wrong, and with a scale where they depend on one."""
+
+import pytest
+import torch
+
+from laws import gaussian
+from twostep.data.synthetic import law
+from twostep.diagnosis import denoiser, diagnose
+from twostep.diagnosis.contrast import Contrast, contrast
+
+N = 800
+
+
+def drawn(name, n=N, **keys):
+    return law(name, keys).sample(n, torch.Generator().manual_seed(0))
+
+
+def cube(dim, n=N):
+    return torch.rand(n, dim, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+
+
+def clusters(dim, spread=3.0):
+    kinds = torch.randint(0, 5, (N,), generator=torch.Generator().manual_seed(1))
+    return gaussian(N, dim) + spread * gaussian(5, dim, seed=2)[kinds]
+
+
+MANIFOLDS = {
+    "circle": drawn("von-mises-circle"),
+    "circle with noise": drawn("von-mises-circle", noise=1e-3),
+    "circle with noise in R^20": drawn("von-mises-circle", noise=1e-3, ambient_dim=20),
+    "torus": drawn("torus"),
+    "Klein bottle": drawn("klein"),
+    "swiss roll": drawn("swiss_roll"),
+    "affine": drawn("affine"),
+    "affine with noise": drawn("affine", noise=1e-3),
+    "plane repeated": drawn("repeated"),
+    "S^3": drawn("uniform_sphere", manifold_dim=3),
+    "S^5": drawn("uniform_sphere", manifold_dim=5),
+    "S^10": drawn("uniform_sphere", manifold_dim=10),
+    "network": drawn("network_manifold", manifold_dim=5, ambient_dim=20),
+}
+FULL = {
+    "Gaussian 2": gaussian(N, 2),
+    "Gaussian 10": gaussian(N, 10),
+    "stretched": gaussian(N, 12) * torch.logspace(0, -2, 12, dtype=torch.double),
+    "stretched plane": gaussian(N, 2) * torch.tensor([1, 0.01]),
+    "cube 2": cube(2),
+    "cube 4": cube(4),
+    "Student-t": gaussian(N, 5) / (gaussian(N, 3, seed=1).square().sum(1, keepdim=True) / 3).sqrt(),
+    "clusters 2": clusters(2),
+    "tight clusters": clusters(2, spread=300.0),
+    "one coordinate": gaussian(N, 1),
+}
+
+
+@pytest.mark.parametrize("name", MANIFOLDS)
+def test_manifolds_overfit(name):
+    found = diagnose(MANIFOLDS[name])
+    assert found.overfitting.verdict == "yes"
+    assert found.latent_dim < MANIFOLDS[name].shape[1]
+    assert found.overfitting.at_most >= found.latent_dim
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_laws_do_not(name):
+    found = diagnose(FULL[name])
+    assert found.overfitting.verdict == "no"
+    assert found.latent_dim == FULL[name].shape[1]
+
+
+@pytest.mark.parametrize("x", [cube(20), clusters(12), gaussian(60, 20)], ids=["cube", "clusters", "60 rows"])
+def test_what_few_points_cannot_tell_is_left_open(x):
+    found = diagnose(x)
+    assert found.overfitting.verdict == "undecided"
+    assert found.latent_dim <= x.shape[1]
+
+
+def test_a_thorough_diagnosis_trains_only_where_it_has_to_and_then_decides(monkeypatch):
+    monkeypatch.setattr(denoiser, "STEPS", 100)
+    assert diagnose(drawn("von-mises-circle"), thorough=True).overfitting.trained is None
+    found = diagnose(clusters(8), thorough=True).overfitting
+    assert found.verdict == "no"
+    assert found.trained is not None
+    assert "denoiser" in found.evidence
+
+
+def test_a_network_that_misses_a_manifold_does_not_make_a_no(monkeypatch):
+    monkeypatch.setattr(denoiser, "STEPS", 1)
+    monkeypatch.setattr("twostep.diagnosis.overfitting.enough_rows", lambda n, dim: False)
+    monkeypatch.setattr(Contrast, "is_manifold", None)
+    found = diagnose(drawn("torus"), thorough=True).overfitting
+    assert found.verdict == "undecided"
+
+
+@pytest.mark.parametrize("name", ["von-mises-circle", "uniform_sphere"])
+def test_a_thick_manifold_is_one_above_its_thickness_and_none_below(name):
+    found = diagnose(drawn(name, 2000, noise=0.1)).overfitting
+    assert found.verdict == "no"
+    assert found.thickness == pytest.approx(0.1, rel=0.3)
+    assert f"below a scale of {found.thickness:.2g}; yes above it" in found.line()
+
+
+def test_noise_in_flat_directions_is_told_with_its_scale():
+    found = diagnose(10 * drawn("affine", noise=1e-3))
+    assert found.overfitting.thickness == pytest.approx(1e-2, rel=0.1)
+    assert found.dimension.recommended == 2
+
+
+def test_places_between_laws_decide_where_these_are_apart():
+    def of(value, full=1.95, lacking=1.0):
+        return Contrast(value, error=0.03, full=full, lacking=lacking, k=20, dim=2).is_manifold
+
+    assert [of(value) for value in (0.9, 1.1, 1.5, 1.9, 2.2)] == [True, True, None, False, False]
+    assert [of(value, 6.67, 6.6) for value in (6.0, 6.55, 6.65, 7.0)] == [True, None, None, False]
+
+
+def test_clusters_are_held_against_clusters():
+    x = clusters(12)
+    found = contrast((x - x.mean(0)) / x.std(0))
+    assert found.value < 0.85 * contrast(gaussian(N, 12)).value
+    assert found.is_manifold is None
+    assert found.value > found.full - 4 * found.error
