@@ -48,6 +48,51 @@ def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_pictu
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
+@pytest.fixture
+def run_cells(tmp_path, monkeypatch):
+    """Give a function that runs a notebook which needs no run and returns what its cells leave."""
+    monkeypatch.setenv("FIGURES", str(tmp_path))
+    with mpl.rc_context():
+        mpl.use("Agg")
+        yield lambda name: runpy.run_path(str(NOTEBOOKS / name))
+        mpl.pyplot.close("all")
+
+
+def test_two_steps_find_the_law_on_the_circle_where_one_step_loses_it(run_cells, tmp_path):
+    left = run_cells("von_mises_circle.py")
+    assert (left["found"].overfitting.verdict, left["found"].latent_dim) == ("yes", 1)
+    assert left["found"].dimension.recommended == 1
+    angle = left["angle"].numpy()
+    assert np.allclose(left["truth"], np.exp(np.cos(angle)) / (2 * np.pi * np.i0(1)))
+    masses = list(left["masses"].values())
+    assert masses == sorted(masses)
+    last = left["EPOCHS"][-1]
+    assert masses[-1] > 5
+    assert left["errors_two"][last] < 0.05 < left["errors"][last]
+    assert left["cut"].double().mean() < 0.1
+    for name in ("von_mises_circle.png", "von_mises_diagnosis.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_the_diagnosis_of_digits_is_told_and_drawn(run_cells, tmp_path, capsys):
+    left = run_cells("diagnose_your_data.py")
+    told = capsys.readouterr().out
+    assert "overfitting: yes" in told
+    assert f"recommended latent_dim: {left['found'].latent_dim}" in told
+    assert left["command"].endswith("--dataset digits --gae-model ae --de-model flow --gae-config latent_dim=auto")
+    assert 5 <= left["found"].latent_dim <= 15
+    assert (tmp_path / "diagnosis.png").stat().st_size > 10_000
+
+
+def test_an_array_of_the_readers_own_takes_the_place_of_the_digits(run_cells, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "full.npy", np.random.default_rng(0).normal(size=(400, 2)))
+    monkeypatch.setenv("DATA", str(tmp_path / "full.npy"))
+    left = run_cells("diagnose_your_data.py")
+    assert left["found"].overfitting.verdict == "no"
+    assert left["command"].startswith("twostep train-single")
+    assert "overfitting: no" in capsys.readouterr().out
+
+
 def test_every_notebook_is_in_percent_format():
     sources = sorted(NOTEBOOKS.glob("*.py"))
     assert sources
