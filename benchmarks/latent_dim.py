@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import tables
 from quality import own_classifier, quality, short
 from results import FOLDER, first_rows, trained
 from twostep.experiment import Experiment
@@ -84,32 +84,11 @@ def keep(cell: str, seed: int, results: dict[str, Any], seconds: float, experime
     print(cell, f"fd {results['fd']['value']:.2f}", f"{seconds:.0f} s", flush=True)
 
 
-def table() -> str:
-    """Return a row for each size: means over seeds, the lowest and the highest fd."""
-    facts = stored()
-    chosen = facts["chosen"]
-    lines = [
-        "| latent_dim | fd | lowest-highest | reconstruction error | seconds | seeds |",
-        "|---|---|---|---|---|---|",
-    ]
-    for size in sorted({run["size"] for run in facts["runs"].values()}):
-        runs = [run for run in facts["runs"].values() if run["size"] == size]
-        fds = [run["fd"]["value"] for run in runs]
-        error, seconds = (statistics.mean(run[key] for run in runs) for key in ("reconstruction_error", "seconds"))
-        named = f"{size} (auto: {chosen['low']} to {chosen['high']})" if size == chosen["latent_dim"] else str(size)
-        spread = f"{min(fds):.2f}-{max(fds):.2f}"
-        lines.append(
-            f"| {named} | {statistics.mean(fds):.2f} | {spread} | {error:,.0f} | {seconds:.0f} | {len(runs)} |"
-        )
-    null = statistics.mean(run["fd"]["null"] for run in facts["runs"].values())
-    return "\n".join([*lines, "", f"fd of held-out pictures: {null:.2f}", *(f"- {why}" for why in chosen["reasons"])])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/results"), help="folder of rows, classifier and runs")
     fill(parser.parse_args().work.absolute())
-    print(table())
+    print("\n".join(tables.latent_dim()))
 
 
 if __name__ == "__main__":

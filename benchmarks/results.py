@@ -167,12 +167,14 @@ def table(name: str) -> list[str]:
 def page() -> str:
     head = (FOLDER / "head.md").read_text().rstrip().splitlines()
     cells = [line for name in CELLS if stored(name) for line in table(name)]
-    seen, quality, ood, claim = (
-        (FOLDER / f"{part}.md").read_text().rstrip().splitlines() for part in ("seen", "quality", "ood", "claim")
+    seen, quality, ood, claim, latent_dim = (
+        (FOLDER / f"{part}.md").read_text().rstrip().splitlines()
+        for part in ("seen", "quality", "ood", "claim", "latent_dim")
     )
     measured = [line for name in CELLS for line in tables.samples(name)]
     parts = [head, cells, seen, ["", *quality, *measured]]
     parts += [["", *claim, "", *tables.claim()], ["", *ood, "", *tables.told_apart(), "", *tables.zoo_told_apart()]]
+    parts += [["", *latent_dim, "", *tables.latent_dim()]]
     return "\n".join([*(line for part in parts for line in (*part, "")), *commands(), ""])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,22 @@ def claim() -> list[str]:
             ratio = f"{np.exp(logs.mean()):.2f} [{low:.2f}, {high:.2f}]"
             lines.append(row(f"`{family}`", *distances, ratio, f"{test.pvalue:.2g}", *coverages))
     return lines
+
+
+def latent_dim() -> list[str]:
+    """Return a row for each size of the latent space: means over seeds, lowest and highest fd."""
+    facts = stored("latent_dim")
+    if "chosen" not in facts:
+        return []
+    chosen, runs = facts["chosen"], list(facts["runs"].values())
+    lines = head("latent_dim", "fd", "lowest-highest", "reconstruction error", "CPU seconds", "seeds")
+    for size in sorted({run["size"] for run in runs}):
+        those = [run for run in runs if run["size"] == size]
+        distances = [run["fd"]["value"] for run in those]
+        error, seconds = (statistics.mean(run[key] for run in those) for key in ("reconstruction_error", "seconds"))
+        named = f"{size} (auto: {chosen['low']} to {chosen['high']})" if size == chosen["latent_dim"] else str(size)
+        spread = f"{min(distances):.2f}-{max(distances):.2f}" if len(those) > 1 else ""
+        figures = (f"{statistics.mean(distances):.2f}", spread, f"{error:,.0f}", f"{seconds:.0f}", str(len(those)))
+        lines.append(row(named, *figures))
+    null = statistics.mean(run["fd"]["null"] for run in runs)
+    return [*lines, row("*held-out pictures*", f"{null:.2f}", "", "", "", "")]
