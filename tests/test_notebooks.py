@@ -58,6 +58,7 @@ def run_cells(tmp_path, monkeypatch):
         mpl.pyplot.close("all")
 
 
+@pytest.mark.cmd
 def test_two_steps_find_the_law_on_the_circle_where_one_step_loses_it(run_cells, tmp_path):
     left = run_cells("von_mises_circle.py")
     assert (left["found"].overfitting.verdict, left["found"].latent_dim) == ("yes", 1)
