@@ -31,6 +31,7 @@ from torch import Tensor
 from twostep.metrics.estimates import NORMAL, Estimate, check_features, permutation, symmetric
 
 BLOCK = 4096
+STRIPE = 512  # columns
 CUTS = (1, 2, 3, 4)
 """Into how many parts `fd_infinity` cuts the sets."""
 
@@ -64,13 +65,13 @@ class Gaussian:
         x = block.double()
         mean = x.mean(0)
         x = x - mean
-        return Gaussian(len(x), mean, x.T @ x)
+        return Gaussian(len(x), mean, _gram(x))
 
     def merge(self, other: Gaussian) -> Gaussian:
         """Return the moments of both sets of rows together."""
         n = self.n + other.n
         gap = other.mean - self.mean
-        scatter = self.scatter + other.scatter + torch.outer(gap, gap) * (self.n * other.n / n)
+        scatter = (self.scatter + other.scatter).addr_(gap, gap, alpha=self.n * other.n / n)
         return Gaussian(n, self.mean + gap * (other.n / n), scatter)
 
     @property
@@ -148,6 +149,16 @@ def _distance(first: Gaussian, second: Gaussian, eigenvalues: Tensor) -> float:
     kept = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)
     traces = first.covariance.trace() + second.covariance.trace() - 2 * kept.sqrt().sum()
     return max(0.0, float((first.mean - second.mean).square().sum() + traces))
+
+
+def _gram(x: Tensor) -> Tensor:
+    """Return `xᵀ x`, of whose mirrored blocks each is computed once."""
+    gram = x.new_empty(x.shape[1], x.shape[1])
+    for start in range(0, x.shape[1], STRIPE):
+        columns, rest = slice(start, start + STRIPE), slice(start, None)
+        stripe = x[:, columns].T @ x[:, rest]
+        gram[columns, rest], gram[rest, columns] = stripe, stripe.T
+    return gram
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from twostep.nn.affine import Affine
 
 Map = Callable[[Tensor], Tensor]
 
-BLOCK_ENTRIES = 2**19  # hidden layers of a block stay below the 32 MB beyond which glibc gives memory back each time
+BLOCK_ENTRIES = 2**18  # hidden layers of a block stay below the 32 MB beyond which glibc gives memory back each time
 
 WITH_BIAS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 KNOWN = (*WITH_BIAS, Affine, *ACTIVATIONS.values())
