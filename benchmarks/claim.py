@@ -28,22 +28,18 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 import tables
-from quality import LABELLED, same, short
+from quality import LABELLED, METRICS, compared, short
 from results import DES, FOLDER, ROWS
 from twostep import pictures
 from twostep.data.base import load_data
 from twostep.experiment import Experiment
 from twostep.launch import resume, start
-from twostep.metrics import evaluate
 from twostep.metrics.classifier import classifier, train_classifier
 from twostep.metrics.features import Extractor
-from twostep.metrics.gallery import Gallery
 from twostep.models.base import evaluating
-from twostep.models.metric_keys import MetricKeys
 from twostep.request import Request
 
 SMALLER = {"arm": {"max_epochs": 12, "hidden_size": 128, "num_layers": 1}, "flow": {"max_epochs": 12}}
-METRICS = ("fd", "kid", "precision_recall_density_coverage")
 KEPT = FOLDER / "claim.json"
 
 
@@ -87,17 +83,11 @@ def side(kind: str, family: str, seed: int, rows: Path, work: Path) -> Experimen
     return finished(folder, Request({"de": family}, {"run": run, "de": keys}))
 
 
-def figures(experiment: Experiment, features: Extractor, seed: int, picture: Path) -> dict[str, Any]:
-    examiner = experiment.examiner
-    model: Any = examiner.part(examiner.whole)
-    held_out = examiner.test_batches(examiner.whole)
-    training = examiner.batches(experiment.splits.train, held_out.batch_size)
-    gallery = Gallery(model, lambda: training, held_out, MetricKeys(), lambda _: features, same, seed, with_null=True)
-    if seed == 0:
-        with evaluating(model):
-            shown = model.sample(64, torch.Generator().manual_seed(0))
-        pictures.save_png(pictures.grid(shown, model.spec, 8), picture, pictures.SMALLEST_TILE)
-    return short(evaluate(METRICS, model, held_out, same, seed, gallery))
+def draw(experiment: Experiment, path: Path) -> None:
+    model: Any = experiment.module
+    with evaluating(model):
+        shown = model.sample(64, torch.Generator().manual_seed(0))
+    pictures.save_png(pictures.grid(shown, model.spec, 8), path, pictures.SMALLEST_TILE)
 
 
 def main() -> None:
@@ -118,7 +108,9 @@ def main() -> None:
                 began = time.process_time()
                 experiment = side(kind, family, seed, rows, work)
                 seconds = round(time.process_time() - began, 1)
-                found = figures(experiment, features, seed, FOLDER / "claim" / f"{kind}-{family}.png")
+                found = short(compared(experiment, features, METRICS["classifier"], seed))
+                if seed == 0:
+                    draw(experiment, FOLDER / "claim" / f"{kind}-{family}.png")
                 facts[key] = {"seconds": seconds, **found}
                 KEPT.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
                 print(key, seconds, {name: round(result["value"], 2) for name, result in found.items()}, flush=True)

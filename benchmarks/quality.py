@@ -50,16 +50,17 @@ def own_classifier(name: str, work: Path) -> Extractor:
 
 def quality(experiment: Experiment, features: dict[str, Extractor]) -> dict[str, dict[str, Result]]:
     """Return the measures of a run's samples by features, those that are given, and name."""
+    return {kind: compared(experiment, extractor, METRICS[kind]) for kind, extractor in features.items()}
+
+
+def compared(experiment: Experiment, extractor: Extractor, names: tuple[str, ...], seed: int = 0) -> dict[str, Result]:
+    """Compare samples of a run with its training rows, and held-out rows in their place."""
     examiner = experiment.examiner
     model: Any = examiner.part(examiner.whole)
     held_out = examiner.test_batches(examiner.whole)
     training = examiner.batches(experiment.splits.train, held_out.batch_size)
-
-    def found(extractor: Extractor, names: tuple[str, ...]) -> dict[str, Result]:
-        gallery = Gallery(model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, 0, with_null=True)
-        return evaluate(names, model, held_out, same, 0, gallery)
-
-    return {kind: found(extractor, METRICS[kind]) for kind, extractor in features.items()}
+    gallery = Gallery(model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, seed, with_null=True)
+    return evaluate(names, model, held_out, same, seed, gallery)
 
 
 def same(rows: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from twostep.schema import DataSpec, UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SMALLEST_TILE = 56
 
@@ -63,8 +67,24 @@ def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
         axes.scatter(first.numpy(), second.numpy(), s=8, alpha=0.6, label=label)
     axes.set(xlabel="coordinate 1", ylabel="coordinate 2")
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, in one atomic step.
+
+    Raises:
+        UserError: if it can't be written, or the path does not end in .png.
+    """
+    if path.suffix != ".png":
+        raise UserError(f"{path}: can't be written: give a path that ends in .png")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(beside, format="png")
+        beside.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 BINS = 80
@@ -79,8 +99,7 @@ def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     draw_histogram(figure.add_subplot(), series, xlabel)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel: str) -> None:

@@ -10,6 +10,9 @@ from charts import angle, globe, half_circle, linear, rows
 from laws import gaussian
 from twostep.diagnosis.folds import folds
 from twostep.diagnosis.from_model import decoder_spectrum
+from twostep.models.ae import AutoencoderConfig
+from twostep.models.jacobian import tangents
+from twostep.schema import DataSpec
 
 
 def of(gae, x):
@@ -73,3 +76,18 @@ def test_trustworthiness_is_that_of_scikit_learn():
     table, latents = x.float().numpy().astype(np.float64), z.numpy().astype(np.float64)
     assert found.trustworthiness == pytest.approx(trustworthiness(table, latents, n_neighbors=5), abs=1e-12)
     assert found.continuity == pytest.approx(trustworthiness(latents, table, n_neighbors=5), abs=1e-12)
+
+
+def test_ways_through_convolutions_are_those_of_the_pictures_in_any_order_of_memory():
+    torch.manual_seed(0)
+    spec = DataSpec(name="pictures", shape=(2, 6, 5), size=200, low=0, high=1)
+    nets = {f"{net}_net": "cnn" for net in ("encoder", "decoder")}
+    gae = AutoencoderConfig.for_data(spec, "gae", latent_dim=3, **nets).build(spec).double().eval()
+    x = torch.rand(200, *spec.shape).double()
+    with torch.no_grad():
+        z = gae.encode(x)
+        spectrum = decoder_spectrum(gae, z)
+        found = folds(gae, x, z, spectrum.metric)
+        plain = torch.linalg.svdvals(tangents(gae.decode, z).movedim(0, 2))
+    assert bool((found.detours < 1).any()), "an untrained decoder hardly moves from one picture to its neighbour"
+    assert torch.allclose(spectrum.plain, plain, atol=1e-10)

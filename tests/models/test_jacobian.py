@@ -75,7 +75,7 @@ def test_layers_of_convolutions_pushed_one_by_one_give_autograds_jacobian(transf
     assert isinstance(layers, nn.Sequential)
     z = latents()
     assert torch.equal(end(layers(z)), model.decode(z))
-    pushed = jacobian.tangents(jacobian._composed(layers, end), z)
+    pushed = jacobian.tangents(jacobian.composed(layers, end), z)
     assert torch.allclose(pushed, jacobian.tangents(model.decode, z), rtol=0, atol=1e-10)
     assert torch.allclose(model.log_volume(z), by_autograd(model.decode, z), rtol=0, atol=1e-8)
 

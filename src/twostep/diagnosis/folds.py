@@ -98,11 +98,8 @@ def _ways(
     with evaluating(gae):
         for row, column in zip(rows.split(ROWS), columns.split(ROWS), strict=True):
             start, end = z[row, None], z[others[row, column], None]
-            line = (
-                gae.decode((start + share * (end - start)).flatten(0, 1))
-                .double()
-                .view(len(row), STEPS + 1, points.shape[1])
-            )
+            line = gae.decode((start + share * (end - start)).flatten(0, 1)).double().flatten(1)
+            line = line.unflatten(0, (len(row), STEPS + 1))
             ways[row, column] = line.diff(dim=1).norm(dim=2).sum(1)
             distances[row, column] = (points[row] - points[others[row, column]]).norm(dim=1)
     return ways, distances

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from twostep.models.base import GeneralizedAutoencoder, evaluating
-from twostep.models.jacobian import BLOCK_ENTRIES, tangents
+from twostep.models.jacobian import BLOCK_ENTRIES, composed, tangents
 
 COUNTS = 0.01
 ACTIVE = 0.01
@@ -82,9 +82,10 @@ def decoder_spectrum(gae: GeneralizedAutoencoder, z: Tensor) -> Spectrum:
     scaled: list[Tensor] = []
     plain: list[Tensor] = []
     metric = factor.new_zeros(factor.shape)
+    decode = composed(*gae.decoder_parts())
     with evaluating(gae):
         for part in z.split(max(4, BLOCK_ENTRIES // (gae.spec.dim * z.shape[1]))):
-            J = tangents(gae.decode, part).movedim(0, 2).double()
+            J = tangents(decode, part).movedim(0, 2).double()
             scaled.append(_singular_values(J @ factor))
             plain.append(_singular_values(J))
             metric += (J.mT @ J).sum(0) / len(z)

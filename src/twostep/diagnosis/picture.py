@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twostep.schema import UserError
+from twostep.pictures import save_figure
 
 if TYPE_CHECKING:
     from twostep.diagnosis.diagnosis import Diagnosis
@@ -20,19 +19,13 @@ def draw(found: Diagnosis, path: Path) -> None:
     """
     from matplotlib.figure import Figure  # here because it takes a second
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    figure = Figure(figsize=(13, 4), dpi=120, layout="constrained")
     ladder, curve, spectrum = figure.subplots(1, 3)
     _ladder(ladder, found)
     _curve(curve, found)
     _spectrum(spectrum, found)
     figure.suptitle(f"intrinsic dimension {found.dimension.recommended}, overfitting: {found.overfitting.line()}")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(beside, format="png", dpi=120)
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+    save_figure(figure, path)
 
 
 def _ladder(axes: Any, found: Diagnosis) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from twostep.diagnosis.chart import Chart
 from twostep.diagnosis.from_model import COUNTS
 from twostep.diagnosis.given_density import Falls
-from twostep.schema import UserError
+from twostep.pictures import save_figure
 
 WIDTH = 4.5  # inches of a panel
 BAND = (0.05, 0.5, 0.95)
@@ -45,11 +45,7 @@ def draw_run(chart: Chart | None, falls: Falls | None, likelihood: Sequence[floa
     figure = Figure(figsize=(WIDTH * max(1, len(panels)), WIDTH), layout="constrained")
     for axes, panel in zip(figure.subplots(1, max(1, len(panels)), squeeze=False)[0], panels, strict=False):
         panel(axes)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be written ({error})") from None
+    save_figure(figure, path)
 
 
 def _spectrum(chart: Chart, axes: Any) -> None:

@@ -80,7 +80,7 @@ def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
     if width < min(size, z.numel()):  # a smaller matrix for more columns than it takes to find it
         factor = torch.linalg.qr(tangents(affine, inner)[:, 0].T, mode="r").R
     else:
-        curved, width = _composed(curved, affine), size
+        curved, width = composed(curved, affine), size
     found: list[Tensor] = []
     for part in z.split(max(4, BLOCK_ENTRIES // (width * z.shape[1]))):
         columns = tangents(curved, part)
@@ -89,7 +89,8 @@ def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def _composed(first: Map, second: Map) -> Map:
+def composed(first: Map, second: Map) -> Map:
+    """Return the second map, an affine one, after the first, so that `tangents` still knows layers that are known."""
     return nn.Sequential(*first, Affine(second)) if isinstance(first, nn.Sequential) else lambda z: second(first(z))
 
 

@@ -95,10 +95,10 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map `(B, in_dim)` to `(B, C, H, W)`."""
-        return self.stages()(z)
+        return self.layers(self._opened(self.linear(z)))
 
     def stages(self) -> nn.Sequential:
-        """Return the layers one after the other."""
+        """Return what `forward` does as layers one after the other, for those who go through them one by one."""
         return nn.Sequential(self.linear, Affine(self._opened), *self.layers)
 
     def _opened(self, h: Tensor) -> Tensor:
