@@ -1,40 +1,39 @@
-"""Neighbours of the data beside those of laws that fill the space, and of laws that lack one dimension.
+"""Neighbours of the data beside those of laws that fill the space, and of a law that lacks one dimension.
 
-The estimate of dimension by k neighbours is held, after whitening, against samples of as many points of
+The estimate of dimension by k neighbours of whitened, tamed points is held against those of as many points of
 
-    full     a cube, a ball, a mixture of Gaussians that share one covariance, a product of independent components:
-             the least of their estimates
-    lacking  the sphere S^(D-1), a Gaussian in D - 1 dimensions: the largest of their estimates
+    full      the law of `full_laws` that gives the least: what the data would give if they were like it
+    lacking   a sample of that law without one of its dimensions
+    least     the least of `full`, a cube, a ball, and laws that come nearer to a manifold (`flatter_laws`)
 
-Edges and clusters lower the estimate of a law that fills the space, and these are the laws with most of them. Whitening
-changes no dimension, and takes flat but full data (ill-conditioned Gaussians) out of the question. Where the two are
-far from each other, the data are placed between them: near `lacking` is a manifold, near `full` is none, and what is
-between them depends on the scale. Up to D = 6 that decides; at higher D an estimate below both is a manifold, one above
-both none, others are left open.
+Clusters, edges and tails lower an estimate as a missing dimension does, so the data are placed between `lacking` (0)
+and `full` (1), which have the same. Near 1 nothing tells them from a law that fills the space. Near 0 does not suffice
+for a manifold, since no law that is fitted has all that the data have: they must be clearly below `least` too. In more
+than six dimensions a missing one changes an estimate as little as what fitted laws lack. There only data far below
+`least` are a manifold.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
+from twostep.diagnosis.full_laws import fitted_laws, flatter_laws, tamed
 from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS, DimensionEstimate, maximum_likelihood
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
 from twostep.seeds import derive
 
-POINTS = 2000
+POINTS = 3000
 DRAWS = 2
-CLUSTERS = (1, 2, 4, 8, 16)
-APART = 6.0  # stds between full and lacking from which on places between them are told
-CLEAR = 4.0  # stds below or above both
-MANIFOLD, NONE = 0.4, 0.7  # places from `lacking` (0) to `full` (1)
+FEW = 6  # dimensions
+CLEAR = 4.0  # stds
+LACKING, FILLED = 0.25, 0.88  # places between a law without one dimension (0) and the same law (1)
+FAR = 0.75  # of the least estimate
 
 
 @dataclass(frozen=True)
@@ -44,124 +43,73 @@ class Contrast:
     Args:
         value: the estimate of the data.
         error: its standard error, that of the laws included.
-        full: the least estimate of laws that fill the space.
-        lacking: the largest estimate of laws of one dimension less.
-        fitted: the least estimate of full laws that are fitted to the data.
+        full: the least estimate of laws that are fitted and fill the space.
+        lacking: of the same law without one dimension.
+        least: the least estimate of any law that fills the space.
+        law: the law that `full` is of.
         k: neighbours.
-        dim: dimension of the space.
+        dim: dimension D of the space.
     """
 
     value: float
     error: float
     full: float
     lacking: float
-    fitted: float
+    least: float
+    law: str
     k: int
     dim: int
 
     @property
-    def apart(self) -> bool:
-        """Whether full laws are far enough from those that lack a dimension."""
-        return self.full - self.lacking > APART * self.error
-
-    @property
-    def like_full(self) -> bool:
-        """Whether the data are like samples of a full law that is fitted to them."""
-        return self.value >= self.fitted - CLEAR * self.error
+    def place(self) -> float:
+        """Where the data are between a law without one dimension (0) and the same law (1)."""
+        return (self.value - self.lacking) / max(self.full - self.lacking, self.error)
 
     @property
     def is_manifold(self) -> bool | None:
         """Whether the data lack a dimension; None where neighbours don't tell."""
-        if self.apart:
-            place = (self.value - self.lacking) / (self.full - self.lacking)
-            return True if place <= MANIFOLD else False if place >= NONE and self.like_full else None
-        if self.value < min(self.full, self.lacking) - CLEAR * self.error:
-            return True
-        above = self.value > max(self.full, self.lacking) + CLEAR * self.error
-        return False if above and self.like_full else None
+        if self.place >= FILLED:
+            return False
+        if self.dim <= FEW:
+            return True if self.place <= LACKING and self.value < self.least - CLEAR * self.error else None
+        return True if self.value < FAR * self.least else None
 
     def told(self) -> str:
         """Return the figures in a sentence."""
         return (
-            f"{self.k} neighbours give {self.value:.2f} (± {self.error:.2f}) where laws of {self.dim} dimensions give "
-            f"{self.full:.2f} or more, and laws of {self.dim - 1} at most {self.lacking:.2f}"
+            f"{self.k} neighbours give {self.value:.2f} (± {self.error:.2f}) where {self.law} in {self.dim} dimensions "
+            f"give {self.full:.2f}, and {self.lacking:.2f} without one of them"
         )
 
 
 def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
-    """Compare whitened points `(n, D)`, D of 2 or more; of more than 2,000 a random part."""
+    """Compare whitened points `(n, D)`, D of 2 or more; of more than 3,000 a random part."""
     generator = torch.Generator().manual_seed(derive(seed, "contrast"))
     points = points[torch.randperm(len(points), generator=generator)[:POINTS]]
-    found = _estimate(points, k)
     n, dim = points.shape
-    fitted = min(_mean(law, k) for law in _fitted(points, generator, seed))
-    full = min(fitted, *(_mean(law, k) for law in _edged(n, dim, generator)))
-    lacking = max(_mean(law, k) for law in _lacking(n, dim, generator))
+
+    def mean(draw: Callable[[], Tensor]) -> float:
+        return sum(_estimate(draw(), k).value for _ in range(DRAWS)) / DRAWS
+
+    laws = list(fitted_laws(points, seed))
+    estimates = [mean(lambda law=law: law.draw(generator)) for law in laws]
+    full, law = min(zip(estimates, laws, strict=True), key=lambda pair: pair[0])
+    lacking = mean(lambda: law.without(law.draw(generator)))
+    edged = min(mean(lambda: _uniform(n, dim, generator)), mean(lambda: _ball(n, dim, generator)))
+    flatter = min(mean(lambda draw=draw: draw(generator)) for draw in flatter_laws(points, seed))
+    found = _estimate(tamed(points), k)
     error = (found.high - found.low) / 3.92 * math.sqrt(1 + 1 / DRAWS)
-    return Contrast(found.value, error, full, lacking, fitted, k, dim)
-
-
-def _edged(n: int, dim: int, generator: Generator) -> Iterator[list[Tensor]]:
-    yield [_uniform(n, dim, generator) for _ in range(DRAWS)]
-    yield [_sphere(n, dim, generator) * _uniform(n, 1, generator) ** (1 / dim) for _ in range(DRAWS)]
-
-
-def _fitted(points: Tensor, generator: Generator, seed: int) -> Iterator[list[Tensor]]:
-    n = len(points)
-    mixture = _clusters(points, seed)
-    yield [torch.from_numpy(mixture.sample(n)[0]).to(points) for _ in range(DRAWS)]
-    sources = _sources(points, seed)
-    yield [torch.stack([column[_order(n, generator)] for column in sources.T], 1) for _ in range(DRAWS)]
-
-
-def _sources(points: Tensor, seed: int) -> Tensor:
-    """Return the whitened independent components: shuffled one by one they are a full law with the data's edges."""
-    from sklearn.decomposition import FastICA
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a Gaussian has no such components, and any will do
-        model = FastICA(whiten="unit-variance", max_iter=100, tol=1e-3, random_state=derive(seed, "sources") % 2**32)
-        return torch.from_numpy(model.fit_transform(points.numpy())).to(points)
-
-
-def _order(n: int, generator: Generator) -> Tensor:
-    return torch.randperm(n, generator=generator)
-
-
-def _lacking(n: int, dim: int, generator: Generator) -> Iterator[list[Tensor]]:
-    yield [_sphere(n, dim, generator) for _ in range(DRAWS)]
-    yield [_gaussian(n, dim - 1, generator) for _ in range(DRAWS)]
-
-
-def _clusters(points: Tensor, seed: int) -> Any:
-    """Return the mixture of Gaussians of one common covariance, which no curved manifold makes flat."""
-    from sklearn.mixture import GaussianMixture  # here because it takes a second
-
-    x, state = points.numpy(), derive(seed, "clusters") % 2**32
-    fitted = [
-        GaussianMixture(count, covariance_type="tied", random_state=state, max_iter=50, tol=1e-2).fit(x)
-        for count in CLUSTERS
-        if 10 * count <= len(x)
-    ]
-    return min(fitted, key=lambda mixture: mixture.bic(x))
-
-
-def _mean(samples: list[Tensor], k: int) -> float:
-    return sum(_estimate(sample, k).value for sample in samples) / len(samples)
+    return Contrast(found.value, error, full, lacking, min(full, edged, flatter), law.name, k, dim)
 
 
 def _estimate(points: Tensor, k: int) -> DimensionEstimate:
     return maximum_likelihood(Neighbourhoods(points, *nearest_others(points, k)), k)
 
 
-def _gaussian(n: int, dim: int, generator: Generator) -> Tensor:
-    return torch.randn(n, dim, generator=generator, dtype=torch.double)
-
-
 def _uniform(n: int, dim: int, generator: Generator) -> Tensor:
     return torch.rand(n, dim, generator=generator, dtype=torch.double)
 
 
-def _sphere(n: int, dim: int, generator: Generator) -> Tensor:
-    return normalize(_gaussian(n, dim, generator), dim=1)
+def _ball(n: int, dim: int, generator: Generator) -> Tensor:
+    directions = normalize(torch.randn(n, dim, generator=generator, dtype=torch.double), dim=1)
+    return directions * _uniform(n, 1, generator) ** (1 / dim)

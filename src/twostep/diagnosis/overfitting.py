@@ -8,8 +8,8 @@ their number can show. *undecided*: this many points can't tell. Witnesses, in t
 2. where fewer than 20 rows for each direction forbid whitening: an estimate by neighbours below 0.7 of what full laws
    of the same covariance give, a Gaussian or a mixture and a box; other data stay undecided;
 3. quadrics that held-out rows fulfil (`quadrics`), unless neighbours see that clusters are all there is to it;
-4. neighbours of the whitened data beside laws of D and of D - 1 dimensions (`contrast`), with fewer neighbours where
-   twenty of them leave it open, since the dimension may depend on the scale;
+4. neighbours of the whitened data beside laws of D and of D - 1 dimensions (`contrast`), in few dimensions also with
+   fewer neighbours, since the dimension may depend on the scale;
 5. if asked for, a trained noise ladder (`denoiser`). It says yes by half a missing dimension or more. Its no counts if
    neighbours too find the data like a law that fills the space, because a network can miss a manifold.
 
@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from twostep.diagnosis.consensus import Dimension
-from twostep.diagnosis.contrast import Contrast, contrast
+from twostep.diagnosis.contrast import FEW, Contrast, contrast
 from twostep.diagnosis.denoiser import TrainedLadder, trained_ladder
+from twostep.diagnosis.full_laws import tamed
 from twostep.diagnosis.intrinsic_dimension import maximum_likelihood
 from twostep.diagnosis.ladder import Ladder
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
@@ -43,6 +44,7 @@ THIN = 0.02  # stds of the data
 FINE = 5  # neighbours
 HALF = 0.5  # dimensions
 LITTLE = 0.35
+LIKE = 0.75  # place between a law without one dimension and itself
 WIDEST = 60  # coordinates of a denoiser
 
 
@@ -119,9 +121,10 @@ def _by_shape(
         return _wide(near, stds, dimension, seed)
     white = points / stds
     coarse = contrast(white, seed=seed)
-    if not (coarse.apart and coarse.is_manifold is False) and (found := _on_quadrics(white, seed)):
+    few = rank <= FEW
+    if not (few and coarse.is_manifold is False) and (found := _on_quadrics(white, seed)):
         return found
-    compared = coarse if coarse.is_manifold is not None else contrast(white, FINE, seed)
+    compared = contrast(white, FINE, seed) if few and coarse.is_manifold is None else coarse
     if compared.is_manifold is not None:
         verdict: Verdict = "yes" if compared.is_manifold else "no"
         return Overfitting(verdict, compared.told(), rank - 1 if compared.is_manifold else rank)
@@ -159,11 +162,11 @@ def _on_quadrics(white: Tensor, seed: int) -> Overfitting | None:
 
 
 def _trained(white: Tensor, coarse: Contrast, seed: int) -> Overfitting:
-    trained, rank = trained_ladder(white, seed), white.shape[1]
+    trained, rank = trained_ladder(tamed(white), seed), white.shape[1]
     low, high = trained.limit
     told = f"of {rank} dimensions a trained denoiser finds {max(0.0, (low + high) / 2):.2f} missing as noise goes to 0"
     if low > HALF:
         return Overfitting("yes", told, rank - max(1, round((low + high) / 2)), trained=trained)
-    if high < LITTLE and coarse.like_full:
+    if high < LITTLE and coarse.place >= LIKE:
         return Overfitting("no", f"{told}, and {coarse.told()}", rank, trained=trained)
     return Overfitting("undecided", f"{told}, and {coarse.told()}", rank, trained=trained)
