@@ -70,6 +70,12 @@ def test_equally_far_points_that_lie_on_no_grid_are_finite_and_named():
     assert bool(maximum_likelihood(near).local.isfinite().all())
 
 
+def test_values_of_few_digits_are_told():
+    assert neighbourhoods(1e6 + gaussian(200, 3).double(), 5).warnings == ()
+    (told,) = neighbourhoods((1e6 + gaussian(200, 3)).float(), 5).warnings
+    assert "subtract the mean of each column" in told
+
+
 REFUSED = {
     "few": (gaussian(49, 2), "49 rows are too few"),
     "not a number": (torch.cat([gaussian(60, 2), torch.full((2, 2), torch.nan)]), "2 rows have values"),

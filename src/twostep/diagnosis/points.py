@@ -17,6 +17,7 @@ from twostep.seeds import derive
 
 LEAST = 50  # rows
 ROUNDINGS = 8  # units of rounding that are taken for none
+COARSE = 0.01  # rounding beside the size of the rows, from which on it is told
 WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
 
 
@@ -56,10 +57,14 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
     if n is not None and n < len(rows):
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
-    warnings = tuple(_oddities(rows, duplicates))
+    warnings = _oddities(rows, duplicates)
     rows, largest, unit = _centred(rows.double())
     own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
-    return Points(rows, ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps), duplicates, warnings, unit)
+    rounding = ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps)
+    if rounding > COARSE:
+        told = f"values have so few digits that a std below {rounding * unit:.2g} counts for none"
+        warnings.append(f"{told}: subtract the mean of each column before they are rounded")
+    return Points(rows, rounding, duplicates, tuple(warnings), unit)
 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
@@ -99,9 +104,14 @@ def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, float, float]:
-    """Return rows of mean 0 and largest value 1, the largest that they had before, in the same units, and these."""
-    if len(rows) < 2:
+    """Return rows of mean 0 and largest value 1, the largest that they had before, in the same units, and these.
+
+    A constant column becomes 0, and counts for neither.
+    """
+    varying = (rows != rows[:1]).any(0)
+    if not bool(varying.any()):
         return torch.zeros_like(rows), 1.0, 1.0
+    rows = torch.where(varying, rows, 0.0)
     before = rows.abs().max()
     rows = rows / before  # so that no sum overflows
     centred = rows - rows.mean(0)
