@@ -136,7 +136,7 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
     ("arguments", "told"),
     [
         ((), "--dataset NAME or PATH"),
-        (("somewhere",), "somewhere: no such directory; give the directory of a run"),
+        (("somewhere",), "somewhere: no such directory of a run; if it names data, write --dataset somewhere"),
         (("somewhere", "--thorough"), "--thorough: goes with --dataset"),
         (("somewhere", "--dataset", "digits"), "--dataset: not beside a run"),
         (("--dataset", "digits", "--quick", "--thorough"), "--thorough: not beside --quick"),
