@@ -81,6 +81,8 @@ REFUSED = {
     "not a number": (torch.cat([gaussian(60, 2), torch.full((2, 2), torch.nan)]), "2 rows have values"),
     "infinite": (torch.cat([gaussian(60, 2), torch.full((1, 2), torch.inf)]), "1 rows have values"),
     "constant": (torch.ones(60, 3), "of which 1 are distinct"),
+    "complex": (gaussian(60, 3).to(torch.complex64), "not real numbers"),
+    "a number": (torch.tensor(3.0), "has no rows"),
     "no columns": (torch.ones(60, 0), "no coordinates"),
 }
 

@@ -49,7 +49,7 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
         seed: of the draw.
 
     Raises:
-        UserError: for fewer than 50 rows, or values that are not finite.
+        UserError: for fewer than 50 rows, or values that are not finite real numbers.
     """
     table = _table(x)
     rows = table[_distinct(table)[0]]
@@ -84,6 +84,10 @@ def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
 
 def _table(x: Tensor) -> Tensor:
     """Return data as rows `(N, D)`, in float64 or whole numbers."""
+    if x.is_complex():
+        raise UserError(f"values of type {x.dtype} are not real numbers: convert them first")
+    if not x.ndim:
+        raise UserError("a single number has no rows: give data (N, *S)")
     if len(x) < LEAST:
         raise UserError(f"{len(x)} rows are too few to tell a dimension: give {LEAST} or more")
     table = x.detach().reshape(len(x), math.prod(x.shape[1:])).cpu()
