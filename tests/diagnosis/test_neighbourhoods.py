@@ -76,6 +76,13 @@ def test_values_of_few_digits_are_told():
     assert "subtract the mean of each column" in told
 
 
+def test_a_code_for_a_missing_value_is_told_and_tails_of_usual_laws_are_not():
+    coded = gaussian(500, 3).index_fill(0, torch.tensor([7]), -9999.0)
+    (told,) = neighbourhoods(coded, 5).warnings
+    assert told.startswith("1 rows lie 50 times as far out as the usual row, or farther")
+    assert neighbourhoods(gaussian(500, 3).exp(), 5).warnings == ()
+
+
 REFUSED = {
     "few": (gaussian(49, 2), "49 rows are too few"),
     "not a number": (torch.cat([gaussian(60, 2), torch.full((2, 2), torch.nan)]), "2 rows have values"),

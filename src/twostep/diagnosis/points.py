@@ -17,6 +17,7 @@ from twostep.seeds import derive
 
 LEAST = 50  # rows
 ROUNDINGS = 8  # units of rounding that are taken for none
+FAR = 50.0  # times as far from the mean as the usual row
 COARSE = 0.01  # rounding beside the size of the rows, from which on it is told
 WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
 
@@ -60,6 +61,9 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
     warnings = _oddities(rows, duplicates)
     rows, largest, unit = _centred(rows.double())
     own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
+    if outlying := _outlying(rows):
+        told = f"{outlying} rows lie {FAR:.0f} times as far out as the usual row, or farther, and tell on all figures"
+        warnings.append(f"{told}: leave them out if they are mistakes or stand for missing values")
     rounding = ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps)
     if rounding > COARSE:
         told = f"values have so few digits that a std below {rounding * unit:.2g} counts for none"
@@ -121,6 +125,12 @@ def _centred(rows: Tensor) -> tuple[Tensor, float, float]:
     centred = rows - rows.mean(0)
     size = centred.abs().max()
     return centred / size, float(1 / size), float(size * before)
+
+
+def _outlying(rows: Tensor) -> int:
+    """Return how many centred rows are far from the usual one."""
+    distances = rows.norm(dim=1)
+    return int((distances > FAR * distances.median()).sum()) if len(rows) > FAR else 0
 
 
 def _step(column: np.ndarray) -> float:
