@@ -88,7 +88,7 @@ def principal_coordinates(points: Tensor, rounding: float) -> tuple[Tensor, Tens
     kept = variances.clamp(min=0).sqrt() > rounding
     if not bool(kept.any()):
         raise UserError(
-            "the rows differ by no more than rounding, their values being large: subtract the mean of each column"
+            "the rows differ by no more than rounding: subtract the mean of each column before it is rounded"
         )
     return points @ directions[:, kept], variances[kept].sqrt()
 
