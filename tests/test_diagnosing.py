@@ -3,12 +3,16 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 
 from experiments import asked, trained
+from twostep.assessment import Questions, assess
 from twostep.diagnosing import diagnose_run
 from twostep.jsonfile import write_json
+from twostep.launch import start
 from twostep.schema import UserError
+from twostep.scoring import score
 
 CHART = [
     "reconstruction error",
@@ -97,6 +101,25 @@ def test_pictures_are_diagnosed(blobs, tmp_path):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(UserError, match="not the directory of a run"):
         diagnose_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "look", [diagnose_run, lambda path: assess(path, Questions(("fd",))), lambda path: score(path, path)]
+)
+def test_what_nothing_has_been_trained_of_is_refused(look, tmp_path):
+    run = start(asked(("ae",), "von-mises-circle", tmp_path, CIRCLE)).run
+    run.close()
+    with pytest.raises(UserError, match="nothing is trained yet"):
+        look(run.path)
+
+
+def test_data_that_have_gone_are_asked_back(tmp_path):
+    data = tmp_path / "mine.npy"
+    np.save(data, np.random.default_rng(0).normal(size=(60, 2)))
+    path = trained(asked(("ae",), str(data), tmp_path)).run.path
+    data.unlink()
+    with pytest.raises(UserError, match=f"put the data of {path} back there"):
+        diagnose_run(path)
 
 
 def test_the_command_prints_and_keeps_what_python_gives(runs, diagnosed, twostep, tmp_path):

@@ -13,7 +13,7 @@ from twostep.checks import check_features, check_ood
 from twostep.config import TwoStepRunConfig
 from twostep.data.rows import spread
 from twostep.experiment import Experiment
-from twostep.launch import load_other, resume
+from twostep.launch import load_other, trained
 from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.certificate import check_normalised
 from twostep.models.base import DensityEstimator
@@ -72,9 +72,7 @@ def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[
     Raises:
         UserError: if the run can't be opened, or has not what is asked for; nothing is computed then.
     """
-    experiment = resume(path, best_first=best_first)
-    for trainer in experiment.trainers.values():
-        trainer.use_best()
+    experiment = trained(path, best_first)
     part = questions.part or experiment.examiner.whole
     names, keys = _checked(experiment, questions, part)
     seed = experiment.settings.run.seed if questions.seed is None else questions.seed

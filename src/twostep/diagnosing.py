@@ -22,7 +22,7 @@ from twostep.diagnosis.known_law import against_law
 from twostep.diagnosis.run_picture import draw_run
 from twostep.diagnosis.support import off_support
 from twostep.experiment import Experiment
-from twostep.launch import resume
+from twostep.launch import trained
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.seeds import derive
@@ -94,9 +94,7 @@ def diagnose_run(path: Path, seed: int = 0) -> RunDiagnosis:
     Raises:
         UserError: if the run can't be opened, or has too few rows.
     """
-    experiment = resume(path)
-    for trainer in experiment.trainers.values():
-        trainer.use_best()
+    experiment = trained(path)
     models = {part: model.cpu() for part, model in experiment.models.items()}
     gae = next((model for model in models.values() if isinstance(model, GeneralizedAutoencoder)), None)
     train, test = _rows(experiment.splits.train, CHARTED), _rows(experiment.splits.test, HELD_OUT)

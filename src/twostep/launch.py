@@ -120,8 +120,11 @@ def resume(
     settings = run.settings.adjusted(overrides or {}).settled(run.spec.is_image)
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
-        flag = "--shared-config" if settings.is_two_step else "--config"
-        raise UserError(f"{place}: no such file or folder; say where the data of {path} are now: {flag} dataset=PATH")
+        advice = f"put the data of {path} back there"
+        if writing:
+            flag = "--shared-config" if settings.is_two_step else "--config"
+            advice = f"say where the data of {path} are now: {flag} dataset=PATH"
+        raise UserError(f"{place}: no such file or folder; {advice}")
     splits = _load(settings.run)
     refuse_other_data(run, splits)
     ood = _others(settings.run, splits.spec) if test_ood else {}
@@ -144,6 +147,24 @@ def resume(
         raise
     for line in features:
         logger.info("%s", line)
+    return experiment
+
+
+def trained(path: Path, best_first: bool = False) -> Experiment:
+    """Open a run to look at its models, which take their best weights.
+
+    Args:
+        path: its directory.
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+
+    Raises:
+        UserError: as `resume` does, and for a run whose training has saved nothing yet.
+    """
+    if not Run.open(path).has_checkpoint():
+        raise UserError(f"{path}: has no checkpoint, so nothing is trained yet: go on with it by --load-dir {path}")
+    experiment = resume(path, best_first=best_first)
+    for trainer in experiment.trainers.values():
+        trainer.use_best()
     return experiment
 
 

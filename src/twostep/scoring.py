@@ -21,7 +21,7 @@ from torch import Tensor
 from twostep.data.own_rows import read_rows
 from twostep.data.rows import spread
 from twostep.experiment import Experiment
-from twostep.launch import resume
+from twostep.launch import trained
 from twostep.metrics.judge import DISTANCE, Judge
 from twostep.metrics.scores import MAX_ROWS
 from twostep.schema import UserError
@@ -65,13 +65,11 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False) 
         UserError: for a directory that is no run, a run without validation rows or with too few for `alpha`, or rows
             that can't be read or are of another shape.
     """
-    experiment = resume(run, best_first=best_first)
+    experiment = trained(run, best_first)
     valid = experiment.splits.valid
     if valid is None:
         raise UserError(f"{run}: has no validation rows to calibrate on (make_valid_loader=False); train it with them")
     rows = _own_rows(data, experiment)
-    for trainer in experiment.trainers.values():
-        trainer.use_best()
     held_out = {
         name: found["valid"] for name, found in experiment.examiner.score({"valid": spread(valid, MAX_ROWS)}).items()
     }

@@ -62,8 +62,14 @@ def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n1,x\n", "is no table of numbers with commas between them"),
-        ("1,2\n3\n", "is no table of numbers with commas between them"),
+        (
+            "a,b c\n1,x\n",
+            "no table of numbers with commas between them (line 2, column 2, b c, holds 'x': leave it out",
+        ),
+        ("1,2\n3,4\n\n5,\n", "line 4, column 2 is empty: fill it in"),
+        ("a;b\n1;2\n", "line 2, column 1, a;b, holds other separators: write commas"),
+        ("1\t2\n3\t4\n", "holds other separators: write commas"),
+        ("1,2\n3\n", "line 2 has 1 columns, those before it have 2"),
         ("1,2\n3,nan\n", "row 1, column 1 is nan: must be finite"),
         ("a,b\n", "is empty"),
         ("", "is empty"),
@@ -72,6 +78,11 @@ def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
 def test_bad_tables_are_refused(tmp_path, text, says):
     (tmp_path / "rows.csv").write_text(text)
     assert says in refused(tmp_path / "rows.csv")
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "rows.csv").write_bytes("größe\n1\n".encode("latin-1"))
+    assert "save it as CSV in UTF-8" in refused(tmp_path / "rows.csv")
 
 
 def test_what_is_no_rows_is_refused(tmp_path):

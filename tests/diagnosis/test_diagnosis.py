@@ -63,6 +63,18 @@ def test_the_picture_is_written_whole_or_not_at_all(tmp_path):
         found.plot(tmp_path / "file" / "picture.png")
 
 
+def test_a_ladder_without_rungs_is_drawn_too(tmp_path):
+    found = diagnose(gaussian(22, 3).repeat(5, 1))
+    assert not found.ladder.rungs
+    found.plot(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").exists()
+
+
+def test_a_sorted_table_has_no_more_categories_than_a_shuffled_one():
+    whole = torch.arange(3000).div(100, rounding_mode="floor")[:, None]  # 30 values, 10 of them in the first rows
+    assert not any("categories" in warning for warning in diagnose(torch.cat([gaussian(3000, 1), whole], 1)).warnings)
+
+
 CATEGORIES = torch.randint(0, 3, (300, 1), generator=torch.Generator().manual_seed(0))
 ODD = {
     "one coordinate": (gaussian(200, 1), "no", "one coordinate"),
@@ -124,7 +136,7 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
     ("arguments", "told"),
     [
         ((), "--dataset NAME or PATH"),
-        (("somewhere",), "somewhere: no such directory; give the directory of a run"),
+        (("somewhere",), "somewhere: no such directory of a run; if it names data, write --dataset somewhere"),
         (("somewhere", "--thorough"), "--thorough: goes with --dataset"),
         (("somewhere", "--dataset", "digits"), "--dataset: not beside a run"),
         (("--dataset", "digits", "--quick", "--thorough"), "--thorough: not beside --quick"),

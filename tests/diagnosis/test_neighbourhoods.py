@@ -70,11 +70,26 @@ def test_equally_far_points_that_lie_on_no_grid_are_finite_and_named():
     assert bool(maximum_likelihood(near).local.isfinite().all())
 
 
+def test_values_of_few_digits_are_told():
+    assert neighbourhoods(1e6 + gaussian(200, 3).double(), 5).warnings == ()
+    (told,) = neighbourhoods((1e6 + gaussian(200, 3)).float(), 5).warnings
+    assert "subtract the mean of each column" in told
+
+
+def test_a_code_for_a_missing_value_is_told_and_tails_of_usual_laws_are_not():
+    coded = gaussian(500, 3).index_fill(0, torch.tensor([7]), -9999.0)
+    (told,) = neighbourhoods(coded, 5).warnings
+    assert told.startswith("1 rows lie 50 times as far out as the usual row, or farther")
+    assert neighbourhoods(gaussian(500, 3).exp(), 5).warnings == ()
+
+
 REFUSED = {
     "few": (gaussian(49, 2), "49 rows are too few"),
     "not a number": (torch.cat([gaussian(60, 2), torch.full((2, 2), torch.nan)]), "2 rows have values"),
     "infinite": (torch.cat([gaussian(60, 2), torch.full((1, 2), torch.inf)]), "1 rows have values"),
     "constant": (torch.ones(60, 3), "of which 1 are distinct"),
+    "complex": (gaussian(60, 3).to(torch.complex64), "not real numbers"),
+    "a number": (torch.tensor(3.0), "has no rows"),
     "no columns": (torch.ones(60, 0), "no coordinates"),
 }
 

@@ -9,6 +9,7 @@ from twostep.diagnosis.calibration import Reference
 from twostep.diagnosis.intrinsic_dimension import maximum_likelihood, two_nn
 from twostep.diagnosis.neighbourhoods import neighbourhoods
 from twostep.diagnosis.null import against_null, principal_coordinates
+from twostep.schema import UserError
 
 
 def drawn(name, n=2000, **keys):
@@ -72,6 +73,18 @@ def test_rounding_adds_nothing_to_the_rank(dtype, shift):
     coordinates, scales = principal_coordinates(near.points, near.rounding)
     assert len(scales) == 2
     torch.testing.assert_close(coordinates.std(0), scales)
+
+
+def test_a_constant_column_hides_no_direction_however_large_it_is():
+    plane = drawn("affine", manifold_dim=2, ambient_dim=10, n=500)
+    near = neighbourhoods(torch.cat([plane, torch.full((500, 1), 1e9)], 1), 20)
+    assert len(principal_coordinates(near.points, near.rounding)[1]) == 2
+
+
+def test_rows_that_differ_by_rounding_alone_are_refused():
+    near = neighbourhoods((1e9 + gaussian(200, 3) * 200).float(), 20)
+    with pytest.raises(UserError, match="subtract the mean of each column"):
+        principal_coordinates(near.points, near.rounding)
 
 
 def test_the_null_is_the_same_for_the_same_seed_and_leaves_the_global_one():

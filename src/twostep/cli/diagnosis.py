@@ -44,6 +44,8 @@ def diagnose(
     if run is not None:
         refuse("not beside a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
         refuse("goes with --dataset: a run's models are looked at as they are", quick=quick, thorough=thorough)
+        if not run.is_dir():
+            raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
     elif dataset is None:
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
     if quick:

@@ -58,8 +58,41 @@ def _csv(path: Path) -> Any:
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # it is refused as empty
             skipped = int(_is_header(file.readline()))
             return np.loadtxt(path, delimiter=",", skiprows=skipped, ndmin=2, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no table of numbers with commas between them ({reason(error)})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no text in UTF-8: save it as CSV in UTF-8") from error
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({reason(error)})") from error
+    except ValueError as error:
+        told = _first_fault(path) or reason(error)
+        raise UserError(f"{path}: is no table of numbers with commas between them ({told})") from error
+
+
+def _first_fault(path: Path) -> str:
+    """Return in words the first cell that holds no number, or the first line of another length; empty: none is seen."""
+    with path.open(encoding="utf-8-sig") as file:
+        lines = [line.rstrip("\r\n").split(",") for line in file]
+    names = lines[0] if _is_header(",".join(lines[0])) else []
+    width = 0
+    for number, cells in enumerate(lines[bool(names) :], 1 + bool(names)):
+        width = width or len(cells)
+        if cells == [""]:
+            continue
+        if len(cells) != width:
+            return f"line {number} has {len(cells)} columns, those before it have {width}"
+        for place, cell in enumerate(cells):
+            if _is_header(cell):
+                column = names[place].strip() if place < len(names) else ""
+                named = f"column {place + 1}" + (f", {column}," if column else "")
+                return f"line {number}, {named} {_held(cell)}"
+    return ""
+
+
+def _held(cell: str) -> str:
+    if not cell.strip():
+        return "is empty: fill it in, or leave out its row"
+    if ";" in cell or "\t" in cell:
+        return "holds other separators: write commas"
+    return f"holds {cell.strip()[:40]!r}: leave it out, or write a number"
 
 
 def _is_header(line: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twostep.data.rows import spread
 from twostep.diagnosis.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS
 from twostep.diagnosis.ladder import Ladder, noise_ladder
@@ -136,7 +137,7 @@ def _categories(x: Tensor) -> tuple[str, ...]:
     """Return a warning if columns have so few values that they look like categories."""
     if x.ndim > 2:  # pixels
         return ()
-    table = x.reshape(len(x), -1)[:LOOKED_AT]
+    table = spread(x, LOOKED_AT).reshape(-1, x[:1].numel())
     counts = torch.tensor([len(column.unique()) for column in table.T])
     named = [str(index) for index in ((counts > 1) & (counts <= LEVELS)).nonzero()[:, 0].tolist()]
     if not named:

@@ -84,7 +84,8 @@ def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -
     found = distinct_points(x, n, seed)
     rows, warnings = found.rows, found.warnings
     if len(rows) < 3:
-        raise UserError(f"{len(x)} rows of which {len(rows)} are distinct have no dimension: give other data")
+        told = f"{len(x)} rows of which {len(rows)} are distinct have no dimension"
+        raise UserError(f"{told}: give other data, or subtract the mean of each column if only last digits differ")
     k = min(k, len(rows) - 1)
     distances, indices = nearest_others(rows, k)
     tied = float((distances[:, 1] <= (1 + ROUNDING) * distances[:, 0]).double().mean())

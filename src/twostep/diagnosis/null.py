@@ -26,6 +26,7 @@ from torch.distributions import MixtureSameFamily, MultivariateNormal
 from twostep.diagnosis.intrinsic_dimension import DimensionEstimate, maximum_likelihood
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
 from twostep.distributions import fitted_mixture, mean_and_factor
+from twostep.schema import UserError
 from twostep.seeds import derive
 
 DRAWS = 5
@@ -79,9 +80,16 @@ def principal_coordinates(points: Tensor, rounding: float) -> tuple[Tensor, Tens
     """Return centred points `(n, D)` by those principal directions in which they vary by more than rounding.
 
     Shapes: coordinates `(n, rank)`, and the std of each, `(rank,)`.
+
+    Raises:
+        UserError: if they vary in none.
     """
     variances, directions = torch.linalg.eigh(points.T @ points / (len(points) - 1))
     kept = variances.clamp(min=0).sqrt() > rounding
+    if not bool(kept.any()):
+        raise UserError(
+            "the rows differ by no more than rounding: subtract the mean of each column before it is rounded"
+        )
     return points @ directions[:, kept], variances[kept].sqrt()
 
 

@@ -30,6 +30,9 @@ def draw(found: Diagnosis, path: Path) -> None:
 
 def _ladder(axes: Any, found: Diagnosis) -> None:
     rungs = found.ladder.rungs
+    axes.set_title("noise ladder" if rungs else "noise ladder: too few rows for any rung")
+    if not rungs:  # there is nothing that an axis of logarithms could show
+        return
     scales = [rung.scale for rung in rungs]
     axes.plot(scales, [rung.gaussian for rung in rungs], "--", color="grey", label="Gaussian of the same covariance")
     axes.plot(scales, [rung.dimension for rung in rungs], ":", color="C0")
@@ -40,7 +43,6 @@ def _ladder(axes: Any, found: Diagnosis) -> None:
     axes.axhline(found.latent_dim, color="C1", linewidth=1, label="recommended")
     top = max(found.dim if found.dim <= 2 * found.latent_dim + 3 else 0, 1.5 * found.latent_dim)
     axes.set(xscale="log", ylim=(0, 1.1 * top), xlabel="scale of the noise", ylabel="dimension d(s)")
-    axes.set_title("noise ladder")
     axes.legend(fontsize="small")
 
 

@@ -17,6 +17,8 @@ from twostep.seeds import derive
 
 LEAST = 50  # rows
 ROUNDINGS = 8  # units of rounding that are taken for none
+FAR = 50.0  # times as far from the mean as the usual row
+COARSE = 0.01  # rounding beside the size of the rows, from which on it is told
 WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
 
 
@@ -48,7 +50,7 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
         seed: of the draw.
 
     Raises:
-        UserError: for fewer than 50 rows, or values that are not finite.
+        UserError: for fewer than 50 rows, or values that are not finite real numbers.
     """
     table = _table(x)
     rows = table[_distinct(table)[0]]
@@ -56,10 +58,17 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
     if n is not None and n < len(rows):
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
-    warnings = tuple(_oddities(rows, duplicates))
+    warnings = _oddities(rows, duplicates)
     rows, largest, unit = _centred(rows.double())
     own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
-    return Points(rows, ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps), duplicates, warnings, unit)
+    if outlying := _outlying(rows):
+        told = f"{outlying} rows lie {FAR:.0f} times as far out as the usual row, or farther, and tell on all figures"
+        warnings.append(f"{told}: leave them out if they are mistakes or stand for missing values")
+    rounding = ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps)
+    if rounding > COARSE:
+        told = f"values have so few digits that a std below {rounding * unit:.2g} counts for none"
+        warnings.append(f"{told}: subtract the mean of each column before they are rounded")
+    return Points(rows, rounding, duplicates, tuple(warnings), unit)
 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
@@ -79,6 +88,10 @@ def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
 
 def _table(x: Tensor) -> Tensor:
     """Return data as rows `(N, D)`, in float64 or whole numbers."""
+    if x.is_complex():
+        raise UserError(f"values of type {x.dtype} are not real numbers: convert them first")
+    if not x.ndim:
+        raise UserError("a single number has no rows: give data (N, *S)")
     if len(x) < LEAST:
         raise UserError(f"{len(x)} rows are too few to tell a dimension: give {LEAST} or more")
     table = x.detach().reshape(len(x), math.prod(x.shape[1:])).cpu()
@@ -99,14 +112,25 @@ def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, float, float]:
-    """Return rows of mean 0 and largest value 1, the largest that they had before, in the same units, and these."""
-    if len(rows) < 2:
+    """Return rows of mean 0 and largest value 1, the largest that they had before, in the same units, and these.
+
+    A constant column becomes 0, and counts for neither.
+    """
+    varying = (rows != rows[:1]).any(0)
+    if not bool(varying.any()):
         return torch.zeros_like(rows), 1.0, 1.0
+    rows = torch.where(varying, rows, 0.0)
     before = rows.abs().max()
     rows = rows / before  # so that no sum overflows
     centred = rows - rows.mean(0)
     size = centred.abs().max()
     return centred / size, float(1 / size), float(size * before)
+
+
+def _outlying(rows: Tensor) -> int:
+    """Return how many centred rows are far from the usual one."""
+    distances = rows.norm(dim=1)
+    return int((distances > FAR * distances.median()).sum()) if len(rows) > FAR else 0
 
 
 def _step(column: np.ndarray) -> float:
