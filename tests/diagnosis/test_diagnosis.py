@@ -81,7 +81,16 @@ ODD = {
     "a constant column": (torch.cat([gaussian(300, 2), torch.ones(300, 1)], 1), "yes", "1 of 3 columns are constant"),
     "a repeated column": (gaussian(300, 2)[:, [0, 1, 1]], "yes", "1 of 3 columns repeat another"),
     "repeated rows": (gaussian(200, 2).repeat(2, 1), "no", "200 rows repeat another"),
-    "a column of categories": (torch.cat([gaussian(300, 2), CATEGORIES], 1), None, "look like categories"),
+    "a column of categories": (
+        torch.cat([gaussian(300, 2), CATEGORIES], 1),
+        None,
+        "column 3 has 10 values or fewer, as categories",
+    ),
+    "an identity": (
+        torch.cat([gaussian(300, 2), 100 * torch.rand(300, 1)], 1),
+        None,
+        "column 3 has more than 10 times",
+    ),
     "50 rows": (gaussian(50, 3), None, None),
     "fewer rows than columns": (gaussian(60, 200), "undecided", "60 rows span 59 directions at most"),
     "equally far": (torch.eye(80), None, None),
@@ -152,3 +161,18 @@ def test_the_command_refuses_in_one_line(twostep, tmp_path, monkeypatch, argumen
     assert told in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_arrays_are_taken_as_tensors_are():
+    x = circle()
+    assert diagnose(x.numpy()).to_dict() == diagnose(x).to_dict()
+
+
+def test_too_few_rows_asked_for_are_refused():
+    with pytest.raises(UserError, match="n=0 rows are too few"):
+        diagnose(circle(), n=0)
+
+
+def test_what_rounding_hides_is_left_open():
+    x = (1e6 + gaussian(1000, 3) * torch.tensor([1, 1, 0.1])).float()
+    assert diagnose(x).overfitting.verdict == "undecided"

@@ -16,6 +16,8 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from twostep.diagnosis.calibration import Reference
@@ -79,13 +81,13 @@ class Dimension:
     warnings: tuple[str, ...]
 
 
-def dimension_of(x: Tensor, n: int = ROWS, seed: int = 0) -> Dimension:
+def dimension_of(x: Tensor | np.ndarray, n: int = ROWS, seed: int = 0) -> Dimension:
     """Tell the intrinsic dimension of data `(N, *S)` by n distinct rows or fewer.
 
     Raises:
         UserError: for fewer than 50 rows, 20 or fewer distinct ones, or values that are not finite.
     """
-    return consensus(neighbourhoods(x, n=n, seed=seed), seed)
+    return consensus(neighbourhoods(torch.as_tensor(x), n=n, seed=seed), seed)
 
 
 def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from twostep.data.rows import spread
+from twostep.diagnosis.columns import column_warnings
 from twostep.diagnosis.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS
 from twostep.diagnosis.ladder import Ladder, noise_ladder
@@ -18,9 +19,6 @@ from twostep.diagnosis.null import principal_coordinates
 from twostep.diagnosis.overfitting import Overfitting, overfitting
 from twostep.diagnosis.thickness import flat_directions
 from twostep.schema import UserError
-
-LEVELS = 10  # distinct values up to which a column is taken for one of categories
-LOOKED_AT = 1000  # rows
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class Diagnosis:
         return " (all coordinates: no manifold to find)" if self.overfitting.verdict == "no" else ""
 
 
-def diagnose(x: Tensor, thorough: bool = False, seed: int = 0, n: int = ROWS) -> Diagnosis:
+def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: int = ROWS) -> Diagnosis:
     """Diagnose data `(N, *S)` by n distinct rows or fewer.
 
     Dimension and ladder are those of the data without their flat directions, if there are any (`flat_directions`).
@@ -115,6 +113,7 @@ def diagnose(x: Tensor, thorough: bool = False, seed: int = 0, n: int = ROWS) ->
     Raises:
         UserError: for fewer than 50 rows, 20 or fewer distinct ones, or values that are not finite.
     """
+    x = torch.as_tensor(x)
     near = neighbourhoods(x, n=n, seed=seed)
     if near.n <= NEIGHBOURS:
         raise UserError(f"{near.n} distinct rows are too few for {NEIGHBOURS} neighbours each: give more rows")
@@ -124,24 +123,10 @@ def diagnose(x: Tensor, thorough: bool = False, seed: int = 0, n: int = ROWS) ->
     dimension = consensus(steep, seed)
     ladder = replace(noise_ladder(steep, seed), dim=near.dim)
     verdict = overfitting(near, dimension, ladder, thorough, seed)
-    warnings = dimension.warnings + _categories(x)
+    warnings = dimension.warnings + column_warnings(x)
     return Diagnosis(dimension, verdict, ladder, tuple((stds.flip(0) * near.unit).tolist()), near.n, near.dim, warnings)
 
 
 def _nearest(points: Tensor, k: int) -> dict[str, Tensor]:
     distances, indices = nearest_others(points, k)
     return {"points": points, "distances": distances, "indices": indices}
-
-
-def _categories(x: Tensor) -> tuple[str, ...]:
-    """Return a warning if columns have so few values that they look like categories."""
-    if x.ndim > 2:  # pixels
-        return ()
-    table = spread(x, LOOKED_AT).reshape(-1, x[:1].numel())
-    counts = torch.tensor([len(column.unique()) for column in table.T])
-    named = [str(index) for index in ((counts > 1) & (counts <= LEVELS)).nonzero()[:, 0].tolist()]
-    if not named:
-        return ()
-    shown = ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
-    told = f"{len(named)} columns ({shown}) have {LEVELS} values or fewer"
-    return (f"{told}: they look like categories, on which no density has a bound; leave them out",)

@@ -32,6 +32,7 @@ from twostep.diagnosis.intrinsic_dimension import maximum_likelihood
 from twostep.diagnosis.ladder import Ladder
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
 from twostep.diagnosis.null import principal_coordinates
+from twostep.diagnosis.points import COARSE
 from twostep.diagnosis.quadrics import enough_rows, thinnest_quadrics
 from twostep.diagnosis.thickness import flat_directions, thickness_of
 from twostep.seeds import derive
@@ -102,7 +103,10 @@ def _flat(near: Neighbourhoods, stds: Tensor) -> Overfitting | None:
     """Return the finding if principal directions alone decide; `stds` ascend."""
     rank = len(stds)
     if rank < min(near.dim, near.n - 1):
-        return Overfitting("yes", f"the data vary in {rank} of {near.dim} directions only", rank)
+        told = f"the data vary in {rank} of {near.dim} directions"
+        if near.rounding > COARSE:
+            return Overfitting("undecided", f"{told}, and rounding hides what they do in others", rank)
+        return Overfitting("yes", f"{told} only", rank)
     if near.dim == 1:
         return Overfitting("no", "the data have one coordinate, and there are values all along it", 1)
     flat = flat_directions(stds)
@@ -129,7 +133,7 @@ def _by_shape(
         verdict: Verdict = "yes" if compared.is_manifold else "no"
         return Overfitting(verdict, compared.told(), rank - 1 if compared.is_manifold else rank)
     if not thorough or rank > WIDEST:
-        advice = "" if thorough else ": ask for a thorough diagnosis"
+        advice = "" if thorough or rank > WIDEST else ": ask for a thorough diagnosis"
         return Overfitting("undecided", f"{coarse.told()}, which leaves it open{advice}", rank)
     return _trained(white, coarse, seed)
 

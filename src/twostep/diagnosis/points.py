@@ -50,8 +50,10 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
         seed: of the draw.
 
     Raises:
-        UserError: for fewer than 50 rows, or values that are not finite real numbers.
+        UserError: for fewer than 50 rows, n below 50, or values that are not finite real numbers.
     """
+    if n is not None and n < LEAST:
+        raise UserError(f"n={n} rows are too few to tell a dimension: take {LEAST} or more")
     table = _table(x)
     rows = table[_distinct(table)[0]]
     duplicates = len(table) - len(rows)
