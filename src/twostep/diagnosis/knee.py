@@ -12,9 +12,9 @@ nearly as steeply:
 
     E(i) >= 2 E(k),    a(i, k) >= 3 a(k, j) for each j > k.
 
-A smooth bend is none, nor is the last size, of which nothing tells that more would not help. The rule is one about
-slopes, as that of Kneedle, but in logarithms and with a factor: Kneedle finds the largest bend of any curve, also of one
-that has no knee.
+A smooth bend is none, nor is the last size, of which nothing tells that more would not help. Like Kneedle the rule
+compares slopes, but in logarithms and by a factor: Kneedle finds the largest bend of any curve, also of one that has no
+knee.
 
 A closed manifold of d dimensions (a circle, a sphere) has no chart of d coordinates without a cut, at which neighbours
 are torn apart and errors large: its knee is d + 1, and that is the size to take; where training finds a cut so narrow

@@ -132,11 +132,11 @@ def _coordinates(parts: tuple[Tensor, Tensor, Tensor], seed: int) -> tuple[Tenso
     from sklearn.decomposition import PCA  # here because it takes a second
 
     train = parts[0]
+    if bool((train == train[0]).all()):
+        raise UserError("all rows are the same: give rows that differ")
     count = min(COORDINATES, *train.shape)
     model = PCA(count, random_state=derive(seed, "principal") % 2**32).fit(train.numpy())
     scale = math.sqrt(model.explained_variance_[0])
-    if not scale > 0:
-        raise UserError("all rows are the same: give rows that differ")
     first, second, third = (torch.from_numpy(model.transform(part.numpy())) / scale for part in parts)
     return first, second, third, float(model.explained_variance_ratio_.sum())
 

@@ -4,11 +4,11 @@ Member m, of size k, adds small networks f and g of two hidden layers to a linea
 
     z = A x + f(x),    x̂ = B z + g(z),    at first A and B the k leading principal components and f, g nearly 0
 
-so that it begins with the error of principal components and has only what is curved to learn. The weights of all members
-lie in one tensor for each layer, (M, in, out), and a step is a batched product. No member shares a weight with
+so that it begins with the error of principal components and has only what is curved to learn. The weights of all
+members lie in one tensor for each layer, (M, in, out), and a step is a batched product. No member shares a weight with
 another: sizes below the largest are padded with zeros, in the columns that make z and in the rows that read it, and
-these zeros stay, as the gradient of each one is a product with another. Every member's loss is a term of one sum, its
-first weights are drawn from its own seed, its best weights on validation rows are kept by itself, and all see the same
+these zeros stay, as the gradient of each is a product with another. Every member's loss is a term of one sum, its first
+weights are drawn from its own seed, its best weights on validation rows are kept by itself, and all see the same
 batches; so a member is the same alone and among others, up to the rounding of sums.
 
 What is measured is what so small a network finds in so few steps: of a manifold that is hard to learn it leaves more
@@ -28,7 +28,6 @@ from twostep.seeds import derive
 
 HIDDEN = 128
 STEPS, BATCH, RATE = 1500, 256, 8e-3
-WARM = 0.1  # share of the steps in which the rate rises
 CHECKED = 100  # steps between two looks at validation rows
 NEARLY_0 = 0.01  # first weights of the last layers of f and g
 
@@ -99,7 +98,7 @@ def trained(train: Tensor, valid: Tensor, sizes: Sequence[int], seed: int) -> St
     model = StackedAutoencoders(train.shape[1], sizes, seed)
     generator = torch.Generator().manual_seed(derive(seed, "batches"))
     optimizer = torch.optim.Adam(model.parameters(), RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS, WARM)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, STEPS)
     best = _Best(model, valid)
     for step in range(1, STEPS + 1):
         x = train[torch.randint(len(train), (BATCH,), generator=generator)]
