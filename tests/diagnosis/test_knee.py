@@ -71,3 +71,8 @@ def test_the_last_size_is_none_and_one_size_tells_nothing():
 def test_a_curve_that_is_none_is_refused(sizes, errors, bounds, told):
     with pytest.raises(UserError, match=told):
         knee_of(sizes, errors, bounds)
+
+
+def test_noise_of_few_coordinates_which_falls_with_each_hides_no_knee():
+    assert knee_of([1, 2, 3, 4], [0.0495, 0.0246, 0.0213, 0.0181]) == 2, "a circle in R^10 with noise of 5 %"
+    assert knee_of([1, 2, 3, 4, 6], [0.2059, 0.0351, 0.0175, 0.0148, 0.0102]) == 3, "a sphere"

@@ -10,15 +10,17 @@ and exponential decay get steeper and steeper. None of them has a knee. A knee i
 flat at once: the step to k from the size before, i, must halve the error at least, and no later size may go on
 nearly as steeply:
 
-    E(i) >= 2 E(k),    a(i, k) >= 3 a(k, j) for each j > k.
+    E(i) >= 2 E(k),    a(i, k) >= 2.5 a(k, j) for each j > k.
 
 A smooth bend is none, nor is the last size, of which nothing tells that more would not help. Like Kneedle the rule
 compares slopes, but in logarithms and by a factor: Kneedle finds the largest bend of any curve, also of one that has no
 knee.
 
+An error of a millionth counts as none, so a spectrum that decays to it ends in a knee there.
+
 A closed manifold of d dimensions (a circle, a sphere) has no chart of d coordinates without a cut, at which neighbours
-are torn apart and errors large: its knee is d + 1, and that is the size to take; where training finds a cut so narrow
-that it costs nearly nothing, the knee is d.
+are torn apart and errors large. Its knee is d + 1 where that costs something, which is the size to take; where training
+makes the cut so narrow that it hardly costs, as on circles and spheres without noise, the knee is d.
 
 Compare: Finding a "Kneedle" in a Haystack: Detecting Knee Points in System Behavior (Satopaa et al., 2011).
 """
@@ -31,7 +33,7 @@ from itertools import pairwise
 
 from twostep.schema import UserError
 
-STEEPER = 3.0
+STEEPER = 2.5
 HALVED = 2.0
 NOTHING = 1e-6  # share of variance that rounding leaves
 
