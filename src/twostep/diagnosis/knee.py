@@ -10,7 +10,7 @@ and exponential decay get steeper and steeper. None of them has a knee. A knee i
 flat at once: the step to k from the size before, i, must halve the error at least, and no later size may go on
 nearly as steeply:
 
-    E(i) >= 2 E(k),    a(i, k) >= 2.5 a(k, j) for each j > k.
+    E(i) >= 2 E(k),    a(i, k) >= 3 a(k, j) for each j > k.
 
 A smooth bend is none, nor is the last size, of which nothing tells that more would not help. Like Kneedle the rule
 compares slopes, but in logarithms and by a factor: Kneedle finds the largest bend of any curve, also of one that has no
@@ -33,7 +33,7 @@ from itertools import pairwise
 
 from twostep.schema import UserError
 
-STEEPER = 2.5
+STEEPER = 3.0
 HALVED = 2.0
 NOTHING = 1e-6  # share of variance that rounding leaves
 

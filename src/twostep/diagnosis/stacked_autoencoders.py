@@ -27,7 +27,7 @@ from torch.nn.functional import pad, silu
 from twostep.seeds import derive
 
 HIDDEN = 128
-STEPS, BATCH, RATE = 1500, 256, 8e-3
+STEPS, BATCH, RATE = 2000, 256, 8e-3
 CHECKED = 100  # steps between two looks at validation rows
 NEARLY_0 = 0.01  # first weights of the last layers of f and g
 
