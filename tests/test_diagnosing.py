@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from experiments import asked, trained
+from twostep import launch
 from twostep.assessment import Questions, assess
+from twostep.data.rows import spread
 from twostep.diagnosing import diagnose_run
+from twostep.diagnosis.knee import knee_of
+from twostep.family import Family, diagnose_family
 from twostep.jsonfile import write_json
 from twostep.launch import start
 from twostep.schema import UserError
@@ -129,3 +133,50 @@ def test_the_command_prints_and_keeps_what_python_gives(runs, diagnosed, twostep
     kept = json.loads((tmp_path / "told" / "diagnosis.json").read_text())
     assert [finding["name"] for finding in kept["findings"]] == names(diagnosed["two"])
     assert (tmp_path / "told" / "diagnosis.png").stat().st_size > 10_000
+
+
+@pytest.fixture(scope="module")
+def family(runs, tmp_path_factory):
+    root = tmp_path_factory.mktemp("family")
+    made = {size: asked(("ae",), "von-mises-circle", root, CIRCLE, model={"latent_dim": size}) for size in (1, 2)}
+    return {size: trained(request).run.path for size, request in made.items()}
+
+
+def test_runs_of_several_sizes_tell_where_more_coordinates_cease_to_help(family, tmp_path):
+    found = diagnose_family([family[2], family[1]])
+    assert found.sizes == (1, 2)
+    assert all(0 < error < 1.5 for error in found.errors)
+    assert found.lines()[-1].startswith("no knee can be seen by 2 sizes")
+    write_json(tmp_path / "family.json", found.to_dict())
+    found.plot(tmp_path / "family.png")
+    assert (tmp_path / "family.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_familys_error_is_that_of_its_autoencoder(family):
+    experiment = launch.trained(family[2])
+    test, train = spread(experiment.splits.test, 2000), spread(experiment.splits.train, 2000)
+    gae = experiment.models["model"].eval()
+    left = (test - gae.decode(gae.encode(test))).square().sum() / (test - train.mean(0)).square().sum()
+    assert diagnose_family([family[1], family[2]]).errors[1] == pytest.approx(left.item(), rel=1e-4)
+
+
+def test_families_are_of_one_model_on_the_same_data(runs, family, tmp_path):
+    other = trained(asked(("vae",), "von-mises-circle", tmp_path, CIRCLE)).run.path
+    few = trained(asked(("ae",), "von-mises-circle", tmp_path, {"dataset_kwargs": {"n": 500}})).run.path
+    for path, message in (
+        (other, "is of vae, not of ae"),
+        (few, "has other data"),
+        (runs["flow"], "has no autoencoder"),
+        (runs["ae"], "has latent_dim=2 as another"),
+    ):
+        with pytest.raises(UserError, match=message):
+            diagnose_family([family[2], path])
+
+
+@pytest.mark.parametrize(
+    ("errors", "end"), [((0.5, 0.01, 0.009, 0.0085), "knee of the"), ((0.5, 0.2, 0.1, 0.02), "no knee:")]
+)
+def test_the_knee_of_a_family_is_told(errors, end, tmp_path):
+    found = Family("ae", (1, 2, 3, 4), errors, knee_of((1, 2, 3, 4), errors))
+    found.plot(tmp_path / "family.png")
+    assert found.lines()[-1].startswith(end)

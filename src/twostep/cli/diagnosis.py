@@ -14,13 +14,13 @@ from twostep.schema import UserError
 if TYPE_CHECKING:
     from twostep.diagnosing import RunDiagnosis
     from twostep.diagnosis import Diagnosis
+    from twostep.family import Family
 
 logger = logging.getLogger("twostep")
 
 
 def diagnose(
-    run: Path | None = None,
-    *,
+    *runs: Path,
     dataset: str | None = None,
     dataset_kwargs: Overrides = None,
     quick: Flag = False,
@@ -30,10 +30,11 @@ def diagnose(
 ) -> int:
     """Tell of which dimension data are, whether a density overfits their manifold, and which latent_dim to take.
 
-    Of a run: whether its autoencoder is a good chart, and how its density falls off the data.
+    Of a run: whether its autoencoder is a good chart, and how its density falls off the data. Of several runs of one
+    autoencoder: from which latent_dim on more coordinates hardly help.
 
     Args:
-        run: Directory of a run, to diagnose its models.
+        runs: Directory of a run, to diagnose its models, or of several that differ in latent_dim.
         dataset: Name of a data set, or path of an array, a table (.csv, .parquet) or a folder of pictures.
         dataset_kwargs: key=value for the data set; may be repeated.
         quick: Train nothing (the default).
@@ -41,11 +42,12 @@ def diagnose(
         to: Folder for diagnosis.json and diagnosis.png.
         seed: The same seed gives the same figures.
     """
-    if run is not None:
+    if runs:
         refuse("not beside a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
         refuse("goes with --dataset: a run's models are looked at as they are", quick=quick, thorough=thorough)
-        if not run.is_dir():
-            raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
+        for run in runs:
+            if not run.is_dir():
+                raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
     elif dataset is None:
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
     if quick:
@@ -55,7 +57,7 @@ def diagnose(
 
     from twostep.jsonfile import write_json
 
-    found = _of_run(run, seed) if dataset is None else _of_data(dataset, dataset_kwargs or [], thorough, seed)
+    found = _of_runs(runs, seed) if dataset is None else _of_data(dataset, dataset_kwargs or [], thorough, seed)
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,11 +69,14 @@ def diagnose(
     return 0
 
 
-def _of_run(run: Path | None, seed: int) -> RunDiagnosis:
+def _of_runs(runs: Sequence[Path], seed: int) -> RunDiagnosis | Family:
+    if len(runs) > 1:
+        from twostep.family import diagnose_family
+
+        return diagnose_family(runs)
     from twostep.diagnosing import diagnose_run
 
-    assert run is not None
-    return diagnose_run(run, seed)
+    return diagnose_run(runs[0], seed)
 
 
 def _of_data(dataset: str, keys: Sequence[str], thorough: bool, seed: int) -> Diagnosis:
