@@ -143,7 +143,7 @@ def circle(n):
     return (rows - rows.mean(0)) / rows.std(0)
 
 
-@pytest.mark.usefixtures("short")
+@pytest.mark.slow
 def test_the_log_density_of_a_circle_grows_by_a_nat_for_each_factor_of_e():
     found = flow_ladder(circle(1000))
     assert found.dimension.value == pytest.approx(1, abs=0.15)
