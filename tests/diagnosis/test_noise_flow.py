@@ -24,6 +24,13 @@ class Oracle:
         return density + self.bug * s[:, 0].log()
 
 
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(blurred_flow, "STEPS", 300)
+    monkeypatch.setattr(blurred_flow, "BATCH", 128)
+    monkeypatch.setattr(blurred_flow, "HIDDEN", (32, 32))
+
+
 def flat(n, d, dim):
     return torch.cat([gaussian(n, d).float(), torch.zeros(n, dim - d)], 1)
 
@@ -96,12 +103,13 @@ def test_a_rung_with_a_gap_is_passed_over_and_the_interval_holds_both_estimates(
     assert found.dimension.high == pytest.approx(3.0)
 
 
+@pytest.mark.usefixtures("short")
 def test_the_flow_is_a_density_at_every_scale():
     torch.manual_seed(0)
     flow = BlurredFlow(gaussian(100, 2).float() @ torch.tensor([[1.0, 0.5], [0.0, 0.3]]))
     torch.nn.init.normal_(flow.network[-1].weight)
     flow.requires_grad_(False)
-    axis = torch.linspace(-6, 6, 301)
+    axis = torch.linspace(-6, 6, 181)
     grid = torch.cartesian_prod(axis, axis)
     for scale in (0.1, 1.0):
         density = flow.log_prob(grid, torch.full((len(grid), 1), scale)).exp()
@@ -122,12 +130,6 @@ def test_a_direction_without_data_is_exactly_missing():
     found = dimensions(BlurredFlow(rows), rows, torch.full((300, 1), 0.1))
     assert float(found[0].mean()) < 1.05
     assert torch.allclose(*found, atol=0.05)
-
-
-@pytest.fixture
-def short(monkeypatch):
-    monkeypatch.setattr(blurred_flow, "STEPS", 400)
-    monkeypatch.setattr(blurred_flow, "HIDDEN", (64, 64))
 
 
 @pytest.mark.usefixtures("short")
