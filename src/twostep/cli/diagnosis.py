@@ -38,7 +38,8 @@ def diagnose(
         dataset: Name of a data set, or path of an array, a table (.csv, .parquet) or a folder of pictures.
         dataset_kwargs: key=value for the data set; may be repeated.
         quick: Train nothing (the default).
-        thorough: Where that leaves the verdict undecided, train a small denoiser, in a minute or less.
+        thorough: Train small models too, in minutes: autoencoders of several latent sizes, a flow that knows the
+            noise, and a denoiser where the verdict is undecided.
         to: Folder for diagnosis.json and diagnosis.png.
         seed: The same seed gives the same figures.
     """

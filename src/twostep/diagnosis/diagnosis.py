@@ -18,6 +18,7 @@ from twostep.diagnosis.neighbourhoods import nearest_others, neighbourhoods
 from twostep.diagnosis.null import principal_coordinates
 from twostep.diagnosis.overfitting import Overfitting, overfitting
 from twostep.diagnosis.thickness import flat_directions
+from twostep.diagnosis.thorough import Thorough, trained_models
 from twostep.schema import UserError
 
 
@@ -33,6 +34,7 @@ class Diagnosis:
         n: distinct rows that it is of.
         dim: coordinates of a row.
         warnings: what is odd about the data, a sentence each.
+        thorough: what models that were trained for it say; None if it was not asked for.
     """
 
     dimension: Dimension
@@ -42,6 +44,7 @@ class Diagnosis:
     n: int
     dim: int
     warnings: tuple[str, ...]
+    thorough: Thorough | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -74,6 +77,8 @@ class Diagnosis:
         if scales:
             answers.append(f"manifold resolved at scales from {scales[0]:.3g} to {scales[1]:.3g}")
         answers += [f"reason: {reason}" for reason in self.dimension.reasons]
+        if self.thorough is not None:
+            answers += self.thorough.lines()
         return (*answers, *(f"warning: {warning}" for warning in self.warnings))
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,7 +111,7 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
 
     Args:
         x: numbers of any type; rows are flattened.
-        thorough: train a denoiser where the rest leaves the verdict undecided (up to a minute).
+        thorough: train a denoiser where the rest leaves the verdict undecided, and a flow and autoencoders (minutes).
         seed: of all that is drawn: the same seed gives the same figures.
         n: rows to take at most, at random.
 
@@ -124,7 +129,11 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
     ladder = replace(noise_ladder(steep, seed), dim=near.dim)
     verdict = overfitting(near, dimension, ladder, thorough, seed)
     warnings = dimension.warnings + column_warnings(x)
-    return Diagnosis(dimension, verdict, ladder, tuple((stds.flip(0) * near.unit).tolist()), near.n, near.dim, warnings)
+    spectrum = tuple((stds.flip(0) * near.unit).tolist())
+    models = None
+    if thorough:
+        models = trained_models(coordinates[:, flat:], stds[flat:], near.unit, dimension.recommended, seed)
+    return Diagnosis(dimension, verdict, ladder, spectrum, near.n, near.dim, warnings, models)
 
 
 def _nearest(points: Tensor, k: int) -> dict[str, Tensor]:

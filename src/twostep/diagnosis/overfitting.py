@@ -35,6 +35,7 @@ from twostep.diagnosis.null import principal_coordinates
 from twostep.diagnosis.points import COARSE
 from twostep.diagnosis.quadrics import enough_rows, thinnest_quadrics
 from twostep.diagnosis.thickness import flat_directions, thickness_of
+from twostep.diagnosis.thorough import WIDEST
 from twostep.seeds import derive
 
 Verdict = Literal["yes", "no", "undecided"]
@@ -46,7 +47,6 @@ FINE = 5  # neighbours
 HALF = 0.5  # dimensions
 LITTLE = 0.35
 LIKE = 0.75  # place between a law without one dimension and itself
-WIDEST = 60  # coordinates of a denoiser
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""What models trained for it say of data: autoencoders of several latent sizes, and a flow that knows the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from twostep.diagnosis.noise_flow import FlowLadder, flow_ladder
+from twostep.diagnosis.reconstruction_curve import ReconstructionCurve, reconstruction_curve, sizes_around
+
+WIDEST = 60  # directions of a flow
+
+
+@dataclass(frozen=True)
+class Thorough:
+    """What trained models say.
+
+    Args:
+        reconstruction: the error of autoencoders over their latent size.
+        flow: the noise ladder of a flow; None for data of more than 60 directions.
+        unit: length in the data of a scale of 1 on that ladder.
+    """
+
+    reconstruction: ReconstructionCurve
+    flow: FlowLadder | None
+    unit: float
+
+    def lines(self) -> tuple[str, ...]:
+        """Return what they say in words, a line for each model."""
+        return (self.reconstruction.line(), f"noise ladder of a flow: {self._ladder()}")
+
+    def _ladder(self) -> str:
+        if self.flow is None:
+            return f"not tried in more than {WIDEST} directions"
+        found, rung = self.flow.dimension, self.flow.plateau
+        if found is None or rung is None:
+            return "the dimension depends on the scale all along"
+        told = f"{found.value:.2f} dimensions ({found.low:.2f}-{found.high:.2f}) by LIDL"
+        return f"{told}, {rung.flipd.value:.2f} by FLIPD, at a scale of {rung.scale * self.unit:.3g}"
+
+
+def trained_models(points: Tensor, stds: Tensor, unit: float, d: int, seed: int) -> Thorough:
+    """Train them on principal coordinates `(n, rank)` of ascending stds `(rank,)`, in minutes.
+
+    Args:
+        points: the coordinates.
+        stds: of them.
+        unit: length in the data of a length of 1 in the points.
+        d: an estimate of their dimension, around which latent sizes are taken.
+        seed: of weights and batches.
+    """
+    largest, rank = float(stds[-1]), points.shape[1]
+    flow = flow_ladder(points / largest, seed) if rank <= WIDEST else None
+    curve = reconstruction_curve(points, sizes_around(min(d, rank), rank), seed)
+    return Thorough(curve, flow, unit * largest)
