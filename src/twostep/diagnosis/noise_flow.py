@@ -24,7 +24,7 @@ The dimension is read off the steadiest rung: where d(s) differs least from that
 sees less and less of a manifold below the scale that its rows tell, and d(s) goes up to D there; at the scale of
 curvature and extent it goes another way. So there may be no plateau, and then there is no dimension: 2,000 rows of a
 network's 5-dimensional manifold in R^20 have none, while neighbours find 5. A flow that misses a manifold altogether
-has one at D, and so has noise above the finest scale (dequantised digits): what is read is rather too high than too low.
+has one at D, so has noise above the finest scale (dequantised digits): what is read is rather too high than too low.
 
 Intervals are of the mean over held-out rows; they know nothing of the flow's own error, of which the gap tells.
 
