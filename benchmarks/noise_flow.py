@@ -1,7 +1,7 @@
 """Dimension by a flow that knows the noise, beside a denoiser and neighbours, where the truth is known; and of digits.
 
 For each set: LIDL and FLIPD at the flow's plateau and its scale (a dash: no plateau), what a trained denoiser leaves of
-all coordinates as noise goes to 0, what neighbours recommend, and the seconds of the three. Rows are standardised,
+all coordinates as noise goes to 0, what neighbours recommend, and the CPU seconds of the three. Rows are standardised,
 those of digits and all that the denoiser sees are whitened. `--curves` prints d(s) at each scale.
 
     python benchmarks/noise_flow.py [circle roll ...] [--n 1500] [--curves]

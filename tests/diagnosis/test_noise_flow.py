@@ -92,8 +92,9 @@ def test_a_turning_point_is_no_plateau():
     assert ladder([5.0, 3.0, 2.0, 3.0, 5.0]).dimension is None
 
 
-def test_a_curve_that_only_falls_has_no_dimension():
-    assert ladder([9.0, 8.0, 6.0, 4.0, 2.0]).dimension is None
+@pytest.mark.parametrize("curve", [[9.0, 8.0, 6.0, 4.0, 2.0], [21.3, 20.0, 17.6, 14.7, 11.3, 8.5, 5.9, 3.8]])
+def test_a_curve_that_only_falls_has_no_dimension(curve):
+    assert ladder(curve).dimension is None
 
 
 def test_a_rung_with_a_gap_is_passed_over_and_the_interval_holds_both_estimates():

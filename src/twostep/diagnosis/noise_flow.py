@@ -22,8 +22,9 @@ their gap, which is told, is of the fit alone. The second can be had from the me
 
 The dimension is read off the steadiest rung: where d(s) differs least from that of either neighbour, gap added. A flow
 sees less and less of a manifold below the scale that its rows tell, and d(s) goes up to D there; at the scale of
-curvature and extent it goes another way. So there may be no plateau, and then there is no dimension. A flow that misses
-a manifold altogether has one at D: what is read is rather too high than too low.
+curvature and extent it goes another way. So there may be no plateau, and then there is no dimension: 2,000 rows of a
+network's 5-dimensional manifold in R^20 have none, while neighbours find 5. A flow that misses a manifold altogether
+has one at D, so has noise above the finest scale (dequantised digits): what is read is rather too high than too low.
 
 Intervals are of the mean over held-out rows; they know nothing of the flow's own error, of which the gap tells.
 
@@ -46,7 +47,8 @@ from twostep.seeds import derive
 SCALES = (0.03, 0.05, 0.08, 0.13, 0.22, 0.36, 0.6, 1.0)
 HELD_OUT = 0.15  # of the rows, to choose weights, and again to measure
 POINTS = 400  # at which is measured
-STEADY = 0.15  # of d(s): change and gap at a rung that is read
+STEADY = 0.1  # of d(s): change and gap at a rung that is read
+FEW = 2.5  # dimensions up to which a quarter of one is steady enough
 Z95 = 1.96
 
 
@@ -101,7 +103,7 @@ class FlowLadder:
 
     @property
     def plateau(self) -> FlowRung | None:
-        """The steadiest rung, the finest of several; None if none is steady, or d(s) near 0."""
+        """The steadiest rung; None if none is steady."""
         best = min(range(1, len(self.rungs) - 1), key=self._unsteady)
         return self.rungs[best] if self._unsteady(best) <= STEADY else None
 
@@ -118,7 +120,7 @@ class FlowLadder:
         before, rung, after = self.rungs[index - 1 : index + 2]
         value = rung.lidl.value
         change = max(abs(value - before.lidl.value), abs(value - after.lidl.value))
-        return (change + rung.gap) / max(value, 0.5)
+        return (change + rung.gap) / max(value, FEW)
 
 
 def flow_ladder(points: Tensor, seed: int = 0) -> FlowLadder:
