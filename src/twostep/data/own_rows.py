@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from twostep.data.hub import Parquet
 from twostep.schema import UserError
 
 ENDINGS = ".npy, .npz (one array), .parquet, .csv, or a folder of pictures"
+WRITTEN = (
+    "write it in UTF-8, with commas between columns, points in numbers, no gaps, and words in no row but the first"
+)
 
 
 def read_rows(path: Path, image_size: Size | None = None) -> Tensor:
@@ -54,27 +59,36 @@ def _pictures(path: Path, source: PictureSource, size: Size | None) -> Tensor:
 
 def _csv(path: Path) -> Any:
     try:
-        with path.open(encoding="utf-8-sig") as file, warnings.catch_warnings():
+        with path.open(encoding="utf-8-sig", newline="") as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # it is refused as empty
-            skipped = int(_is_header(file.readline()))
-            return np.loadtxt(path, delimiter=",", skiprows=skipped, ndmin=2, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: is no table of numbers with commas between them ({reason(error)})") from error
+            lines = csv.reader(file)
+            skipped = lines.line_num if _are_names(next(lines, [])) else 0
+            return np.loadtxt(
+                path, delimiter=",", quotechar='"', comments=None, skiprows=skipped, ndmin=2, encoding="utf-8-sig"
+            )
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: is no table of numbers ({reason(error)}): {WRITTEN}") from error
 
 
-def _is_header(line: str) -> bool:
+def _are_names(fields: Sequence[str]) -> bool:
+    """Whether a first row names columns: if it had a number, a row with a gap would be lost in silence."""
+    return any(fields) and not any(map(_is_number, fields))
+
+
+def _is_number(field: str) -> bool:
     try:
-        np.array(line.split(","), dtype=np.float64)
+        float(field)
     except ValueError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _table(path: Path) -> Any:
     from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]  # here because few need it
 
     try:
-        return parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            return file.read()
     except Exception as error:  # arrow's errors have no common base
         raise UserError(f"{path}: is not a whole parquet file ({reason(error)})") from error
 
