@@ -1,5 +1,6 @@
 """The commands: what they refuse, and in which words; what they write; what they do when something fails."""
 
+import io
 import json
 import os
 import re
@@ -559,6 +560,16 @@ def test_help_answers_at_once_without_torch(command):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
+def test_a_terminal_without_a_sign_gets_its_number(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii", write_through=True))
+    monkeypatch.setenv("TWOSTEP_DATA", "/±")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["datasets"])
+    assert ended.value.code == 0
+    assert written.getvalue().endswith(b"data_root: /\\xb1\n")
+
+
 @pytest.mark.parametrize("script", FLAGS)
 def test_the_scripts_have_every_flag(script):
     done = subprocess.run([ROOT / script, "--help"], capture_output=True, text=True, env=environment())
@@ -718,7 +729,8 @@ def test_samples_are_written_in_three_ways_and_follow_the_seed(twostep, two_step
 def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_run, tmp_path):
     assert refused("sample", two_step_run, "--to", "new/x.jpg") == "new/x.jpg: write to a .png, .npz or .npy file"
     assert not (tmp_path / "new").exists()
-    assert "an ae has no density to sample from" in refused("sample", ae_run)
+    assert "ae has no density to sample from" in refused("sample", ae_run)
+    assert "--seed" in refused("sample", two_step_run, "--seed", 2**64)
     (tmp_path / "file").write_text("")
     for name in ("file/x.npy", "file/x.png", "file/x.npz"):
         assert refused("sample", two_step_run, "--to", name).startswith(f"{name}: can't be written")

@@ -9,6 +9,7 @@ import pytest
 import readme
 import torch
 
+from twostep import listing
 from twostep.config import RunConfig, Settings
 from twostep.data import cache
 from twostep.data.base import DATASETS
@@ -145,6 +146,11 @@ def test_runs_are_compared_in_columns_of_one_kind_and_measure(tested, twostep):
     assert [line.split()[:2] for line in (flow, vae, arm)] == [
         [str(path), name] for path, name in zip(runs, ("flow", "vae", "arm"), strict=True)
     ]
+
+
+def test_cells_are_shown_as_they_are_on_one_line():
+    cells = ("runs/[bold]x", "runs/[/x]", ":smile:", "x" * 2000)
+    assert listing._table(("one", "two", "three", "four"), [cells]).splitlines()[1].split() == list(cells)
 
 
 def test_a_run_without_a_test_is_not_compared(tested, twostep):

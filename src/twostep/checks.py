@@ -39,7 +39,7 @@ def warn_of_units(other: DataSpec, spec: DataSpec) -> None:
     """Tell of other data that are not on the scale of a run's pictures."""
     if (spec.discrete or other.discrete) and (other.low, other.high) != (spec.low, spec.high):
         logger.warning(
-            "%s has values from %g to %g, and %s from %g to %g: the test may tell their units apart",
+            "%s can have values from %g to %g, and %s from %g to %g: the test may tell their units apart",
             *(other.name, other.low, other.high, spec.name, spec.low, spec.high),
         )
 

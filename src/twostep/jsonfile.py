@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from twostep.schema import UserError
+from twostep.wholefile import whole
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -18,12 +18,8 @@ def write_json(path: Path, values: Any) -> None:
     Raises:
         UserError: if the disk is full or can't be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole(path) as beside:
         beside.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 def _plain(values: Any) -> Any:

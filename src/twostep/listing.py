@@ -23,7 +23,7 @@ from twostep.schema import DataSpec, Frozen, UserError
 
 EMBEDDINGS = "embeddings"
 MODEL_COLUMNS = ("model", "roles", "density", "what it is", "paper")
-PIPE_WIDTH = 1000  # in a file or a pipe, a row is a line
+PIPE_WIDTH = 100_000  # in a file or a pipe, a row is a line
 
 
 def model_list() -> str:
@@ -159,7 +159,7 @@ def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines())

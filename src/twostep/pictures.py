@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from twostep.schema import DataSpec, UserError
+from twostep.wholefile import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,12 +48,15 @@ def save_png(canvas: Tensor, path: Path, tile: int) -> None:
         canvas: `(C, height, width)` with values in [0, 1], C = 1 or 3.
         path: of the file.
         tile: height of a tile in pixels.
+
+    Raises:
+        UserError: if it can't be written.
     """
     pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     factor = max(1, math.ceil(SMALLEST_TILE / tile))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(path)
+    with whole(path) as beside:
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(beside, "png")
 
 
 def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
@@ -78,13 +81,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     if path.suffix != ".png":
         raise UserError(f"{path}: can't be written: give a path that ends in .png")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as beside:
         figure.savefig(beside, format="png")
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
 BINS = 80
@@ -134,14 +132,12 @@ def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
         UserError: for a path that can't be written, or that `check_writable` refuses.
     """
     check_writable(path, spec)
+    if path.suffix == ".png":
+        save_png(grid(samples, spec), path, spec.shape[1])
+        return
     array = samples.detach().cpu().numpy()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as beside, beside.open("wb") as file:
         if path.suffix == ".npz":
-            np.savez(path, samples=array)
-        elif path.suffix == ".npy":
-            np.save(path, array)
+            np.savez(file, samples=array)
         else:
-            save_png(grid(samples, spec), path, spec.shape[1])
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+            np.save(file, array)

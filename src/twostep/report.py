@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from twostep.runs import Run
-from twostep.schema import UserError
+from twostep.wholefile import whole
 
 CAPTIONS = {
     "samples": "Samples of the model.",
@@ -46,10 +46,8 @@ def write_report(run: Run) -> Path:
         configs={path.name: path.read_text() for path in _told(run)},
     )
     path = run.path / "report.html"
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror})") from None
+    with whole(path) as beside:
+        beside.write_text(page, encoding="utf-8")
     return path
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from twostep.metrics.judge import DISTANCE, Judge
 from twostep.metrics.scores import MAX_ROWS
 from twostep.schema import UserError
 from twostep.seeds import derive
+from twostep.wholefile import whole
 
 logger = logging.getLogger("twostep")
 
@@ -95,19 +95,10 @@ def write_csv(scored: Scored, path: Path) -> None:
     Raises:
         UserError: if it can't be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file, lineterminator="\n")
-                table.writerow(scored.columns)
-                table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+    with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(scored.columns)
+        table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
 
 
 def _own_rows(data: Path, experiment: Experiment) -> Tensor:

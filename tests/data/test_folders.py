@@ -190,16 +190,17 @@ def test_a_transparent_palette_is_white_there_too(folder):
     assert found[:, 0, 5].tolist() == [255, 255, 255]
 
 
-def test_photographs_are_turned_upright(folder):
+@pytest.mark.parametrize(("ending", "options"), [("jpg", {"quality": 100}), ("webp", {"lossless": True})])
+def test_photographs_are_turned_upright(folder, ending, options):
     pixels = np.zeros((16, 8), np.uint8)
     pixels[:8] = 255
     save(folder / "train" / "a.png", pixels)
     save(folder / "test" / "a.png", pixels)
     exif = Image.Exif()
     exif[decode.ORIENTATION] = 6
-    save(folder / "train" / "b.jpg", np.rot90(pixels).copy(), exif=exif, quality=100)
+    save(folder / "train" / f"b.{ending}", np.rot90(pixels).copy(), exif=exif, **options)
     train = loaded(folder).train
-    assert train.shape == (2, 1, 16, 8)
+    assert train.shape[2:] == (16, 8)
     assert (train[0].float() - train[1].float()).abs().max() <= 2
 
 
@@ -224,7 +225,9 @@ def test_a_damaged_picture_is_named(folder, damage):
         "middle": whole[:300] + bytes(200) + whole[500:],
     }
     path.write_bytes(broken[damage])
-    assert refused(folder).startswith(f"{path}: ")
+    line = refused(folder)
+    assert line.startswith(f"{path}: ")
+    assert line.endswith(": save it anew, or take it away")
     path.write_bytes(whole)
     assert len(loaded(folder).train) == 5
 

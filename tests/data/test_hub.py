@@ -107,11 +107,11 @@ def test_sizes_are_brought_to_one_by_the_key(published):
         ),
         (
             lambda: {"train": table([*ROWS[:3], {"bytes": b"text", "path": None}])},
-            ", train, row 3: is no picture, or a damaged one",
+            ", train, row 3: is no picture, or a damaged one: save it anew, or take it away",
         ),
         (
             lambda: {"train": table([*ROWS[:3], {"bytes": None, "path": "gone.png"}])},
-            ", train, row 3 (gone.png): No such file or directory",
+            ", train, row 3 (gone.png): can't be read (No such file or directory): save it anew, or take it away",
         ),
     ],
 )

@@ -25,16 +25,25 @@ def refused(path):
     return str(error.value)
 
 
-@pytest.mark.parametrize("header", ["", "a,b,c\n", "\ufeffa,b,c\n", "# a,b,c\n"])
+@pytest.mark.parametrize("header", ["", "a,b,c\n", "\ufeffa,b,c\n", "# a,b,c\n", ",b,c\n", '"a, of x","b\nof y",c\n'])
 def test_a_csv_may_have_a_header(tmp_path, header):
     path = tmp_path / "rows.csv"
     path.write_text(header + "1.5,-2,3\n4,5,1e-3\n", encoding="utf-8")
     assert torch.equal(read_rows(path), torch.tensor(TABLE, dtype=torch.float32))
 
 
+def test_numbers_of_a_csv_may_be_quoted(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('"a","b","c"\r\n"1.5","-2","3"\r\n"4","5","1e-3"\r\n')
+    assert torch.equal(read_rows(path), torch.tensor(TABLE, dtype=torch.float32))
+
+
 def test_a_table_in_parquet_keeps_the_order_of_its_columns(tmp_path):
     columns = {"b": TABLE[:, 0], "a": TABLE[:, 1].astype(np.float32), "c": pa.array(TABLE[:, 2])}
     parquet.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    assert torch.equal(read_rows(tmp_path / "rows.parquet"), torch.tensor(TABLE, dtype=torch.float32))
+    alike = pa.Table.from_arrays([pa.array(column) for column in TABLE.T], names=["a"] * 3)
+    parquet.write_table(alike, tmp_path / "rows.parquet")
     assert torch.equal(read_rows(tmp_path / "rows.parquet"), torch.tensor(TABLE, dtype=torch.float32))
 
 
@@ -62,14 +71,15 @@ def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (
-            "a,b c\n1,x\n",
-            "no table of numbers with commas between them (line 2, column 2, b c, holds 'x': leave it out",
-        ),
-        ("1,2\n3,4\n\n5,\n", "line 4, column 2 is empty: fill it in"),
-        ("a;b\n1;2\n", "line 2, column 1, a;b, holds other separators: write commas"),
-        ("1\t2\n3\t4\n", "holds other separators: write commas"),
+        ("a,b c\n1,x\n", "no table of numbers (line 2, column b c holds 'x'): write it in UTF-8, with commas"),
+        ("1,2\n3,4\n\n5,\n", "line 4, column 2 is empty"),
         ("1,2\n3\n", "line 2 has 1 columns, those before it have 2"),
+        ("1,NA\n2,3\n", "line 1, column 2 holds 'NA'"),  # no names: a row that would be lost
+        (",\n2,3\n", "line 1, column 1 is empty"),
+        ("1,2\n#3,4\n5,6\n", "line 2, column 1 holds '#3'"),  # no comment: the same
+        ("a;b\n1;2\n", "with commas between columns"),
+        ("1\t2\n3\t4\n", "with commas between columns"),
+        ("1,5;2,5\n", "points in numbers"),
         ("1,2\n3,nan\n", "row 1, column 1 is nan: must be finite"),
         ("a,b\n", "is empty"),
         ("", "is empty"),
@@ -80,9 +90,10 @@ def test_bad_tables_are_refused(tmp_path, text, says):
     assert says in refused(tmp_path / "rows.csv")
 
 
-def test_a_table_in_another_encoding_is_refused(tmp_path):
-    (tmp_path / "rows.csv").write_bytes("größe\n1\n".encode("latin-1"))
-    assert "save it as CSV in UTF-8" in refused(tmp_path / "rows.csv")
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_tables_in_other_encodings_are_refused(tmp_path, encoding):
+    (tmp_path / "rows.csv").write_text("größe\n1\n2\n", encoding=encoding)
+    assert "write it in UTF-8" in refused(tmp_path / "rows.csv")
 
 
 def test_what_is_no_rows_is_refused(tmp_path):

@@ -134,8 +134,21 @@ def test_bootstrap_intervals_cover_and_repeat():
     assert np.mean(covered) > 0.85
     first, again, other = (detection_figures(inside, outside, seed) for seed in (0, 0, 1))
     assert first == again
-    assert first["aupr"].value == other["aupr"].value
-    assert first["aupr"].interval != other["aupr"].interval
+    assert first["fpr95"].value == other["fpr95"].value
+    assert first["fpr95"].interval != other["fpr95"].interval
+
+
+def test_intervals_of_sets_that_are_nearly_apart_cover():
+    law, gap, n = NormalDist(), 5.0, 100
+    scores = np.linspace(-8, gap + 8, 20001)
+    recall, alarms = (1 - np.vectorize(law.cdf)(scores - shift) for shift in (gap, 0.0))
+    precision = recall / np.maximum(recall + alarms, 1e-300)
+    area = -float(np.trapezoid(precision, recall))
+    truths = {"aupr": area, "aupr_out": area, "fpr95": 1 - law.cdf(gap + law.inv_cdf(0.05))}
+    random = np.random.default_rng(0)
+    trials = [detection_figures(random.normal(gap, 1, n), random.normal(0, 1, n), seed) for seed in range(30)]
+    for name, truth in truths.items():
+        assert np.mean([low <= truth <= high for low, high in (trial[name].interval for trial in trials)]) > 0.9, name
 
 
 def test_intervals_shrink_as_the_root_of_the_rows():

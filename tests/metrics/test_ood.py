@@ -7,6 +7,7 @@ import pytest
 from known import given, rows, two_step
 
 from twostep.metrics import METRICS, ood
+from twostep.metrics.conformal import p_values
 from twostep.metrics.ood import Against
 from twostep.schema import UserError
 
@@ -103,6 +104,15 @@ def test_false_alarms_are_as_many_as_announced_and_others_are_found():
     assert results["likelihood_ood_detected"].value < 0.1
     assert results["two_part_ood_detected"].value > 0.7
     assert "distance_ood_acc" not in results
+
+
+def test_false_alarms_tell_how_far_few_validation_rows_move_them():
+    random = np.random.default_rng(0)
+    rates = [(p_values(random.normal(size=2000), random.normal(size=4000)) <= 0.05).mean() for _ in range(200)]
+    assert np.std(rates) == pytest.approx(np.hypot(0.0049, np.sqrt(0.05 * 0.95 / 4000)), rel=0.2)
+    results = detection(two_step(), three_scores(4.0))
+    assert "± 0.0049 by the choice of 2,000 validation rows" in results["distance_ood_false_alarms"].note
+    assert "± 0.0069 by the choice of 1,000 validation rows" in results["two_part_ood_false_alarms"].note
 
 
 @pytest.mark.parametrize("name", ["likelihood_ood_acc", "likelihood_ood_acc_low_dim"])

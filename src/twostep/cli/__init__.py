@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it, so that `--help` answers at
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -81,6 +82,8 @@ def launch(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: not every terminal knows ± and ‖
     try:
         status = int(_parse(app.meta, sys.argv[1:] if arguments is None else arguments) or 0)
     except CycloptsError as error:

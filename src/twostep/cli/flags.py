@@ -17,6 +17,7 @@ Overrides = Annotated[list[str] | None, Parameter(negative=())]
 Names = Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)]
 Flag = Annotated[bool, Parameter(negative=())]
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
+SEEDS = Number(gte=0, lt=2**63)
 
 
 def require(**flags: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli.flags import Flag
+from twostep.cli.flags import SEEDS, Flag
 from twostep.schema import UserError
 
 logger = logging.getLogger("twostep")
@@ -21,7 +21,7 @@ def sample(
     *,
     number: Annotated[int, Parameter(name=["-n", "--number"], validator=Number(gte=1))] = 64,
     to: Path = Path("samples.png"),
-    seed: int = 0,
+    seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
     load_best_valid_first: Flag = False,
 ) -> int:
     """Draw samples from a run's model.
@@ -42,7 +42,7 @@ def sample(
 
     module = load_module(run, load_best_valid_first)
     if not isinstance(module, DensityEstimator | TwoStep):
-        raise UserError(f"{run}: an {module.config.name} has no density to sample from; train a second step on it")
+        raise UserError(f"{run}: {module.config.name} has no density to sample from: train a second step on it")
     check_writable(to, module.spec)
     with evaluating(module):
         samples = module.sample(number, torch.Generator().manual_seed(seed))

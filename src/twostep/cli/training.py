@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
 from twostep.cli.flags import (
     BESIDE_LOAD_DIR,
+    SEEDS,
     WITHOUT_LOAD_DIR,
     Count,
     Flag,
@@ -178,7 +178,7 @@ def evaluate(
     features: str | None = None,
     ood: Names = None,
     check_density: Flag = False,
-    seed: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    seed: Annotated[int | None, Parameter(validator=SEEDS)] = None,
     config: Overrides = None,
     gae_config: Overrides = None,
     de_config: Overrides = None,

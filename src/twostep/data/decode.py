@@ -27,7 +27,7 @@ from twostep.data import cache
 from twostep.schema import Frozen, PositiveInt, UserError
 
 GREY = frozenset({"1", "L", "LA"})
-PHOTOGRAPHS = frozenset({"JPEG", "MPO"})
+PHOTOGRAPHS = frozenset({"JPEG", "MPO", "WEBP"})
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 ORIENTATION = 0x0112
 SECONDS_BETWEEN_LINES = 20
@@ -205,10 +205,12 @@ def _opened(encoded: Encoded) -> Generator[Image.Image]:
     try:
         with Image.open(content) as picture:
             yield picture
-    except UnidentifiedImageError as error:
-        raise UserError(f"{encoded.where}: is no picture, or a damaged one") from error
+    except UserError as error:
+        raise UserError(f"{encoded.where}: {error}") from error
     except Exception as error:  # a damaged picture may raise almost anything in its decoder
-        raise UserError(f"{encoded.where}: {reason(error)}") from error
+        unknown = isinstance(error, UnidentifiedImageError)
+        found = "is no picture, or a damaged one" if unknown else f"can't be read ({reason(error)})"
+        raise UserError(f"{encoded.where}: {found}: save it anew, or take it away") from error
 
 
 def _plain(picture: Image.Image, mode: str) -> Image.Image:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import itertools
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from twostep.data.hub import Parquet
 from twostep.schema import UserError
 
 ENDINGS = ".npy, .npz (one array), .parquet, .csv, or a folder of pictures"
+WRITTEN = (
+    "write it in UTF-8, with commas between columns, points in numbers, no gaps, and words in no row but the first"
+)
 
 
 def read_rows(path: Path, image_size: Size | None = None) -> Tensor:
@@ -54,60 +60,55 @@ def _pictures(path: Path, source: PictureSource, size: Size | None) -> Tensor:
 
 def _csv(path: Path) -> Any:
     try:
-        with path.open(encoding="utf-8-sig") as file, warnings.catch_warnings():
+        with path.open(encoding="utf-8-sig", newline="") as file, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # it is refused as empty
-            skipped = int(_is_header(file.readline()))
-            return np.loadtxt(path, delimiter=",", skiprows=skipped, ndmin=2, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is no text in UTF-8: save it as CSV in UTF-8") from error
-    except OSError as error:
-        raise UserError(f"{path}: can't be read ({reason(error)})") from error
+            lines = csv.reader(file)
+            skipped = lines.line_num if _are_names(next(lines, [])) else 0
+            return np.loadtxt(
+                path, delimiter=",", quotechar='"', comments=None, skiprows=skipped, ndmin=2, encoding="utf-8-sig"
+            )
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"{path}: is no table of numbers ({reason(error)}): {WRITTEN}") from error
     except ValueError as error:
-        told = _first_fault(path) or reason(error)
-        raise UserError(f"{path}: is no table of numbers with commas between them ({told})") from error
+        raise UserError(f"{path}: is no table of numbers ({_first_fault(path) or reason(error)}): {WRITTEN}") from error
 
 
 def _first_fault(path: Path) -> str:
     """Return in words the first cell that holds no number, or the first line of another length; empty: none is seen."""
-    with path.open(encoding="utf-8-sig") as file:
-        lines = [line.rstrip("\r\n").split(",") for line in file]
-    names = lines[0] if _is_header(",".join(lines[0])) else []
-    width = 0
-    for number, cells in enumerate(lines[bool(names) :], 1 + bool(names)):
-        width = width or len(cells)
-        if cells == [""]:
-            continue
-        if len(cells) != width:
-            return f"line {number} has {len(cells)} columns, those before it have {width}"
-        for place, cell in enumerate(cells):
-            if _is_header(cell):
-                column = names[place].strip() if place < len(names) else ""
-                named = f"column {place + 1}" + (f", {column}," if column else "")
-                return f"line {number}, {named} {_held(cell)}"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        first = next(lines, [])
+        names, width = (first, len(first)) if _are_names(first) else ([], len(first))
+        rows = lines if names else itertools.chain([first], lines)
+        for number, cells in enumerate(rows, 1 + bool(names)):
+            if cells and len(cells) != width:
+                return f"line {number} has {len(cells)} columns, those before it have {width}"
+            for place, cell in enumerate(cells):
+                if not _is_number(cell):
+                    held = f"holds {cell.strip()[:40]!r}" if cell.strip() else "is empty"
+                    return f"line {number}, column {names[place].strip() if names else place + 1} {held}"
     return ""
 
 
-def _held(cell: str) -> str:
-    if not cell.strip():
-        return "is empty: fill it in, or leave out its row"
-    if ";" in cell or "\t" in cell:
-        return "holds other separators: write commas"
-    return f"holds {cell.strip()[:40]!r}: leave it out, or write a number"
+def _are_names(fields: Sequence[str]) -> bool:
+    """Whether a first row names columns: if it had a number, a row with a gap would be lost in silence."""
+    return any(fields) and not any(map(_is_number, fields))
 
 
-def _is_header(line: str) -> bool:
+def _is_number(field: str) -> bool:
     try:
-        np.array(line.split(","), dtype=np.float64)
+        float(field)
     except ValueError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _table(path: Path) -> Any:
     from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]  # here because few need it
 
     try:
-        return parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            return file.read()
     except Exception as error:  # arrow's errors have no common base
         raise UserError(f"{path}: is not a whole parquet file ({reason(error)})") from error
 

@@ -118,8 +118,11 @@ class Moments:
 
     @classmethod
     def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> Moments:
-        """Gather the moments of values `(B,)` of each batch, in float64, without those equal to `leave_out`."""
-        every = torch.cat(list(values)).double()
+        """Gather the moments of values `(B,)` of each batch, in float64, without those equal to `leave_out`.
+
+        A rank may have no batch.
+        """
+        every = torch.cat([torch.empty(0), *(part.cpu() for part in values)]).double()
         kept = every if leave_out is None else every[every != leave_out]
         n, left_out, total = sum_over_ranks(
             torch.stack([every.new_tensor(len(kept)), every.new_tensor(len(every) - len(kept)), kept.sum()])

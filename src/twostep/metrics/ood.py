@@ -119,7 +119,9 @@ def detection(
             rows = scores[score.name]
             results |= _told_apart(score, rows, against, seed)
             if score.name in p_values:
-                results |= _alarms(score, p_values[score.name], against)
+                held_out = len(next(iter(scores.values()))["in_valid"])
+                calibrated_on = held_out // 2 if score is TWO_PART else held_out
+                results |= _alarms(score, p_values[score.name], calibrated_on, against)
     return results
 
 
@@ -152,14 +154,16 @@ def _told_apart(score: Score, rows: Mapping[str, Array], against: Against, seed:
     return {f"{score.figure.format(name)}{against.label}": value for name, value in found.items()}
 
 
-def _alarms(score: Score, p_values: Mapping[str, Array], against: Against) -> dict[str, Result]:
+def _alarms(score: Score, p_values: Mapping[str, Array], calibrated_on: int, against: Against) -> dict[str, Result]:
     results: dict[str, Result] = {}
-    for name, split, whose, expected in (
-        ("false_alarms", "in_test", f"{against.own}'s", f"expected {LEVEL:g}"),
+    choice = float(np.sqrt(LEVEL * (1 - LEVEL) / calibrated_on))  # see `conformal`
+    expected = f"expected {LEVEL:g} ± {choice:.2g} by the choice of {calibrated_on:,} validation rows"
+    for name, split, whose, told in (
+        ("false_alarms", "in_test", f"{against.own}'s", expected),
         ("detected", against.split("test"), f"{against.other}'s", f"chance {LEVEL:g}"),
     ):
         alarms = p_values[split] <= LEVEL
-        note = f"{whose} rows with a conformal p-value <= {LEVEL:g}, from validation rows alone; {expected}"
+        note = f"{whose} rows with a conformal p-value <= {LEVEL:g}, from validation rows alone; {told}"
         error = float(np.sqrt(alarms.mean() * (1 - alarms.mean()) / len(alarms)))
         results[f"{score.figure.format(name)}{against.label}"] = Result(
             float(alarms.mean()), "of test rows", len(alarms), error, score.kind, score.measure, note

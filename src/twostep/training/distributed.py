@@ -83,8 +83,10 @@ class Engine:
         return self._fabric.autocast()
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over ranks of a tensor that all of them have."""
-        return cast(Tensor, self._fabric.all_reduce(values, reduce_op="sum")) if self.world_size > 1 else values
+        """Return the sum over ranks of a tensor that all of them have, on the device that it came from."""
+        if self.world_size == 1:
+            return values
+        return cast(Tensor, self._fabric.all_reduce(values.to(self.device), reduce_op="sum")).to(values.device)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the rows `(n, *)` of all ranks in the order of ranks; each rank may have another number of them."""
