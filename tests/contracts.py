@@ -220,6 +220,19 @@ def check_losses_and_gradients_are_finite(case: Case) -> None:
         assert any((gradient != 0).any() for gradient in gradients)
 
 
+def check_mixed_precision_has_the_gradients_of_single_precision(case: Case) -> None:
+    model, x = case.build(), case.data(16)
+    for objective in model.objectives():
+        found: list[Tensor] = []
+        for mixed in (False, True):
+            torch.manual_seed(5)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                loss = objective.loss(x)
+            grads = torch.autograd.grad(loss, objective.parameters)
+            found.append(torch.cat([grad.flatten() for grad in grads]))
+        assert torch.cosine_similarity(*found, dim=0) > 0.8
+
+
 def check_each_objective_moves_only_its_own_parameters(case: Case) -> None:
     model = case.build()
     for objective in model.objectives():
@@ -397,6 +410,7 @@ CONFIG_CHECKS = [
 MODEL_CHECKS = [
     check_objectives_match_their_optimisers,
     check_losses_and_gradients_are_finite,
+    check_mixed_precision_has_the_gradients_of_single_precision,
     check_each_objective_moves_only_its_own_parameters,
     check_steps_lower_the_first_loss,
     check_the_same_seed_gives_the_same_loss,
