@@ -138,7 +138,7 @@ def epochs(run):
         ),
         ((*SINGLE, "--config", "encoder_net=cnn"), "encoder_net and decoder_net differ: set both"),
         ((*SINGLE, "--config", "flatten=False"), "flatten=False: the network of vae takes vectors; leave the key out"),
-        ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu' or 'cuda'"),
         (
             (*SINGLE, "--config", "train_batch_size=1296"),
             "is more than the 1295 training rows of digits: set train_batch",

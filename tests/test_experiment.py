@@ -67,7 +67,6 @@ WRONG = {
     "a file that is not there": ({"run": {"dataset": "none.npy"}}, f"{Path.cwd()}/none.npy: no such file"),
     "a network that contradicts": ({"gae": {"flatten": False}}, "flatten=False: the network of ae takes vectors"),
     "bins where there are none": ({"de": {"dequantize": True}}, "dequantize=True: embeddings of "),
-    "a device that is not there": ({"run": {"device": "mps"}}, "device=mps: this machine has none"),
 }
 
 

@@ -43,7 +43,7 @@ class RunConfig(Frozen):
     valid_batch_size: PositiveInt = Field(128, description="rows of a validation batch, over all ranks")
     test_batch_size: PositiveInt = Field(128, description="rows of a test batch, over all ranks")
     seed: NonNegativeInt = Field(0, description="every random number of the run follows from it")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32", "bf16"] = Field("32", description="bf16: mixed precision with 32-bit weights")
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
 
