@@ -399,6 +399,15 @@ def test_a_frozen_autoencoder_stays_as_it_is(pretrained, own_pictures, tmp_path)
     assert same(weights(load_module(experiment.run.path).gae), best)
 
 
+def test_an_autoencoder_that_is_not_trained_needs_no_validation_rows_to_stop_by(pretrained, own_pictures, tmp_path):
+    without = {"make_valid_loader": False}
+    request = on_top(pretrained, tmp_path / "runs", own_pictures, frozen=True, **without)
+    request.overrides["de"]["early_stopping_metric"] = None
+    assert start(request).trainers.keys() == {"de"}
+    with pytest.raises(UserError, match="early_stopping_metric=loss of ae needs validation rows"):
+        start(on_top(pretrained, tmp_path / "other", own_pictures, frozen=False, **without))
+
+
 def test_a_frozen_run_is_resumed_to_the_bit(pretrained, own_pictures, tmp_path):
     whole = trained(on_top(pretrained, tmp_path / "whole", own_pictures, frozen=True))
     first = start(on_top(pretrained, tmp_path / "broken", own_pictures, frozen=True))

@@ -101,6 +101,10 @@ class Settings:
         """Whether there are two models."""
         return "de" in self.models
 
+    def trains(self, part: str) -> bool:
+        """Whether a model is trained in this run: all are but a frozen autoencoder."""
+        return not (part == "gae" and isinstance(self.run, TwoStepRunConfig) and self.run.freeze_pretrained_gae)
+
     def files(self) -> dict[str, dict[str, Any]]:
         """Return what a run directory holds of the configs, by file name."""
         run = self.run.model_dump(mode="json")
