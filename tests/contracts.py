@@ -355,6 +355,16 @@ def check_the_volume_is_that_of_decode(case: Case) -> None:
             assert float(value) == pytest.approx(float(torch.linalg.slogdet(J.T @ J).logabsdet / 2), abs=1e-8)
 
 
+def check_neither_bins_nor_clamps_bend_the_decoder(case: Case) -> None:
+    """A step in the decoder, as of `floor`, would leave no volume, and a clamp would leave none outside of the range."""
+    plain = case.build().eval()
+    cut = case.build(clamp_samples=True, dequantize=case.spec.discrete).eval()
+    cut.load_state_dict(plain.state_dict())
+    z = 5 * torch.randn(6, plain.latent_dim, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(round_trip(cut, case.data(6), z), round_trip(plain, case.data(6), z))
+    assert torch.equal(log_volume(cut, z), log_volume(plain, z))
+
+
 def check_samples_follow_from_the_generator_alone(case: Case) -> None:
     model, x = case.build().eval(), case.data(1)
     with torch.no_grad():
@@ -422,7 +432,11 @@ MODEL_CHECKS = [
     check_evaluation_builds_no_graph,
 ]
 ROLE_CHECKS = {
-    "gae": [check_embeddings_repeat_and_draw_nothing, check_the_volume_is_that_of_decode],
+    "gae": [
+        check_embeddings_repeat_and_draw_nothing,
+        check_the_volume_is_that_of_decode,
+        check_neither_bins_nor_clamps_bend_the_decoder,
+    ],
     "de": [
         check_samples_follow_from_the_generator_alone,
         check_samples_are_clamped_if_asked,

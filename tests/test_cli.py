@@ -419,7 +419,11 @@ def test_epoch_limits_of_a_loaded_run(twostep, two_step_copy):
     assert epochs(two_step_copy) == {"gae": 4, "de": 4}
 
 
-def test_only_test_does_not_train(twostep, two_step_copy):
+@pytest.mark.parametrize("changes", [{}, {"alternate_by_epoch": True}, {"alternate_by_epoch": False}])
+def test_only_test_does_not_train_in_any_order_of_training(twostep, two_step_copy, changes):
+    shared = two_step_copy / "shared_config.json"
+    in_turns = {"sequential_training": not changes, **changes}
+    shared.write_text(json.dumps({**json.loads(shared.read_text()), **in_turns}))
     latest = two_step_copy / "checkpoints" / "latest.safetensors"
     before = latest.read_bytes(), latest.stat().st_mtime_ns
     (two_step_copy / "metrics" / "test.json").unlink()

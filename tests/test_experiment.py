@@ -143,13 +143,13 @@ def test_a_run_leaves_results_curves_and_pictures(own_pictures, tmp_path, models
 
 def test_results_are_those_of_the_metrics_asked_for(own_pictures, tmp_path):
     changes = {
-        "gae": {"test_metrics": ("loss",)},
+        "gae": {"test_metrics": ("loss", "l2_reconstruction_error", "loss")},
         "de": {"test_metrics": ()},
         "run": {"test_metrics": ("log_likelihood",)},
     }
     results = trained(asked(("vae", "flow"), own_pictures, tmp_path, **changes)).test()
     assert {part: list(found) for part, found in results.items()} == {
-        "gae": ["loss"],
+        "gae": ["loss", "l2_reconstruction_error"],
         "de": [],
         "two_step": ["log_likelihood"],
     }
