@@ -44,7 +44,7 @@ from twostep.models.langevin import Langevin
 from twostep.models.networks import Net
 from twostep.models.principal import Principal
 from twostep.models.replay import Ring
-from twostep.models.tilt import Box, Gaussian, Turned
+from twostep.models.tilt import Base, Box, Gaussian, Turned
 from twostep.nn.activations import Activation
 from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
@@ -138,7 +138,8 @@ class EBM(DensityEstimator):
 
     def __init__(self, config: EBMConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.net, self.base = config.build_energy(spec), Box(*config.x_lims)
+        self.net = config.build_energy(spec)
+        self.base: Base = Box(*config.x_lims)
         if config.base == "gaussian":
             axes = cast(Principal, list(self.transform)[-1])
             self.base = Gaussian(axes)
