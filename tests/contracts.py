@@ -356,7 +356,7 @@ def check_the_volume_is_that_of_decode(case: Case) -> None:
 
 
 def check_neither_bins_nor_clamps_bend_the_decoder(case: Case) -> None:
-    """A step in the decoder, as of `floor`, would leave no volume, and a clamp would leave none outside of the range."""
+    """A step in the decoder, as of `floor`, would leave no volume, and a clamp none outside of the range."""
     plain = case.build().eval()
     cut = case.build(clamp_samples=True, dequantize=case.spec.discrete).eval()
     cut.load_state_dict(plain.state_dict())

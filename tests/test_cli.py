@@ -476,7 +476,7 @@ def test_a_full_disk_ends_training_with_one_line(twostep, own_pictures, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "serialize", full)
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
     assert outcome.status == 2
     assert (
@@ -494,7 +494,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(twoste
     assert outcome.status == 3
     assert outcome.err.count("\n") == 1
     assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 3, training rows \[\d+, ", outcome.err)
-    assert outcome.err.rstrip().endswith("the last checkpoint is good")
+    assert outcome.err.rstrip().endswith("what was saved before is good")
     assert latest.read_bytes() == before
     assert twostep("evaluate", ae_copy).status == 0
 

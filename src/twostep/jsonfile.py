@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from twostep.atomic import beside
 from twostep.schema import UserError
 
 
@@ -18,12 +18,8 @@ def write_json(path: Path, values: Any) -> None:
     Raises:
         UserError: if the disk is full or can't be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+    with beside(path) as place:
+        place.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
 
 
 def _plain(values: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from twostep.atomic import beside
 from twostep.schema import DataSpec, UserError
 
 if TYPE_CHECKING:
@@ -42,18 +42,23 @@ def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
 
 
 def save_png(canvas: Tensor, path: Path, tile: int) -> None:
-    """Write a grid as PNG, magnified by a whole number if its tiles are small.
+    """Write a grid as PNG, in one atomic step, magnified by a whole number if its tiles are small.
 
     Args:
         canvas: `(C, height, width)` with values in [0, 1], C = 1 or 3.
         path: of the file.
         tile: height of a tile in pixels.
+
+    Raises:
+        UserError: if it can't be written.
     """
     pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     factor = max(1, math.ceil(SMALLEST_TILE / tile))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(path)
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    with beside(path) as place:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(place, format="png")
 
 
 def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
@@ -78,13 +83,9 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     if path.suffix != ".png":
         raise UserError(f"{path}: can't be written: give a path that ends in .png")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with beside(path) as place:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(beside, format="png")
-        beside.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+        figure.savefig(place, format="png")
 
 
 BINS = 80
@@ -128,20 +129,17 @@ def check_writable(path: Path, spec: DataSpec) -> None:
 
 
 def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
-    """Write samples `(n, *S)` as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
+    """Write samples `(n, *S)`, in one step, as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
 
     Raises:
         UserError: for a path that can't be written, or that `check_writable` refuses.
     """
     check_writable(path, spec)
+    if path.suffix == ".png":
+        save_png(grid(samples, spec), path, spec.shape[1])
+        return
     array = samples.detach().cpu().numpy()
-    try:
+    with beside(path) as place:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".npz":
-            np.savez(path, samples=array)
-        elif path.suffix == ".npy":
-            np.save(path, array)
-        else:
-            save_png(grid(samples, spec), path, spec.shape[1])
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+        with place.open("wb") as file:
+            np.save(file, array) if path.suffix == ".npy" else np.savez(file, samples=array)

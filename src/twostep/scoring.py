@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twostep.atomic import beside
 from twostep.data.own_rows import read_rows
 from twostep.data.rows import spread
 from twostep.experiment import Experiment
@@ -97,19 +97,12 @@ def write_csv(scored: Scored, path: Path) -> None:
     Raises:
         UserError: if it can't be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with beside(path) as place:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with beside.open("w", newline="", encoding="utf-8") as file:
-                table = csv.writer(file, lineterminator="\n")
-                table.writerow(scored.columns)
-                table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+        with place.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(scored.columns)
+            table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
 
 
 def _own_rows(data: Path, experiment: Experiment) -> Tensor:

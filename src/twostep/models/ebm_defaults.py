@@ -39,7 +39,7 @@ ROWS = 400_000  # that training passes over, in at least 40 epochs and at most 3
 
 
 def published(spec: DataSpec) -> dict[str, Any]:
-    """Return the paper's values for this kind of data: a smooth network in the box of the scaled pixels for pictures."""
+    """Return the paper's values for this kind of data: a smooth network, in the box of scaled pixels, for pictures."""
     if not spec.is_image:
         return {"scale_data": True}
     return {
