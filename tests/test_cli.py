@@ -473,7 +473,7 @@ def same(first, second):
 
 
 def test_a_full_disk_ends_training_with_one_line(twostep, own_pictures, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "serialize", full)
