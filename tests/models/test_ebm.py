@@ -391,6 +391,7 @@ def test_a_latent_space_of_one_dimension():
     [
         ({"net": "cnn"}, "a cnn needs pictures; plane has points of shape (2,): set net to mlp"),
         ({"x_lims": (1.0, -1.0)}, "x_lims = (1.0, -1.0): the first limit must be below the second (key of ebm)"),
+        ({"x_lims": (-math.inf, 1.0)}, "x_lims.0 = -inf: input should be a finite number (key of ebm)"),
         ({"ld_eps_new": 1.5}, "ld_eps_new = 1.5: input should be less than or equal to 1 (key of ebm)"),
     ],
 )
