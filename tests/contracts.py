@@ -220,6 +220,19 @@ def check_losses_and_gradients_are_finite(case: Case) -> None:
         assert any((gradient != 0).any() for gradient in gradients)
 
 
+def check_mixed_precision_has_the_gradients_of_single_precision(case: Case) -> None:
+    model, x = case.build(), case.data(16)
+    for objective in model.objectives():
+        found: list[Tensor] = []
+        for mixed in (False, True):
+            torch.manual_seed(5)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                loss = objective.loss(x)
+            grads = torch.autograd.grad(loss, objective.parameters)
+            found.append(torch.cat([grad.flatten() for grad in grads]))
+        assert torch.cosine_similarity(*found, dim=0) > 0.8
+
+
 def check_each_objective_moves_only_its_own_parameters(case: Case) -> None:
     model = case.build()
     for objective in model.objectives():
@@ -342,6 +355,16 @@ def check_the_volume_is_that_of_decode(case: Case) -> None:
             assert float(value) == pytest.approx(float(torch.linalg.slogdet(J.T @ J).logabsdet / 2), abs=1e-8)
 
 
+def check_neither_bins_nor_clamps_bend_the_decoder(case: Case) -> None:
+    """A step in the decoder, as of `floor`, would leave no volume, and a clamp none outside of the range."""
+    plain = case.build().eval()
+    cut = case.build(clamp_samples=True, dequantize=case.spec.discrete).eval()
+    cut.load_state_dict(plain.state_dict())
+    z = 5 * torch.randn(6, plain.latent_dim, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(round_trip(cut, case.data(6), z), round_trip(plain, case.data(6), z))
+    assert torch.equal(log_volume(cut, z), log_volume(plain, z))
+
+
 def check_samples_follow_from_the_generator_alone(case: Case) -> None:
     model, x = case.build().eval(), case.data(1)
     with torch.no_grad():
@@ -397,6 +420,7 @@ CONFIG_CHECKS = [
 MODEL_CHECKS = [
     check_objectives_match_their_optimisers,
     check_losses_and_gradients_are_finite,
+    check_mixed_precision_has_the_gradients_of_single_precision,
     check_each_objective_moves_only_its_own_parameters,
     check_steps_lower_the_first_loss,
     check_the_same_seed_gives_the_same_loss,
@@ -408,7 +432,11 @@ MODEL_CHECKS = [
     check_evaluation_builds_no_graph,
 ]
 ROLE_CHECKS = {
-    "gae": [check_embeddings_repeat_and_draw_nothing, check_the_volume_is_that_of_decode],
+    "gae": [
+        check_embeddings_repeat_and_draw_nothing,
+        check_the_volume_is_that_of_decode,
+        check_neither_bins_nor_clamps_bend_the_decoder,
+    ],
     "de": [
         check_samples_follow_from_the_generator_alone,
         check_samples_are_clamped_if_asked,

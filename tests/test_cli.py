@@ -139,7 +139,7 @@ def epochs(run):
         ),
         ((*SINGLE, "--config", "encoder_net=cnn"), "encoder_net and decoder_net differ: set both"),
         ((*SINGLE, "--config", "flatten=False"), "flatten=False: the network of vae takes vectors; leave the key out"),
-        ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu', 'cuda' or 'mps'"),
+        ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu' or 'cuda'"),
         (
             (*SINGLE, "--config", "train_batch_size=1296"),
             "is more than the 1295 training rows of digits: set train_batch",
@@ -420,7 +420,11 @@ def test_epoch_limits_of_a_loaded_run(twostep, two_step_copy):
     assert epochs(two_step_copy) == {"gae": 4, "de": 4}
 
 
-def test_only_test_does_not_train(twostep, two_step_copy):
+@pytest.mark.parametrize("changes", [{}, {"alternate_by_epoch": True}, {"alternate_by_epoch": False}])
+def test_only_test_does_not_train_in_any_order_of_training(twostep, two_step_copy, changes):
+    shared = two_step_copy / "shared_config.json"
+    in_turns = {"sequential_training": not changes, **changes}
+    shared.write_text(json.dumps({**json.loads(shared.read_text()), **in_turns}))
     latest = two_step_copy / "checkpoints" / "latest.safetensors"
     before = latest.read_bytes(), latest.stat().st_mtime_ns
     (two_step_copy / "metrics" / "test.json").unlink()
@@ -470,10 +474,10 @@ def same(first, second):
 
 
 def test_a_full_disk_ends_training_with_one_line(twostep, own_pictures, monkeypatch):
-    def full(*_):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "serialize", full)
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
     assert outcome.status == 2
     assert (
@@ -491,7 +495,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(twoste
     assert outcome.status == 3
     assert outcome.err.count("\n") == 1
     assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 3, training rows \[\d+, ", outcome.err)
-    assert outcome.err.rstrip().endswith("the last checkpoint is good")
+    assert outcome.err.rstrip().endswith("what was saved before is good")
     assert latest.read_bytes() == before
     assert twostep("evaluate", ae_copy).status == 0
 

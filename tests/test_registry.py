@@ -47,6 +47,7 @@ def test_other_names_are_refused_in_one_line(table, name, says):
     with pytest.raises(UserError) as caught:
         table[name]
     assert str(caught.value) == says
+    assert table["flow"], "what is asked for next is found all the same"
 
 
 def test_a_name_is_filed_once(table):

@@ -234,6 +234,18 @@ def test_json_that_cannot_be_written_is_one_line(run, monkeypatch):
         run.record(1)
 
 
+def test_json_that_is_not_written_whole_leaves_the_old_file_and_nothing_beside_it(run, monkeypatch):
+    before, files = run.read_environment(), sorted(run.path.iterdir())
+
+    def refuse(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(UserError, match=r"No space left on device"):
+        run.record(1)
+    assert (run.read_environment(), sorted(run.path.iterdir())) == (before, files)
+
+
 # ---- what is no run, or no longer one
 
 

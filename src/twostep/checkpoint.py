@@ -21,6 +21,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from twostep.schema import UserError
+from twostep.wholefile import whole
 
 FORMAT = "twostep-checkpoint-1"
 
@@ -57,20 +58,15 @@ def save(path: Path, state: State) -> None:
     """Write a state to `path`, replacing what is there in one atomic step.
 
     Raises:
-        OSError: if the disk is full or can't be written; the old file is then untouched.
+        UserError: if the disk is full or can't be written; the old file is then untouched.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     values = json.dumps(state.values, sort_keys=True)
     header = {"format": FORMAT, "values": values, "sha256": _digest(tensors, values)}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("wb") as file:  # safetensors' own writer makes files that only their owner can read
-            file.write(serialize(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole(path) as place, place.open("wb") as file:  # safetensors' own writer makes them readable to their owner
+        file.write(serialize(tensors, metadata=header))
+        file.flush()
+        os.fsync(file.fileno())
     _flush_directory(path.parent)
 
 

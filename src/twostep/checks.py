@@ -93,7 +93,7 @@ def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks
         if part != "de":
             _hint_at_whitening(config, splits)
         stop = config.early_stopping_metric
-        if stop is not None and splits.valid is None:
+        if stop is not None and splits.valid is None and settings.trains(part):
             raise UserError(
                 f"early_stopping_metric={stop} of {config.name} needs validation rows, and the test rows are not for "
                 "that: leave make_valid_loader=True, or set early_stopping_metric=None"

@@ -43,7 +43,7 @@ class RunConfig(Frozen):
     valid_batch_size: PositiveInt = Field(128, description="rows of a validation batch, over all ranks")
     test_batch_size: PositiveInt = Field(128, description="rows of a test batch, over all ranks")
     seed: NonNegativeInt = Field(0, description="every random number of the run follows from it")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to compute")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32", "bf16"] = Field("32", description="bf16: mixed precision with 32-bit weights")
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
 
@@ -100,6 +100,10 @@ class Settings:
     def is_two_step(self) -> bool:
         """Whether there are two models."""
         return "de" in self.models
+
+    def trains(self, part: str) -> bool:
+        """Whether a model is trained in this run: all are but a frozen autoencoder."""
+        return not (part == "gae" and isinstance(self.run, TwoStepRunConfig) and self.run.freeze_pretrained_gae)
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return what a run directory holds of the configs, by file name."""

@@ -68,7 +68,7 @@ class Experiment:
         self.examiner = Examiner(settings, splits, engine, models, self.trainers)
         self.recorder = Recorder(run, engine, self.trainers, self.state)
         for part, model in models.items():
-            if part == "gae" and getattr(settings.run, "freeze_pretrained_gae", False):
+            if not settings.trains(part):
                 engine.place(model)
                 continue
             stop_metric = model.config.early_stopping_metric

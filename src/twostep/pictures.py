@@ -42,7 +42,7 @@ def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
 
 
 def save_png(canvas: Tensor, path: Path, tile: int) -> None:
-    """Write a grid as PNG, magnified by a whole number if its tiles are small.
+    """Write a grid as PNG, in one atomic step, magnified by a whole number if its tiles are small.
 
     Args:
         canvas: `(C, height, width)` with values in [0, 1], C = 1 or 3.
@@ -126,7 +126,7 @@ def check_writable(path: Path, spec: DataSpec) -> None:
 
 
 def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
-    """Write samples `(n, *S)` as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
+    """Write samples `(n, *S)`, in one step, as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
 
     Raises:
         UserError: for a path that can't be written, or that `check_writable` refuses.

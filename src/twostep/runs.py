@@ -138,10 +138,7 @@ class Run:
         Raises:
             UserError: if the disk is full or can't be written.
         """
-        try:
-            checkpoint.save(self._checkpoint(tag), state)
-        except OSError as error:
-            raise UserError(f"{self._checkpoint(tag)}: can't be written ({error.strerror or error})") from None
+        checkpoint.save(self._checkpoint(tag), state)
 
     def load(self, *tags: Tag) -> State:
         """Read the first checkpoint that is there and whole, with a warning for each one before it that is not.

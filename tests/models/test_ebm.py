@@ -391,6 +391,7 @@ def test_a_latent_space_of_one_dimension():
     [
         ({"net": "cnn"}, "a cnn needs pictures; plane has points of shape (2,): set net to mlp"),
         ({"x_lims": (1.0, -1.0)}, "x_lims = (1.0, -1.0): the first limit must be below the second (key of ebm)"),
+        ({"x_lims": (-math.inf, 1.0)}, "x_lims.0 = -inf: input should be a finite number (key of ebm)"),
         ({"ld_eps_new": 1.5}, "ld_eps_new = 1.5: input should be less than or equal to 1 (key of ebm)"),
     ],
 )
@@ -408,5 +409,31 @@ def test_the_papers_settings_are_one_key_away():
     image = EBMConfig.for_data(grey, "de", preset="reference").model_dump()
     assert image.items() >= {**paper, "loss_alpha": 1, "lr": 3e-4, "x_lims": (0, 1), "spectral_norm": True}.items()
     assert image["energy_func_hidden_dims"] == (256, 128)
+
+
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_chains_reach_all_scaled_pixels(low):
+    spec = DataSpec(name="colour", shape=(3, 4, 4), size=50, low=low, high=1)
+    model = EBMConfig.for_data(spec, "de", ld_steps=1, energy_func_hidden_channels=(4,)).build(spec)
+    x = torch.tensor([low, 1.0]).view(2, 1, 1, 1).expand(2, *spec.shape)
+    model.fit_transform([x])
+    assert bool(model.boxed_energy(model.transform(x)).isfinite().all())
+    drawn = model.sample(200, torch.Generator().manual_seed(0))
+    assert (float(drawn.min()), float(drawn.max())) == pytest.approx((low, 1.0), abs=0.01)
+
+
+def test_samples_are_ends_of_chains_of_the_configured_dynamics():
+    keys = {"ld_steps": 4, "ld_step_size": 0.1, "ld_sigma": 0.3, "ld_grad_clamp": 0.2, "ld_eps_new": 1.0}
+    model = plane(x_lims=(-0.8, 0.9), **keys).double().eval().requires_grad_(False)
+    y = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    torch.randn(50, 2, dtype=torch.float64, generator=generator)
+    for _ in range(4):
+        y.requires_grad_()
+        (slope,) = torch.autograd.grad(model.energy(y).sum(), y)
+        noise = torch.randn(50, 2, dtype=torch.float64, generator=generator)
+        y = (y.detach() - 0.1 * slope.clamp(-0.2, 0.2) + 0.3 * noise).clamp(-0.8, 0.9)
+    drawn = model.sample(50, torch.Generator().manual_seed(0))
+    assert torch.allclose(drawn, model.transform.inverse(y), atol=1e-12)
     assert EBMConfig.for_data(PICTURES, "de").net == "mlp"
     assert EBMConfig.for_data(PICTURES.model_copy(update={"shape": (3, 8, 8)}), "de").net == "cnn"

@@ -244,6 +244,10 @@ def test_blocks_give_what_one_batch_gives(monkeypatch, entries):
     assert seen == {1: [4, 4, 3], 200: [4, 4, 3], 10**9: [11]}[entries]
 
 
+def test_no_points_have_no_volumes():
+    assert log_volume(decoder("relu"), latents()[:0]).shape == (0,)
+
+
 def test_it_works_without_gradients_and_in_both_modes():
     decode, z = decoder("relu"), latents()
     expected = log_volume(decode, z).detach()

@@ -130,9 +130,7 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
     verdict = overfitting(near, dimension, ladder, thorough, seed)
     warnings = dimension.warnings + column_warnings(x)
     spectrum = tuple((stds.flip(0) * near.unit).tolist())
-    models = None
-    if thorough:
-        models = trained_models(coordinates[:, flat:], stds[flat:], near.unit, dimension.recommended, seed)
+    models = trained_models(near, coordinates[:, flat:], dimension.recommended, seed) if thorough else None
     return Diagnosis(dimension, verdict, ladder, spectrum, near.n, near.dim, warnings, models)
 
 

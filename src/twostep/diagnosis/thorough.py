@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from twostep.diagnosis.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.noise_flow import FlowLadder, flow_ladder
 from twostep.diagnosis.reconstruction_curve import ReconstructionCurve, reconstruction_curve, sizes_around
 
@@ -40,17 +41,16 @@ class Thorough:
         return f"{told}, {rung.flipd.value:.2f} by FLIPD, at a scale of {rung.scale * self.unit:.3g}"
 
 
-def trained_models(points: Tensor, stds: Tensor, unit: float, d: int, seed: int) -> Thorough:
-    """Train them on principal coordinates `(n, rank)` of ascending stds `(rank,)`, in minutes.
+def trained_models(near: Neighbourhoods, steep: Tensor, d: int, seed: int) -> Thorough:
+    """Train them, in minutes.
 
     Args:
-        points: the coordinates.
-        stds: of them.
-        unit: length in the data of a length of 1 in the points.
+        near: the data, whose reconstruction is told.
+        steep: principal coordinates `(n, rank)` that are not flat, of which the flow is.
         d: an estimate of their dimension, around which latent sizes are taken.
         seed: of weights and batches.
     """
-    largest, rank = float(stds[-1]), points.shape[1]
-    flow = flow_ladder(points / largest, seed) if rank <= WIDEST else None
-    curve = reconstruction_curve(points, sizes_around(min(d, rank), rank), seed)
-    return Thorough(curve, flow, unit * largest)
+    largest = float(steep.std(0).max())
+    flow = flow_ladder(steep / largest, seed) if steep.shape[1] <= WIDEST else None
+    curve = reconstruction_curve(near.points, sizes_around(d, near.dim), seed)
+    return Thorough(curve, flow, near.unit * largest)

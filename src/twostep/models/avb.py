@@ -23,20 +23,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
 from twostep.distributions import normal_log_prob
 from twostep.models.avb_defaults import published, replaced
-from twostep.models.base import (
-    MODELS,
-    ModelConfig,
-    Objective,
-    OptimizerConfig,
-    Role,
-)
-from twostep.models.importance_bound import ImportanceBound, bound
-from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.models.base import MODELS, Objective, OptimizerConfig, Role
+from twostep.models.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
 from twostep.models.noisy_encoder import NoisyEncoder, kl_to_prior, log_weights, moments
 from twostep.nn.activations import Activation
 from twostep.nn.joined import JoinedNet
@@ -47,19 +40,17 @@ BLOCK = 16384  # rows that pass a network at once in evaluation
 
 
 @MODELS.register("avb")
-class AVBConfig(EncoderDecoderConfig):
+class AVBConfig(GaussianDecoderConfig):
     """Keys of `avb`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
     summary: ClassVar[str] = "adversarial variational Bayes: an encoder of any law"
     paper: ClassVar[str] = "Mescheder et al., 2017, arXiv 1701.04722"
-    adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
 
     name: Literal["avb"] = "avb"
     noise_dim: PositiveInt = Field(256, description="coordinates of the encoder's noise")
     input_sigma: NonNegativeFloat = Field(3.0, description="std of the encoder's noise")
     prior_sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
-    single_sigma: bool = Field(True, description="one learned std for the decoder; False: one for each coordinate")
     discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="its hidden layers")
     discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
     disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
@@ -68,7 +59,6 @@ class AVBConfig(EncoderDecoderConfig):
     use_nll_lr_scheduler: bool = Field(True, description="cosine decay of nll_lr to 0 over all steps")
     num_discriminator_steps: PositiveInt = Field(1, description="steps of the discriminator for each of the others")
     adaptive_contrast: bool = Field(False, description="tell standardised draws from noise, not draws from the prior")
-    k: PositiveInt = Field(1, description="samples in the bound on log p")
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
@@ -94,21 +84,17 @@ class AVBConfig(EncoderDecoderConfig):
         return AVB(self, spec)
 
 
-class AVB(NetworkDecoder, ImportanceBound):
+class AVB(GaussianDecoder):
     """Encoder of any law, whose mean over a fixed set of noise is the embedding, decoder, and discriminator."""
 
     noise_set: Tensor
 
     def __init__(self, config: AVBConfig, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.latent_dim, self.k, self.every = config.latent_dim, config.k, config.num_discriminator_steps
-        self.prior_sigma = self.prior_std = config.prior_sigma
-        self.adaptive = config.adaptive_contrast
+        log_sigma = math.log(0.5) if config.adaptive_contrast else 0.0  # small: latents have to tell
+        super().__init__(config, spec, config.prior_sigma, log_sigma)
+        self.every, self.adaptive = config.num_discriminator_steps, config.adaptive_contrast
         self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
-        self.copies = 1 if config.single_sigma else 2
         self.decoder = config.build_decoder(spec, self.copies)
-        log_sigma = torch.tensor(math.log(0.5) if self.adaptive else 0.0)  # small: latents have to tell
-        self.log_sigma = nn.Parameter(log_sigma) if config.single_sigma else None
         self.discriminator = JoinedNet(
             MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
         )
@@ -119,22 +105,10 @@ class AVB(NetworkDecoder, ImportanceBound):
         """Map data `(B, *S)` to the means of the encoder's draws over the fixed set of noise, `(B, d)`."""
         return torch.cat([self._draws(y).mean(1) for y in self._blocks(self.transform(x))])
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
-        return bound(self.log_weights(x, self.k))
-
     def log_weights(self, x: Tensor, k: int) -> Tensor:
         """Return log-weights of k draws at each point, `(k, B)`, in nats."""
         weights = torch.cat([self._log_weights(y, k) for y in self._blocks(self.transform(x))], dim=1)
         return weights + self.transform.log_abs_det_jacobian(x)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points: a latent from the prior, then a point from the decoder's Gaussian."""
-        like = next(self.parameters())
-        z = torch.randn(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
-        mean, log_std = self._likelihood(self.prior_sigma * z)
-        noise = torch.randn(mean.shape, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.transform.inverse(mean + log_std.exp() * noise))
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the discriminator's logistic loss, and the negative evidence bound of encoder and decoder."""
@@ -158,7 +132,7 @@ class AVB(NetworkDecoder, ImportanceBound):
     def _nll(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         z, seen, kl = self._contrasted(self.encoder.features(y))
-        return (self.log_ratio(y, seen) + kl - self._log_likelihood(y, z)).mean()
+        return (self.log_ratio(y, seen) + kl - self.log_likelihood(y, z)).mean()
 
     def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
         """Return the discriminator's guess for the network's input, and a draw as it sees it, of shape `(B,)`."""
@@ -185,14 +159,4 @@ class AVB(NetworkDecoder, ImportanceBound):
 
     def _log_joint(self, y: Tensor, z: Tensor) -> Tensor:
         prior_log_std = z.new_tensor(math.log(self.prior_sigma))
-        return self._log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std)
-
-    def _log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
-        mean, log_std = self._likelihood(z)
-        return normal_log_prob((y - mean).square(), log_std)
-
-    def _likelihood(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        if self.log_sigma is not None:
-            return self.decoder(z), self.log_sigma
-        mean, log_std = self.decoder(z).chunk(2, dim=1)
-        return mean, log_std
+        return self.log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std)

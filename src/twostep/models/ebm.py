@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, FiniteFloat, field_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -44,7 +44,7 @@ from twostep.models.langevin import Langevin
 from twostep.models.networks import Net
 from twostep.models.principal import Principal
 from twostep.models.replay import Ring
-from twostep.models.tilt import Box, Gaussian, Turned
+from twostep.models.tilt import Base, Box, Gaussian, Turned
 from twostep.nn.activations import Activation
 from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
@@ -70,7 +70,9 @@ class EBMConfig(OneLossConfig):
     energy_func_activation: Activation = Field("swish", description="after each hidden layer")
     spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
     base: Literal["none", "gaussian"] = Field("none", description="what exp(-F) is relative to: 1 or a Gaussian")
-    x_lims: tuple[float, float] = Field((-1.0, 1.0), description="box of the negatives, in units of the network")
+    x_lims: tuple[FiniteFloat, FiniteFloat] = Field(
+        (-1.0, 1.0), description="box of the negatives, in units of the network"
+    )
     loss_alpha: NonNegativeFloat = Field(0.1, description="weight of the squared energies")
     max_length_buffer: PositiveInt = Field(8192, description="negatives that are kept to start from")
     ld_steps: PositiveInt = Field(60, description="Langevin steps, in training and in sampling")
@@ -138,7 +140,8 @@ class EBM(DensityEstimator):
 
     def __init__(self, config: EBMConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.net, self.base = config.build_energy(spec), Box(*config.x_lims)
+        self.net = config.build_energy(spec)
+        self.base: Base = Box(*config.x_lims)
         if config.base == "gaussian":
             axes = cast(Principal, list(self.transform)[-1])
             self.base = Gaussian(axes)

@@ -39,7 +39,7 @@ ROWS = 400_000  # that training passes over, in at least 40 epochs and at most 3
 
 
 def published(spec: DataSpec) -> dict[str, Any]:
-    """Return the paper's values for this kind of data: a smooth network in the unit box for pictures."""
+    """Return the paper's values for this kind of data: a smooth network, in the box of scaled pixels, for pictures."""
     if not spec.is_image:
         return {"scale_data": True}
     return {
@@ -47,7 +47,7 @@ def published(spec: DataSpec) -> dict[str, Any]:
         "net": "cnn" if spec.shape[0] == 3 else "mlp",
         "energy_func_hidden_dims": (256, 128),
         "spectral_norm": True,
-        "x_lims": (0.0, 1.0),
+        "x_lims": (-1.0 if spec.low < 0 else 0.0, 1.0),
         "loss_alpha": 1.0,
         "lr": 3e-4,
     }

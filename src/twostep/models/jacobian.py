@@ -73,6 +73,8 @@ def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
     Shapes: `curved: (B, d) -> (B, m)`, `affine: (B, m) -> (B, *S)`, `z: (B, d)`, result `(B,)`; where `affine` is the
     identity, `(B, m)` may be any `(B, *S)`.
     """
+    if not len(z):
+        return z.new_zeros(0)
     with torch.no_grad():
         inner = curved(z[:1])
         size = affine(inner).numel()

@@ -18,34 +18,23 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from twostep.distributions import kl_to_standard_normal, normal_log_prob, standard_normal_log_prob
-from twostep.models.base import (
-    MODELS,
-    ModelConfig,
-    Objective,
-    OneLossConfig,
-    Role,
-)
-from twostep.models.importance_bound import ImportanceBound, bound
-from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
-from twostep.schema import DataSpec, PositiveInt
+from twostep.models.base import MODELS, Objective, OneLossConfig, Role
+from twostep.models.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
+from twostep.schema import DataSpec
 
 
 @MODELS.register("vae")
-class VAEConfig(EncoderDecoderConfig, OneLossConfig):
+class VAEConfig(GaussianDecoderConfig, OneLossConfig):
     """Keys of `vae`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
     summary: ClassVar[str] = "variational autoencoder, fitted by a lower bound"
     paper: ClassVar[str] = "Kingma & Welling, 2014, arXiv 1312.6114"
-    adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
 
     name: Literal["vae"] = "vae"
-    single_sigma: bool = Field(True, description="one learned std for the decoder; False: one for each coordinate")
-    k: PositiveInt = Field(1, description="samples in the bound on log p; 1 is the evidence lower bound")
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
@@ -68,19 +57,13 @@ class VAEConfig(EncoderDecoderConfig, OneLossConfig):
         return VAE(self, spec)
 
 
-class VAE(NetworkDecoder, ImportanceBound):
+class VAE(GaussianDecoder):
     """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q."""
-
-    prior_std = 1.0
 
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
-        self.latent_dim = config.latent_dim
-        self.k = config.k
         self.encoder = config.build_encoder(spec, 2 * config.latent_dim)
-        self.copies = 1 if config.single_sigma else 2
         self.decoder = config.build_decoder(spec, self.copies)
-        self.log_sigma = nn.Parameter(torch.zeros(())) if config.single_sigma else None
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to the means of q, `(B, d)`."""
@@ -89,7 +72,7 @@ class VAE(NetworkDecoder, ImportanceBound):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
         if self.k > 1:
-            return bound(self.log_weights(x, self.k))
+            return super().log_prob(x)
         return self.transform.log_abs_det_jacobian(x) - self._negative_elbo(self.transform(x))
 
     def log_weights(self, x: Tensor, k: int) -> Tensor:
@@ -104,14 +87,6 @@ class VAE(NetworkDecoder, ImportanceBound):
             weights.append(self.log_likelihood(y, z) + standard_normal_log_prob(z) - log_q)
         return torch.stack(weights) + self.transform.log_abs_det_jacobian(x)
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points: a latent from the prior, then a point from the decoder's Gaussian."""
-        like = next(self.parameters())
-        z = torch.randn(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
-        mean, log_std = self._likelihood(z)
-        noise = torch.randn(mean.shape, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.transform.inverse(mean + log_std.exp() * noise))
-
     def objectives(self) -> tuple[Objective, ...]:
         """Return the one loss: the negative evidence lower bound of the network's input, in nats a point."""
         return (Objective("loss", self._loss, tuple(self.parameters())),)
@@ -124,18 +99,7 @@ class VAE(NetworkDecoder, ImportanceBound):
         z = mean + log_std.exp() * torch.randn_like(mean)
         return kl_to_standard_normal(mean, log_std) - self.log_likelihood(y, z)
 
-    def log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
-        """Return log p(y | z), `(B,)`, of transformed data."""
-        mean, log_std = self._likelihood(z)
-        return normal_log_prob((y - mean).square(), log_std)
-
     def posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-deviation of q, `(B, d)` each, for transformed data."""
         mean, log_std = self.encoder(y).chunk(2, dim=1)
-        return mean, log_std
-
-    def _likelihood(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        if self.log_sigma is not None:
-            return self.decoder(z), self.log_sigma
-        mean, log_std = self.decoder(z).chunk(2, dim=1)
         return mean, log_std

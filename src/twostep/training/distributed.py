@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from twostep.schema import UserError
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
+Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32", "bf16"]
 T = TypeVar("T")
 
 
 class Engine:
-    """Where and how training runs; launched by torchrun or SLURM with several ranks, else with one.
+    """Where and how training runs; launched by torchrun with several ranks, else with one.
 
     Args:
-        device: kind of device; `auto` takes the fastest there is.
+        device: kind of device; `auto` takes CUDA if it is there. Apple's has no double precision, which statistics and
+            metrics need.
         precision: `32`, or `bf16` for mixed precision with 32-bit weights.
 
     Raises:
@@ -30,9 +31,10 @@ class Engine:
     """
 
     def __init__(self, device: Device = "auto", precision: Precision = "32") -> None:
-        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        if not available.get(device, True):
-            raise UserError(f"device={device}: this machine has none; use device=auto or device=cpu")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device=cuda: this machine has none; use device=auto or device=cpu")
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if local_ranks > 1:
@@ -75,8 +77,6 @@ class Engine:
         torch.default_generator.manual_seed(value)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(value)
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(value)
 
     def autocast(self) -> AbstractContextManager[None]:
         """Return the context in which losses are computed."""

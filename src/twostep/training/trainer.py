@@ -17,7 +17,7 @@ from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss that is not a finite number: training can't go on; the last checkpoint is good."""
+    """A loss that is not a finite number: training can't go on; what was saved before is good."""
 
 
 class InterruptedTraining(Exception):  # noqa: N818
@@ -38,7 +38,6 @@ class Trainer:
         validate: gives metrics of the model on validation batches.
         seed: of the run.
         lower_is_better: direction of the early-stopping metric.
-        max_epochs: epochs to train for; the config's if it is None.
     """
 
     def __init__(
@@ -50,12 +49,11 @@ class Trainer:
         validate: Callable[[Batches], dict[str, float]],
         seed: int,
         lower_is_better: bool = True,
-        max_epochs: int | None = None,
     ) -> None:
         self.name, self.model, self.engine, self.observer = name, model, engine, observer
         self.validate, self.seed, self.lower_is_better = validate, seed, lower_is_better
         self.config = model.config
-        self.max_epochs = max_epochs or self.config.max_epochs
+        self.max_epochs = self.config.max_epochs
         engine.place(model)
         rates = self.config.optimizers()
         self.objectives = model.objectives()
@@ -256,7 +254,7 @@ class Trainer:
             raise NonFiniteLossError(
                 f"{self.name}: the {what} of {self.config.name} is {value} at step {self.steps_done} (epoch "
                 f"{self.epochs_done + 1}, training rows {_shown(rows)}); lower the learning rate or look at these "
-                f"rows; the last checkpoint is good"
+                f"rows; what was saved before is good"
             )
 
     def _stop_early(self, valid: dict[str, float]) -> None:

@@ -1,0 +1,46 @@
+"""The engine: on which device it is, and with how many threads."""
+
+import pytest
+import torch
+
+from twostep.schema import UserError
+from twostep.training.distributed import Engine
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_a_device_without_double_precision_is_never_taken(no_gpu, monkeypatch):
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("lightning_fabric.accelerators.mps.MPSAccelerator.is_available", lambda: True)
+    assert Engine().device == torch.device("cpu")
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line(no_gpu):
+    with pytest.raises(UserError, match=r"^device=cuda: this machine has none; use device=auto or device=cpu$"):
+        Engine("cuda")
+
+
+@pytest.mark.parametrize(("cores", "local_ranks", "threads"), [(8, 2, 4), (7, 3, 2), (2, 4, 1)])
+def test_ranks_of_one_machine_share_its_cores(monkeypatch, cores, local_ranks, threads):
+    set_to = []
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("torch.set_num_threads", set_to.append)
+    monkeypatch.setattr("twostep.training.distributed.Fabric", lambda **settings: Launched(settings))
+    for name, value in {"WORLD_SIZE": 2 * local_ranks, "LOCAL_WORLD_SIZE": local_ranks}.items():
+        monkeypatch.setenv(name, str(value))
+    engine = Engine("cpu")
+    assert set_to == [threads]
+    assert (engine._fabric.settings["devices"], engine._fabric.settings["num_nodes"]) == (local_ranks, 2)
+
+
+class Launched:
+    """Stands for the ranks that are not started."""
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    def launch(self):
+        pass
