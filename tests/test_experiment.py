@@ -293,7 +293,7 @@ def test_data_that_are_gone_are_one_line(tmp_path):
     with pytest.raises(
         UserError, match=r"mine\.npy: no such file or folder; say where .* are now: --config dataset=PATH"
     ):
-        resume(path)
+        resume(path, writing=True)
 
 
 def test_data_that_have_moved_are_found_by_their_new_place(tmp_path, monkeypatch):

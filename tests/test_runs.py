@@ -1,9 +1,9 @@
 """Run directories: names that never collide, files that come back, damage that is seen, curves without doubles."""
 
+import errno
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -345,11 +345,17 @@ def test_without_a_whole_checkpoint_one_line_names_both(run, how):
     assert message.endswith("start a new run without --load-dir")
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_last(run):
+def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_last(run, monkeypatch):
     put_both(run)
-    shutil.rmtree(run.path / "checkpoints")
-    with pytest.raises(UserError, match=r"latest\.safetensors: can't be written \(.*No such file"):
+    files = {file: file.read_bytes() for file in (run.path / "checkpoints").iterdir()}
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("twostep.checkpoint.os.fsync", full)
+    with pytest.raises(UserError, match=r"latest\.safetensors: can't be written \(No space left on device"):
         run.save("latest", State({"w": torch.zeros(1)}))
+    assert {file: file.read_bytes() for file in (run.path / "checkpoints").iterdir()} == files
 
 
 # ---- results

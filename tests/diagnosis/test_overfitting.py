@@ -59,6 +59,12 @@ FULL = {
 }
 
 
+@pytest.fixture
+def alone(monkeypatch):
+    """Train nothing but the denoiser."""
+    monkeypatch.setattr("twostep.diagnosis.diagnosis.trained_models", lambda *_: None)
+
+
 SKEWED = -cube(11).log()
 UNEQUAL = torch.cat([gaussian(N // 2, 12) @ gaussian(12, 12, seed=seed) + 3 * seed for seed in (1, 2)])
 
@@ -85,7 +91,7 @@ def test_what_few_points_cannot_tell_is_left_open(x):
     assert found.latent_dim <= x.shape[1]
 
 
-def test_a_thorough_diagnosis_trains_only_where_it_has_to_and_then_decides(monkeypatch):
+def test_a_thorough_diagnosis_trains_only_where_it_has_to_and_then_decides(alone, monkeypatch):
     monkeypatch.setattr(denoiser, "STEPS", 100)
     assert diagnose(drawn("von-mises-circle"), thorough=True).overfitting.trained is None
     monkeypatch.setattr(Contrast, "is_manifold", None)
@@ -95,7 +101,7 @@ def test_a_thorough_diagnosis_trains_only_where_it_has_to_and_then_decides(monke
     assert "denoiser" in found.evidence
 
 
-def test_a_network_that_misses_a_manifold_does_not_make_a_no(monkeypatch):
+def test_a_network_that_misses_a_manifold_does_not_make_a_no(alone, monkeypatch):
     monkeypatch.setattr(denoiser, "STEPS", 1)
     monkeypatch.setattr("twostep.diagnosis.overfitting.enough_rows", lambda n, dim: False)
     monkeypatch.setattr(Contrast, "is_manifold", None)
