@@ -122,8 +122,8 @@ def test_a_trained_plane_is_good_with_two_dimensions_and_not_with_one():
 
 def test_findings_are_plain_values():
     _, chart = judged(linear(plane(2)), "affine", ambient_dim=3)
-    kept = json.loads(json.dumps(chart.to_dict(), allow_nan=False))
-    assert len(kept["findings"]) == len(chart.lines())
+    kept = json.loads(json.dumps([finding.to_dict() for finding in chart.findings], allow_nan=False))
+    assert len(kept) == len(chart.lines())
 
 
 def test_too_few_rows_are_refused():

@@ -10,7 +10,6 @@ Each measure has a verdict (`chart_verdicts`) and what to do about it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -58,10 +57,6 @@ class Chart:
     def lines(self) -> list[str]:
         """Return all in words, a line for each measure."""
         return [finding.line() for finding in self.findings]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the findings as plain values."""
-        return {"findings": [finding.to_dict() for finding in self.findings]}
 
 
 def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed: int = 0) -> Chart:
