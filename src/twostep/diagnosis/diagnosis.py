@@ -13,7 +13,6 @@ from twostep.diagnosis.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS
 from twostep.diagnosis.ladder import Ladder, noise_ladder
 from twostep.diagnosis.neighbourhoods import nearest_others, neighbourhoods
-from twostep.diagnosis.null import principal_coordinates
 from twostep.diagnosis.overfitting import Overfitting, overfitting
 from twostep.diagnosis.thickness import flat_directions
 from twostep.schema import UserError
@@ -117,7 +116,7 @@ def diagnose(x: Tensor, thorough: bool = False, seed: int = 0, n: int = ROWS) ->
     near = neighbourhoods(x, n=n, seed=seed)
     if near.n <= NEIGHBOURS:
         raise UserError(f"{near.n} distinct rows are too few for {NEIGHBOURS} neighbours each: give more rows")
-    coordinates, stds = principal_coordinates(near.points, near.rounding)
+    coordinates, stds = near.principal
     flat = flat_directions(stds)
     steep = replace(near, **_nearest(coordinates[:, flat:], near.k)) if flat else near
     dimension = consensus(steep, seed)

@@ -12,12 +12,13 @@ would show a finer scale, at a cost that grows with all rows; a larger n does th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from twostep.diagnosis.points import distinct_points, grid_noise
+from twostep.diagnosis.points import distinct_points, grid_noise, principal_coordinates
 from twostep.neighbours import k_nearest
 from twostep.schema import UserError
 
@@ -64,9 +65,10 @@ class Neighbourhoods:
         """Number of coordinates D."""
         return self.points.shape[1]
 
-    def first(self, k: int) -> Neighbourhoods:
-        """Return the same with the k nearest others only."""
-        return replace(self, distances=self.distances[:, :k], indices=self.indices[:, :k])
+    @cached_property
+    def principal(self) -> tuple[Tensor, Tensor]:
+        """Their principal coordinates `(n, rank)` and the std of each, ascending, `(rank,)`."""
+        return principal_coordinates(self.points, self.rounding)
 
 
 def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -> Neighbourhoods:

@@ -77,6 +77,16 @@ def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
     return (steps * noise)[:, alike]
 
 
+def principal_coordinates(points: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
+    """Return centred points `(n, D)` by those principal directions in which they vary by more than rounding.
+
+    Shapes: coordinates `(n, rank)`, and the std of each, ascending, `(rank,)`.
+    """
+    variances, directions = torch.linalg.eigh(points.T @ points / (len(points) - 1))
+    kept = variances.clamp(min=0).sqrt() > rounding
+    return points @ directions[:, kept], variances[kept].sqrt()
+
+
 def _table(x: Tensor) -> Tensor:
     """Return data as rows `(N, D)`, in float64 or whole numbers."""
     if len(x) < LEAST:
