@@ -22,7 +22,7 @@ from twostep.data.synthetic import law
 from twostep.diagnosis.consensus import dimension_of
 from twostep.diagnosis.denoiser import trained_ladder
 from twostep.diagnosis.noise_flow import FlowLadder, flow_ladder
-from twostep.diagnosis.null import principal_coordinates
+from twostep.diagnosis.points import principal_coordinates
 
 ROUNDING = 1e-6
 SETS: dict[str, tuple[str, dict[str, object]]] = {

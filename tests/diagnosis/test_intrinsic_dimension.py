@@ -8,7 +8,15 @@ from sklearn.datasets import load_digits
 
 from laws import gaussian, held
 from twostep.data.synthetic import law
-from twostep.diagnosis.intrinsic_dimension import SCALES, local_pca, maximum_likelihood, scale_curve, two_nn
+from twostep.diagnosis.intrinsic_dimension import (
+    SCALES,
+    likelihood_value,
+    local_pca,
+    maximum_likelihood,
+    scale_curve,
+    two_nn,
+    two_nn_value,
+)
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, neighbourhoods
 
 N = 5000
@@ -118,3 +126,10 @@ def test_the_scale_curve_shows_where_noise_ends():
     assert noisy == sorted(noisy, reverse=True)
     assert noisy[0] > 1.5
     assert noisy[-1] < 1.1
+
+
+def test_values_alone_are_those_with_intervals():
+    near = neighbourhoods(drawn("torus", 300), 20)
+    assert likelihood_value(near) == maximum_likelihood(near).value
+    assert likelihood_value(near, 7) == maximum_likelihood(near, 7).value
+    assert two_nn_value(near) == two_nn(near).value

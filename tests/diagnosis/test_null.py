@@ -6,9 +6,9 @@ import torch
 from laws import gaussian
 from twostep.data.synthetic import law
 from twostep.diagnosis.calibration import Reference
-from twostep.diagnosis.intrinsic_dimension import maximum_likelihood, two_nn
+from twostep.diagnosis.intrinsic_dimension import likelihood_value, two_nn_value
 from twostep.diagnosis.neighbourhoods import neighbourhoods
-from twostep.diagnosis.null import against_null, principal_coordinates
+from twostep.diagnosis.null import against_null
 from twostep.schema import UserError
 
 
@@ -70,7 +70,7 @@ def test_repeated_coordinates_are_caught_by_the_rank_alone():
 def test_rounding_adds_nothing_to_the_rank(dtype, shift):
     plane = (drawn("affine", manifold_dim=2, ambient_dim=10, n=500) + shift).to(dtype)
     near = neighbourhoods(plane, 20)
-    coordinates, scales = principal_coordinates(near.points, near.rounding)
+    coordinates, scales = near.principal
     assert len(scales) == 2
     torch.testing.assert_close(coordinates.std(0), scales)
 
@@ -78,13 +78,18 @@ def test_rounding_adds_nothing_to_the_rank(dtype, shift):
 def test_a_constant_column_hides_no_direction_however_large_it_is():
     plane = drawn("affine", manifold_dim=2, ambient_dim=10, n=500)
     near = neighbourhoods(torch.cat([plane, torch.full((500, 1), 1e9)], 1), 20)
-    assert len(principal_coordinates(near.points, near.rounding)[1]) == 2
+    assert len(near.principal[1]) == 2
+
+
+def test_small_columns_count_beside_large_ones():
+    columns = gaussian(500, 3) * torch.tensor([1e4, 1.0, 3e-2])
+    assert len(neighbourhoods(columns.float(), 20).principal[1]) == 3
 
 
 def test_rows_that_differ_by_rounding_alone_are_refused():
     near = neighbourhoods((1e9 + gaussian(200, 3) * 200).float(), 20)
     with pytest.raises(UserError, match="subtract the mean of each column"):
-        principal_coordinates(near.points, near.rounding)
+        _ = near.principal
 
 
 def test_the_null_is_the_same_for_the_same_seed_and_leaves_the_global_one():
@@ -96,10 +101,10 @@ def test_the_null_is_the_same_for_the_same_seed_and_leaves_the_global_one():
 
 
 @pytest.mark.parametrize("d", [1, 3, 7, 15])
-@pytest.mark.parametrize("estimator", [maximum_likelihood, two_nn])
+@pytest.mark.parametrize("estimator", [likelihood_value, two_nn_value])
 def test_a_correction_gives_back_the_dimension_of_its_own_law(d, estimator):
     near = neighbourhoods(gaussian(1500, d, seed=5), 20)
-    corrected = Reference("Gaussian", 1500, 20, limit=100).correct(estimator(near).value, estimator)
+    corrected = Reference("Gaussian", 1500, 20, limit=100).correct(estimator(near), estimator)
     assert corrected == pytest.approx(d, rel=0.08)
 
 
@@ -107,7 +112,7 @@ def test_a_correction_ends_at_the_limit_and_grows_with_the_value():
     reference = Reference("Gaussian", 300, 10, limit=12)
 
     def corrected(value):
-        return reference.correct(value, lambda near: maximum_likelihood(near, 10))
+        return reference.correct(value, lambda near: likelihood_value(near, 10))
 
     values = [corrected(value) for value in (0.0, 0.2, 1.0, 2.5, 4.0, 7.0, 9.0, 50.0)]
     assert values == sorted(values)
@@ -119,8 +124,8 @@ def test_scaling_by_the_null_is_wrong_where_correction_is_right():
     near = neighbourhoods(drawn("network_manifold", manifold_dim=5, ambient_dim=20), 20)
     null = against_null(near)
     assert null.ratio * null.rank > 10
-    value = maximum_likelihood(near).value
+    value = likelihood_value(near)
     low, high = (
-        Reference(kind, near.n, 20, null.rank).correct(value, maximum_likelihood) for kind in ("Gaussian", "cube")
+        Reference(kind, near.n, 20, null.rank).correct(value, likelihood_value) for kind in ("Gaussian", "cube")
     )
     assert 4.3 < low < 5 < high < 5.7

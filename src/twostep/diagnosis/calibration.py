@@ -24,7 +24,6 @@ from typing import Literal
 
 import torch
 
-from twostep.diagnosis.intrinsic_dimension import DimensionEstimate
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
 from twostep.seeds import derive
 
@@ -48,13 +47,13 @@ class Reference:
         self.rungs = (*(d for d in LADDER if d < limit), limit)
         self._samples: dict[int, Neighbourhoods] = {}
 
-    def correct(self, value: float, estimator: Callable[[Neighbourhoods], DimensionEstimate]) -> float:
+    def correct(self, value: float, estimator: Callable[[Neighbourhoods], float]) -> float:
         """Return the dimension at which the reference law is given this value, at most the limit."""
         known: dict[int, float] = {}
 
         def bias(rung: int) -> float:
             if rung not in known:
-                known[rung] = math.log(estimator(self.sample(self.rungs[rung])).value)
+                known[rung] = math.log(estimator(self.sample(self.rungs[rung])))
             return known[rung]
 
         if value <= 0:

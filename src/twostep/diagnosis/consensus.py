@@ -24,10 +24,12 @@ from twostep.diagnosis.calibration import Reference
 from twostep.diagnosis.intrinsic_dimension import (
     NEIGHBOURS,
     DimensionEstimate,
+    likelihood_value,
     local_pca,
     maximum_likelihood,
     scale_curve,
     two_nn,
+    two_nn_value,
 )
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, neighbourhoods
 from twostep.diagnosis.null import Estimator, NullRatio, against_null
@@ -96,12 +98,11 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     Raises:
         UserError: if there are 20 or fewer points.
     """
-    few = near.first(NEIGHBOURS)
-    null = against_null(few, seed=seed)
+    null = against_null(near, seed=seed)
     laws = [Reference(law, near.n, NEIGHBOURS, null.rank, seed) for law in ("Gaussian", "cube")]
     votes = (
-        _corrected(few, maximum_likelihood, laws),
-        _corrected(few, two_nn, laws),
+        _corrected(maximum_likelihood(near), likelihood_value, laws),
+        _corrected(two_nn(near), two_nn_value, laws),
         _as_it_is(local_pca(near, near.k, seed)),
     )
     low, recommended, high = _agreed([vote for vote in votes if vote.counts], null.rank)
@@ -124,9 +125,8 @@ def _agreed(votes: list[Vote], rank: int) -> tuple[int, int, int]:
     return low, middle, high
 
 
-def _corrected(near: Neighbourhoods, estimator: Estimator, laws: list[Reference]) -> Vote:
+def _corrected(estimate: DimensionEstimate, estimator: Estimator, laws: list[Reference]) -> Vote:
     """Return a vote between the corrections by the laws, the first of which has the fewest edges."""
-    estimate = estimator(near)
     values = [law.correct(estimate.value, estimator) for law in laws]
     low, high = laws[0].correct(estimate.low, estimator), laws[-1].correct(estimate.high, estimator)
     return Vote(estimate, statistics.mean(values), low, high)

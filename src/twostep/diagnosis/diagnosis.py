@@ -14,8 +14,7 @@ from twostep.diagnosis.columns import column_warnings
 from twostep.diagnosis.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS
 from twostep.diagnosis.ladder import Ladder, noise_ladder
-from twostep.diagnosis.neighbourhoods import nearest_others, neighbourhoods
-from twostep.diagnosis.null import principal_coordinates
+from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others, neighbourhoods
 from twostep.diagnosis.overfitting import Overfitting, overfitting
 from twostep.diagnosis.thickness import flat_directions
 from twostep.diagnosis.thorough import Thorough, trained_models
@@ -122,9 +121,9 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
     near = neighbourhoods(x, n=n, seed=seed)
     if near.n <= NEIGHBOURS:
         raise UserError(f"{near.n} distinct rows are too few for {NEIGHBOURS} neighbours each: give more rows")
-    coordinates, stds = principal_coordinates(near.points, near.rounding)
+    coordinates, stds = near.principal
     flat = flat_directions(stds)
-    steep = replace(near, **_nearest(coordinates[:, flat:], near.k)) if flat else near
+    steep = _of(near, coordinates[:, flat:]) if flat else near
     dimension = consensus(steep, seed)
     ladder = replace(noise_ladder(steep, seed), dim=near.dim)
     verdict = overfitting(near, dimension, ladder, thorough, seed)
@@ -134,6 +133,7 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
     return Diagnosis(dimension, verdict, ladder, spectrum, near.n, near.dim, warnings, models)
 
 
-def _nearest(points: Tensor, k: int) -> dict[str, Tensor]:
-    distances, indices = nearest_others(points, k)
-    return {"points": points, "distances": distances, "indices": indices}
+def _of(near: Neighbourhoods, points: Tensor) -> Neighbourhoods:
+    """Return neighbourhoods of other coordinates of the points, in none of which there is rounding alone."""
+    distances, indices = nearest_others(points, near.k)
+    return replace(near, points=points, distances=distances, indices=indices, rounding=0.0)

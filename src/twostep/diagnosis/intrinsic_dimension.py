@@ -53,6 +53,9 @@ CELL = 10  # points in a cell of the bootstrap, on average
 EQUAL = 1e-9  # mean log-ratio of distances that are alike up to rounding
 ENTRIES = 2**22  # of the neighbours' coordinates held at once
 
+Statistic = Callable[[Tensor], Tensor]
+"""An estimate as a function of the points' weights: `(R, n)` to `(R,)`."""
+
 
 @dataclass(frozen=True)
 class DimensionEstimate:
@@ -85,32 +88,24 @@ def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0)
     Raises:
         UserError: if there are no k neighbours.
     """
-    logs = _distances(near, k).log()
-    inverse = (logs[:, -1:] - logs[:, :-1]).mean(1)
+    inverse = _mean_logs(near, k)
     local = torch.where(inverse > EQUAL, (k - 2) / (k - 1) / inverse, near.dim)
-
-    def statistic(weights: Tensor) -> Tensor:
-        mean = weights @ inverse / weights.sum(1)
-        return torch.where(mean > EQUAL, 1 / mean, near.dim)
-
-    return _estimate(near, statistic, k, f"maximum likelihood with {k} neighbours", local, seed)
+    return _estimate(near, _likelihood(near, k), k, f"maximum likelihood with {k} neighbours", local, seed)
 
 
 def two_nn(near: Neighbourhoods, seed: int = 0) -> DimensionEstimate:
     """Estimate by the ratio of the distances to the second and the first neighbour."""
-    distances = _distances(near, 2)
-    logs, order = (distances[:, 1] / distances[:, 0]).log().sort()
+    return _estimate(near, _ratio(near), 2, "ratio of two neighbours (TwoNN)", None, seed)
 
-    def statistic(weights: Tensor) -> Tensor:
-        ordered = weights[:, order]
-        below = ordered.cumsum(1) <= KEPT * ordered.sum(1, keepdim=True)
-        kept = ordered * below
-        last = logs[below.sum(1) - 1]
-        count = kept.sum(1)
-        spent = kept @ logs + (ordered.sum(1) - count) * last
-        return torch.where(spent > EQUAL * count, (count - 1) / spent, near.dim)
 
-    return _estimate(near, statistic, 2, "ratio of two neighbours (TwoNN)", None, seed)
+def likelihood_value(near: Neighbourhoods, k: int = NEIGHBOURS) -> float:
+    """Return the value of `maximum_likelihood` alone: its interval takes longer."""
+    return _value(near, _likelihood(near, k))
+
+
+def two_nn_value(near: Neighbourhoods) -> float:
+    """Return the value of `two_nn` alone."""
+    return _value(near, _ratio(near))
 
 
 def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstimate:
@@ -146,6 +141,37 @@ def _distances(near: Neighbourhoods, k: int) -> Tensor:
     return near.distances[:, :k]
 
 
+def _mean_logs(near: Neighbourhoods, k: int) -> Tensor:
+    logs = _distances(near, k).log()
+    return (logs[:, -1:] - logs[:, :-1]).mean(1)
+
+
+def _likelihood(near: Neighbourhoods, k: int) -> Statistic:
+    inverse = _mean_logs(near, k)
+
+    def statistic(weights: Tensor) -> Tensor:
+        mean = weights @ inverse / weights.sum(1)
+        return torch.where(mean > EQUAL, 1 / mean, near.dim)
+
+    return statistic
+
+
+def _ratio(near: Neighbourhoods) -> Statistic:
+    distances = _distances(near, 2)
+    logs, order = (distances[:, 1] / distances[:, 0]).log().sort()
+
+    def statistic(weights: Tensor) -> Tensor:
+        ordered = weights[:, order]
+        below = ordered.cumsum(1) <= KEPT * ordered.sum(1, keepdim=True)
+        kept = ordered * below
+        last = logs[below.sum(1) - 1]
+        count = kept.sum(1)
+        spent = kept @ logs + (ordered.sum(1) - count) * last
+        return torch.where(spent > EQUAL * count, (count - 1) / spent, near.dim)
+
+    return statistic
+
+
 def _components(points: Tensor) -> Tensor:
     """Return how many eigenvalues of the covariance of each set of points `(B, k, D)` count, `(B,)`."""
     centred = points - points.mean(1, keepdim=True)
@@ -156,17 +182,21 @@ def _components(points: Tensor) -> Tensor:
 
 def _estimate(
     near: Neighbourhoods,
-    statistic: Callable[[Tensor], Tensor],
+    statistic: Statistic,
     k: int,
     method: str,
     local: Tensor | None,
     seed: int,
 ) -> DimensionEstimate:
-    """Return the statistic of the points, which maps their weights `(R, n)` to `(R,)`, with its bootstrap interval."""
-    value = float(statistic(torch.ones(1, near.n, dtype=torch.double)))
+    """Return the statistic of the points with its bootstrap interval."""
+    value = _value(near, statistic)
     resampled = statistic(resamples(near, seed))
     low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
     return DimensionEstimate(value, min(low, value), max(high, value), near.n, k, method, local, near.warnings)
+
+
+def _value(near: Neighbourhoods, statistic: Statistic) -> float:
+    return float(statistic(torch.ones(1, near.n, dtype=torch.double)))
 
 
 def resamples(near: Neighbourhoods, seed: int) -> Tensor:

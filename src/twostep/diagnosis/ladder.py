@@ -32,7 +32,6 @@ from torch import Tensor
 
 from twostep.diagnosis.intrinsic_dimension import resamples
 from twostep.diagnosis.neighbourhoods import Neighbourhoods
-from twostep.diagnosis.null import principal_coordinates
 from twostep.seeds import derive
 
 RUNGS = 20
@@ -108,7 +107,7 @@ def noise_ladder(near: Neighbourhoods, seed: int = 0) -> Ladder:
     first = min(float(near.distances[:, 0].median()) / 4, spread / 2)
     scales = torch.logspace(0, 1, RUNGS, base=spread / first, dtype=torch.double) * first
     values, effective = local_dimensions(near.points, asked, scales)
-    gaussian = gaussian_ladder(scales, principal_coordinates(near.points, near.rounding)[1]).tolist()
+    gaussian = gaussian_ladder(scales, near.principal[1]).tolist()
     weights = resamples(near, seed)[:, asked]
     seen = (effective >= EFFECTIVE).to(values)
     rungs: list[Rung] = []

@@ -12,12 +12,13 @@ would show a finer scale, at a cost that grows with all rows; a larger n does th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from twostep.diagnosis.points import distinct_points, grid_noise
+from twostep.diagnosis.points import distinct_points, grid_noise, principal_coordinates
 from twostep.neighbours import k_nearest
 from twostep.schema import UserError
 
@@ -35,7 +36,7 @@ class Neighbourhoods:
         points: distinct rows, centred and of a size of about 1, `(n, D)` in float64.
         distances: to the k nearest others, positive and ascending, `(n, k)`.
         indices: of these others, `(n, k)`.
-        rounding: a std in a direction of the points that rounding alone explains.
+        rounding: the std of each column that rounding alone explains, `(D,)`, or one for all.
         duplicates: rows that were left out because they repeat another.
         warnings: what is odd about the data, a sentence each.
         unit: length in the data of a length of 1 in the points.
@@ -44,7 +45,7 @@ class Neighbourhoods:
     points: Tensor
     distances: Tensor
     indices: Tensor
-    rounding: float = 0.0
+    rounding: Tensor | float = 0.0
     duplicates: int = 0
     warnings: tuple[str, ...] = ()
     unit: float = 1.0
@@ -64,9 +65,10 @@ class Neighbourhoods:
         """Number of coordinates D."""
         return self.points.shape[1]
 
-    def first(self, k: int) -> Neighbourhoods:
-        """Return the same with the k nearest others only."""
-        return replace(self, distances=self.distances[:, :k], indices=self.indices[:, :k])
+    @cached_property
+    def principal(self) -> tuple[Tensor, Tensor]:
+        """Their principal coordinates `(n, rank)` and the std of each, ascending, `(rank,)`."""
+        return principal_coordinates(self.points, self.rounding)
 
 
 def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -> Neighbourhoods:

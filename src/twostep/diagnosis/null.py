@@ -23,16 +23,15 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import MixtureSameFamily, MultivariateNormal
 
-from twostep.diagnosis.intrinsic_dimension import DimensionEstimate, maximum_likelihood
+from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS, likelihood_value
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
 from twostep.distributions import fitted_mixture, mean_and_factor
-from twostep.schema import UserError
 from twostep.seeds import derive
 
 DRAWS = 5
 HELD_OUT = 5  # a fifth of the rows
 
-Estimator = Callable[[Neighbourhoods], DimensionEstimate]
+Estimator = Callable[[Neighbourhoods], float]
 
 
 @dataclass(frozen=True)
@@ -60,37 +59,20 @@ class NullRatio:
 
 
 def against_null(
-    near: Neighbourhoods, estimator: Estimator = maximum_likelihood, draws: int = DRAWS, seed: int = 0
+    near: Neighbourhoods, estimator: Estimator = likelihood_value, draws: int = DRAWS, seed: int = 0
 ) -> NullRatio:
     """Compare the estimate of the data with those of some draws, each of as many points, of a full-dimensional law."""
-    value = estimator(near).value
-    points, scales = principal_coordinates(near.points, near.rounding)
+    value = estimator(near)
+    points, scales = near.principal
     law = _mixture(points / scales, seed)
     generator = torch.Generator().manual_seed(derive(seed, "null"))
     estimates: list[float] = []
     for _ in range(draws):
         samples = _draw(law, near.n, len(scales), generator) * scales
-        estimates.append(estimator(Neighbourhoods(samples, *nearest_others(samples, near.k))).value)
+        estimates.append(estimator(Neighbourhoods(samples, *nearest_others(samples, NEIGHBOURS))))
     ratios = value / torch.tensor(estimates, dtype=torch.double)
     name = "a Gaussian of the same covariance" if law is None else f"a mixture of {len(_weights(law))} Gaussians"
     return NullRatio(value * draws / sum(estimates), float(ratios.std()), tuple(estimates), len(scales), name)
-
-
-def principal_coordinates(points: Tensor, rounding: float) -> tuple[Tensor, Tensor]:
-    """Return centred points `(n, D)` by those principal directions in which they vary by more than rounding.
-
-    Shapes: coordinates `(n, rank)`, and the std of each, `(rank,)`.
-
-    Raises:
-        UserError: if they vary in none.
-    """
-    variances, directions = torch.linalg.eigh(points.T @ points / (len(points) - 1))
-    kept = variances.clamp(min=0).sqrt() > rounding
-    if not bool(kept.any()):
-        raise UserError(
-            "the rows differ by no more than rounding: subtract the mean of each column before it is rounded"
-        )
-    return points @ directions[:, kept], variances[kept].sqrt()
 
 
 def _mixture(z: Tensor, seed: int) -> MixtureSameFamily | None:

@@ -28,11 +28,10 @@ from twostep.diagnosis.consensus import Dimension
 from twostep.diagnosis.contrast import FEW, Contrast, contrast
 from twostep.diagnosis.denoiser import TrainedLadder, trained_ladder
 from twostep.diagnosis.full_laws import tamed
-from twostep.diagnosis.intrinsic_dimension import maximum_likelihood
+from twostep.diagnosis.intrinsic_dimension import likelihood_value
 from twostep.diagnosis.ladder import Ladder
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
-from twostep.diagnosis.null import principal_coordinates
-from twostep.diagnosis.points import COARSE
+from twostep.diagnosis.points import is_coarse
 from twostep.diagnosis.quadrics import enough_rows, thinnest_quadrics
 from twostep.diagnosis.thickness import flat_directions, thickness_of
 from twostep.diagnosis.thorough import WIDEST
@@ -90,7 +89,7 @@ def overfitting(
         thorough: whether to train a denoiser where all else leaves it undecided.
         seed: of all that is drawn.
     """
-    points, stds = principal_coordinates(near.points, near.rounding)
+    points, stds = near.principal
     found = _flat(near, stds) or _by_shape(near, points, stds, dimension, thorough, seed)
     if found.verdict == "no":
         return replace(found, thickness=thickness_of(ladder))
@@ -104,7 +103,7 @@ def _flat(near: Neighbourhoods, stds: Tensor) -> Overfitting | None:
     rank = len(stds)
     if rank < min(near.dim, near.n - 1):
         told = f"the data vary in {rank} of {near.dim} directions"
-        if near.rounding > COARSE:
+        if is_coarse(near.points, near.rounding):
             return Overfitting("undecided", f"{told}, and rounding hides what they do in others", rank)
         return Overfitting("yes", f"{told} only", rank)
     if near.dim == 1:
@@ -142,9 +141,8 @@ def _wide(near: Neighbourhoods, stds: Tensor, dimension: Dimension, seed: int) -
     rank = len(stds)
     generator = torch.Generator().manual_seed(derive(seed, "box"))
     box = torch.rand(near.n, rank, generator=generator, dtype=torch.double) * stds
-    few = near.first(min(near.k, dimension.votes[0].estimate.k))
-    of_box = maximum_likelihood(Neighbourhoods(box, *nearest_others(box, few.k)), few.k).value
     value = dimension.votes[0].estimate
+    of_box = likelihood_value(Neighbourhoods(box, *nearest_others(box, value.k)), value.k)
     full = min(of_box, *dimension.null.estimates)
     told = f"{value.k} neighbours give {value.value:.2f} where full laws of the same covariance give {full:.2f}"
     if value.high < LOW * full:

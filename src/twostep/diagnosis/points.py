@@ -18,7 +18,9 @@ from twostep.seeds import derive
 LEAST = 50  # rows
 ROUNDINGS = 8  # units of rounding that are taken for none
 FAR = 50.0  # times as far from the mean as the usual row
-COARSE = 0.01  # rounding beside the size of the rows, from which on it is told
+SINGLE = torch.finfo(torch.float32).eps
+LOST = 1e-7  # std of a principal direction that double precision loses
+COARSE = 0.01  # rounding beside the spread of a column, from which on it is told
 WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
 
 
@@ -28,14 +30,14 @@ class Points:
 
     Args:
         rows: `(n, D)`, float64, centred and of a size of about 1; no diagnosis of dimension asks for units.
-        rounding: a std in a direction of the rows that rounding alone explains.
+        rounding: the std of each column that rounding alone explains, `(D,)`.
         duplicates: rows that were left out because they repeat another.
         warnings: what is odd about the data, a sentence each.
         unit: length in the data of a length of 1 in the rows.
     """
 
     rows: Tensor
-    rounding: float
+    rounding: Tensor
     duplicates: int
     warnings: tuple[str, ...]
     unit: float
@@ -61,14 +63,13 @@ def distinct_points(x: Tensor, n: int | None = None, seed: int = 0) -> Points:
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
     warnings = _oddities(rows, duplicates)
-    rows, largest, unit = _centred(rows.double())
-    own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
+    rounding, (rows, unit) = _rounding(rows.double(), x.dtype), _centred(rows.double())
+    rounding = rounding / unit
     if outlying := _outlying(rows):
         told = f"{outlying} rows lie {FAR:.0f} times as far out as the usual row, or farther, and tell on all figures"
         warnings.append(f"{told}: leave them out if they are mistakes or stand for missing values")
-    rounding = ROUNDINGS * max(own * largest, torch.finfo(torch.float32).eps)
-    if rounding > COARSE:
-        told = f"values have so few digits that a std below {rounding * unit:.2g} counts for none"
+    if is_coarse(rows, rounding):
+        told = f"values have so few digits that a std below {float(rounding.max()) * unit:.2g} counts for none"
         warnings.append(f"{told}: subtract the mean of each column before they are rounded")
     return Points(rows, rounding, duplicates, tuple(warnings), unit)
 
@@ -86,6 +87,31 @@ def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
     generator = torch.Generator().manual_seed(derive(seed, "grid"))
     noise = torch.rand(columns.shape, generator=generator, dtype=rows.dtype) - 0.5
     return (steps * noise)[:, alike]
+
+
+def principal_coordinates(points: Tensor, rounding: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Return centred points `(n, D)` by those principal directions in which they vary by more than rounding.
+
+    Shapes: rounding of each column `(D,)`; coordinates `(n, rank)`, and the std of each, ascending, `(rank,)`.
+
+    Raises:
+        UserError: if they vary in none.
+    """
+    variances, directions = torch.linalg.eigh(points.T @ points / (len(points) - 1))
+    columns = torch.as_tensor(rounding, dtype=points.dtype).expand(points.shape[1])
+    explained = (directions.square().T @ columns.square()).sqrt().clamp(min=LOST)
+    kept = variances.clamp(min=0).sqrt() > explained
+    if not bool(kept.any()):
+        raise UserError(
+            "the rows differ by no more than rounding: subtract the mean of each column before it is rounded"
+        )
+    return points @ directions[:, kept], variances[kept].sqrt()
+
+
+def is_coarse(points: Tensor, rounding: Tensor | float) -> bool:
+    """Whether rounding is more than a hundredth of the spread of a column of points `(n, D)` that varies."""
+    stds = points.std(0, correction=0)
+    return bool(((stds > 0) & (torch.as_tensor(rounding) > COARSE * stds)).any())
 
 
 def _table(x: Tensor) -> Tensor:
@@ -113,20 +139,25 @@ def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(first), torch.from_numpy(inverse)
 
 
-def _centred(rows: Tensor) -> tuple[Tensor, float, float]:
-    """Return rows of mean 0 and largest value 1, the largest that they had before, in the same units, and these.
+def _rounding(rows: Tensor, kind: torch.dtype) -> Tensor:
+    """Return the std of each column, `(D,)`, that the digits of its type explain, or single precision of its spread."""
+    own = torch.finfo(kind if kind.is_floating_point else torch.double).eps
+    varying = (rows != rows[:1]).any(0)
+    spread = (rows.amax(0) / 2 - rows.amin(0) / 2).abs()
+    return ROUNDINGS * torch.where(varying, torch.maximum(own * rows.abs().amax(0), SINGLE * spread), 0.0)
 
-    A constant column becomes 0, and counts for neither.
-    """
+
+def _centred(rows: Tensor) -> tuple[Tensor, float]:
+    """Return rows of mean 0 and largest value 1, and that value before. A constant column becomes 0."""
     varying = (rows != rows[:1]).any(0)
     if not bool(varying.any()):
-        return torch.zeros_like(rows), 1.0, 1.0
+        return torch.zeros_like(rows), 1.0
     rows = torch.where(varying, rows, 0.0)
     before = rows.abs().max()
     rows = rows / before  # so that no sum overflows
     centred = rows - rows.mean(0)
     size = centred.abs().max()
-    return centred / size, float(1 / size), float(size * before)
+    return centred / size, float(size * before)
 
 
 def _outlying(rows: Tensor) -> int:
