@@ -88,7 +88,7 @@ def main() -> None:
         "\nKnown bias: maximum likelihood and TwoNN are right to a few per cent up to d = 5 and read less and less of d"
         "\nabove, because few points lie far apart in many dimensions and the density is not constant between them: of"
         "\n20 dimensions about 14 and 16. Correction by laws of known dimension and as many points gives it back where"
-        "\nall directions of the manifold spread alike, not where they are stretched unevenly (network_manifold)."
+        "\nall directions of the manifold spread alike, and half of it where they are uneven (network_manifold)."
         f"\n{time.perf_counter() - began:.0f} s"
     )
 

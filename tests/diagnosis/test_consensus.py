@@ -7,9 +7,16 @@ import torch
 
 from laws import gaussian
 from twostep.data.synthetic import law
+from twostep.diagnosis.calibration import Reference
 from twostep.diagnosis.consensus import consensus, dimension_of
+from twostep.diagnosis.intrinsic_dimension import likelihood_value
 from twostep.diagnosis.neighbourhoods import neighbourhoods
 from twostep.schema import UserError
+
+
+def seeded():
+    return torch.Generator().manual_seed(0)
+
 
 EXACT = {
     "circle": ("von-mises-circle", {}),
@@ -36,15 +43,20 @@ def test_the_dimension_is_that_of_the_manifold(name):
     assert found.high <= found.recommended + 1
 
 
+HIGH = {
+    "sphere": lambda d: law("uniform_sphere", {"manifold_dim": d, "ambient_dim": 40}).sample(1500, seeded()),
+    "cube": lambda d: torch.rand(1500, d, generator=seeded()),
+    "Gaussian": lambda d: gaussian(1500, d),
+}
+
+
 @pytest.mark.parametrize("d", [10, 19])
-def test_high_dimensions_are_within_one(d):
-    sphere = law("uniform_sphere", {"manifold_dim": d, "ambient_dim": 40})
-    cube = torch.rand(1500, d, generator=torch.Generator().manual_seed(0))
-    for x in (sphere.sample(1500, torch.Generator().manual_seed(0)), cube, gaussian(1500, d)):
-        found = dimension_of(x)
-        assert abs(found.recommended - d) <= 1
-        assert found.low <= d <= found.high
-        assert found.votes[0].estimate.value < 0.93 * d  # as it is, it is too low
+@pytest.mark.parametrize("name", HIGH)
+def test_high_dimensions_are_within_one(d, name):
+    found = dimension_of(HIGH[name](d))
+    assert abs(found.recommended - d) <= 1
+    assert found.low <= d <= found.high
+    assert found.votes[0].estimate.value < 0.93 * d  # as it is, it is too low
 
 
 def test_flat_directions_that_few_points_cannot_show_stay_in_the_range():
@@ -52,6 +64,31 @@ def test_flat_directions_that_few_points_cannot_show_stay_in_the_range():
     assert found.recommended < 15
     assert found.high == 20
     assert any("fill the space" in reason for reason in found.reasons)
+
+
+@pytest.mark.parametrize(("dim", "least"), [(5, 5), (10, 10), (20, 17)])
+def test_uneven_directions_count(dim, least):
+    found = dimension_of(gaussian(1000, dim) * torch.logspace(0, -1, dim, dtype=torch.double))
+    assert least <= found.recommended <= dim == found.high
+    assert all(vote.value > 1.05 * vote.estimate.value for vote in found.votes[:2])
+
+
+def test_uneven_directions_of_a_curved_manifold_count_more_than_by_even_laws():
+    known = law("network_manifold", {"manifold_dim": 20, "ambient_dim": 100})
+    near = neighbourhoods(known.sample(1000, torch.Generator().manual_seed(0)))
+    found = consensus(near)
+    even = [Reference(kind, torch.ones(100), near.n, 20) for kind in ("Gaussian", "cube")]
+    value = found.votes[0].estimate.value
+    assert found.votes[0].value > 2 + sum(reference.correct(value, likelihood_value) for reference in even) / 2
+    assert 15 <= found.recommended <= 20
+
+
+def test_noise_too_small_to_see_adds_no_dimension_and_is_named():
+    plane = torch.cat([gaussian(1000, 2), torch.zeros(1000, 98)], 1)
+    found = dimension_of(plane + gaussian(1000, 100, scale=0.02, seed=1))
+    assert found.recommended == 2
+    assert found.votes[0].estimate.value > 3
+    assert "2 directions are wide enough to count, 98 too narrow for 1,000 points" in found.reasons
 
 
 def test_order_and_a_tenth_of_repeated_rows_change_nothing():

@@ -6,7 +6,7 @@ import torch
 from laws import gaussian
 from twostep.data.synthetic import law
 from twostep.diagnosis.calibration import Reference
-from twostep.diagnosis.intrinsic_dimension import likelihood_value, two_nn_value
+from twostep.diagnosis.intrinsic_dimension import likelihood_value
 from twostep.diagnosis.neighbourhoods import neighbourhoods
 from twostep.diagnosis.null import against_null
 from twostep.schema import UserError
@@ -100,32 +100,11 @@ def test_the_null_is_the_same_for_the_same_seed_and_leaves_the_global_one():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("d", [1, 3, 7, 15])
-@pytest.mark.parametrize("estimator", [likelihood_value, two_nn_value])
-def test_a_correction_gives_back_the_dimension_of_its_own_law(d, estimator):
-    near = neighbourhoods(gaussian(1500, d, seed=5), 20)
-    corrected = Reference("Gaussian", 1500, 20, limit=100).correct(estimator(near), estimator)
-    assert corrected == pytest.approx(d, rel=0.08)
-
-
-def test_a_correction_ends_at_the_limit_and_grows_with_the_value():
-    reference = Reference("Gaussian", 300, 10, limit=12)
-
-    def corrected(value):
-        return reference.correct(value, lambda near: likelihood_value(near, 10))
-
-    values = [corrected(value) for value in (0.0, 0.2, 1.0, 2.5, 4.0, 7.0, 9.0, 50.0)]
-    assert values == sorted(values)
-    assert values[0] == 0
-    assert values[-1] == 12
-
-
 def test_scaling_by_the_null_is_wrong_where_correction_is_right():
     near = neighbourhoods(drawn("network_manifold", manifold_dim=5, ambient_dim=20), 20)
     null = against_null(near)
     assert null.ratio * null.rank > 10
     value = likelihood_value(near)
-    low, high = (
-        Reference(kind, near.n, 20, null.rank).correct(value, likelihood_value) for kind in ("Gaussian", "cube")
-    )
+    even = torch.ones(null.rank)
+    low, high = (Reference(kind, even, near.n, 20).correct(value, likelihood_value) for kind in ("Gaussian", "cube"))
     assert 4.3 < low < 5 < high < 5.7

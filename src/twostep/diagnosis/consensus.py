@@ -1,26 +1,29 @@
 """One intrinsic dimension for a data set, with a range and the reasons.
 
-Maximum likelihood and TwoNN are corrected for n by laws whose dimension is known (`calibration`): a law without edges
-gives the lower value, one with the most edges the higher, and their mean is the vote. Local principal components vote
-as they are, while they can: up to a quarter of their neighbours. The dimension is the median of the votes, rounded, and
-at most the linear rank. The range holds all corrected values and their intervals. It goes up to the linear rank where a
-law that fills the space gives estimates as low: then directions of little spread may be there, unseen at this n.
+Maximum likelihood and TwoNN are corrected for n by laws whose dimension is known (`calibration`): the vote is half-way
+between a law without edges and one with the most, or by a law that is as uneven as the data if that gives more. Local
+principal components vote as they are, while they can: up to a quarter of their neighbours. The dimension is the median
+of the votes, rounded, and at most the linear rank. The range holds all corrected values and their intervals. It goes up
+to the linear rank where a law that fills the space gives estimates as low: then directions of little spread may be
+there, unseen at this n.
 
-Where it can be wrong: directions with less spread than the distance of neighbours don't count, so that small noise adds
-nothing, but a manifold that is stretched unevenly is given too few dimensions (a network's 20-dimensional one in R^100:
-14). Noise above that distance counts as dimensions; the scale curve shows it.
+Where it can be wrong: directions with less spread than a quarter of the distance of neighbours don't count, so that
+small noise adds nothing, nor do thin directions of the data. Of many uneven dimensions some are still lost (a network's
+manifold of 20 dimensions in R^100: 16; by even laws 14). Noise above that distance counts as dimensions; the scale
+curve shows it.
 """
 
 from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from twostep.diagnosis.calibration import Reference
+from twostep.diagnosis.calibration import Law, Reference, visible
 from twostep.diagnosis.intrinsic_dimension import (
     NEIGHBOURS,
     DimensionEstimate,
@@ -56,6 +59,28 @@ class Vote:
     low: float
     high: float
     counts: bool = True
+
+
+class Laws(NamedTuple):
+    """The three that explain why an estimate is low."""
+
+    even: Reference
+    edged: Reference
+    uneven: Reference
+
+    @classmethod
+    def for_points(cls, near: Neighbourhoods, seed: int) -> Laws:
+        """Return those for as many points, of as many directions as are wide enough to count."""
+        stds = near.principal[1].flip(0)
+        stds = stds[: visible(stds, float(near.distances[:, NEIGHBOURS - 1].median()))]
+        alike = torch.ones_like(stds)
+        kinds: tuple[tuple[Law, Tensor], ...] = (("Gaussian", alike), ("cube", alike), ("Gaussian", stds))
+        return cls(*(Reference(law, scales, near.n, NEIGHBOURS, seed) for law, scales in kinds))
+
+    @property
+    def directions(self) -> int:
+        """How many there can be."""
+        return len(self.uneven.scales)
 
 
 @dataclass(frozen=True)
@@ -99,7 +124,7 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
         UserError: if there are 20 or fewer points.
     """
     null = against_null(near, seed=seed)
-    laws = [Reference(law, near.n, NEIGHBOURS, null.rank, seed) for law in ("Gaussian", "cube")]
+    laws = Laws.for_points(near, seed)
     votes = (
         _corrected(maximum_likelihood(near), likelihood_value, laws),
         _corrected(two_nn(near), two_nn_value, laws),
@@ -108,6 +133,9 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     low, recommended, high = _agreed([vote for vote in votes if vote.counts], null.rank)
     curve = scale_curve(near, seed=seed)
     reasons = (*(_vote_told(vote) for vote in votes), _curve_told(curve), _null_told(null, near))
+    if narrow := null.rank - laws.directions:
+        told = f"{laws.directions} directions are wide enough to count, {narrow} too narrow for {near.n:,} points"
+        reasons += (told,)
     warnings = near.warnings
     if null.rank >= near.n - 1:
         warnings += (f"{near.n} rows span {null.rank} directions at most: more rows would show more dimensions",)
@@ -125,11 +153,12 @@ def _agreed(votes: list[Vote], rank: int) -> tuple[int, int, int]:
     return low, middle, high
 
 
-def _corrected(estimate: DimensionEstimate, estimator: Estimator, laws: list[Reference]) -> Vote:
-    """Return a vote between the corrections by the laws, the first of which has the fewest edges."""
-    values = [law.correct(estimate.value, estimator) for law in laws]
-    low, high = laws[0].correct(estimate.low, estimator), laws[-1].correct(estimate.high, estimator)
-    return Vote(estimate, statistics.mean(values), low, high)
+def _corrected(estimate: DimensionEstimate, estimator: Estimator, laws: Laws) -> Vote:
+    """Return a vote half-way between the even laws, or by the uneven one where that is more."""
+    even, edged, uneven = (law.correct(estimate.value, estimator) for law in laws)
+    low = laws.even.correct(estimate.low, estimator)
+    high = max(law.correct(estimate.high, estimator) for law in (laws.edged, laws.uneven))
+    return Vote(estimate, max((even + edged) / 2, uneven), low, high)
 
 
 def _as_it_is(estimate: DimensionEstimate) -> Vote:
@@ -143,7 +172,7 @@ def _vote_told(vote: Vote) -> str:
         return f"{told}, more than so many neighbours can tell, so it is left out"
     if vote.value == estimate.value:
         return told
-    return f"{told}, as laws of {vote.low:.1f}-{vote.high:.1f} dimensions are given"
+    return f"{told}, by reference laws {vote.low:.1f}-{vote.high:.1f} dimensions"
 
 
 def _curve_told(curve: tuple[DimensionEstimate, ...]) -> str:
