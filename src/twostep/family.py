@@ -70,7 +70,7 @@ class Family:
             axes.legend()
         axes.set(xscale="log", yscale="log", xlabel="latent_dim", ylabel="share of variance left", title=self.model)
         axes.set_xticks(self.sizes, [str(size) for size in self.sizes])
-        axes.minorticks_off()
+        axes.set_xticks([], minor=True)
         save_figure(figure, path)
 
 

@@ -69,18 +69,22 @@ def _spectrum(axes: Any, found: Diagnosis) -> None:
     axes.plot(range(1, len(found.spectrum) + 1), found.spectrum, ".-")
     axes.axvline(found.latent_dim, color="C1", linewidth=1)
     axes.set(yscale="log", xlabel="principal direction", ylabel="std, in units of the data", title="spectrum")
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _reconstruction(axes: Any, found: Diagnosis) -> None:
     assert found.thorough is not None
     curve = found.thorough.reconstruction
-    sizes, values = [point.size for point in curve.points], [point.value for point in curve.points]
+    sizes, values = [point.size for point in curve.points], [max(point.value, LEAST) for point in curve.points]
     axes.plot(sizes, [point.linear for point in curve.points], "--", color="grey", label="principal components")
     axes.plot(sizes, values, "o-", label="autoencoder")
-    axes.fill_between(sizes, [point.low for point in curve.points], [point.high for point in curve.points], alpha=0.3)
+    low, high = (
+        [max(end, LEAST) for end in ends] for ends in zip(*((p.low, p.high) for p in curve.points), strict=True)
+    )
+    axes.fill_between(sizes, low, high, alpha=0.3)
     if curve.knee is not None:
         axes.axvline(curve.knee, color="C1", linewidth=1, label="knee")
-    floor = 0.5 * max(min(values), LEAST)
-    axes.set(yscale="log", ylim=(floor, 1.5), xlabel="latent_dim", ylabel="share of variance left")
+    axes.set(yscale="log", ylim=(0.5 * min(values), 1.5), xlabel="latent_dim", ylabel="share of variance left")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("reconstruction error")
     axes.legend(fontsize="small")
