@@ -84,11 +84,18 @@ def test_uneven_directions_of_a_curved_manifold_count_more_than_by_even_laws():
 
 
 def test_noise_too_small_to_see_adds_no_dimension_and_is_named():
+    wide = gaussian(1000, 3) * torch.tensor([1, 1, 0.2])
+    found = dimension_of(torch.cat([wide, gaussian(1000, 60, scale=0.02, seed=1)], 1))
+    assert found.recommended == 3
+    assert found.votes[0].estimate.value > 4
+    assert "3 directions are wide enough to count, 60 too narrow for 1,000 points" in found.reasons
+
+
+def test_directions_below_a_gap_are_left_out_as_noise():
     plane = torch.cat([gaussian(1000, 2), torch.zeros(1000, 98)], 1)
-    found = dimension_of(plane + gaussian(1000, 100, scale=0.02, seed=1))
-    assert found.recommended == 2
-    assert found.votes[0].estimate.value > 3
-    assert "2 directions are wide enough to count, 98 too narrow for 1,000 points" in found.reasons
+    found = dimension_of(plane + gaussian(1000, 100, scale=0.05, seed=1))
+    assert (found.recommended, found.low, found.high) == (2, 2, 2)
+    assert found.reasons[-1].startswith("98 directions spread a twelfth as far as the next one or less")
 
 
 def test_order_and_a_tenth_of_repeated_rows_change_nothing():

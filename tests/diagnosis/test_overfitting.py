@@ -117,6 +117,25 @@ def test_a_thick_manifold_is_one_above_its_thickness_and_none_below(name):
     assert f"below a scale of {found.thickness:.2g}; yes above it" in found.line()
 
 
+@pytest.mark.parametrize("noise", [0.003, 0.03])
+def test_noise_in_many_directions_hides_no_manifold_above_its_scale(noise):
+    found = diagnose(drawn("uniform_sphere", 2000, ambient_dim=20, noise=noise))
+    assert found.dimension.recommended == 2
+    assert any("17 directions spread a twelfth" in reason for reason in found.dimension.reasons)
+    if found.overfitting.verdict == "yes":
+        assert found.latent_dim == 2
+    else:
+        assert found.overfitting.thickness == pytest.approx(noise, rel=0.15)
+        assert "yes above it" in found.overfitting.line()
+
+
+def test_a_swiss_roll_in_noise_has_its_dimension_if_that_is_noise():
+    found = diagnose(drawn("swiss_roll", 1500, ambient_dim=20, noise=0.1))
+    assert found.overfitting.line().startswith("no (below a scale of 0.1")
+    assert found.latent_dim == 20
+    assert "(all coordinates; 2 if a scale of 0.1" in found.lines()[2]
+
+
 def test_noise_in_flat_directions_is_told_with_its_scale():
     found = diagnose(10 * drawn("affine", noise=1e-3))
     assert found.overfitting.thickness == pytest.approx(1e-2, rel=0.1)

@@ -118,11 +118,12 @@ def dimension_of(x: Tensor | np.ndarray, n: int = ROWS, seed: int = 0) -> Dimens
 
 
 def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
-    """Tell the intrinsic dimension by neighbourhoods of 20 or more others, better 100.
+    """Tell the intrinsic dimension by neighbourhoods of 20 or more others, better 100; flat directions count for none.
 
     Raises:
         UserError: if there are 20 or fewer points.
     """
+    flat, near = near.flat, near.steep
     null = against_null(near, seed=seed)
     laws = Laws.for_points(near, seed)
     votes = (
@@ -135,6 +136,9 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     reasons = (*(_vote_told(vote) for vote in votes), _curve_told(curve), _null_told(null, near))
     if narrow := null.rank - laws.directions:
         told = f"{laws.directions} directions are wide enough to count, {narrow} too narrow for {near.n:,} points"
+        reasons += (told,)
+    if flat:
+        told = f"{flat} directions spread a twelfth as far as the next one or less, and are left out as noise"
         reasons += (told,)
     warnings = near.warnings
     if null.rank >= near.n - 1:

@@ -14,9 +14,8 @@ from twostep.diagnosis.columns import column_warnings
 from twostep.diagnosis.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS
 from twostep.diagnosis.ladder import Ladder, noise_ladder
-from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others, neighbourhoods
+from twostep.diagnosis.neighbourhoods import neighbourhoods
 from twostep.diagnosis.overfitting import Overfitting, overfitting
-from twostep.diagnosis.thickness import flat_directions
 from twostep.diagnosis.thorough import Thorough, trained_models
 from twostep.schema import UserError
 
@@ -100,13 +99,18 @@ class Diagnosis:
         draw(self, path)
 
     def _no_need(self) -> str:
-        return " (all coordinates: no manifold to find)" if self.overfitting.verdict == "no" else ""
+        if self.overfitting.verdict != "no":
+            return ""
+        if self.overfitting.thickness is None:
+            return " (all coordinates: no manifold to find)"
+        noise = f"{self.overfitting.thickness:.2g}"
+        return f" (all coordinates; {self.dimension.recommended} if a scale of {noise} is noise to you)"
 
 
 def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: int = ROWS) -> Diagnosis:
     """Diagnose data `(N, *S)` by n distinct rows or fewer.
 
-    Dimension and ladder are those of the data without their flat directions, if there are any (`flat_directions`).
+    Dimension and ladder are those of the data without their flat directions, if there are any.
 
     Args:
         x: numbers of any type; rows are flattened.
@@ -121,19 +125,10 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
     near = neighbourhoods(x, n=n, seed=seed)
     if near.n <= NEIGHBOURS:
         raise UserError(f"{near.n} distinct rows are too few for {NEIGHBOURS} neighbours each: give more rows")
-    coordinates, stds = near.principal
-    flat = flat_directions(stds)
-    steep = _of(near, coordinates[:, flat:]) if flat else near
-    dimension = consensus(steep, seed)
-    ladder = replace(noise_ladder(steep, seed), dim=near.dim)
+    dimension = consensus(near, seed)
+    ladder = replace(noise_ladder(near.steep, seed), dim=near.dim)
     verdict = overfitting(near, dimension, ladder, thorough, seed)
     warnings = dimension.warnings + column_warnings(x)
-    spectrum = tuple((stds.flip(0) * near.unit).tolist())
-    models = trained_models(near, coordinates[:, flat:], dimension.recommended, seed) if thorough else None
+    spectrum = tuple((near.principal[1].flip(0) * near.unit).tolist())
+    models = trained_models(near, dimension.recommended, seed) if thorough else None
     return Diagnosis(dimension, verdict, ladder, spectrum, near.n, near.dim, warnings, models)
-
-
-def _of(near: Neighbourhoods, points: Tensor) -> Neighbourhoods:
-    """Return neighbourhoods of other coordinates of the points, in none of which there is rounding alone."""
-    distances, indices = nearest_others(points, near.k)
-    return replace(near, points=points, distances=distances, indices=indices, rounding=0.0)

@@ -12,19 +12,20 @@ would show a finer scale, at a cost that grows with all rows; a larger n does th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from twostep.diagnosis.points import distinct_points, grid_noise, principal_coordinates
+from twostep.diagnosis.points import distinct_points, flat_directions, grid_noise, principal_coordinates
 from twostep.neighbours import k_nearest
 from twostep.schema import UserError
 
 K = 100
 TREE = 8  # coordinates up to which a tree is faster than all distances
 TIED = 0.1  # share of points with two equally far nearest neighbours from which on a grid is looked for
+NOISE = 12.0  # gap among stds of principal directions below which these are flat
 ROUNDING = 1e-9  # relative difference of equal distances
 
 
@@ -69,6 +70,20 @@ class Neighbourhoods:
     def principal(self) -> tuple[Tensor, Tensor]:
         """Their principal coordinates `(n, rank)` and the std of each, ascending, `(rank,)`."""
         return principal_coordinates(self.points, self.rounding)
+
+    @property
+    def flat(self) -> int:
+        """Number of principal directions that spread a twelfth as far as the next one or less: taken for noise."""
+        return flat_directions(self.principal[1], NOISE)
+
+    @cached_property
+    def steep(self) -> Neighbourhoods:
+        """The same points in their principal coordinates that are not flat; themselves where none is."""
+        if not self.flat:
+            return self
+        points = self.principal[0][:, self.flat :]
+        distances, indices = nearest_others(points, self.k)
+        return replace(self, points=points, distances=distances, indices=indices, rounding=0.0)
 
 
 def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -> Neighbourhoods:

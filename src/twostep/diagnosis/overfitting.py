@@ -13,7 +13,8 @@ their number can show. *undecided*: this many points can't tell. Witnesses, in t
 5. if asked for, a trained noise ladder (`denoiser`). It says yes by half a missing dimension or more. Its no counts if
    neighbours too find the data like a law that fills the space, because a network can miss a manifold.
 
-Where the points resolve the thickness of a manifold the verdict is that below it, and the scale is told (`thickness`).
+Where the points resolve the thickness of a manifold, or some directions are a twelfth as wide as the others or less,
+the verdict is that below this scale, and the scale is told (`thickness`).
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from twostep.diagnosis.full_laws import tamed
 from twostep.diagnosis.intrinsic_dimension import likelihood_value
 from twostep.diagnosis.ladder import Ladder
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
-from twostep.diagnosis.points import is_coarse
+from twostep.diagnosis.points import flat_directions, is_coarse
 from twostep.diagnosis.quadrics import enough_rows, thinnest_quadrics
-from twostep.diagnosis.thickness import flat_directions, thickness_of
+from twostep.diagnosis.thickness import thickness_of
 from twostep.diagnosis.thorough import WIDEST
 from twostep.seeds import derive
 
@@ -41,6 +42,7 @@ Verdict = Literal["yes", "no", "undecided"]
 
 LOW = 0.7  # of the estimate for a law of the same covariance
 ROWS = 20  # for each direction, to whiten
+THIN_GAP = 200.0  # std of a direction over that of the next flatter one
 THIN = 0.02  # stds of the data
 FINE = 5  # neighbours
 HALF = 0.5  # dimensions
@@ -91,11 +93,11 @@ def overfitting(
     """
     points, stds = near.principal
     found = _flat(near, stds) or _by_shape(near, points, stds, dimension, thorough, seed)
-    if found.verdict == "no":
-        return replace(found, thickness=thickness_of(ladder))
     if found.verdict == "yes":
         return replace(found, scales=ladder.scales_of(min(dimension.recommended, found.at_most)))
-    return found
+    if near.flat:
+        return replace(found, thickness=float(stds[near.flat - 1]) * near.unit)
+    return replace(found, thickness=thickness_of(ladder)) if found.verdict == "no" else found
 
 
 def _flat(near: Neighbourhoods, stds: Tensor) -> Overfitting | None:
@@ -108,7 +110,7 @@ def _flat(near: Neighbourhoods, stds: Tensor) -> Overfitting | None:
         return Overfitting("yes", f"{told} only", rank)
     if near.dim == 1:
         return Overfitting("no", "the data have one coordinate, and there are values all along it", 1)
-    flat = flat_directions(stds)
+    flat = flat_directions(stds, THIN_GAP)
     if not flat:
         return None
     thickness, next_ = float(stds[flat - 1]) * near.unit, float(stds[flat]) * near.unit

@@ -108,6 +108,12 @@ def principal_coordinates(points: Tensor, rounding: Tensor | float) -> tuple[Ten
     return points @ directions[:, kept], variances[kept].sqrt()
 
 
+def flat_directions(stds: Tensor, gap: float) -> int:
+    """Return how many of the ascending stds of principal directions lie below a gap of this factor; 0: no gap."""
+    ratios = stds[1:] / stds[:-1]
+    return int(ratios.argmax()) + 1 if len(ratios) and float(ratios.max()) >= gap else 0
+
+
 def is_coarse(points: Tensor, rounding: Tensor | float) -> bool:
     """Whether rounding is more than a hundredth of the spread of a column of points `(n, D)` that varies."""
     stds = points.std(0, correction=0)

@@ -1,8 +1,9 @@
 """Thickness: the spread of data across the manifold that they seem to lie on.
 
 A thick manifold is one above its thickness and none below. Flat directions are told by a gap among the stds of the
-principal directions. Others are seen in the noise ladder of data that fill their space, if the points resolve it: at
-large scales d(s) has a plateau at a whole number below D. Gaussian noise of std σ across the manifold has
+principal directions (`points.flat_directions`). Others are seen in the noise ladder of data that fill their space, if
+the points resolve it: at large scales d(s) has a plateau at a whole number below D. Gaussian noise of std σ across the
+manifold has
 
     (1 + 2t²) / (1 + t²)² of a dimension at s, t = s / σ,    which is a half at t = 1.55
 
@@ -13,21 +14,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from torch import Tensor
-
 from twostep.diagnosis.ladder import Ladder
 
-GAP = 200.0
 NEAR = 0.8  # of D, above which the Gaussian's own d(s) is
 BELOW = 0.5  # dimensions of a plateau under the Gaussian's d(s)
 LEVEL, ROUND = 0.15, 0.3  # fall of d(s) over three rungs of a plateau, relative; its distance to a whole number
 HALFWAY = 1.55
-
-
-def flat_directions(stds: Tensor) -> int:
-    """Return how many of the ascending stds of principal directions lie below a gap of a factor of 200; 0: no gap."""
-    ratios = stds[1:] / stds[:-1]
-    return int(ratios.argmax()) + 1 if len(ratios) and float(ratios.max()) >= GAP else 0
 
 
 def thickness_of(ladder: Ladder) -> float | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from twostep.diagnosis.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.noise_flow import FlowLadder, flow_ladder
 from twostep.diagnosis.reconstruction_curve import ReconstructionCurve, reconstruction_curve, sizes_around
@@ -41,16 +39,16 @@ class Thorough:
         return f"{told}, {rung.flipd.value:.2f} by FLIPD, at a scale of {rung.scale * self.unit:.3g}"
 
 
-def trained_models(near: Neighbourhoods, steep: Tensor, d: int, seed: int) -> Thorough:
+def trained_models(near: Neighbourhoods, d: int, seed: int) -> Thorough:
     """Train them, in minutes.
 
     Args:
-        near: the data, whose reconstruction is told.
-        steep: principal coordinates `(n, rank)` that are not flat, of which the flow is.
+        near: the data, whose reconstruction is told; the flow is of what is not flat.
         d: an estimate of their dimension, around which latent sizes are taken.
         seed: of weights and batches.
     """
-    largest = float(steep.std(0).max())
-    flow = flow_ladder(steep / largest, seed) if steep.shape[1] <= WIDEST else None
+    points, stds = near.steep.principal
+    largest = float(stds[-1])
+    flow = flow_ladder(points / largest, seed) if len(stds) <= WIDEST else None
     curve = reconstruction_curve(near.points, sizes_around(d, near.dim), seed)
     return Thorough(curve, flow, near.unit * largest)
