@@ -142,7 +142,7 @@ def _by_shape(
 def _wide(near: Neighbourhoods, stds: Tensor, dimension: Dimension, seed: int) -> Overfitting:
     rank = len(stds)
     generator = torch.Generator().manual_seed(derive(seed, "box"))
-    box = torch.rand(near.n, rank, generator=generator, dtype=torch.double) * stds
+    box = torch.rand(near.n, rank - near.flat, generator=generator, dtype=torch.double) * stds[near.flat :]
     value = dimension.votes[0].estimate
     of_box = likelihood_value(Neighbourhoods(box, *nearest_others(box, value.k)), value.k)
     full = min(of_box, *dimension.null.estimates)
