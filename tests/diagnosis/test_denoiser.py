@@ -81,7 +81,7 @@ def test_training_is_seeded_and_leaves_the_global_generator(monkeypatch):
 @pytest.mark.parametrize("dim", [11, 20])
 def test_one_dimension_of_high_spheres_is_missing_and_none_of_cubes(dim):
     low, high = trained_ladder(whitened_sphere(dim, 1500)).limit
-    assert 0.8 < (low + high) / 2 < 1.1
+    assert 0.7 < (low + high) / 2 < 1.1  # a lower bound, 1 for a network without end
     cube = torch.rand(1500, dim, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     low, high = trained_ladder((cube - 0.5) * 12**0.5).limit
     assert high < 0.35
