@@ -18,7 +18,7 @@ from torch import Tensor
 from twostep.data.rows import spread
 from twostep.data.synthetic import law
 from twostep.data.training_rows import training_rows
-from twostep.diagnosis.reconstruction_curve import reconstruction_curve, sizes_around
+from twostep.diagnosis.reconstruction_curve import coordinates_of, reconstruction_curve, sizes_around
 
 LAWS = {
     "von-mises-circle": (1, {}, "2, or 1 with a cut"),
@@ -52,7 +52,7 @@ def main() -> None:
     for name in asked.only:
         x, d, expected = case(name, asked.n)
         began = time.process_time()
-        found = reconstruction_curve(x, sizes_around(d, x.shape[1]))
+        found = reconstruction_curve(x, sizes_around(d, coordinates_of(*x.shape)))
         seconds = time.process_time() - began
         knee = "none" if found.knee is None else found.knee
         held = f"{found.coordinates} coordinates hold {found.held:.1%}"

@@ -8,7 +8,13 @@ import torch
 from laws import gaussian, held
 from twostep.diagnosis import reconstruction_curve as reconstruction
 from twostep.diagnosis import stacked_autoencoders
-from twostep.diagnosis.reconstruction_curve import Left, ReconstructionCurve, reconstruction_curve, sizes_around
+from twostep.diagnosis.reconstruction_curve import (
+    Left,
+    ReconstructionCurve,
+    coordinates_of,
+    reconstruction_curve,
+    sizes_around,
+)
 from twostep.diagnosis.stacked_autoencoders import StackedAutoencoders, trained
 from twostep.schema import UserError
 
@@ -107,7 +113,7 @@ def test_many_coordinates_go_through_the_leading_ones_and_what_these_hold_is_tol
     wide = torch.cat([3 * gaussian(400, 5), gaussian(400, 145, seed=1)], 1)
     found = reconstruction_curve(wide, [5])
     assert found.coordinates == 100
-    assert 0.8 < found.held < 1
+    assert found.held == pytest.approx((5 * 9 + 95) / (5 * 9 + 145), abs=0.04)  # of held-out rows, 95 of 145 alike
 
 
 def test_a_curve_is_told_in_a_sentence():
@@ -129,6 +135,19 @@ def test_a_curve_is_told_in_a_sentence():
 )
 def test_sizes_lie_around_the_estimate(d, most, sizes):
     assert sizes_around(d, most) == sizes
+
+
+def test_fewer_rows_than_coordinates_show_no_knee_where_they_merely_end():
+    x = gaussian(60, 200)
+    most = coordinates_of(*x.shape)
+    assert most == 43  # 60 rows without 2 x 8, and without their mean
+    found = reconstruction_curve(x, sizes_around(59, most))
+    assert found.coordinates == most
+    assert found.knee is None
+    assert found.held == pytest.approx(44 / 200, abs=0.06)
+    assert f"within 43 principal coordinates, which hold {found.held:.0%}," in found.line()
+    with pytest.raises(UserError, match="from 1 to 43"):
+        reconstruction_curve(x, [44])
 
 
 def test_what_no_curve_can_be_made_of_is_refused():

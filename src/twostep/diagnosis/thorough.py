@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 from twostep.diagnosis.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.noise_flow import FlowLadder, flow_ladder
-from twostep.diagnosis.reconstruction_curve import ReconstructionCurve, reconstruction_curve, sizes_around
+from twostep.diagnosis.reconstruction_curve import (
+    ReconstructionCurve,
+    coordinates_of,
+    reconstruction_curve,
+    sizes_around,
+)
 
 WIDEST = 60  # directions of a flow
 
@@ -50,5 +55,5 @@ def trained_models(near: Neighbourhoods, d: int, seed: int) -> Thorough:
     points, stds = near.steep.principal
     largest = float(stds[-1])
     flow = flow_ladder(points / largest, seed) if len(stds) <= WIDEST else None
-    curve = reconstruction_curve(near.points, sizes_around(d, near.dim), seed)
+    curve = reconstruction_curve(near.points, sizes_around(d, coordinates_of(near.n, near.dim)), seed)
     return Thorough(curve, flow, near.unit * largest)
