@@ -21,6 +21,7 @@ from twostep.diagnosis.consensus import Dimension, dimension_of
 
 DIMENSIONS = range(1, 21)
 FLAT = (1, 2, 5, 10, 15, 20)
+UNEVEN = (5, 10, 20)
 WIDE = 100
 NAMED = {
     "torus": {},
@@ -46,6 +47,10 @@ def sets(n: int) -> Iterator[tuple[str, int, Tensor]]:
         yield drawn("network_manifold", manifold_dim=d, ambient_dim=dim)
     for d in FLAT:
         yield drawn("affine", manifold_dim=d, ambient_dim=WIDE)
+    for d in UNEVEN:
+        for thinnest in (-1, -2):
+            x = torch.randn(n, d, generator=torch.Generator().manual_seed(0))
+            yield f"Gaussian, stds 1 to {10.0**thinnest:g}", d, x * torch.logspace(0, thinnest, d)
     for d in DIMENSIONS:
         yield drawn("uniform_sphere", manifold_dim=d, ambient_dim=WIDE)
         yield "cube", d, torch.rand(n, d, generator=torch.Generator().manual_seed(0))

@@ -14,9 +14,7 @@ bounded at each s, by what s leaves to know. The coordinates are the principal o
 factors are then independent, and a direction in which the data don't vary costs nothing.
 
 Small sets are overfitted soon. The weights are running means, and those are kept which gave validation rows the highest
-log-density, in the mean over scales. Coupling splines conditioned on s, four layers, took three times as long for as
-many steps, gave a blurred circle as much log-density and a blurred S^5 0.3 nats less, and their second derivatives were
-of no use: FLIPD of the circle was 0.7 to 1.9.
+log-density, in the mean over scales. Coupling splines are not used, as their second derivatives jump: FLIPD needs them.
 
 Sources: RNADE (Uria et al., 2013, arXiv 1306.0186); MADE (Germain et al., 2015, arXiv 1502.03509); Neural
 Autoregressive Flows (Huang et al., 2018, arXiv 1804.00779).

@@ -15,7 +15,7 @@ dimensions where there are 18 even ones, and some weak ones by curvature (Mn1 of
 Directions of very little spread add nothing to b, so that b^-1 would be up to chance: only the first `visible` ones
 count. A Gaussian with stds σ_i whose points have neighbours at distance r is about τ away from them in each direction,
 
-    Σ_i min(τ², 2σ_i²) = r²,        and a direction with σ_i = τ / 4 adds 0.2 to 2 dimensions and 0.13 to 10 (measured).
+    Σ_i min(τ², 2σ_i²) = r²,        and a direction with σ_i below τ / 4 is taken to add nothing.
 
 The simpler correction, estimate / null * rank with the law of `null`, is right where the data nearly fill their space
 (S^10 in R^11: 10.0; S^19 in R^20: 19.3) and wrong elsewhere: it supposes that bias is one share of d for the data and

@@ -61,8 +61,10 @@ def fitted_laws(points: Tensor, seed: int) -> Iterator[FullLaw]:
 
 def flatter_laws(points: Tensor, seed: int) -> Iterator[Callable[[Generator], Tensor]]:
     """Fit laws that come nearer to a manifold than others; of a heavy tail, too, their estimates may be too low."""
-    yield _mixture(tamed(points), "full", seed).draw
-    yield _components(points, "logcosh", seed).draw
+    calm = tamed(points)
+    yield _mixture(calm, "full", seed).draw
+    if calm is not points:
+        yield _components(points, "logcosh", seed).draw
 
 
 def tamed(points: Tensor) -> Tensor:

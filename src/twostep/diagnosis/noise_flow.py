@@ -124,7 +124,7 @@ class FlowLadder:
 
 
 def flow_ladder(points: Tensor, seed: int = 0) -> FlowLadder:
-    """Fit a flow to 70 % of whitened or standardised rows `(n, D)`, choose its weights by 15 %, measure it on 15 %."""
+    """Fit a flow to 70 % of rows `(n, D)` with stds of 1 or less, choose its weights by 15 %, measure it on 15 %."""
     generator = torch.Generator().manual_seed(derive(seed, "noise flow"))
     rows = points[torch.randperm(len(points), generator=generator)].float()
     held = max(2, round(HELD_OUT * len(rows)))
