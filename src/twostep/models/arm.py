@@ -116,7 +116,9 @@ class ARM(DensityEstimator):
         """Map what the transform gives, `(B, *S)`, to `log p(y_t | y_1 ... y_{t-1})` of shape `(B, T)`, in nats."""
         sequence = self._to_sequence(y)
         before = torch.cat([torch.zeros_like(sequence[:1]), sequence[:-1]])
-        weights, mean, std = self._mixture(self.lstm(before)[0])
+        with torch.autocast(y.device.type, enabled=False):  # a state kept over many steps; some CPUs have no other LSTM
+            hidden = self.lstm(before)[0]
+        weights, mean, std = self._mixture(hidden)
         error = ((sequence[:, :, None] - mean) / std).square()
         terms = -(0.5 * error + std.log()).sum(-1) + weights
         total = terms.logsumexp(-1) - weights.logsumexp(-1)
