@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from twostep.models.arm import ARMConfig
+from twostep.models.arm import ARMConfig, earlier
 from twostep.schema import DataSpec
 
 TRANSFORMS = [
@@ -99,11 +99,30 @@ def test_pictures_are_read_in_raster_order_with_a_pixels_channels_together():
                 assert moved[:, pixel].all()
 
 
+@pytest.mark.parametrize("context", [0, 1, 2, 7])
+def test_a_pixel_sees_the_one_before_it_and_those_above_and_beside_it(context):
+    height, width = 4, 5
+    seen = earlier((3, height, width), context)
+    for step in range(height * width):
+        row, column = divmod(step, width)
+        near = {
+            other for other in range(step) if row - other // width <= context and abs(column - other % width) <= context
+        }
+        assert set(seen[step].tolist()) - {height * width} == near | {step - 1} - {-1}
+    assert seen[:, -1].tolist() == [height * width, *range(height * width - 1)]
+
+
+def test_with_a_context_of_none_the_network_is_the_references():
+    assert arm(PICTURES, context=0).lstm.input_size == 3
+    assert ARMConfig.for_data(PICTURES, "de", preset="reference").context == 0
+    assert ARMConfig.for_data(PICTURES, "de").context == 2
+
+
 def test_the_channels_of_a_pixel_share_the_choice_of_a_component():
     """With one pixel the model is a mixture of diagonal Gaussians in C dimensions: torch's own."""
     spec = DataSpec(name="pixels", shape=(3, 1, 1), size=9, low=-9, high=9)
     model, x = arm(spec), data(20, 3, 1, 1)
-    hidden = model.lstm(torch.zeros(1, 1, 3).double())[0][0, 0]
+    hidden = model.lstm(torch.zeros(1, 1, model.lstm.input_size).double())[0][0, 0]
     raw = model.head.weight @ hidden + model.head.bias
     mean, std = raw[3:12].reshape(3, 3), torch.log1p(raw[12:].exp()).reshape(3, 3) + 1e-4
     mixture = MixtureSameFamily(Categorical(logits=raw[:3]), Independent(Normal(mean, std), 1))
