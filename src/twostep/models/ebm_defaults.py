@@ -1,7 +1,8 @@
 """Defaults of `ebm`: the published ones, and those that tilt the data's Gaussian.
 
 The energy distance of its samples to digits is 0.021 with the latter and 0.039 with the former, and the median distance
-of a sample to the nearest training picture 0.95 and 1.82 (of a test row 1.04); benchmarks/defaults.py.
+of a sample to the nearest training picture 0.95 and 1.82 (of a test row 1.04). To an AE's embeddings of 10,000 fashion
+pictures the energy distance is 0.0044 with the latter (one full Gaussian 0.027); benchmarks/defaults.py.
 """
 
 from __future__ import annotations
