@@ -2,7 +2,8 @@
 
 A bare step is forward, backward, gradient clipping and `torch.optim.Adam` with its default options, eager, on one
 fixed batch. Ours is everything that a run does: data, noise, checks, logs, validation, checkpoint. Both are timed in
-turn, in one process; the ratio is the median of the ratios of neighbours, since the machine's speed drifts.
+turn, in one process; the ratio is the median of the ratios of neighbours, since the machine's speed drifts. Epochs
+of slow densities of pictures (`alone`) have fewer rows.
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/steps.py [--rounds 9] [--rows "wae" "ebm on embeddings"]
 """
@@ -18,14 +19,17 @@ from collections.abc import Callable
 import torch
 
 from bare import Step, bare
+from bare_alone import bare_alone
 from twostep.experiment import Experiment
 from twostep.launch import start
 from twostep.request import Request
 
 BATCH = 128
+ROWS = {"flow": 6400, "ebm": 6400, "arm": 1280}
 LIMITS = {
     **{"ae": 0.95, "vae": 0.95, "wae": 0.8, "avb": 1.0, "bigan": 1.0},
     **dict.fromkeys((f"{name} on embeddings" for name in ("flow", "arm", "ebm", "vae", "avb")), 1.0),
+    **dict.fromkeys((f"{name} alone" for name in ("vae", "flow", "ebm", "arm")), 1.0),
 }
 
 
@@ -38,20 +42,23 @@ def seconds_a_batch(step: Callable[[], None], steps: int) -> float:
 
 def prepare(folder: str, row: str) -> tuple[Experiment, Step, Step, int]:
     """Return the run, a whole epoch of it, a bare step, and the number of batches of that epoch."""
-    name, _, on_embeddings = row.partition(" on ")
+    name, _, where = row.partition(" ")
     run = {"dataset": "fashion-mnist", "logdir_root": folder}
-    if on_embeddings:
+    if where == "on embeddings":
         experiment = start(Request({"gae": "ae", "de": name}, {"run": run}))
         train, valid = torch.randn(len(experiment.splits.train), 20), torch.randn(6000, 20)
     else:
-        experiment = start(Request({"model": name}, {"run": run}, is_gae=True))
+        experiment = start(Request({"model": name}, {"run": run}, is_gae=where != "alone"))
         train, valid = experiment.splits.train, experiment.splits.valid
         assert valid is not None
-    trainer = experiment.trainers["de" if on_embeddings else "model"]
+        if where == "alone" and name in ROWS:
+            train, valid = train[: ROWS[name]], valid[: ROWS[name] // 9]
+    trainer = experiment.trainers["de" if where == "on embeddings" else "model"]
     batches = experiment.batches(train, BATCH)
     trainer.use(batches, experiment.batches(valid, BATCH))
     x = next(iter(batches))
-    return experiment, trainer.run_epoch, bare(name, x if on_embeddings else x / 255), len(batches)
+    x = x if where == "on embeddings" else x / 255
+    return experiment, trainer.run_epoch, (bare_alone if where == "alone" else bare)(name, x), len(batches)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ A model gets all of this by being registered. Each check takes a `Case` and asse
 check is for whom.
 """
 
+import copy
 import itertools
 import json
 import math
@@ -54,14 +55,15 @@ SMALL = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model's name, the role it plays, and the data it is for."""
+    """A model's name, the role it plays, the data it is for, and keys that differ from its defaults."""
 
     name: str
     role: Role
     spec: DataSpec
+    keys: tuple[tuple[str, object], ...] = ()
 
     def __str__(self):
-        return f"{self.name}-{self.role}-{self.spec.name}"
+        return "-".join([self.name, self.role, self.spec.name, *(f"{key}={value}" for key, value in self.keys)])
 
     @property
     def kind(self) -> type[ModelConfig]:
@@ -69,7 +71,7 @@ class Case:
 
     def config(self, **overrides) -> ModelConfig:
         small = {key: value for key, value in SMALL.items() if key in self.kind.model_fields}
-        return self.kind.for_data(self.spec, self.role, **small, **overrides)
+        return self.kind.for_data(self.spec, self.role, **{**small, **dict(self.keys), **overrides})
 
     def build(self, seed=0, data=None, **overrides) -> Model:
         """Return a model whose weights follow from `seed`, with its transform fitted."""
@@ -276,7 +278,9 @@ def check_the_same_seed_gives_the_same_loss(case: Case) -> None:
 def check_a_batch_of_one_is_enough(case: Case) -> None:
     model, x = case.build(), case.data(1)
     for objective in model.objectives():
-        assert torch.isfinite(loss_of(objective, x))
+        loss = loss_of(objective, x)
+        gradients = torch.autograd.grad(loss, objective.parameters)
+        assert all(torch.isfinite(found).all() for found in (loss, *gradients))
     for answer in answers(model, x).values():
         assert not answer.isnan().any()
 
@@ -302,12 +306,41 @@ def check_double_precision_stays_double(case: Case) -> None:
         assert objective.loss(case.data(6).double()).dtype == torch.float64
 
 
+def check_everything_is_made_where_the_model_is(case: Case) -> None:
+    """With another default device, whatever is made without naming the model's own one cannot meet its weights."""
+    model, x = case.build(), case.data(6)
+    before = answers(model, x)
+    with torch.device("meta"):
+        said = answers(model, x)
+        losses: list[Tensor] = []
+        for objective in model.objectives():
+            losses.append(objective.loss(x))
+            losses.extend(torch.autograd.grad(losses[-1], objective.parameters))
+            if objective.after:
+                objective.after(lambda rows: rows)
+        model.fit_transform([x])
+    assert {found.device.type for found in (*said.values(), *losses, *model.state_dict().values())} == {"cpu"}
+    assert same(said, before)
+
+
 def check_the_state_gives_equal_answers(case: Case) -> None:
     trained, fresh = case.build(seed=0), case.build(seed=1, data=2 * case.data(seed=2) + 1)
     x = case.data(6)
     assert not same(answers(fresh, x), answers(trained, x))
     fresh.load_state_dict(trained.state_dict())
     assert same(answers(fresh, x), answers(trained, x))
+
+
+def check_a_copy_is_a_model_of_its_own(case: Case) -> None:
+    model, x = case.build(), case.data(6)
+    before = answers(model, x)
+    twin = copy.deepcopy(model)
+    assert same(answers(twin, x), before)
+    twin.fit_transform([3 * case.data(seed=5).flip(-1) + 1])
+    loaded = case.build(seed=1)
+    loaded.load_state_dict(twin.state_dict())
+    assert same(answers(twin, x), answers(loaded, x))
+    assert same(answers(model, x), before)
 
 
 def check_evaluation_leaves_no_trace(case: Case) -> None:
@@ -427,7 +460,9 @@ MODEL_CHECKS = [
     check_a_batch_of_one_is_enough,
     check_shapes_and_numbers,
     check_double_precision_stays_double,
+    check_everything_is_made_where_the_model_is,
     check_the_state_gives_equal_answers,
+    check_a_copy_is_a_model_of_its_own,
     check_evaluation_leaves_no_trace,
     check_evaluation_builds_no_graph,
 ]
@@ -443,4 +478,24 @@ ROLE_CHECKS = {
         check_a_change_of_units_moves_the_density_by_its_jacobian,
     ],
 }
+GREY, COLOUR, VECTORS = SPECS
+LINE = DataSpec(name="one coordinate", shape=(1,), size=40, low=-2, high=3)
+CNN = {"encoder_net": "cnn", "decoder_net": "cnn"}
+VARIANTS = [
+    Case(name, role, spec, tuple(keys.items()))
+    for name, role, spec, keys in (
+        *((name, "de", LINE, {}) for name in MODELS if "de" in MODELS[name].roles),
+        *((name, "gae", GREY, {**CNN, "latent_dim": 1}) for name in MODELS if "gae" in MODELS[name].roles),
+        ("bigan", "gae", VECTORS, {"wasserstein": False}),
+        ("bigan", "gae", VECTORS, {"gradient_penalty": False}),
+        ("vae", "de", COLOUR, {"single_sigma": False}),
+        ("avb", "de", COLOUR, {"single_sigma": False}),
+        ("avb", "de", VECTORS, {"preset": "reference"}),
+        ("ebm", "de", GREY, {"preset": "reference"}),
+        ("ebm", "de", VECTORS, {"preset": "reference"}),
+        ("ebm", "de", GREY, {"net": "cnn"}),
+        ("flow", "de", GREY, {"preset": "reference"}),
+    )
+]
 CHECKS = [(check, case) for case in CASES for check in (*CONFIG_CHECKS, *MODEL_CHECKS, *ROLE_CHECKS[case.role])]
+CHECKS += [(check, case) for case in VARIANTS for check in (*MODEL_CHECKS, *ROLE_CHECKS[case.role])]

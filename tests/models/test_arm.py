@@ -19,12 +19,15 @@ TRANSFORMS = [
     {"scale_data": True, "whitening_transform": True},
     {"scale_data": True, "logit_transform": True},
     {"scale_data": True, "logit_transform": True, "whitening_transform": True},
+    {"scale_data": True, "logit_transform": True, "dequantize": True},
+    {"whitening_transform": True, "denoising_sigma": 0.5, "clamp_samples": True},
 ]
 PICTURES = DataSpec(name="pictures", shape=(3, 2, 5), size=40, low=-9, high=9)
 
 
-def vectors(dim, low=-10):
-    return DataSpec(name="vectors", shape=(dim,), size=100, low=low, high=10)
+def vectors(dim, keys=()):
+    low = 0 if "logit_transform" in keys else -10
+    return DataSpec(name="vectors", shape=(dim,), size=100, low=low, high=10, discrete="dequantize" in keys)
 
 
 def arm(spec, seed=0, spread=3.0, **keys):
@@ -136,10 +139,10 @@ def test_the_channels_of_a_pixel_share_the_choice_of_a_component():
 @pytest.mark.parametrize("keys", TRANSFORMS)
 @pytest.mark.parametrize("dim", [1, 2])
 def test_the_density_integrates_to_one(dim, keys):
-    model = arm(vectors(dim, 0 if "logit_transform" in keys else -10), **keys)
+    model = arm(vectors(dim, keys), **keys)
     x = data(300, dim).abs() if "logit_transform" in keys else 1 + data(300, dim)
     model.transform.fit([x])
-    top = float(x.abs().max())
+    top = math.floor(x.abs().max()) + 1 if "dequantize" in keys else float(x.abs().max())
     low, high = (-0.0555 * top, 1.0555 * top) if "logit_transform" in keys else (-6 * top, 6 * top)
     points, cell = grid(low, high, 20_001 if dim == 1 else 501, dim)
     density = model.log_prob(points).exp()

@@ -8,6 +8,7 @@ from torch import nn
 
 from twostep.models import MODELS
 from twostep.models.ae import AutoencoderConfig
+from twostep.models.arm import ARMConfig
 from twostep.models.base import evaluating
 from twostep.models.flow import FlowConfig
 from twostep.models.two_step import latent_spec
@@ -71,6 +72,7 @@ def test_reference_defaults_of_all_models():
         (VAEConfig, GREY, {"encoder_net": "cnn"}, "encoder_net and decoder_net differ"),
         (VAEConfig, COLOUR, {"flatten": True}, "flatten=True: the network of vae takes pictures of shape (C, H, W)"),
         (FlowConfig, GREY, {"flatten": False}, "flatten=False: the network of flow takes vectors"),
+        (ARMConfig, GREY, {"flatten": True}, "flatten=True: the network of arm takes pictures of shape (C, H, W)"),
         (FlowConfig, VECTORS, {"dequantize": True}, "dequantize=True: vectors has no whole numbers"),
     ],
 )
@@ -80,6 +82,13 @@ def test_keys_that_contradict_the_data_are_refused_in_one_line(kind, spec, keys,
         config.build(spec)
     assert str(caught.value).startswith(says)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("flatten", [True, False])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_vectors_are_flat_already_whatever_flatten_says(name, flatten):
+    for role in MODELS[name].roles:
+        assert MODELS[name].for_data(VECTORS, role, flatten=flatten).build(VECTORS)
 
 
 @pytest.mark.parametrize("key", ["valid_metrics", "test_metrics"])

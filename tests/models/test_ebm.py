@@ -393,6 +393,7 @@ def test_a_latent_space_of_one_dimension():
         ({"x_lims": (1.0, -1.0)}, "x_lims = (1.0, -1.0): the first limit must be below the second (key of ebm)"),
         ({"x_lims": (-math.inf, 1.0)}, "x_lims.0 = -inf: input should be a finite number (key of ebm)"),
         ({"ld_eps_new": 1.5}, "ld_eps_new = 1.5: input should be less than or equal to 1 (key of ebm)"),
+        ({"ld_eps_new": True}, "ld_eps_new = True: input should be a valid number (key of ebm)"),
     ],
 )
 def test_mistakes_are_named(keys, message):

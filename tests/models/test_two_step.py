@@ -105,14 +105,18 @@ def test_off_the_plane_a_point_has_the_density_of_its_projection_and_its_distanc
     assert torch.allclose(model.reconstruction_error(x), torch.zeros(300).double(), atol=1e-8)
 
 
-def test_the_density_on_a_curve_integrates_to_one():
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"scale_data": True}, {"whitening_transform": True}, {"scale_data": True, "logit_transform": True}],
+    ids=lambda keys: "+".join(keys) or "plain",
+)
+def test_the_density_on_a_curve_integrates_to_one(keys):
     """Mass along the decoder's curve: the sum of density times length over its pieces."""
     torch.manual_seed(0)
-    spec = DataSpec(name="curve", shape=(3,), size=100, low=-3, high=3)
-    config = AutoencoderConfig(
-        latent_dim=1, encoder_hidden_dims=(8,), decoder_hidden_dims=(16,), decoder_activation="tanh"
-    )
-    gae = config.build(spec).double().requires_grad_(False)
+    spec = DataSpec(name="curve", shape=(3,), size=100, low=0, high=9)
+    sizes = {"encoder_hidden_dims": (8,), "decoder_hidden_dims": (16,), "decoder_activation": "tanh"}
+    gae = AutoencoderConfig(latent_dim=1, **sizes, **keys).build(spec).double().requires_grad_(False)
+    gae.fit_transform([9 * torch.rand(100, 3, dtype=torch.float64) * torch.tensor([1.0, 0.5, 0.1])])
     de = FlowConfig(num_layers=2, whitening_transform=True).build(latent_spec(spec, 1)).double().requires_grad_(False)
     for layer in de.layers.layers:
         layer.conditioner.values.normal_()

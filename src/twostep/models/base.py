@@ -143,7 +143,7 @@ class ModelConfig(Frozen, ABC):
             UserError: if `flatten` contradicts the network, dequantising is asked for where there are no bins, or the
                 logit where values lie outside of the unit interval.
         """
-        if self.flatten is not None and self.flatten != self.is_flat():
+        if spec.is_image and self.flatten is not None and self.flatten != self.is_flat():
             shape = "vectors" if self.is_flat() else "pictures of shape (C, H, W)"
             raise UserError(f"flatten={self.flatten}: the network of {self.name} takes {shape}; leave the key out")
         if self.dequantize and not spec.discrete:

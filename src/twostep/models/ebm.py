@@ -77,7 +77,7 @@ class EBMConfig(OneLossConfig):
     max_length_buffer: PositiveInt = Field(8192, description="negatives that are kept to start from")
     ld_steps: PositiveInt = Field(60, description="Langevin steps, in training and in sampling")
     ld_step_size: PositiveFloat = Field(10.0, description="Langevin step: what a gradient is multiplied by")
-    ld_eps_new: float = Field(0.05, ge=0, le=1, description="share of chains that start anew")
+    ld_eps_new: NonNegativeFloat = Field(0.05, le=1, description="share of chains that start anew")
     ld_sigma: NonNegativeFloat = Field(0.005, description="std of a Langevin step's noise")
     ld_grad_clamp: PositiveFloat | None = Field(0.03, description="limit of a Langevin gradient's coordinates")
     max_grad_norm: PositiveFloat | None = Field(1.0, description="gradients are clipped to this norm; None: never")

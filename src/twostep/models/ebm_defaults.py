@@ -1,4 +1,9 @@
-"""Defaults of `ebm`: the published ones, and those that tilt the data's Gaussian."""
+"""Defaults of `ebm`: the published ones, and those that tilt the data's Gaussian.
+
+The energy distance of its samples to digits is 0.021 with the latter and 0.039 with the former, and the median distance
+of a sample to the nearest training picture 0.95 and 1.82 (of a test row 1.04). To an AE's embeddings of 10,000 fashion
+pictures the energy distance is 0.0044 with the latter (one full Gaussian 0.027); benchmarks/defaults.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from typing import Any
 from twostep.schema import DataSpec
 
 # A step is half the noise's variance, so that chains sample exp(-E); the ring holds eight batches, so that no chain is
-# much older than the energy it goes on in; rates end at 0, where the chains catch up. benchmarks/defaults.py compares.
+# much older than the energy it goes on in; rates end at 0, where the chains catch up.
 TILTED: dict[str, Any] = {
     "base": "gaussian",
     "scale_data": False,

@@ -87,7 +87,7 @@ class Turned(nn.Module):
     def __init__(self, net: EnergyNet, axes: Principal, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.net, self.shape = cast(nn.Module, net), shape
-        self._axes = lambda: axes.axes
+        self._axes = (axes,)  # a tuple hides the module from this one's state, and is copied with it
 
     def forward(self, y: Tensor) -> Tensor:
         """Return the energies `(B, 1)`."""
@@ -95,7 +95,7 @@ class Turned(nn.Module):
 
     def gradient(self, y: Tensor) -> Tensor:
         """Return dE/dy, `(B, D)`, without a graph."""
-        return cast(EnergyNet, self.net).gradient(self._picture(y)).flatten(1) @ self._axes()
+        return cast(EnergyNet, self.net).gradient(self._picture(y)).flatten(1) @ self._axes[0].axes
 
     def _picture(self, y: Tensor) -> Tensor:
-        return (y @ self._axes().T).unflatten(1, self.shape)
+        return (y @ self._axes[0].axes.T).unflatten(1, self.shape)
