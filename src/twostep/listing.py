@@ -65,6 +65,7 @@ def dataset_list() -> str:
     rows = [(loader.name, "x".join(map(str, loader.shape)), loader.description, loader.files) for loader in loaders]
     own = [
         ("PATH.npy, PATH.npz", "any", "your own array: `train` and `test`, or one array that is split", "the path"),
+        ("PATH.csv, PATH.parquet", "any", "your own table of numbers, which is split", "the path"),
         ("FOLDER", "any", "your own pictures, of one size or brought to it by the key image_size", "the folder"),
         ("OWNER/NAME", "any", "a set of pictures on the hub; key image_size", "the hub"),
     ]

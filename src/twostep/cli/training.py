@@ -55,7 +55,7 @@ def train(
     """Train and test a two-step model; with --load-dir, go on with one.
 
     Args:
-        dataset: Name of a data set, path of own arrays or of a folder of pictures (see `twostep datasets`).
+        dataset: Name of a data set, path of an own array, table or folder of pictures (see `twostep datasets`).
         gae_model: Autoencoder (see `twostep models`).
         de_model: Density on its embeddings (see `twostep models`).
         gae_config: key=value for the autoencoder; may be repeated.
@@ -130,7 +130,7 @@ def train_single(
     """Train and test one model alone; with --load-dir, go on with one.
 
     Args:
-        dataset: Name of a data set, path of own arrays or of a folder of pictures (see `twostep datasets`).
+        dataset: Name of a data set, path of an own array, table or folder of pictures (see `twostep datasets`).
         model: Name of the model (see `twostep models`).
         is_gae: Take the defaults of an autoencoder for a second step, and keep its config as gae_config.json.
         config: key=value for the model or the run; may be repeated.
