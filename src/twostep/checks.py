@@ -61,6 +61,16 @@ def fit_batches(config: RunConfig, splits: Splits) -> RunConfig:
     return config.model_copy(update={"train_batch_size": rows})
 
 
+def warn_of_seen_rows(pretrained: Run, digest: str) -> None:
+    """Tell of a pretrained autoencoder that had other training rows: a run's held-out rows may be among them."""
+    if pretrained.digest and pretrained.digest != digest:
+        logger.warning(
+            "%s: its autoencoder was trained on other data or split (dataset, seed, make_valid_loader), "
+            "and may have seen rows that this run holds out",
+            pretrained.path,
+        )
+
+
 def refuse_other_data(run: Run, splits: Splits) -> None:
     """Refuse data that are not those of a run; a file may lie elsewhere now, if only its name is known, under it.
 

@@ -68,6 +68,10 @@ class Frozen(BaseModel):
         if item["type"] == "missing":
             return f"{key}: missing (key of {owner})"
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "tuple_type":
+            message = f"write a list, like [{item['input']!r}]"
+        if item["type"] in ("dict_type", "model_type"):
+            message = "write a dictionary, like \"{'name': 1}\", in quotes for the shell"
         if not key:
             return f"{owner}: {message}"
         return f"{key} = {item['input']!r}: {message[0].lower()}{message[1:]} (key of {owner})"
