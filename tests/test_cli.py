@@ -24,6 +24,7 @@ from twostep.runs import Run
 
 ROOT = Path(__file__).parents[1]
 TWO_STEP = ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "flow")
+CIRCLES = ("train-single", "--dataset", "circles", "--model", "flow")
 SINGLE = ("train-single", "--dataset", "digits", "--model", "vae")
 COMMANDS = (
     "train",
@@ -122,6 +123,10 @@ def epochs(run):
         (
             (*TWO_STEP, "--shared-config", "metric_kwargs={gen_samples:3}"),
             "metric_kwargs = '{gen_samples:3}': write a dictionary, like",
+        ),
+        (
+            (*CIRCLES, "--config", "dataset_kwargs={'n':10}", "--config", "test_metrics=kid"),
+            "kid: needs 4 training rows, test rows and samples, and circles has 9, 2 and 10000: leave it out",
         ),
         ((*TWO_STEP, "--shared-config", "dataset=mnist"), "--dataset: not beside the key of that name"),
         ((*SINGLE, "--config", "dataset=mnist"), "--dataset: not beside the key of that name"),

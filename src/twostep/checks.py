@@ -121,11 +121,19 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
     """Return in which features samples of some data will be compared, in words; empty if no metric does that.
 
     Raises:
-        UserError: if the data can't have such features.
+        UserError: if the data can't have such features, or have too few rows.
     """
-    wanted = [name for name in dict.fromkeys(names) if isinstance(METRICS[name], SampleMetric)]
+    metrics = [METRICS[name] for name in dict.fromkeys(names)]
+    wanted = [metric.name for metric in metrics if isinstance(metric, SampleMetric)]
     if not wanted:
         return ""
+    rows = min(len(splits.train), len(splits.test), keys.gen_samples)
+    for metric in metrics:
+        if isinstance(metric, SampleMetric) and rows < (least := metric.least(keys.nearest_k)):
+            raise UserError(
+                f"{metric.name}: needs {least} training rows, test rows and samples, and {spec.name} has "
+                f"{len(splits.train)}, {len(splits.test)} and {keys.gen_samples}: leave it out, or give more"
+            )
     choice = Choice.of(spec, keys, splits)
     choice.check()
     no_fid = "fd" in wanted and choice.name != INCEPTION
