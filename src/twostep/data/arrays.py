@@ -85,7 +85,7 @@ def _reason(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         first = file.read(6)
     if not first:
-        return "it is empty"
+        return "it is empty; write it by numpy.save or numpy.savez"
     if not first.startswith((b"\x93NUMPY", b"PK")):
         return "there is something else in it; write it by numpy.save or numpy.savez, or as a table, .csv or .parquet"
     if "allow_pickle" in str(error):
