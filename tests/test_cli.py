@@ -24,6 +24,7 @@ from twostep.runs import Run
 
 ROOT = Path(__file__).parents[1]
 TWO_STEP = ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "flow")
+CIRCLES = ("train-single", "--dataset", "circles", "--model", "flow")
 SINGLE = ("train-single", "--dataset", "digits", "--model", "vae")
 COMMANDS = (
     "train",
@@ -118,6 +119,17 @@ def epochs(run):
             (*TWO_STEP, "--gae-config", "encoder_hidden_dims=[8,0]"),
             "encoder_hidden_dims.1 = 0: input should be greater",
         ),
+        ((*TWO_STEP, "--gae-config", "encoder_hidden_dims=8"), r"encoder_hidden_dims = 8: write a list, like \[8\]"),
+        (
+            (*TWO_STEP, "--shared-config", "metric_kwargs={gen_samples:3}"),
+            "metric_kwargs = '{gen_samples:3}': write a dictionary, like",
+        ),
+        (
+            (*CIRCLES, "--config", "dataset_kwargs={'n':10}", "--config", "test_metrics=kid"),
+            "kid: needs 4 training rows, test rows and samples, and circles has 9, 2 and 10000: leave it out",
+        ),
+        ((*TWO_STEP, "--shared-config", "dataset=mnist"), "--dataset: not beside the key of that name"),
+        ((*SINGLE, "--config", "dataset=mnist"), "--dataset: not beside the key of that name"),
         ((*TWO_STEP, "--de-config", "lr=0", "--de-config", "num_bins=0"), "lr = 0: .*; num_bins = 0: "),
         ((*TWO_STEP, "--shared-config", "seed=-1"), "seed = -1: input should be greater than or equal to 0"),
         ((*TWO_STEP, "--shared-config", "sequential_training=maybe"), "sequential_training = 'maybe': input should be"),
@@ -309,11 +321,21 @@ def test_runs_of_the_other_kind_are_refused(refused, two_step_run, ae_run, twost
     assert "not a run of an autoencoder alone" in refused(*pretrained, only_run("out"))
 
 
+def test_a_run_without_checkpoints_is_not_tested_as_if_it_were_trained(refused, two_step_copy, ae_copy):
+    for path, command in ((two_step_copy, "train"), (ae_copy, "train-single")):
+        shutil.rmtree(path / "checkpoints")
+        (path / "checkpoints").mkdir()
+        before = (path / "metrics" / "test.json").read_bytes()
+        for line in (refused(command, "--load-dir", path, "--only-test"), refused("evaluate", path)):
+            assert "has no checkpoint, so nothing is trained yet" in line
+        assert (path / "metrics" / "test.json").read_bytes() == before
+
+
 def test_damaged_configs_are_refused(refused, two_step_copy):
     config = two_step_copy / "gae_config.json"
     whole = config.read_text()
     config.write_text(whole[:30])
-    assert f"{config}: can't be read as JSON" in refused("evaluate", two_step_copy)
+    assert f"{config}: is no whole JSON file" in refused("evaluate", two_step_copy)
     config.write_text(whole.replace('"latent_dim"', '"latnt_dim"'))
     assert "latnt_dim: no such key of vae" in refused("evaluate", two_step_copy)
     config.write_text(whole.replace('"latent_dim": 2', '"latent_dim": 3'))
@@ -453,6 +475,8 @@ def test_a_pretrained_autoencoder_is_trained_further_or_frozen(twostep, refused,
     first = only_run("out")
     assert epochs(first) == {"de": 2}
     assert same(weights(first, "gae.model."), before)
+    further = twostep("train", "--load-dir", first, "--max-epochs-loaded-gae", 3)
+    assert (further.status, "is frozen and is not trained further" in further.err) == (2, True)
     shutil.rmtree("out")
     assert twostep(*pretrained, *small, "--max-epochs-loaded-gae", 3).status == 0
     second = only_run("out")

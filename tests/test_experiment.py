@@ -408,6 +408,13 @@ def test_an_autoencoder_that_is_not_trained_needs_no_validation_rows_to_stop_by(
         start(on_top(pretrained, tmp_path / "other", own_pictures, frozen=False, **without))
 
 
+def test_a_split_that_the_autoencoder_was_not_trained_on_is_warned_of(pretrained, own_pictures, tmp_path, caplog):
+    start(on_top(pretrained, tmp_path / "same", own_pictures, frozen=True))
+    assert "may have seen rows" not in caplog.text
+    start(on_top(pretrained, tmp_path / "other", own_pictures, frozen=True, seed=1))
+    assert "may have seen rows that this run holds out" in caplog.text
+
+
 def test_a_frozen_run_is_resumed_to_the_bit(pretrained, own_pictures, tmp_path):
     whole = trained(on_top(pretrained, tmp_path / "whole", own_pictures, frozen=True))
     first = start(on_top(pretrained, tmp_path / "broken", own_pictures, frozen=True))

@@ -13,7 +13,7 @@ from twostep import listing
 from twostep.config import RunConfig, Settings
 from twostep.data import cache
 from twostep.data.base import DATASETS
-from twostep.listing import dataset_list, model_keys, model_list
+from twostep.listing import dataset_keys, dataset_list, model_keys, model_list
 from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.runs import Run
@@ -103,6 +103,18 @@ def test_every_data_set_is_listed_with_its_shape_and_files(twostep, monkeypatch,
     assert table["celeba"][1] == "3x64x64"
     assert {"PATH.npy, PATH.npz", "FOLDER", "OWNER/NAME"} <= set(table)
     assert rows(outcome.out) == table
+
+
+def test_keys_of_a_data_set_are_listed_with_default_type_and_meaning(twostep):
+    for name in DATASETS:
+        keys = set(DATASETS[name].keys.model_fields)
+        table = rows(dataset_keys(name))
+        assert set(table) == ({"key of dataset_kwargs", *keys} if keys else set())
+        assert all(len(table[key]) == 4 for key in keys), name
+    outcome = twostep("datasets", "klein")
+    assert rows(outcome.out)["R"][1:3] == ["2.0", "float"]
+    assert twostep("datasets", "digits").out == "digits has no keys\n"
+    assert "klien: no such data set; did you mean klein?" in twostep("datasets", "klien").err
 
 
 def test_the_cache_is_emptied(twostep, monkeypatch, tmp_path):

@@ -262,11 +262,23 @@ def test_what_is_no_run_is_refused(tmp_path, run):
     assert refusal(tmp_path) == f"{tmp_path}: not the directory of a run: its config files are not there"
 
 
-@pytest.mark.parametrize("lost", ["gae_config.json", "de_config.json", "shared_config.json", "data.json"])
-def test_a_run_without_one_of_its_files_is_refused(tmp_path, lost):
+@pytest.mark.parametrize(
+    ("lost", "left"),
+    [
+        ("gae_config.json", "de_config.json, shared_config.json"),
+        ("de_config.json", "gae_config.json, shared_config.json"),
+        ("shared_config.json", "gae_config.json, de_config.json"),
+    ],
+)
+def test_a_run_without_one_of_its_configs_is_refused_by_what_it_has(tmp_path, lost, left):
     path = Run.create(both(tmp_path), SPEC).path
     (path / lost).unlink()
-    assert "its config files are not there" in refusal(path)
+    assert refusal(path).endswith(f"of its config files it has only {left}")
+
+
+def test_a_run_without_the_facts_of_its_data_is_refused_by_that(run):
+    (run.path / "data.json").unlink()
+    assert refusal(run.path) == f"{run.path / 'data.json'}: can't be read (No such file or directory)"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "\0", '{"name": "vae"', '{"name": 3}', "{}"])
@@ -278,7 +290,7 @@ def test_damaged_json_is_one_line_that_names_the_file(run, name, text):
 
 def test_bytes_that_are_no_text_are_one_line(run):
     (run.path / "config.json").write_bytes(b"\xff\xfe\x80")
-    assert "config.json: can't be read as JSON" in refusal(run.path)
+    assert "config.json: is no whole JSON file" in refusal(run.path)
 
 
 def test_keys_of_another_version_are_named(run):
@@ -405,7 +417,7 @@ def test_the_history_comes_back(run):
 def test_damaged_results_are_one_line(run):
     run.write_history({})
     (run.path / "metrics" / "history.json").write_text("{")
-    with pytest.raises(UserError, match=r"history\.json: can't be read as JSON"):
+    with pytest.raises(UserError, match=r"history\.json: is no whole JSON file"):
         run.read_history()
 
 

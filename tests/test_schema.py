@@ -1,5 +1,7 @@
 """Configs and facts of data: what is refused, and in which words."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,6 +38,11 @@ class Layers(Frozen):
 class Named(Frozen):
     name: str
     size: int
+
+
+class Placed(Frozen):
+    folder: Path = Path("runs")
+    options: dict[str, int] = Field({})
 
 
 def refusal(config=Layers, **values):
@@ -106,6 +113,18 @@ def test_name_and_aliases_set_the_same_field(alias):
     assert Layers.parse({alias: 2.0}, "layers") == Layers.parse({"weight": 2.0}, "layers") != Layers()
     assert Layers.aliases()[alias] == "weight"
     assert alias in Layers.keys()  # noqa: SIM118
+
+
+@pytest.mark.parametrize("values", [{"weight": 1.0, "lambda": 2.0}, {"_lambda": 1.0, "lambda": 2.0}])
+def test_a_key_under_two_names_is_refused_as_that(values):
+    assert "given under two names (key of layers)" in refusal(**values)
+
+
+def test_forms_are_told_as_a_user_writes_them():
+    assert refusal(dims=3) == "dims = 3: write a list, like [3] (key of layers)"
+    assert refusal(Named, name=2024, size=1) == "name = 2024: write a text, like \"'2024'\" (key of layers)"
+    assert refusal(Placed, folder=2024) == "folder = 2024: write a text, like \"'2024'\" (key of layers)"
+    assert "write a dictionary, like \"{'name': 1}\"" in refusal(Placed, options="{name:1}")
 
 
 def test_configs_are_frozen():

@@ -61,6 +61,16 @@ def fit_batches(config: RunConfig, splits: Splits) -> RunConfig:
     return config.model_copy(update={"train_batch_size": rows})
 
 
+def warn_of_seen_rows(pretrained: Run, digest: str) -> None:
+    """Tell of a pretrained autoencoder that had other training rows: a run's held-out rows may be among them."""
+    if pretrained.digest and pretrained.digest != digest:
+        logger.warning(
+            "%s: its autoencoder was trained on other data or split (dataset, seed, make_valid_loader), "
+            "and may have seen rows that this run holds out",
+            pretrained.path,
+        )
+
+
 def refuse_other_data(run: Run, splits: Splits) -> None:
     """Refuse data that are not those of a run; a file may lie elsewhere now, if only its name is known, under it.
 
@@ -111,11 +121,19 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
     """Return in which features samples of some data will be compared, in words; empty if no metric does that.
 
     Raises:
-        UserError: if the data can't have such features.
+        UserError: if the data can't have such features, or have too few rows.
     """
-    wanted = [name for name in dict.fromkeys(names) if isinstance(METRICS[name], SampleMetric)]
+    metrics = [METRICS[name] for name in dict.fromkeys(names)]
+    wanted = [metric.name for metric in metrics if isinstance(metric, SampleMetric)]
     if not wanted:
         return ""
+    rows = min(len(splits.train), len(splits.test), keys.gen_samples)
+    for metric in metrics:
+        if isinstance(metric, SampleMetric) and rows < (least := metric.least(keys.nearest_k)):
+            raise UserError(
+                f"{metric.name}: needs {least} training rows, test rows and samples, and {spec.name} has "
+                f"{len(splits.train)}, {len(splits.test)} and {keys.gen_samples}: leave it out, or give more"
+            )
     choice = Choice.of(spec, keys, splits)
     choice.check()
     no_fid = "fd" in wanted and choice.name != INCEPTION

@@ -32,7 +32,7 @@ class RunConfig(Frozen):
         }
     )
 
-    dataset: str = Field(description="name of a data set, path of an own .npy, .npz or folder, or a hub's owner/name")
+    dataset: str = Field(description="name of a data set, path of an own file or folder, or a hub's owner/name")
     dataset_kwargs: dict[str, Any] = Field({}, description="keys of the data set, as {'n': 5000, 'seed': 1}")
     ood_dataset: str | None = Field(None, description="what --test-ood tells it from; None: the set's usual partner")
     ood_dataset_kwargs: dict[str, Any] = Field({}, description="keys of that data set")

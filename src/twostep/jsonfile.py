@@ -38,8 +38,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as JSON ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UserError(f"{path}: is no whole JSON file ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")
     return values  # type: ignore[return-value]

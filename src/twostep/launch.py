@@ -11,7 +11,15 @@ from typing import Any, cast
 import torch
 
 from twostep.checkpoint import State
-from twostep.checks import check, check_ood, features_of, fit_batches, refuse_other_data, warn_of_units
+from twostep.checks import (
+    check,
+    check_ood,
+    features_of,
+    fit_batches,
+    refuse_other_data,
+    warn_of_seen_rows,
+    warn_of_units,
+)
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
@@ -76,6 +84,8 @@ def start(
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
     digest = splits.digest()
+    if source is not None:
+        warn_of_seen_rows(source, digest)
     path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size).path)
     run = Run(path, settings, splits.spec, digest)
     engine.on_first(run.claim)
@@ -118,6 +128,8 @@ def resume(
     """
     run = Run.open(path)
     settings = run.settings.adjusted(overrides or {}).settled(run.spec.is_image)
+    if limits is not None and limits.gae is not None and not settings.trains("gae"):
+        raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
         advice = f"put the data of {path} back there"
@@ -160,12 +172,21 @@ def trained(path: Path, best_first: bool = False) -> Experiment:
     Raises:
         UserError: as `resume` does, and for a run whose training has saved nothing yet.
     """
-    if not Run.open(path).has_checkpoint():
-        raise UserError(f"{path}: has no checkpoint, so nothing is trained yet: go on with it by --load-dir {path}")
+    require_checkpoint(path)
     experiment = resume(path, best_first=best_first)
     for trainer in experiment.trainers.values():
         trainer.use_best()
     return experiment
+
+
+def require_checkpoint(path: Path) -> None:
+    """Refuse the directory of a run whose training has saved nothing yet.
+
+    Raises:
+        UserError: saying so.
+    """
+    if not Run.open(path).has_checkpoint():
+        raise UserError(f"{path}: has no checkpoint, so nothing is trained yet: go on with it by --load-dir {path}")
 
 
 def _take_up(experiment: Experiment, best_first: bool, limits: Limits) -> None:

@@ -51,12 +51,19 @@ def model_keys(name: str, dataset: str, role: str | None) -> str:
     roles = MODELS[name].roles
     config = config_class(name, _role(role) if role else roles[0])
     values = config.for_data(_spec(dataset), _role(role) if role else roles[0])
-    rows = [
-        (key, _shown(getattr(values, key)), _asked_as(key, field.annotation), field.description or "")
-        for key, field in config.model_fields.items()
-        if key != "name"
-    ]
-    return _table(("key", f"default for {dataset}", "type", "meaning"), rows)
+    return _table(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
+
+
+def dataset_keys(name: str) -> str:
+    """Return a table of a data set's keys with default, type and meaning.
+
+    Raises:
+        UserError: for an unknown data set.
+    """
+    keys = DATASETS[name].keys
+    if not keys.model_fields:
+        return f"{name} has no keys"
+    return _table(("key of dataset_kwargs", "default", "type", "meaning"), _key_rows(keys.parse({}, name)))
 
 
 def dataset_list() -> str:
@@ -65,6 +72,7 @@ def dataset_list() -> str:
     rows = [(loader.name, "x".join(map(str, loader.shape)), loader.description, loader.files) for loader in loaders]
     own = [
         ("PATH.npy, PATH.npz", "any", "your own array: `train` and `test`, or one array that is split", "the path"),
+        ("PATH.csv, PATH.parquet", "any", "your own table of numbers, which is split", "the path"),
         ("FOLDER", "any", "your own pictures, of one size or brought to it by the key image_size", "the folder"),
         ("OWNER/NAME", "any", "a set of pictures on the hub; key image_size", "the hub"),
     ]
@@ -115,6 +123,14 @@ def _sort(result: Result) -> tuple[str, str, str]:
 
 def _cell(result: Result | None, sort: Sequence[str]) -> str:
     return "" if result is None or _sort(result) != tuple(sort) else f"{result.shown} {result.spread}".strip()
+
+
+def _key_rows(values: Frozen) -> list[tuple[str, ...]]:
+    return [
+        (key, _shown(getattr(values, key)), _asked_as(key, field.annotation), field.description or "")
+        for key, field in type(values).model_fields.items()
+        if key != "name"
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -110,7 +110,7 @@ def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel:
         within = np.nan_to_num(values, nan=low).clip(edges[0], edges[-1])
         axes.hist(within, edges, density=True, alpha=0.6, label=label)
     axes.set(xlabel=xlabel, ylabel="density")
-    axes.legend()
+    axes.legend(loc="upper left")  # matplotlib warns where looking for the best place takes it long
 
 
 def check_writable(path: Path, spec: DataSpec) -> None:

@@ -78,12 +78,13 @@ class Run:
         if not path.is_dir():
             raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
         files = {name: read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
-        if not (path / "data.json").is_file() or set(files) not in (
+        if set(files) not in (
             {"config.json"},
             {"gae_config.json"},
             {"gae_config.json", "de_config.json", "shared_config.json"},
         ):
-            raise UserError(f"{path}: not the directory of a run: its config files are not there")
+            found = f"of its config files it has only {', '.join(files)}" if files else "its config files are not there"
+            raise UserError(f"{path}: not the directory of a run: {found}")
         facts = read_json(path / "data.json")
         digest = facts.pop("sha256", "")
         return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)

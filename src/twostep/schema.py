@@ -62,12 +62,20 @@ class Frozen(BaseModel):
     @classmethod
     def _explain(cls, item: Any, owner: str) -> str:
         key = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden" and key in cls.keys():  # noqa: SIM118
+            return f"{key}: given under two names (key of {owner}): give one of them"
         if item["type"] == "extra_forbidden":
             hint = nearest(key, cls.keys()) or f"; its keys are: {', '.join(sorted(cls.model_fields))}"
             return f"{key}: no such key of {owner}{hint}"
         if item["type"] == "missing":
             return f"{key}: missing (key of {owner})"
         message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "tuple_type":
+            message = f"write a list, like [{item['input']!r}]"
+        if item["type"] in ("dict_type", "model_type"):
+            message = "write a dictionary, like \"{'name': 1}\", in quotes for the shell"
+        if item["type"] in ("string_type", "path_type"):
+            message = f"write a text, like \"'{item['input']}'\""
         if not key:
             return f"{owner}: {message}"
         return f"{key} = {item['input']!r}: {message[0].lower()}{message[1:]} (key of {owner})"

@@ -110,6 +110,11 @@ def test_objects_are_refused_without_unpickling(tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
+def test_an_empty_file_is_called_empty(tmp_path):
+    (tmp_path / "own.npy").touch()
+    assert "it is empty" in refused(tmp_path / "own.npy")
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_what_is_not_finite_is_named_by_its_place(tmp_path, value):
     vectors, images = np.zeros((20, 5)), np.zeros((20, 1, 4, 4))

@@ -1,10 +1,14 @@
 """Splits: disjoint, complete, repeatable, in order; specs; unknown names."""
 
+import io
 from itertools import chain
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
+from pyarrow import parquet
 
 from twostep.data.base import DATASETS, cut, load_data
 from twostep.schema import UserError
@@ -120,6 +124,47 @@ def test_a_file_without_the_usual_ending_is_read_too(tmp_path):
     with path.open("wb") as file:
         np.save(file, np.arange(10.0))
     assert load_data(str(path)).spec.size == 8 - 1
+
+
+def test_a_table_is_split_like_the_array_with_its_numbers(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    np.save(tmp_path / "rows.npy", numbers)
+    np.savetxt(tmp_path / "rows.csv", numbers, delimiter=",", header="a,b,c", comments="")
+    parquet.write_table(pa.table(dict(zip("abc", numbers.T, strict=True))), tmp_path / "rows.parquet")
+    array, *tables = (load_data(str(tmp_path / f"rows.{ending}"), seed=3) for ending in ("npy", "csv", "parquet"))
+    for table in tables:
+        assert table.digest() == array.digest()
+        assert table.spec.model_copy(update={"name": array.spec.name}) == array.spec
+    with pytest.raises(UserError, match=r"rows\.csv has no keys, and these were given: n"):
+        load_data(str(tmp_path / "rows.csv"), kwargs={"n": 3})
+
+
+def test_a_table_without_variation_is_refused_as_an_array_is(tmp_path, caplog):
+    (tmp_path / "same.csv").write_text("1,2\n" * 9)
+    with pytest.raises(UserError, match="all rows are the same"):
+        load_data(str(tmp_path / "same.csv"))
+    (tmp_path / "flat.csv").write_text("".join(f"{row},2\n" for row in range(9)))
+    load_data(str(tmp_path / "flat.csv"))
+    assert "1 of 2 columns are constant: 1" in caplog.text
+
+
+def test_encoded_pictures_in_parquet_are_a_data_set(tmp_path):
+    encoded = [io.BytesIO() for _ in range(8)]
+    for row, file in enumerate(encoded):
+        Image.fromarray(np.full((4, 5), 10 * row, dtype=np.uint8)).save(file, "png")
+    rows = [{"bytes": file.getvalue(), "path": None} for file in encoded]
+    parquet.write_table(pa.table({"image": rows}), tmp_path / "pictures.parquet")
+    splits = load_data(str(tmp_path / "pictures.parquet"), kwargs={"image_size": 2}, make_valid=False)
+    assert (splits.spec.shape, splits.spec.discrete, splits.spec.high) == ((1, 2, 2), True, 255.0)
+    assert sorted({int(value) for rows in (splits.train, splits.test) for value in rows[:].flatten()}) == [
+        *range(0, 80, 10)
+    ]
+
+
+def test_a_table_that_is_not_there_is_no_name_of_a_data_set(tmp_path):
+    for ending in ("csv", "parquet"):
+        with pytest.raises(UserError, match="no such file or folder"):
+            load_data(str(tmp_path / f"rows.{ending}"))
 
 
 def test_every_data_set_says_what_it_is():

@@ -90,6 +90,14 @@ def test_bad_tables_are_refused(tmp_path, text, says):
     assert says in refused(tmp_path / "rows.csv")
 
 
+def test_a_column_that_numbers_the_rows_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(",a\n0,0.5\n1,0.25\n")
+    assert "the first column, which has no name, only numbers the rows" in refused(path)
+    parquet.write_table(pa.table({"a": [0.5, 0.25], "__index_level_0__": [7, 5]}), tmp_path / "rows.parquet")
+    assert "column __index_level_0__ only numbers the rows" in refused(tmp_path / "rows.parquet")
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
 def test_tables_in_other_encodings_are_refused(tmp_path, encoding):
     (tmp_path / "rows.csv").write_text("größe\n1\n2\n", encoding=encoding)
@@ -107,7 +115,7 @@ def test_what_is_no_rows_is_refused(tmp_path):
     parquet.write_table(pa.table({"a": [1.0, None]}), tmp_path / "gaps.parquet")
     assert "is nan: must be finite" in refused(tmp_path / "gaps.parquet")
     (tmp_path / "rows.txt").write_text("1 2")
-    assert "give .npy, .npz (one array), .parquet, .csv, or a folder" in refused(tmp_path / "rows.txt")
+    assert "write it by numpy.save or numpy.savez, or as a table, .csv or .parquet" in refused(tmp_path / "rows.txt")
     for split in ("train", "test"):
         (tmp_path / "both" / split).mkdir(parents=True)
         Image.fromarray(pictures()[0]).save(tmp_path / "both" / split / "0.png")

@@ -1,5 +1,7 @@
 """Metrics of samples: what they compare, in which features, and that each set is made once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from twostep.metrics.samples import SampleMetric
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator
 from twostep.models.metric_keys import MetricKeys
-from twostep.schema import DataSpec
+from twostep.schema import DataSpec, UserError
 
 PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-9, high=9)
 NAMES = [name for name in METRICS if isinstance(METRICS[name], SampleMetric) and name != "fid"]
@@ -92,6 +94,19 @@ def test_samples_are_drawn_once_for_all_metrics_and_again_for_no_seed():
     first = measured(NAMES, model)
     assert model.drawn == 800
     assert measured(["fd"], model)["fd"] == first["fd"], "alone or in company, the same digits"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_least_rows_are_those_that_a_comparison_takes(name):
+    metric, keys = METRICS[name], MetricKeys.parse({"nearest_k": 3}, "keys")
+    least = metric.least(keys.nearest_k)
+    metric.compare(*of(least, keys))
+    with pytest.raises(UserError, match="are too few"):
+        metric.compare(*of(least - 1, keys))
+
+
+def of(n, keys):
+    return normal(n, 1), normal(n, 2), SimpleNamespace(seed=0, keys=keys, unseen=normal(n, 3))
 
 
 def test_training_rows_are_asked_for_once():

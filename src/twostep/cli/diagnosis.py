@@ -35,7 +35,7 @@ def diagnose(
 
     Args:
         runs: Directory of a run, to diagnose its models, or of several that differ in latent_dim.
-        dataset: Name of a data set, or path of an array, a table (.csv, .parquet) or a folder of pictures.
+        dataset: Name of a data set, or path of an array, a table or a folder of pictures.
         dataset_kwargs: key=value for the data set; may be repeated.
         quick: Train nothing (the default).
         thorough: Train small models too, in minutes: autoencoders of several latent sizes, a flow that knows the

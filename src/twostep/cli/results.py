@@ -122,13 +122,14 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: str
     return 0
 
 
-def datasets(*, clear_cache: Flag = False) -> int:
-    """List the data sets and where their files are looked for.
+def datasets(name: str | None = None, *, clear_cache: Flag = False) -> int:
+    """List the data sets and where their files are looked for, or the keys of one with default, type and meaning.
 
     Args:
+        name: A data set's name.
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
-    from twostep.listing import dataset_list
+    from twostep.listing import dataset_keys, dataset_list
 
     if clear_cache:
         from twostep.data import cache
@@ -136,5 +137,5 @@ def datasets(*, clear_cache: Flag = False) -> int:
         files, size = cache.clear()
         logger.info("removed %d files, %.0f MB", files, size / 1e6)
     else:
-        sys.stdout.write(f"{dataset_list()}\n")
+        sys.stdout.write(f"{dataset_list() if name is None else dataset_keys(name)}\n")
     return 0

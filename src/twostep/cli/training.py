@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from twostep.cli.flags import (
     BESIDE_LOAD_DIR,
     SEEDS,
+    TWICE,
     WITHOUT_LOAD_DIR,
     Count,
     Flag,
@@ -55,7 +56,7 @@ def train(
     """Train and test a two-step model; with --load-dir, go on with one.
 
     Args:
-        dataset: Name of a data set, path of own arrays or of a folder of pictures (see `twostep datasets`).
+        dataset: Name of a data set, path of an own array, table or folder of pictures (see `twostep datasets`).
         gae_model: Autoencoder (see `twostep models`).
         de_model: Density on its embeddings (see `twostep models`).
         gae_config: key=value for the autoencoder; may be repeated.
@@ -72,7 +73,7 @@ def train(
         test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
     """
     from twostep.config import parse_overrides
-    from twostep.launch import resume, start
+    from twostep.launch import require_checkpoint, resume, start
     from twostep.request import Limits, Request
 
     overrides = {
@@ -81,6 +82,8 @@ def train(
         "de": parse_overrides(de_config or []),
     }
     refuse_keys_of_flags(overrides["run"])
+    if "dataset" in overrides["run"]:
+        refuse(TWICE, dataset=dataset)
     limits = Limits(max_epochs_loaded, max_epochs_loaded_gae, max_epochs_loaded_de)
     if load_pretrained_gae:
         require(load_dir=load_dir, de_model=de_model)
@@ -96,6 +99,8 @@ def train(
         refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
         refuse("goes with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         _require_kind(load_dir, two_step=True)
+        if only_test:
+            require_checkpoint(load_dir)
         return _carry_out(lambda: resume(load_dir, overrides, load_best_valid_first, limits, True, test_ood), only_test)
     else:
         refuse("goes with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
@@ -130,7 +135,7 @@ def train_single(
     """Train and test one model alone; with --load-dir, go on with one.
 
     Args:
-        dataset: Name of a data set, path of own arrays or of a folder of pictures (see `twostep datasets`).
+        dataset: Name of a data set, path of an own array, table or folder of pictures (see `twostep datasets`).
         model: Name of the model (see `twostep models`).
         is_gae: Take the defaults of an autoencoder for a second step, and keep its config as gae_config.json.
         config: key=value for the model or the run; may be repeated.
@@ -141,7 +146,7 @@ def train_single(
         test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
     """
     from twostep.config import parse_overrides, split_single
-    from twostep.launch import resume, start
+    from twostep.launch import require_checkpoint, resume, start
     from twostep.models import MODELS
     from twostep.request import Limits, Request
     from twostep.runs import Run
@@ -150,6 +155,8 @@ def train_single(
     if load_dir is not None:
         refuse(BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
         _require_kind(load_dir, two_step=False)
+        if only_test:
+            require_checkpoint(load_dir)
         loaded = Run.open(load_dir).settings.models["model"]
         overrides = split_single(given, type(loaded), loaded.name)
         limits = Limits(max_epochs_loaded)
@@ -160,6 +167,8 @@ def train_single(
         load_best_valid_first=load_best_valid_first,
         max_epochs_loaded=max_epochs_loaded,
     )
+    if "dataset" in given:
+        refuse(TWICE, dataset=dataset)
     if dataset is not None:
         given["dataset"] = dataset
     require(dataset=given.get("dataset"), model=model)

@@ -1,4 +1,4 @@
-"""Own data: `.npy` and `.npz` files, checked and brought into the shapes that models take."""
+"""Own numbers: arrays and tables in files, checked and brought into the shapes that models take."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twostep.data import tables
 from twostep.schema import UserError
 
 Array = NDArray[Any]
@@ -23,13 +24,13 @@ ACCEPTED = (
 )
 
 
-def is_array_path(name: str) -> bool:
-    """Whether a name ends like a file of arrays."""
-    return Path(name).suffix.lower() in {".npy", ".npz"}
+def is_file_name(name: str) -> bool:
+    """Whether a name ends like a file of arrays or like a table."""
+    return Path(name).suffix.lower() in {".npy", ".npz", *tables.ENDINGS}
 
 
 def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
-    """Read a `.npy` file, or a `.npz` file with the keys `train` and `test` or with one array.
+    """Read a `.npy` file, a table, or a `.npz` file with the keys `train` and `test` or with one array.
 
     Returns:
         the training points `N x *S`, the test points `M x *S` or None where the file has one array, and whether they
@@ -55,7 +56,7 @@ def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
 
 
 def read_array(path: Path) -> Tensor:
-    """Read the rows of a `.npy` file or of a `.npz` file with one array, `N x *S`, however few or alike they are.
+    """Read all rows of a `.npy` file, a table, or a `.npz` file with one array, `N x *S`, however few or alike.
 
     Raises:
         UserError: as `read_arrays` does, and for several arrays.
@@ -70,6 +71,8 @@ def read_array(path: Path) -> Tensor:
 def _load(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    if path.suffix.lower() in tables.ENDINGS:
+        return {"": tables.read_table(path)}
     try:
         with path.open("rb") as file:
             loaded: Any = np.load(file, allow_pickle=False)
@@ -81,8 +84,10 @@ def _load(path: Path) -> dict[str, Array]:
 def _reason(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         first = file.read(6)
+    if not first:
+        return "it is empty; write it by numpy.save or numpy.savez"
     if not first.startswith((b"\x93NUMPY", b"PK")):
-        return "there is something else in it (a table of text?); write it by numpy.save or numpy.savez"
+        return "there is something else in it; write it by numpy.save or numpy.savez, or as a table, .csv or .parquet"
     if "allow_pickle" in str(error):
         return "it holds Python objects, which are never loaded; convert them to numbers"
     return f"write it anew ({' '.join(str(error).split())})"

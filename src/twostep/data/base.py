@@ -13,9 +13,10 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from twostep.data import folders, hub
-from twostep.data.arrays import is_array_path, read_arrays
+from twostep.data import hub
+from twostep.data.arrays import is_file_name, read_arrays
 from twostep.data.decode import PictureKeys, read_pictures
+from twostep.data.own_rows import pictures_at
 from twostep.data.rows import Points, chunks, part
 from twostep.registry import Registry
 from twostep.schema import DataSpec, Frozen, UserError
@@ -121,7 +122,7 @@ class Splits:
 
 def located(name: str) -> str:
     """Return the absolute path of a file or folder, or the name of a data set as it is."""
-    return str(Path(name).absolute()) if _is_own(name) else name
+    return str(Path(name).absolute()) if is_own(name) else name
 
 
 def default_data_root() -> Path:
@@ -140,8 +141,8 @@ def load_data(
     """Load a data set and cut it.
 
     Args:
-        name: a name in `DATASETS`, the path of a `.npy` or `.npz` file or of a folder of pictures, or else `owner/name`
-            of a set of pictures on the hub.
+        name: a name in `DATASETS`, the path of a file (`.npy`, `.npz`, `.csv`, `.parquet`) or of a folder of
+            pictures, or else `owner/name` of a set of pictures on the hub.
         data_root: the folder that holds one folder per data set; None: `default_data_root()`.
         seed: the run's seed: it alone decides which rows the validation split (a tenth of the training rows) gets,
             and the test split (a fifth) of data that comes in one piece.
@@ -185,8 +186,8 @@ def cut(count: int, parts: int, generator: Generator) -> tuple[Tensor, Tensor]:
 
 
 def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
-    if _is_own(name):
-        return _own(Path(name), kwargs)
+    if is_own(name):
+        return own_source(Path(name), kwargs)
     if name in DATASETS or "/" not in name:
         loader = DATASETS[name]
         return loader.load(data_root, _options(loader.keys, kwargs, name))
@@ -196,11 +197,16 @@ def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     return Source.of_pictures(read_pictures(name, hub.Hub(name, f"{name}: no such file or folder,"), size=size))
 
 
-def _own(path: Path, kwargs: Mapping[str, Any]) -> Source:
-    if path.is_dir():
+def own_source(path: Path, kwargs: Mapping[str, Any]) -> Source:
+    """Read a user's own file or folder; `kwargs` are its keys.
+
+    Raises:
+        UserError: if it is missing, damaged or unsuitable, or for a key that it does not have.
+    """
+    pictures = pictures_at(path)
+    if pictures is not None:
         size = _options(PictureKeys, kwargs, str(path)).image_size
-        folder = path.resolve()
-        return Source.of_pictures(read_pictures(str(folder), folders.find(folder), size=size))
+        return Source.of_pictures(read_pictures(str(path.resolve()), pictures, size=size))
     _options(NoKeys, kwargs, str(path))
     train, test, discrete = read_arrays(path)
     low, high = (0.0, 255.0) if discrete else (None, None)
@@ -216,8 +222,9 @@ def _options(keys: type[Keys], kwargs: Mapping[str, Any], name: str) -> Keys:
     return keys.parse(kwargs, name)
 
 
-def _is_own(name: str) -> bool:
-    return is_array_path(name) or (name not in DATASETS and Path(name).exists())
+def is_own(name: str) -> bool:
+    """Whether a name stands for a user's own file or folder."""
+    return is_file_name(name) or (name not in DATASETS and Path(name).exists())
 
 
 def _take(labels: Tensor | None, rows: Tensor) -> Tensor | None:

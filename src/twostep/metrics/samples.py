@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from twostep.metrics import frechet, inception, kernel, memorisation, prdc, sliced, two_sample
 from twostep.metrics.base import METRICS, Metric, Result
-from twostep.metrics.estimates import Estimate
+from twostep.metrics.estimates import GROUPS, Estimate
 from twostep.metrics.gallery import Gallery
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
@@ -36,6 +36,7 @@ class SampleMetric(Metric):
         figures: what it has several of; none: its one figure bears its name.
         lower_is_better: direction.
         features: the only ones in which it may be called so; empty: any.
+        least: rows that it needs of training data, held-out data and samples, by the key `nearest_k`.
     """
 
     name: str
@@ -45,6 +46,7 @@ class SampleMetric(Metric):
     figures: tuple[str, ...] = ()
     lower_is_better: bool = True
     features: str = ""
+    least: Callable[[int], int] = lambda k: 2
 
     @property
     def stops(self) -> bool:
@@ -103,16 +105,19 @@ for _metric in (
         "the same as `fd`, extrapolated to infinitely many rows",
         lambda data, rows, gallery: frechet.fd_infinity(data, rows, gallery.seed),
         unit="squared feature units",
+        least=lambda k: 2 * frechet.CUTS[-1],
     ),
     SampleMetric(
         "kid",
         "kernel distance (cubic kernel, unbiased) of samples to training data",
         lambda data, rows, gallery: kernel.kid(data, rows, seed=gallery.seed),
+        least=lambda k: 4,
     ),
     SampleMetric(
         "mmd",
         "maximum mean discrepancy (Gaussian kernel, unbiased, squared)",
         lambda data, rows, gallery: kernel.mmd(data, rows, gallery.seed),
+        least=lambda k: 4,
     ),
     SampleMetric(
         "sliced_wasserstein",
@@ -125,6 +130,7 @@ for _metric in (
         "how often a classifier tells samples from data, 0.5 at best",
         lambda data, rows, gallery: two_sample.c2st(data, rows, gallery.seed),
         unit="of unseen rows",
+        least=lambda k: 20,
     ),
     SampleMetric(
         "precision_recall_density_coverage",
@@ -132,6 +138,7 @@ for _metric in (
         lambda data, rows, gallery: prdc.prdc(data, rows, gallery.keys.nearest_k, gallery.seed),
         figures=("precision", "recall", "density", "coverage"),
         lower_is_better=False,
+        least=lambda k: GROUPS * (k + 2),
     ),
     SampleMetric(
         "memorisation",

@@ -161,7 +161,7 @@ def synthetic(name: str, description: str) -> Callable[[type[SyntheticSet]], typ
         kind.name = name
         SYNTHETIC.register(name)(kind)
         loader = SyntheticLoader(
-            name, (kind.parse({}, name).dim,), description, "made; keys by dataset_kwargs", keys=kind
+            name, (kind.parse({}, name).dim,), description, f"made; for its keys: twostep datasets {name}", keys=kind
         )
         DATASETS.register(name)(loader)
         return kind
