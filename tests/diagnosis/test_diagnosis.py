@@ -180,8 +180,8 @@ def test_what_rounding_hides_is_left_open():
 
 @pytest.fixture
 def hurried(monkeypatch):
-    monkeypatch.setattr("twostep.diagnosis.blurred_flow.STEPS", 200)
-    monkeypatch.setattr("twostep.diagnosis.stacked_autoencoders.STEPS", 100)
+    monkeypatch.setattr("twostep.diagnosis.blurred_flow.STEPS", 40)
+    monkeypatch.setattr("twostep.diagnosis.stacked_autoencoders.STEPS", 40)
 
 
 def test_a_thorough_diagnosis_tells_what_trained_models_say(hurried, tmp_path):

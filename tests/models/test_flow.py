@@ -206,16 +206,15 @@ def test_it_learns_a_mixture_of_gaussians_to_a_tenth_of_a_nat():
         Categorical(torch.tensor([0.5, 0.3, 0.2])), Independent(Normal(centres, torch.full((3, 2), 0.4)), 1)
     )
     train, test = truth.sample((6000,)), truth.sample((4000,))
-    model = FlowConfig(whitening_transform=True, hidden_units=32, num_blocks_per_layer=1, tail_bound=3.0).build(
-        vectors(2)
-    )
+    keys = {"num_layers": 3, "hidden_units": 32, "num_blocks_per_layer": 1, "tail_bound": 3.0}
+    model = FlowConfig(whitening_transform=True, **keys).build(vectors(2))
     model.fit_transform([train])
     (objective,) = model.objectives()
     before = float(model.log_prob(test).detach().mean())
-    optimizer = torch.optim.Adam(objective.parameters, lr=5e-3)
-    for step in range(400):
+    optimizer = torch.optim.Adam(objective.parameters, lr=1e-2)
+    for step in range(200):
         loss = objective.loss(train[torch.randint(len(train), (256,))])
-        optimizer.param_groups[0]["lr"] = 5e-3 * (1 + math.cos(math.pi * step / 400)) / 2
+        optimizer.param_groups[0]["lr"] = 1e-2 * (1 + math.cos(math.pi * step / 200)) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
