@@ -103,6 +103,11 @@ def test_every_autoencoder_pretrained_frozen_and_trained_further(shell, tmp_path
     check_samples(further)
 
 
+@pytest.fixture(autouse=True)
+def _no_curves():
+    """Draw them all."""
+
+
 @pytest.fixture
 def here(sets, tmp_path):
     """Give a function that does in this process what `shell` does in another."""
