@@ -1,15 +1,20 @@
 """What the tests of whole commands share: small sets with the real ones' schema, what a finished run must hold."""
 
+import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.numpy import load_file
+
+from twostep.cli import main
 
 ROOT = Path(__file__).parents[1]
 SETS = {
@@ -58,6 +63,23 @@ def run_script(sets, folder, script, *arguments, status=0):
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     return done
+
+
+def run_here(sets, folder, script, *arguments, status=0):
+    """Do what `run_script` does in this process, which has imported everything already."""
+    command = {"main.py": "train", "single_main.py": "train-single"}[script]
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        mock.patch.dict(os.environ, {"TWOSTEP_DATA": str(sets)}),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main([command, *map(str, arguments)])
+    assert ended.value.code == status, err.getvalue()
+    assert "Traceback" not in err.getvalue()
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
 
 
 def environment(sets):

@@ -6,6 +6,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import functools
+import itertools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +27,39 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_stacks():
+    """Spare `torch.manual_seed` the text of the stack: it keeps one for each kind of device that is not there."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        for device in (torch.cuda, torch.xpu, torch.mtia):
+            if not device.is_available():
+                patch.setattr(device, "manual_seed_all", lambda seed: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory):
+    """Give names of folders that no test has had; few tests make theirs."""
+    root = tmp_path_factory.mktemp("caches")
+    return (str(root / str(number)) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(_caches, monkeypatch):
+    monkeypatch.setenv("TWOSTEP_CACHE", next(_caches))
 
 
 @pytest.fixture(autouse=True)
 def _no_weights(monkeypatch):
     monkeypatch.delenv("TWOSTEP_INCEPTION", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    """Leave the curves out of reports, half the time of a small run; who looks at them overrides this."""
+    monkeypatch.setattr("twostep.report._curve", lambda *_: "")
 
 
 @pytest.fixture(autouse=True)

@@ -612,17 +612,21 @@ def environment():
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def test_the_scripts_refuse_in_one_line_too(tmp_path):
-    for arguments, says in (
-        (
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("single_main.py", "--modle", "ae"), r".*--modle.*--model.*\n"),
+        pytest.param(
             ("main.py", *TWO_STEP[1:], "--gae-config", "latnt_dim=3"),
             r"latnt_dim: no such key of vae; .* latent_dim\?\n",
+            marks=pytest.mark.cmd,
         ),
-        (("single_main.py", "--modle", "ae"), r".*--modle.*--model.*\n"),
-    ):
-        done = subprocess.run([ROOT / arguments[0], *arguments[1:]], capture_output=True, text=True, env=environment())
-        assert (done.returncode, done.stdout) == (2, "")
-        assert re.fullmatch(says, done.stderr), done.stderr
+    ],
+)
+def test_the_scripts_refuse_in_one_line_too(tmp_path, arguments, says):
+    done = subprocess.run([ROOT / arguments[0], *arguments[1:]], capture_output=True, text=True, env=environment())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(says, done.stderr), done.stderr
     assert not any(tmp_path.iterdir())
 
 

@@ -168,16 +168,32 @@ def in_a_terminal(arguments, seconds=120):
     return process.wait(timeout=10), shown.decode()
 
 
-def test_a_terminal_shows_a_bar_and_no_epoch_lines(own_pictures, tmp_path):
-    arguments = single_arguments(str(own_pictures), tmp_path / "runs")
-    status, shown = in_a_terminal([*arguments, *repeated("--config", ("max_epochs=60",))])
-    assert status == 0
+def training(dataset, root):
+    return [*single_arguments(str(dataset), root), *repeated("--config", ("max_epochs=60",))]
+
+
+def check_what_a_terminal_shows(shown, root):
     assert "\x1b[" in shown
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
     assert re.search(r"ae .*180/180 .*loss \S+, valid loss \S+, [\d,]+ samples/s .*\d:\d\d:\d\d", shown), shown[-3000:]
     assert re.search(r"epoch \d+ loss", shown)
     assert "epoch 2/60" not in shown
     assert "test model: l2_reconstruction_error" in shown
-    kept = (only_run(tmp_path / "runs") / "stdout").read_text()
+    kept = (only_run(root) / "stdout").read_text()
     assert "model ae: epoch 60/60: loss " in kept
     assert "\x1b" not in kept
+
+
+@pytest.mark.cmd
+def test_a_terminal_shows_a_bar_and_no_epoch_lines(own_pictures, tmp_path):
+    status, shown = in_a_terminal(training(own_pictures, tmp_path / "runs"))
+    assert status == 0
+    check_what_a_terminal_shows(shown, tmp_path / "runs")
+
+
+def test_a_stream_that_says_it_is_a_terminal_is_treated_as_one(monkeypatch, twostep, own_pictures, tmp_path):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert twostep(*training(own_pictures, tmp_path / "runs")).status == 0
+    check_what_a_terminal_shows(sys.stdout.getvalue(), tmp_path / "runs")

@@ -4,7 +4,6 @@ import ast
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -62,16 +61,15 @@ def commands_of_the_readme():
     return [shlex.split(line, comments=True) for line in lines]
 
 
-def test_the_readme_names_only_commands_and_flags_that_exist():
+def test_the_readme_names_only_commands_and_flags_that_exist(twostep):
     known = {}
     commands = commands_of_the_readme()
     assert commands
     for program, *words in commands:
         name = {"./main.py": "train", "./single_main.py": "train-single"}.get(program) or words[0]
         if name not in known and not name.startswith("-"):
-            arguments = [sys.executable, "-m", "twostep", name, "--help"]
-            done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
-            assert done.returncode == 0, f"{program} {name}: {done.stderr}"
-            known[name] = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", done.stdout))
+            outcome = twostep(name, "--help")
+            assert outcome.status == 0, f"{program} {name}: {outcome.err}"
+            known[name] = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", outcome.out))
         flags = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert flags <= known.get(name, {"--version", "--help"}), f"{program} {' '.join(words)}"

@@ -1,5 +1,8 @@
 """Pictures: where each pixel goes, one contrast for all, what is written to which file."""
 
+import itertools
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +101,13 @@ def test_a_scatter_shows_both_clouds(tmp_path):
     both, one = (np.asarray(Image.open(tmp_path / "new" / name).convert("RGB")) for name in ("both.png", "one.png"))
     assert both.std() > 0
     assert not np.array_equal(both, one)
+
+
+def test_a_slow_machine_draws_without_a_warning(monkeypatch, tmp_path):
+    clock = SimpleNamespace(perf_counter=itertools.count(step=2).__next__)
+    monkeypatch.setattr("matplotlib.legend.time", clock)
+    pictures.histogram({"own": np.arange(9.0)}, "score", tmp_path / "h.png")
+    assert clock.perf_counter() > 2, "the legend's search for a place was timed"
 
 
 def test_histograms_are_densities_on_one_axis_and_lose_no_row(tmp_path):

@@ -51,6 +51,11 @@ def run(tmp_path):
     return Run.create(Settings(TwoStepRunConfig(dataset="digits", logdir_root=tmp_path), models), SPEC)
 
 
+@pytest.fixture(autouse=True)
+def _no_curves():
+    """Draw them all."""
+
+
 def page(run):
     path = write_report(run)
     assert path == run.path / "report.html"

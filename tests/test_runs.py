@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from twostep.launch import start
 from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec
-from twostep.runs import Run
+from twostep.runs import Run, _new_directory
 from twostep.schema import DataSpec, UserError
 
 SPEC = DataSpec(name="toy", shape=(1, 4, 4), size=50, low=0, high=255, discrete=True)
@@ -66,6 +67,14 @@ for _ in range(20):
 """
 
 
+def test_threads_at_once_get_directories_of_their_own(tmp_path):
+    with ThreadPoolExecutor(4) as threads:
+        paths = list(threads.map(lambda _: _new_directory(tmp_path / "runs"), range(40)))
+    assert len(set(paths)) == 40
+    assert all(path.is_dir() for path in paths)
+
+
+@pytest.mark.cmd
 def test_processes_at_once_get_directories_of_their_own(tmp_path):
     command = [sys.executable, "-c", MAKER, str(tmp_path / "runs")]
     makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -177,7 +186,18 @@ time.sleep(60)
 """
 
 
-def test_one_process_writes_at_a_time_and_its_claim_dies_with_it(run):
+def test_one_writes_at_a_time(run):
+    run.claim()
+    again = Run.open(run.path)
+    with pytest.raises(UserError):
+        again.claim()
+    run.close()
+    again.claim()
+    again.close()
+
+
+@pytest.mark.cmd
+def test_the_claim_of_a_process_dies_with_it(run):
     other = subprocess.Popen([sys.executable, "-c", CLAIMANT, str(run.path)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "claimed\n"
@@ -195,12 +215,7 @@ def test_one_process_writes_at_a_time_and_its_claim_dies_with_it(run):
         other.kill()
         other.communicate()
     run.claim()
-    again = Run.open(run.path)
-    with pytest.raises(UserError):
-        again.claim()
     run.close()
-    again.claim()
-    again.close()
 
 
 def test_what_a_killed_process_left_half_written_is_removed(run):

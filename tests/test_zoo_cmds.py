@@ -1,6 +1,7 @@
 """Whole commands over the registry: every density alone, every autoencoder pretrained, every pair in every order.
 
-A run counts as good only by what its directory holds: epochs, finite weights, results of every test row, pictures.
+Commands of the level `cmd` are processes of their own, those of `cmd_exhaustive` run in the process of the tests. A run
+counts as good only by what its directory holds: epochs, finite weights, results of every test row, pictures.
 """
 
 import functools
@@ -9,7 +10,7 @@ import itertools
 import pytest
 import torch
 
-from commands import check_finished, epochs, results, run_script, tensors
+from commands import check_finished, epochs, results, run_here, tensors
 from conftest import only_run, repeated
 from experiments import DES, GAES, PAIRS, keys_of
 from twostep.loading import load_module
@@ -102,15 +103,26 @@ def test_every_autoencoder_pretrained_frozen_and_trained_further(shell, tmp_path
     check_samples(further)
 
 
+@pytest.fixture(autouse=True)
+def _no_curves():
+    """Draw them all."""
+
+
+@pytest.fixture
+def here(sets, tmp_path):
+    """Give a function that does in this process what `shell` does in another."""
+    return functools.partial(run_here, sets, tmp_path)
+
+
 @pytest.mark.cmd_exhaustive
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("gae", "de"), PAIRS)
-def test_every_pair_in_every_order(shell, tmp_path, blobs, gae, de, order):
-    train_pair(shell, blobs, gae, de, ORDERS[order])
+def test_every_pair_in_every_order(here, tmp_path, blobs, gae, de, order):
+    train_pair(here, blobs, gae, de, ORDERS[order])
     run = only_run(tmp_path / "runs")
     check_finished(run, BOTH)
     assert epochs(run) == {"gae": 2, "de": 2}
-    check_raised_limit(shell, run, BOTH, 3)
+    check_raised_limit(here, run, BOTH, 3)
     check_samples(run)
 
 
@@ -121,7 +133,7 @@ def pretrained(sets, blobs, tmp_path_factory):
     @functools.cache
     def give(gae):
         folder = tmp_path_factory.mktemp(gae)
-        train_alone(functools.partial(run_script, sets, folder), blobs, gae, "--is-gae")
+        train_alone(functools.partial(run_here, sets, folder), blobs, gae, "--is-gae")
         return only_run(folder / "runs")
 
     return give
@@ -129,11 +141,11 @@ def pretrained(sets, blobs, tmp_path_factory):
 
 @pytest.mark.cmd_exhaustive
 @pytest.mark.parametrize(("gae", "de"), PAIRS)
-def test_every_density_on_every_pretrained_autoencoder(shell, tmp_path, pretrained, gae, de):
+def test_every_density_on_every_pretrained_autoencoder(here, tmp_path, pretrained, gae, de):
     flags = ("--load-dir", pretrained(gae), "--load-pretrained-gae", "--freeze-pretrained-gae")
-    shell("main.py", *flags, "--de-model", de, *keys("--de-config", de))
+    here("main.py", *flags, "--de-model", de, *keys("--de-config", de))
     run = only_run(tmp_path / "runs")
     check_finished(run, BOTH)
     assert epochs(run) == {"de": 2}
-    check_raised_limit(shell, run, BOTH, 3)
+    check_raised_limit(here, run, BOTH, 3)
     check_samples(run)

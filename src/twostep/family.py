@@ -67,7 +67,7 @@ class Family:
         axes.plot(self.sizes, self.errors, "o-")
         if self.knee is not None:
             axes.axvline(self.knee, color="C1", linewidth=1, label="knee")
-            axes.legend()
+            axes.legend(loc="best")
         axes.set(xscale="log", yscale="log", xlabel="latent_dim", ylabel="share of variance left", title=self.model)
         axes.set_xticks(self.sizes, [str(size) for size in self.sizes])
         axes.set_xticks([], minor=True)

@@ -69,7 +69,7 @@ def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
         first, second = points.detach().float().cpu()[:, :2].unbind(1)
         axes.scatter(first.numpy(), second.numpy(), s=8, alpha=0.6, label=label)
     axes.set(xlabel="coordinate 1", ylabel="coordinate 2")
-    axes.legend()
+    axes.legend(loc="best")
     save_figure(figure, path)
 
 
@@ -110,7 +110,8 @@ def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel:
         within = np.nan_to_num(values, nan=low).clip(edges[0], edges[-1])
         axes.hist(within, edges, density=True, alpha=0.6, label=label)
     axes.set(xlabel=xlabel, ylabel="density")
-    axes.legend(loc="upper left")  # matplotlib warns where looking for the best place takes it long
+    # asked for, or matplotlib warns of it where a busy machine takes a second
+    axes.legend(loc="best")
 
 
 def check_writable(path: Path, spec: DataSpec) -> None:

@@ -77,7 +77,7 @@ def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, flo
         axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
     axes.set(title=f"{part}: {model}" if part != "model" else model, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.legend()
+    axes.legend(loc="best")
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return svg.getvalue()[svg.getvalue().index("<svg") :]

@@ -169,6 +169,7 @@ for _ in range(50):
 """
 
 
+@pytest.mark.cmd
 def test_two_processes_write_at_once(folder):
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

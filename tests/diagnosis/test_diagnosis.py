@@ -1,5 +1,6 @@
 """The whole diagnosis: lines, JSON and picture; odd data are named; the command, and what it refuses."""
 
+import functools
 import json
 import math
 
@@ -17,6 +18,11 @@ def circle(n=400):
     return law("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
 
 
+@functools.cache
+def told_of_the_circle():
+    return diagnose(circle())
+
+
 def numbers(value):
     if isinstance(value, dict):
         return [number for part in value.values() for number in numbers(part)]
@@ -26,7 +32,7 @@ def numbers(value):
 
 
 def test_lines_answer_the_three_questions():
-    lines = diagnose(circle()).lines()
+    lines = told_of_the_circle().lines()
     assert lines[0].startswith("intrinsic dimension: 1 (")
     assert lines[1] == "overfitting: yes"
     assert lines[2] == "recommended latent_dim: 1"
@@ -35,26 +41,25 @@ def test_lines_answer_the_three_questions():
 
 
 def test_the_dictionary_is_json_and_says_the_same(tmp_path):
-    found = diagnose(circle())
+    found = told_of_the_circle()
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (told["intrinsic_dimension"], told["verdict"], told["latent_dim"]) == (1, "yes", 1)
     assert len(told["ladder"]["rungs"]) == len(found.ladder.rungs)
 
 
 def test_the_same_seed_and_any_order_give_the_same(tmp_path):
-    x = circle()
-    assert diagnose(x).to_dict() == diagnose(x.flip(0)).to_dict()
+    assert diagnose(circle().flip(0)).to_dict() == told_of_the_circle().to_dict()
 
 
 def test_the_unit_changes_scales_only():
-    plain, large = diagnose(circle()), diagnose(1000 * circle())
+    plain, large = told_of_the_circle(), diagnose(1000 * circle())
     assert large.dimension.recommended == plain.dimension.recommended
     assert large.spectrum == pytest.approx([1000 * std for std in plain.spectrum])
     assert large.overfitting.scales == pytest.approx([1000 * scale for scale in plain.overfitting.scales])
 
 
 def test_the_picture_is_written_whole_or_not_at_all(tmp_path):
-    found = diagnose(circle())
+    found = told_of_the_circle()
     found.plot(tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "new").iterdir())) == 1
@@ -164,8 +169,7 @@ def test_the_command_refuses_in_one_line(twostep, tmp_path, monkeypatch, argumen
 
 
 def test_arrays_are_taken_as_tensors_are():
-    x = circle()
-    assert diagnose(x.numpy()).to_dict() == diagnose(x).to_dict()
+    assert diagnose(circle().numpy()).to_dict() == told_of_the_circle().to_dict()
 
 
 def test_too_few_rows_asked_for_are_refused():
@@ -180,8 +184,8 @@ def test_what_rounding_hides_is_left_open():
 
 @pytest.fixture
 def hurried(monkeypatch):
-    monkeypatch.setattr("twostep.diagnosis.blurred_flow.STEPS", 200)
-    monkeypatch.setattr("twostep.diagnosis.stacked_autoencoders.STEPS", 100)
+    monkeypatch.setattr("twostep.diagnosis.blurred_flow.STEPS", 40)
+    monkeypatch.setattr("twostep.diagnosis.stacked_autoencoders.STEPS", 40)
 
 
 def test_a_thorough_diagnosis_tells_what_trained_models_say(hurried, tmp_path):
@@ -194,7 +198,7 @@ def test_a_thorough_diagnosis_tells_what_trained_models_say(hurried, tmp_path):
     found.plot(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert diagnose(circle(), thorough=True).to_dict() == found.to_dict()
-    assert diagnose(circle()).thorough is None
+    assert told_of_the_circle().thorough is None
 
 
 def test_a_flow_is_trained_on_what_is_not_flat_and_in_the_units_of_the_data(hurried):

@@ -270,7 +270,7 @@ def test_the_density_is_the_energy_in_the_datas_units():
 
 
 # a small network at a high rate, and steps small beside the narrowest component
-FAST = {"lr": 3e-3, "energy_func_hidden_dims": (32, 32), "ld_steps": 30, "ld_eps_new": 0.2} | {
+FAST = {"lr": 4e-3, "energy_func_hidden_dims": (32, 32), "ld_steps": 30, "ld_eps_new": 0.2} | {
     "ld_step_size": 0.02,
     "ld_sigma": 0.2,
 }
@@ -288,7 +288,7 @@ def learnt():
     x = law.sample((10_000,))
     model = EBMConfig.for_data(PLANE, "de", **FAST).build(PLANE)
     model.fit_transform([x])
-    return train(model, x, 600, 256), law
+    return train(model, x, 400, 256), law
 
 
 def test_energies_differ_as_true_log_densities_do(learnt):

@@ -1,7 +1,9 @@
 """Two ranks are one process with the same global batch: weights, metrics, files."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +17,20 @@ from twostep.loading import load_module
 from twostep.models import MODELS
 from twostep.runs import Run
 
-RANK = """
-import json, logging, sys
+# As torchrun starts two processes, but the second one is a fork that needs no imports; `make cmd` runs torchrun itself.
+RANKS = """
+import json, logging, os, socket, sys
 from pathlib import Path
 import torch
 sys.path[:0] = json.loads(sys.argv[1])
 from experiments import asked, trained
 logging.getLogger("twostep").setLevel(logging.ERROR)
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = str(free.getsockname()[1])
+second = os.fork()
+rank = "0" if second else "1"
+os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 asked_for, dataset, root, out, keys = json.loads(sys.argv[2])
 for number, models in enumerate(asked_for):
     experiment = trained(asked(tuple(models), dataset, Path(root), **keys))
@@ -31,6 +40,9 @@ for number, models in enumerate(asked_for):
     state = experiment.state()
     ended = {"tensors": state.tensors, "values": state.values, "path": str(experiment.run.path)}
     torch.save(ended, f"{out}/{number}-{experiment.engine.rank}.pt")
+torch.distributed.destroy_process_group()
+if second:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]))
 """
 # Nothing draws noise; 23 rows in batches of 8 leave one of 7, shared unevenly.
 PART = {
@@ -46,18 +58,16 @@ def on_two_ranks(asked_for, dataset, tmp_path, keys):
     out.mkdir()
     paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     what = json.dumps([asked_for, str(dataset), str(tmp_path / "runs"), str(out), keys])
-    script = tmp_path / "rank.py"
-    script.write_text(RANK)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, *launch, str(script), paths, what]
-    torchrun = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", RANKS, paths, what]
+    first = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        _, errors = torchrun.communicate(timeout=120)
+        _, errors = first.communicate(timeout=240)
     finally:
-        torchrun.terminate()  # it ends its ranks then
-        torchrun.wait()
-    assert torchrun.returncode == 0, errors[-2000:]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert first.returncode == 0, errors[-2000:]
     for number in range(len(asked_for)):
         ranks = [torch.load(out / f"{number}-{rank}.pt", weights_only=True) for rank in range(2)]
         assert ranks[0]["path"] == ranks[1]["path"]
@@ -114,6 +124,7 @@ def test_two_ranks_train_as_one(tmp_path):
     check(("ae",), 26, tmp_path)
 
 
+@pytest.mark.cmd
 def test_every_model_is_the_same_on_both_ranks(tmp_path):
     """Also where losses draw noise, models keep buffers, and the last batch, of 7, is shared unevenly."""
     alone = [(name,) for name in MODELS]

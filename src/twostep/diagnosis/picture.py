@@ -49,7 +49,7 @@ def _ladder(axes: Any, found: Diagnosis) -> None:
     axes.axhline(found.latent_dim, color="C1", linewidth=1, label="recommended")
     top = max(found.dim if found.dim <= 2 * found.latent_dim + 3 else 0, 1.5 * found.latent_dim)
     axes.set(xscale="log", ylim=(0, 1.1 * top), xlabel="scale of the noise", ylabel="dimension d(s)")
-    axes.legend(fontsize="small")
+    axes.legend(loc="best", fontsize="small")
 
 
 def _curve(axes: Any, found: Diagnosis) -> None:
@@ -87,4 +87,4 @@ def _reconstruction(axes: Any, found: Diagnosis) -> None:
     axes.set(yscale="log", ylim=(0.5 * min(values), 1.5), xlabel="latent_dim", ylabel="share of variance left")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_title("reconstruction error")
-    axes.legend(fontsize="small")
+    axes.legend(loc="best", fontsize="small")

@@ -56,7 +56,7 @@ def _spectrum(chart: Chart, axes: Any) -> None:
     axes.axhline(COUNTS * float(middle[0]), color="grey", linestyle=":", label="counts above")
     axes.set(yscale="log", title="decoder's Jacobian", xlabel="direction", ylabel="units of data / std of embeddings")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
+    axes.legend(loc="best")
 
 
 def _data(chart: Chart, axes: Any) -> None:
@@ -70,7 +70,7 @@ def _data(chart: Chart, axes: Any) -> None:
     colours = _principal(chart.embeddings.double(), 1)[:, 0]
     axes.scatter(one, two, s=4, c=colours.numpy(), label="data, by embedding")
     axes.set(title="data and embeddings", xlabel="first direction", ylabel="second direction")
-    axes.legend()
+    axes.legend(loc="best")
 
 
 def _principal(rows: Tensor, count: int) -> Tensor:
@@ -85,7 +85,7 @@ def _falls(falls: Falls, axes: Any) -> None:
         axes.plot(falls.scales.numpy(), values.where(values > SEEN, torch.nan).numpy(), marker=".", label=label)
     axes.axvline(falls.thickness, color="grey", linestyle=":", label="thickness")
     axes.set(xscale="log", yscale="log", title="fall of the log-density", xlabel="push s", ylabel="nats")
-    axes.legend()
+    axes.legend(loc="best")
 
 
 def _likelihood(values: Sequence[float], axes: Any) -> None:
