@@ -96,6 +96,11 @@ def test_one_metric_may_be_written_without_a_list():
     assert MODELS["ae"].parse({"valid_metrics": "loss"}, "ae").valid_metrics == ("loss",)
 
 
+def test_a_list_of_metrics_that_lost_its_quotes_to_the_shell_is_told_of():
+    with pytest.raises(UserError, match="quote each name"):
+        MODELS["ae"].parse(parse_overrides(["test_metrics=[loss, fd]"]), "ae")
+
+
 def test_overrides_of_a_single_run_are_split_between_run_and_model():
     parts = split_single({"lr": 0.1, "seed": 3, "latent_dim": 2, "dataset": "x"}, MODELS["vae"], "vae")
     assert parts == {"run": {"seed": 3, "dataset": "x"}, "model": {"lr": 0.1, "latent_dim": 2}}

@@ -65,8 +65,14 @@ METRIC_KEYS = MetricKeys.model_validate({})
 
 
 def metric_names(value: Any) -> Any:
-    """Return one name or several as a tuple, for the validator of a config."""
+    """Return one name or several as a tuple, for the validator of a config.
+
+    Raises:
+        ValueError: for a list whose quotes the shell has taken.
+    """
     if isinstance(value, str):
+        if value.startswith(("[", "(")):
+            raise ValueError("quote each name, and the list for the shell, as \"['loss', 'fd']\"")
         return (value,)
     return tuple(cast(Iterable[Any], value)) if isinstance(value, list | tuple) else value
 
