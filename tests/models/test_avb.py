@@ -299,7 +299,7 @@ def test_pooled_moments_of_pairs_are_those_of_a_linear_encoder():
     torch.manual_seed(0)
     encoder = NoisyEncoder(MLP(3, (), 2, "relu"), 4, sigma=1.5).double().requires_grad_(False)
     features = encoder.features(10 * torch.randn(5000, 3, dtype=torch.float64))
-    mean, factor = moments(encoder.pair(features), 1.0, pooled=True)
+    mean, factor = moments(encoder.draw_and_pair(features)[1], 1.0, pooled=True)
     W = encoder.side.weight
     assert torch.allclose(mean, features, atol=1e-12)
     assert factor.shape == (1, 2, 2)

@@ -123,11 +123,12 @@ class AVB(GaussianDecoder):
     def _discriminator_loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         with torch.no_grad():
-            _, z, _ = self._contrasted(self.encoder.features(y))
-        noise = torch.randn_like(z)
+            _, seen, _ = self._standardised(self.encoder.features(y))
+        noise = torch.randn_like(seen)
+        from_prior = noise if self.adaptive else self.prior_sigma * noise
         features = self.discriminator.features(y.flatten(1))
-        from_prior = self.discriminator.join(features, noise if self.adaptive else self.prior_sigma * noise)
-        return (softplus(-self.discriminator.join(features, z)) + softplus(from_prior)).mean()
+        log_ratio, of_prior = self.discriminator.join(features, torch.stack([seen, from_prior]))
+        return (softplus(-log_ratio) + softplus(of_prior)).mean()
 
     def _nll(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
@@ -140,12 +141,17 @@ class AVB(GaussianDecoder):
 
     def _contrasted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a draw for each point, what the discriminator sees of it, and the closed part of the divergence."""
-        z = self.encoder.draw(features)
+        z, seen, law = self._standardised(features)
+        return z, seen, z.new_zeros(()) if law is None else kl_to_prior(*law, self.prior_sigma)
+
+    def _standardised(self, features: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
+        """Return a draw for each point, what the discriminator sees of it, and mean and factor that it is held to."""
         if not self.adaptive:
-            return z, z, z.new_zeros(())
-        mean, factor = moments(self.encoder.pair(features), self.prior_sigma, pooled=True)
-        seen = torch.linalg.solve_triangular(factor[0].T, z - mean, upper=True, left=False)
-        return z, seen, kl_to_prior(mean, factor, self.prior_sigma)
+            z = self.encoder.draw(features)
+            return z, z, None
+        z, pair = self.encoder.draw_and_pair(features)
+        mean, factor = moments(pair, self.prior_sigma, pooled=True)
+        return z, torch.linalg.solve_triangular(factor[0].T, z - mean, upper=True, left=False), (mean, factor)
 
     def _draws(self, y: Tensor) -> Tensor:
         """Return the encoder's outputs over the fixed set of noise, `(B, m, d)`."""
