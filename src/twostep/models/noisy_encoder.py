@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from twostep.distributions import standard_normal_log_prob
 from twostep.nn.joined import JoinedNet
 
-CACHED = 512  # draws made at once where all are kept: more do not fit a core's cache, and take twice as long
+CACHED = 512  # draws made at once where all are kept: more do not fit a core's cache
 
 
 class NoisyEncoder(JoinedNet):
