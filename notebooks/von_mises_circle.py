@@ -190,7 +190,7 @@ along.plot(angle, around[last].exp() / masses[last], color="C3", linewidth=1, la
 along.plot(angle, learned[last], color="C0", label="two steps")
 along.plot(angle, truth, color="black", linestyle="--", label="truth")
 along.set(xlabel="angle", ylabel="density by arc length", title=f"after {last} epochs of an energy", ylim=(0, 1))
-along.legend()
+along.legend(loc="best")
 for shade, epochs in enumerate(EPOCHS):
     kind = {"color": plt.get_cmap("Reds")(0.4 + 0.25 * shade), "label": f"one step, {epochs} epochs"}
     grown.plot(angle, around[epochs], **kind)
@@ -200,6 +200,6 @@ grown.set(xlabel="angle", ylabel="log-density (nats)", title="along the circle")
 beside.axvline(1, color="black", linewidth=0.5)
 beside.set(xlabel="distance from the centre", ylabel="log of the mean density (nats)", ylim=(-12, None))
 beside.set_title("across the circle")
-grown.legend()
+grown.legend(loc="best")
 figure.savefig(FIGURES / "von_mises_circle.png")
 figure
