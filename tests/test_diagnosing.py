@@ -18,6 +18,8 @@ from twostep.launch import start
 from twostep.schema import UserError
 from twostep.scoring import score
 
+pytestmark = pytest.mark.cmd
+
 CHART = [
     "reconstruction error",
     "cycle error",

@@ -13,6 +13,8 @@ from twostep.data import cache
 from twostep.loading import load_run
 from twostep.runs import Run
 
+pytestmark = pytest.mark.cmd
+
 BATCHES = ("train_batch_size=16", "device=cpu", "logdir_root=out")
 
 
