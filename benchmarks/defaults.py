@@ -83,7 +83,7 @@ def arm_on_digits(folder: str) -> None:
 
 
 def arm_on_pictures(folder: str) -> None:
-    splits = load_data("mnist")
+    splits = load_data("mnist", make_valid=False)
     halved = (avg_pool2d(part.float(), 2).round().byte() for part in (splits.train[:6000], splits.test[:1000]))
     rows = Path(folder) / "halved.npz"
     np.savez(rows, **dict(zip(("train", "test"), (part.squeeze(1).numpy() for part in halved), strict=True)))
