@@ -213,7 +213,7 @@ def test_mistakes_get_one_line_that_says_what_to_do(refused, arguments, says):
     ("model", "config", "says"),
     [
         ("ae", "test_metrics=fid", "fd: ae has no such metric: it does not sample: train a density on it"),
-        ("vae", "early_stopping_metric=memorisation", "early_stopping_metric=memorisation of vae has several figures"),
+        ("vae", "early_stopping_metric=memorisation", "early_stopping_metric=memorisation of vae is no single figure"),
         ("vae", "metric_kwargs={'features':'inceptoin'}", "metric_kwargs.features = 'inceptoin': input should be"),
         ("vae", "metric_kwargs={'gen_samples':0}", "metric_kwargs.gen_samples = 0: input should be greater than 0"),
     ],
@@ -413,6 +413,30 @@ def test_overrides_beside_load_dir_apply_or_are_refused_by_name(twostep, refused
     assert metrics(two_step_copy)["gae"]["log_likelihood"]["value"] < after["gae"]["log_likelihood"]["value"]
 
 
+def test_shared_keys_are_those_of_both_models_but_for_their_own(twostep, refused, two_step_run, own_pictures):
+    shared = ("max_epochs=2", "early_stopping_metric=loss", "max_bad_valid_epochs=7", "max_grad_norm=2.0")
+    run = (*shared, "valid_metrics=['loss']", "train_batch_size=16", "logdir_root=out")
+    gae = (*SMALL_GAE[:3], "max_epochs=1")
+    outcome = twostep(
+        *("train", "--dataset", own_pictures, "--gae-model", "vae", "--de-model", "flow"),
+        *repeated("--shared-config", run),
+        *repeated("--gae-config", gae),
+        *repeated("--de-config", ("hidden_units=4", "num_layers=1", "max_grad_norm=0.5")),
+    )
+    assert outcome.status == 0, outcome.err
+    path = only_run("out")
+    stored = {part: json.loads((path / f"{part}_config.json").read_text()) for part in ("gae", "de")}
+    assert epochs(path) == {"gae": 1, "de": 2}
+    assert (stored["gae"]["max_grad_norm"], stored["de"]["max_grad_norm"]) == (2.0, 0.5)
+    for config in stored.values():
+        assert (config["early_stopping_metric"], config["max_bad_valid_epochs"]) == ("loss", 7)
+        assert config["valid_metrics"] == ["loss"]
+    line = refused("train", "--load-dir", two_step_run, "--shared-config", "max_epochs=9")
+    assert line.startswith("max_epochs: can't be changed")
+    assert "--max-epochs-loaded" in line
+    assert refused("train", "--load-dir", path, "--shared-config", "valid_metrics=nonsense").startswith("nonsense: ")
+
+
 def test_overrides_of_a_loaded_single_run(twostep, refused, ae_copy):
     loaded = ("train-single", "--load-dir", ae_copy, "--only-test")
     for key in ("latent_dim", "train_batch_size"):
@@ -466,7 +490,8 @@ def test_a_pretrained_autoencoder_is_trained_further_or_frozen(twostep, refused,
     ]
     frozen = (*pretrained, "--freeze-pretrained-gae")
     assert "--max-epochs-loaded-gae: not beside --freeze" in refused(*frozen, "--max-epochs-loaded-gae", 3)
-    assert "--max-epochs-loaded-de: the density is new" in refused(*pretrained, "--max-epochs-loaded-de", 3)
+    both = (*pretrained, "--max-epochs-loaded-de", 3, "--de-config", "max_epochs=3")
+    assert "--max-epochs-loaded-de: not beside" in refused(*both)
     assert "--only-test: the density is new" in refused(*pretrained, "--only-test")
     assert "--gae-model: not beside --load-dir" in refused(*pretrained, "--gae-model", "ae")
     before = weights(ae_run, "model.model.")
@@ -475,6 +500,17 @@ def test_a_pretrained_autoencoder_is_trained_further_or_frozen(twostep, refused,
     first = only_run("out")
     assert epochs(first) == {"de": 2}
     assert same(weights(first, "gae.model."), before)
+    assert (
+        twostep(
+            *frozen,
+            *repeated("--shared-config", ["logdir_root=as_a_flag", "train_batch_size=16"]),
+            *repeated("--de-config", [key for key in SMALL_GAE if "max_epochs" not in key]),
+            "--max-epochs-loaded-de",
+            1,
+        ).status
+        == 0
+    )
+    assert epochs(only_run("as_a_flag")) == {"de": 1}
     further = twostep("train", "--load-dir", first, "--max-epochs-loaded-gae", 3)
     assert (further.status, "is frozen and is not trained further" in further.err) == (2, True)
     shutil.rmtree("out")

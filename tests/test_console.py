@@ -77,11 +77,12 @@ def test_a_run_that_goes_on_appends_to_its_files(capsys, tmp_path):
     assert (tmp_path / "stdout").read_text() == "once more\n" * 2
 
 
-def test_no_file_is_made_for_a_stream_that_stays_empty(capsys, tmp_path):
+def test_both_files_are_there_when_a_stream_stays_empty(capsys, tmp_path):
     with logging_to_terminal(NORMAL):
         keep_in(tmp_path)
         logger.info("information")
-    assert [path.name for path in tmp_path.iterdir()] == ["stdout"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["stderr", "stdout"]
+    assert (tmp_path / "stderr").read_text() == ""
 
 
 def test_tracebacks_are_kept_whole(capsys, tmp_path):

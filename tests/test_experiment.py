@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import asked, break_off, differences, snapshot, trained
 from twostep import load_module, load_run
@@ -18,6 +19,7 @@ from twostep.launch import resume, start
 from twostep.models.two_step import TwoStep
 from twostep.request import Limits, Request
 from twostep.schema import UserError
+from twostep.seeds import derive
 from twostep.training.trainer import Trainer
 
 
@@ -501,10 +503,41 @@ def test_a_two_step_run_is_loaded_with_both_trainers(own_pictures, tmp_path):
     experiment = trained(asked(("vae", "flow"), own_pictures, tmp_path, run={"make_valid_loader": False}))
     loaded = load_run(str(experiment.run.path))
     assert isinstance(loaded.module, TwoStep)
+    assert loaded["module"] is loaded[0] is loaded.module
+    with pytest.raises(KeyError):
+        loaded["nothing"]
     assert loaded.loaders[1] is None
     assert loaded.trainer.gae.epochs_done == loaded.trainer.de.epochs_done == 4
     assert same(weights(loaded.module), weights(experiment.module))
     assert same(weights(load_module(experiment.run.path)), weights(experiment.module))
+
+
+def test_log_prob_of_a_loaded_density_of_pixels_is_that_of_its_test(own_pictures, tmp_path):
+    experiment = trained(asked(("flow",), own_pictures, tmp_path, model={"test_metrics": "log_likelihood"}))
+    tested = experiment.test()["model"]["log_likelihood"]
+    module, _, (_, _, test) = load_run(experiment.run.path)
+    torch.manual_seed(derive(0, "test", 0))
+    with torch.no_grad():
+        log_probs = torch.cat([module.log_prob(x) for x in test])
+        at_the_edge = torch.cat([module.log_density(x) for x in test])
+    assert log_probs.double().mean().item() == pytest.approx(tested.value, rel=1e-6)
+    assert abs(at_the_edge.double().mean().item() - tested.value) > 1e-3
+
+
+def test_test_figures_are_in_tensorboard_beside_the_training_curves(own_pictures, tmp_path):
+    experiment = trained(asked(("ae",), own_pictures, tmp_path))
+    results = experiment.test()["model"]
+    experiment.run.close()
+    events = EventAccumulator(str(experiment.run.path)).Reload()
+    for name, result in results.items():
+        (figure,) = events.Scalars(f"model/test/{name}")
+        assert figure.value == pytest.approx(result.value)
+        assert figure.step == experiment.trainers["model"].steps_done
+    epochs = len(events.Scalars("model/epoch/loss"))
+    again = resume(experiment.run.path)
+    again.test()
+    again.run.close()
+    assert len(EventAccumulator(str(experiment.run.path)).Reload().Scalars("model/epoch/loss")) == epochs
 
 
 def test_a_frozen_autoencoder_has_no_trainer(pretrained, own_pictures, tmp_path):

@@ -40,6 +40,27 @@ def test_partners_are_mutual():
     assert OOD_PARTNERS == {"mnist": "fashion-mnist", "fashion-mnist": "mnist", "svhn": "cifar10", "cifar10": "svhn"}
 
 
+def test_an_accuracy_among_the_test_metrics_asks_for_the_test(twostep, own_pictures, others, tmp_path):
+    keys = ("test_metrics=['loss', 'likelihood_ood_acc']", f"ood_dataset={others}")
+    train = (*single_arguments(own_pictures, tmp_path / "out", "flow"), *repeated("--config", keys))
+    assert twostep(*train).status == 0
+    (run,) = (tmp_path / "out").iterdir()
+    results = Run.open(run).read_metrics("test")["model"]
+    assert 0 <= results["likelihood_ood_acc"].value <= 1
+    assert {"loss", *FIGURES} == set(results)
+    (run / "metrics" / "test.json").unlink()
+    assert twostep("evaluate", run).status == 0
+    assert Run.open(run).read_metrics("test")["model"] == results
+
+
+def test_an_accuracy_is_no_validation_metric(twostep, own_pictures, others, tmp_path):
+    for key in ("valid_metrics=['likelihood_ood_acc']", "early_stopping_metric=likelihood_ood_acc"):
+        train = (*single_arguments(own_pictures, tmp_path / "out", "flow"), "--config", key)
+        outcome = twostep(*train, "--config", f"ood_dataset={others}")
+        assert (outcome.status, key.partition("=")[0] in outcome.err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others, tmp_path):
     import shutil
 
@@ -159,7 +180,7 @@ def test_keys_of_the_second_set_are_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("models", "run", "says"),
     [
-        (("vae", "flow"), {}, r"^--test-ood: .*pictures\.npz has no usual partner: say ood_dataset=NAME or PATH"),
+        (("vae", "flow"), {}, r"^OOD test: .*pictures\.npz has no usual partner: say ood_dataset=NAME or PATH"),
         (
             ("vae", "flow"),
             {"ood_dataset": "digits"},

@@ -147,6 +147,21 @@ def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     assert Run.create(single(tmp_path), SPEC).read_environment()["commit"] is None
 
 
+def test_the_commit_of_a_repository_that_only_surrounds_the_code_is_not_noted(tmp_path, monkeypatch):
+    """An installed package lies in an environment, which may lie in anybody's repository."""
+    installed = tmp_path / ".venv" / "environment.py"
+    installed.parent.mkdir()
+    installed.write_text(Path(environment.__file__).read_text())
+    git = ("git", "-c", "user.name=n", "-c", "user.email=e", "-C", tmp_path)
+    for command in (("init", "-q"), ("commit", "-q", "--allow-empty", "-m", "theirs")):
+        subprocess.run([*git, *command], check=True)
+    monkeypatch.setattr(environment, "__file__", str(installed))
+    found = environment.environment(seed=0, ranks=1)
+    assert (found["commit"], found["uncommitted_changes"]) == (None, False)
+    subprocess.run([*git, "add", "-f", installed], check=True)
+    assert len(environment.environment(seed=0, ranks=1)["commit"]) == 40
+
+
 def test_each_command_that_goes_on_with_a_run_is_noted(run, monkeypatch):
     first = run.read_environment()
     for word in ("--only-test", "--max-epochs-loaded"):

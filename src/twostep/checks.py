@@ -13,6 +13,7 @@ from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.conformal import FEWEST
 from twostep.metrics.extractors import Choice
 from twostep.metrics.inception import NAME as INCEPTION
+from twostep.metrics.ood import asks_for_ood
 from twostep.metrics.samples import SampleMetric
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
 from twostep.models.metric_keys import VARIABLE, MetricKeys
@@ -109,7 +110,14 @@ def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks
                 "that: leave make_valid_loader=True, or set early_stopping_metric=None"
             )
         if stop is not None and not METRICS[stop].stops:
-            raise UserError(f"early_stopping_metric={stop} of {config.name} has several figures: stop by fd or loss")
+            raise UserError(
+                f"early_stopping_metric={stop} of {config.name} is no single figure of validation rows: take loss or fd"
+            )
+        if asks_for_ood(config.valid_metrics):
+            raise UserError(
+                f"valid_metrics of {config.name}: figures of the OOD test are for test_metrics: validation has no "
+                "other data set"
+            )
         names = [*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])]
         check_metrics(names, model, config.name)
     if isinstance(settings.run, TwoStepRunConfig):

@@ -101,6 +101,12 @@ class Settings:
         """Whether there are two models."""
         return "de" in self.models
 
+    @property
+    def test_metrics(self) -> tuple[str, ...]:
+        """All metrics that its models are tested by, and the two of them as one."""
+        shared = self.run.test_metrics if isinstance(self.run, TwoStepRunConfig) else ()
+        return (*shared, *(name for config in self.models.values() for name in config.test_metrics))
+
     def trains(self, part: str) -> bool:
         """Whether a model is trained in this run: all are but a frozen autoencoder."""
         return not (part == "gae" and isinstance(self.run, TwoStepRunConfig) and self.run.freeze_pretrained_gae)
@@ -215,6 +221,10 @@ AnyConfig = TypeVar("AnyConfig", RunConfig, ModelConfig)
 
 def _adjust(config: AnyConfig, overrides: Mapping[str, Any], allowed: frozenset[str], owner: str) -> AnyConfig:
     fixed = [key for key in overrides if key in type(config).keys() and key not in allowed]  # noqa: SIM118
+    if "max_epochs" in fixed:
+        raise UserError(
+            f"max_epochs: can't be changed in a run that exists (key of {owner}): say --max-epochs-loaded N"
+        )
     if fixed:
         raise UserError(
             f"{', '.join(fixed)}: can't be changed in a run that exists (key of {owner}; these can: "

@@ -84,7 +84,7 @@ def logging_to_terminal(level: int) -> Generator[None]:
 
 def keep_in(folder: Path) -> None:
     """Append all log lines, those so far too, to the files `stdout` and `stderr` in a run's directory."""
-    out, err = (logging.FileHandler(folder / name, encoding="utf-8", delay=True) for name in ("stdout", "stderr"))
+    out, err = (logging.FileHandler(folder / name, encoding="utf-8") for name in ("stdout", "stderr"))
     out.addFilter(_Below())
     err.setLevel(logging.WARNING)
     for handler in (out, err):

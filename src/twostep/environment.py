@@ -18,11 +18,12 @@ LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetenso
 
 def environment(seed: int, ranks: int) -> dict[str, Any]:
     """Return this process's command and time, the commit of this code, versions, and the machine's facts."""
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": _git("rev-parse", "HEAD") if tracked else None,
+        "uncommitted_changes": tracked and bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "versions": {name: version(name) for name in LIBRARIES},
@@ -34,7 +35,7 @@ def environment(seed: int, ranks: int) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Ask git about the checkout that this code lies in; None if it lies in none."""
+    """Ask git about the repository around this code, which need not be the code's own; None if there is none."""
     command: Sequence[str] = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -136,6 +136,7 @@ class Experiment:
         if self.engine.is_main:
             self.run.write_metrics("test", results, fingerprint(self.module))
             self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
+            self.run.log_results(results, sum(trainer.steps_done for trainer in self.trainers.values()))
         for part, measured in results.items():
             for name, result in measured.items():
                 logger.info("test %s: %s", part, result.line(name))

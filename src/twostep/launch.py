@@ -25,6 +25,7 @@ from twostep.data.base import Splits, load_data, located
 from twostep.data.images import OOD_PARTNERS
 from twostep.experiment import Experiment
 from twostep.latent_size import estimated
+from twostep.metrics.ood import asks_for_ood
 from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig
 from twostep.models.metric_keys import settled
 from twostep.models.two_step import latent_spec
@@ -48,7 +49,7 @@ def start(
         request: what is asked for.
         best_first: take a pretrained autoencoder from its `best_valid` checkpoint.
         limits: epoch limit of a pretrained autoencoder.
-        test_ood: load a second data set too, which `test` tells the run's own from.
+        test_ood: add the OOD test, as a metric of that test in `test_metrics` does.
 
     Raises:
         UserError: for whatever is wrong with the request or its data.
@@ -61,7 +62,6 @@ def start(
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
     config = settled(fit_batches(config, splits), splits.spec.is_image)
-    ood = _others(config, splits.spec) if test_ood else {}
     engine = Engine(config.device, config.precision)
     request, size = estimated(request, splits, engine, config.seed)
     torch.manual_seed(derive(config.seed, "weights"))
@@ -77,6 +77,7 @@ def start(
         configs["model"] = request.preset("model", splits.spec)
         models["model"] = configs["model"].build(splits.spec)
     settings = Settings(config, configs, request.is_gae)
+    ood = _others(config, splits.spec) if test_ood or asks_for_ood(settings.test_metrics) else {}
     check(settings, splits, models, engine.world_size)
     features = features_of(settings, splits, models)
     check_ood(models, splits, ood)
@@ -121,7 +122,7 @@ def resume(
         limits: new epoch limits.
         writing: keep other processes from writing into the run, note there that this one goes on with it, and see
             that its samples can be compared as it says.
-        test_ood: load a second data set too, which `test` tells the run's own from.
+        test_ood: add the OOD test, as a metric of that test in `test_metrics` does.
 
     Raises:
         UserError: for a directory that is no run, a damaged one, one in use, or a key that can't change.
@@ -139,7 +140,7 @@ def resume(
         raise UserError(f"{place}: no such file or folder; {advice}")
     splits = _load(settings.run)
     refuse_other_data(run, splits)
-    ood = _others(settings.run, splits.spec) if test_ood else {}
+    ood = _others(settings.run, splits.spec) if test_ood or (writing and asks_for_ood(settings.test_metrics)) else {}
     engine = Engine(settings.run.device, settings.run.precision)
     torch.manual_seed(derive(settings.run.seed, "weights"))
     models = build_models(settings, splits.spec)
@@ -245,10 +246,10 @@ def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str
 
 
 def _others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
-    """Load what `--test-ood` asks for, by name."""
+    """Load what the OOD test compares a run's data with, by name."""
     name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
     if name is None:
-        raise UserError(f"--test-ood: {config.dataset} has no usual partner: say ood_dataset=NAME or PATH")
+        raise UserError(f"OOD test: {config.dataset} has no usual partner: say ood_dataset=NAME or PATH")
     return {Path(name).stem: load_other(name, config, spec, config.ood_dataset_kwargs)}
 
 

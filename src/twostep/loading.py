@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from twostep.data.batches import Batches
 from twostep.launch import build_models, resume
@@ -44,6 +44,10 @@ class LoadedRun(NamedTuple):
     module: Model | TwoStep
     trainer: Trainer | TwoStepTrainers
     loaders: tuple[Batches, Batches | None, Batches]
+
+    def __getitem__(self, key: Any) -> Any:
+        """Return an entry by its name too, as `load_run(path)["module"]`."""
+        return self._asdict()[key] if isinstance(key, str) else tuple.__getitem__(self, key)
 
 
 def load_run(run_dir: str | Path, best_first: bool = False) -> LoadedRun:

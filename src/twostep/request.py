@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -13,6 +13,16 @@ from twostep.schema import DataSpec, UserError
 
 LATENT_DIM, AUTO = "latent_dim", "auto"
 """A key, and what it may be asked for as where a run starts: no config holds the word."""
+
+
+SHARED_KEYS = ("max_epochs", "early_stopping_metric", "max_bad_valid_epochs", "max_grad_norm", "valid_metrics")
+
+
+def share(overrides: Mapping[str, Mapping[str, Any]], parts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return overrides in which `SHARED_KEYS` given for the run are those of each model that has none of its own."""
+    shared = {key: value for key, value in overrides["run"].items() if key in SHARED_KEYS}
+    run = {key: value for key, value in overrides["run"].items() if key not in shared}
+    return {"run": run, **{part: {**shared, **overrides[part]} for part in parts}}
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,12 @@ class Run:
         """Put one number on a curve of tensorboard."""
         self._tensorboard(step).add_scalar(name, value, step)
 
+    def log_results(self, results: Mapping[str, Mapping[str, Result]], step: int) -> None:
+        """Put the results of a test, by model and metric, into tensorboard."""
+        for model, measured in results.items():
+            for name, result in measured.items():
+                self._tensorboard(None).add_scalar(f"{model}/test/{name}", result.value, step)
+
     def log_pictures(self, name: str, grid: Tensor, step: int) -> None:
         """Put a picture `(C, H, W)` with values in [0, 1] into tensorboard."""
         self._tensorboard(None).add_image(name, grid, step)

@@ -259,5 +259,8 @@ class Noise(nn.Module):
         return x + self.sigma * torch.randn_like(x) if self.sigma > 0 else x
 
     def fill_bins(self, x: Tensor) -> Tensor:
-        """Draw what an evaluation sees: the uniform noise alone."""
-        return x + torch.rand_like(x).clamp(max=LARGEST_FRACTION) if self.dequantize else x
+        """Add the uniform noise alone, to integers; values inside of a bin stay."""
+        if not self.dequantize:
+            return x
+        u = torch.rand_like(x).clamp(max=LARGEST_FRACTION)
+        return torch.where(x == x.floor(), x + u, x)

@@ -18,7 +18,7 @@ class Given(DensityEstimator):
 
     likelihood = "exact"
 
-    def log_prob(self, x):
+    def log_density(self, x):
         return x[:, 0]
 
     def sample(self, n, generator=None):

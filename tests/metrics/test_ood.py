@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from known import given, rows, two_step
 
-from twostep.metrics import METRICS, ood
+from twostep.metrics import METRICS, check_metrics, ood
 from twostep.metrics.conformal import p_values
 from twostep.metrics.ood import Against
 from twostep.schema import UserError
@@ -115,7 +115,13 @@ def test_false_alarms_tell_how_far_few_validation_rows_move_them():
     assert "± 0.0069 by the choice of 1,000 validation rows" in results["two_part_ood_false_alarms"].note
 
 
-@pytest.mark.parametrize("name", ["likelihood_ood_acc", "likelihood_ood_acc_low_dim"])
-def test_the_figures_are_asked_for_by_the_flag(name):
-    with pytest.raises(UserError, match=rf"^{name}: leave it out and say --test-ood"):
-        METRICS[name]
+def test_the_accuracies_are_metrics_of_models_that_have_the_density():
+    flow = two_step().de
+    assert [METRICS[name].refusal(two_step()) for name in ("likelihood_ood_acc", "likelihood_ood_acc_low_dim")] == [
+        "",
+        "",
+    ]
+    assert METRICS["likelihood_ood_acc"].refusal(flow) == ""
+    for name, model in (("likelihood_ood_acc", two_step().gae), ("likelihood_ood_acc_low_dim", flow)):
+        with pytest.raises(UserError, match=f"^{name}: "):
+            check_metrics([name], model, "it")

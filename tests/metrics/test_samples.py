@@ -32,7 +32,7 @@ class Given(DensityEstimator):
     likelihood = "exact"
     mean, drawn = 0.0, 0
 
-    def log_prob(self, x):
+    def log_density(self, x):
         raise NotImplementedError
 
     def sample(self, n, generator=None):

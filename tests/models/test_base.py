@@ -190,3 +190,19 @@ def test_the_papers_defaults_are_one_key_away(name, role, spec, keys):
     assert paper.items() >= keys.items()
     assert any(ours[key] != value for key, value in keys.items())
     assert MODELS[name].for_data(spec, role, preset="reference", max_epochs=7).max_epochs == 7
+
+
+def test_log_prob_dequantises_integers_and_leaves_what_lies_in_a_bin():
+    torch.manual_seed(0)
+    model = FlowConfig.for_data(GREY, "de").build(GREY)
+    integers = torch.randint(0, 256, (9, *GREY.shape)).float()
+    inside = integers + 0.25
+    with evaluating(model):
+        torch.manual_seed(1)
+        filled = model.noise.fill_bins(integers)
+        torch.manual_seed(1)
+        assert torch.equal(model.log_prob(integers), model.log_density(filled))
+        assert torch.equal(model.log_prob(inside), model.log_density(inside))
+        assert not torch.equal(model.log_prob(integers), model.log_prob(integers)), "each call draws anew"
+        plain = FlowConfig.for_data(GREY, "de", dequantize=False).build(GREY)
+        assert torch.equal(plain.log_prob(integers), plain.log_density(integers))

@@ -68,13 +68,13 @@ def train(
         freeze_pretrained_gae: Do not train that autoencoder further.
         max_epochs_loaded: New epoch limit of both models of a loaded run.
         max_epochs_loaded_gae: New epoch limit of the autoencoder of a loaded run.
-        max_epochs_loaded_de: New epoch limit of the density of a loaded run.
+        max_epochs_loaded_de: New epoch limit of the density of a loaded run; epochs of a new one.
         only_test: Do not train.
         test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
     """
     from twostep.config import parse_overrides
     from twostep.launch import require_checkpoint, resume, start
-    from twostep.request import Limits, Request
+    from twostep.request import Limits, Request, share
 
     overrides = {
         "run": parse_overrides(shared_config or []),
@@ -89,13 +89,18 @@ def train(
         require(load_dir=load_dir, de_model=de_model)
         refuse(BESIDE_LOAD_DIR, gae_model=gae_model)
         refuse("the density is new: no test without training it", only_test=only_test)
-        refuse("the density is new: say --de-config max_epochs=N", max_epochs_loaded_de=max_epochs_loaded_de)
+        if max_epochs_loaded_de is not None:
+            if "max_epochs" in overrides["de"]:
+                refuse("not beside --de-config max_epochs", max_epochs_loaded_de=max_epochs_loaded_de)
+            overrides["de"]["max_epochs"] = max_epochs_loaded_de
         if freeze_pretrained_gae:
             frozen = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
             refuse("not beside --freeze-pretrained-gae, which trains the autoencoder no further", **frozen)
         assert load_dir is not None
         overrides["run"] = _of_pretrained(load_dir, freeze_pretrained_gae) | overrides["run"]
+        overrides = {**share(overrides, ["de"]), "gae": overrides["gae"]}
     elif load_dir is not None:
+        overrides = share(overrides, ["gae", "de"])
         refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
         refuse("goes with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         _require_kind(load_dir, two_step=True)
@@ -112,6 +117,7 @@ def train(
             max_epochs_loaded_gae=max_epochs_loaded_gae,
             max_epochs_loaded_de=max_epochs_loaded_de,
         )
+        overrides = share(overrides, ["gae", "de"])
         require(dataset=dataset or overrides["run"].get("dataset"), gae_model=gae_model, de_model=de_model)
     if dataset is not None:
         overrides["run"]["dataset"] = dataset

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from twostep.metrics.base import METRICS, Result, RowMetric, SumOverRanks
 from twostep.metrics.gallery import Gallery
+from twostep.metrics.ood import OODAccuracy
 from twostep.metrics.samples import SampleMetric
 from twostep.models.base import evaluating
 
@@ -24,7 +25,7 @@ def evaluate(
     """Measure a model, in eval mode, without gradients, with the same random numbers for the same seed.
 
     Args:
-        names: of the metrics.
+        names: of the metrics; those of the OOD test are left to `twostep.metrics.ood`.
         model: that is measured.
         batches: rows that it is measured on, this rank's.
         sum_over_ranks: adds what every rank has.
@@ -36,6 +37,8 @@ def evaluate(
         for name in dict.fromkeys(names):
             torch.manual_seed(seed)
             metric = METRICS[name]
+            if isinstance(metric, OODAccuracy):
+                continue
             if isinstance(metric, SampleMetric):
                 assert gallery is not None
                 results |= metric(gallery)

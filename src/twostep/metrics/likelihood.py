@@ -36,7 +36,7 @@ class LogLikelihood(RowMetric):
             note = f"{left_out} are left out" if moments.left_out else ""
             return {self.name: _result(moments, model.likelihood, "volume of the learned manifold", note)}
         model = cast(DensityEstimator, model)
-        moments = Moments.of((model.log_prob(model.noise.fill_bins(x)) for x in batches), sum_over_ranks)
+        moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks)
         results = {self.name: _result(moments, model.likelihood, f"Lebesgue on R^{model.spec.dim}")}
         if model.noise.dequantize and model.likelihood != "unnormalised":
             bits = model.spec.dim * math.log(2)

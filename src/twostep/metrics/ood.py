@@ -16,7 +16,7 @@ Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,14 +24,57 @@ from torch import Tensor, nn
 
 from twostep.data.base import Splits
 from twostep.data.rows import spread
-from twostep.metrics.base import Result
+from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.conformal import FEWEST
 from twostep.metrics.detection import Figure, detection_figures, stump_accuracy
 from twostep.metrics.judge import TWO_PART, Judge
 from twostep.metrics.scores import MAX_ROWS, Array, Score, ranked, scores_of
+from twostep.models.base import DensityEstimator
+from twostep.models.two_step import TwoStep
 
 DIRECTION = "in-distribution = higher score"
 LEVEL = 0.05
+
+
+class OODAccuracy(Metric):
+    """A figure of the OOD test: named in `test_metrics`, it asks for that test, which gives all of its figures."""
+
+    lower_is_better = False
+
+    def __init__(self, name: str, summary: str, models: tuple[type[nn.Module], ...], refused: str) -> None:
+        self.name, self.summary = name, summary
+        self._models, self._refused = models, refused
+
+    @property
+    def stops(self) -> bool:
+        """Never: validation has no other data set."""
+        return False
+
+    def refusal(self, model: nn.Module) -> str:
+        """Refuse models without such a density."""
+        return "" if isinstance(model, self._models) else self._refused
+
+
+for metric in (
+    OODAccuracy(
+        "likelihood_ood_acc",
+        "balanced accuracy of a threshold on log-densities, tuned on both data sets",
+        (DensityEstimator, TwoStep),
+        "it has no density",
+    ),
+    OODAccuracy(
+        "likelihood_ood_acc_low_dim",
+        "the same on log-densities of embeddings",
+        (TwoStep,),
+        "it is one of a two-step model",
+    ),
+):
+    METRICS.register(metric.name)(metric)
+
+
+def asks_for_ood(names: Iterable[str]) -> bool:
+    """Whether one of these metrics is a figure of the OOD test."""
+    return any(isinstance(METRICS[name], OODAccuracy) for name in names)
 
 
 @dataclass(frozen=True)

@@ -63,11 +63,7 @@ def scores_of(model: nn.Module) -> tuple[Score, ...]:
         ]
     elif isinstance(model, DensityEstimator):
         measure = f"Lebesgue on R^{model.spec.dim}"
-
-        def log_prob(x: Tensor) -> Tensor:
-            return model.log_prob(model.noise.fill_bins(x))
-
-        scores.append(Score("log_prob", "likelihood_ood_{}", log_prob, model.likelihood, measure))
+        scores.append(Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, measure))
     if isinstance(model, TwoStep | GeneralizedAutoencoder):
         name = "reconstruction_error"
         scores.append(Score(name, "distance_ood_{}", lambda x: -model.reconstruction_error(x)))

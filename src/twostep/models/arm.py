@@ -110,7 +110,7 @@ class ARM(DensityEstimator):
         self.lstm = nn.LSTM(self.before.shape[1] * self.features, config.hidden_size, config.num_layers)
         self.head = nn.Linear(config.hidden_size, self.components * (1 + 2 * self.features))
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Tensor) -> Tensor:
         """Return the exact log-density, of shape `(B,)`, in nats."""
         parts = self.transform(x).split(max(1, STEPS_AT_ONCE // self.steps))
         return torch.cat([self.conditionals(y).sum(1) for y in parts]) + self.transform.log_abs_det_jacobian(x)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, final
 
 import torch
 from pydantic import Field, field_validator
@@ -253,9 +253,18 @@ class DensityEstimator(Model):
 
     likelihood: ClassVar[Likelihood]
 
-    @abstractmethod
+    @final
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return the log-density in data space, of shape `(B,)`, in nats; what it is, `likelihood` says."""
+        """Return the log-density of points `(B, *S)` in data space, of shape `(B,)`, in nats, of the kind `likelihood`.
+
+        A model of dequantised data (key `dequantize`) dequantises integers first, by a uniform draw from torch's
+        generator, as in training; a point that already lies inside of a bin stays where it is.
+        """
+        return self.log_density(self.noise.fill_bins(x))
+
+    @abstractmethod
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return the log-density at points `(B, *S)`, of shape `(B,)`, in nats, without dequantising them."""
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

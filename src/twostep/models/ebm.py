@@ -157,7 +157,7 @@ class EBM(DensityEstimator):
         """Return the energies of points of the chains' space, `(B,)`."""
         return self.net(y).squeeze(1) + self.base.energy(y)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Tensor) -> Tensor:
         """Return the log-density in data space but for a constant, of shape `(B,)`, in nats."""
         return -self.energy(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
 

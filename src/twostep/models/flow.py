@@ -85,7 +85,7 @@ class Flow(DensityEstimator):
         self.dim = spec.dim
         self.layers = VectorLayers(config, spec.dim) if config.is_flat() else Multiscale(config, spec)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Tensor) -> Tensor:
         """Return the exact log-density, of shape `(B,)`, in nats."""
         return self._log_prob(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
 

@@ -48,7 +48,7 @@ class GaussianDecoder(NetworkDecoder, ImportanceBound):
         self.copies = 1 if config.single_sigma else 2
         self.log_sigma = nn.Parameter(torch.tensor(log_sigma)) if config.single_sigma else None
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
         return bound(self.log_weights(x, self.k))
 

@@ -35,7 +35,7 @@ class Normalised(DensityEstimator):
         """Estimate the normaliser of an energy by as many chains each way, of as many steps."""
         return cls(model, model.log_normalizer(chains, temperatures, seed))
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Tensor) -> Tensor:
         """Return the log-density in data space, of shape `(B,)`, in nats, but for the error of `log_z`."""
         energy = self.model.boxed_energy(self.transform(x))
         return self.transform.log_abs_det_jacobian(x) - energy - self.log_z.value

@@ -69,10 +69,10 @@ class VAE(GaussianDecoder):
         """Map data `(B, *S)` to the means of q, `(B, d)`."""
         return self.posterior(self.transform(x))[0]
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_density(self, x: Tensor) -> Tensor:
         """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
         if self.k > 1:
-            return super().log_prob(x)
+            return super().log_density(x)
         return self.transform.log_abs_det_jacobian(x) - self._negative_elbo(self.transform(x))
 
     def log_weights(self, x: Tensor, k: int) -> Tensor:
