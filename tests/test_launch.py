@@ -138,7 +138,7 @@ def test_data_that_are_gone_are_asked_for_and_found_in_their_new_place(mine, tmp
     path = trained(asked(("flow",), mine, tmp_path / "runs")).run.path
     rows = load_data(str(mine)).train
     moved = mine.rename(tmp_path / "elsewhere.npy")
-    for writing, advice in ((True, "dataset=PATH"), (False, "put the data of")):
+    for writing, advice in ((True, "dataset=PATH"), (False, "--data PATH")):
         with pytest.raises(UserError) as caught:
             resume(path, writing=writing)
         assert str(caught.value).startswith(f"{mine}: no such file")

@@ -13,7 +13,7 @@ from twostep.checks import check_features, check_ood
 from twostep.config import TwoStepRunConfig
 from twostep.data.rows import spread
 from twostep.experiment import Experiment
-from twostep.launch import load_other, trained
+from twostep.launch import HERE, Place, load_other, trained
 from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.certificate import check_normalised
 from twostep.models.base import DensityEstimator
@@ -56,7 +56,9 @@ class Questions:
         return bool(self.metrics or self.ood or self.density)
 
 
-def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[dict[str, Result], Path]:
+def assess(
+    path: Path, questions: Questions, best_first: bool = False, place: Place = HERE
+) -> tuple[dict[str, Result], Path]:
     """Measure a run on its test split, and keep the results beside earlier ones, as `metrics/evaluation-001.json`.
 
     Scores of rows that other data are told by lie in `ood/evaluation-001`.
@@ -65,6 +67,7 @@ def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[
         path: directory of the run.
         questions: what is asked.
         best_first: prefer the `best_valid` checkpoint to `latest`.
+        place: where the run is opened, device and data.
 
     Returns:
         the results by name, and the file that holds them.
@@ -72,7 +75,7 @@ def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[
     Raises:
         UserError: if the run can't be opened, or has not what is asked for; nothing is computed then.
     """
-    experiment = trained(path, best_first)
+    experiment = trained(path, best_first, place)
     part = questions.part or experiment.examiner.whole
     names, keys = _checked(experiment, questions, part)
     seed = experiment.settings.run.seed if questions.seed is None else questions.seed

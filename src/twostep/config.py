@@ -47,6 +47,11 @@ class RunConfig(Frozen):
     precision: Literal["32", "bf16"] = Field("32", description="bf16: mixed precision with 32-bit weights")
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
 
+    @field_validator("data_root")
+    @classmethod
+    def _from_anywhere(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
+
     @field_validator("precision", mode="before")
     @classmethod
     def _number_is_a_name(cls, value: Any) -> Any:

@@ -22,7 +22,7 @@ from twostep.diagnosis.known_law import against_law
 from twostep.diagnosis.run_picture import draw_run
 from twostep.diagnosis.support import off_support
 from twostep.experiment import Experiment
-from twostep.launch import trained
+from twostep.launch import HERE, Place, trained
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.seeds import derive
@@ -84,17 +84,18 @@ class RunDiagnosis:
         draw_run(self.chart, self.falls, self.likelihood, path)
 
 
-def diagnose_run(path: Path, seed: int = 0) -> RunDiagnosis:
+def diagnose_run(path: Path, seed: int = 0, place: Place = HERE) -> RunDiagnosis:
     """Diagnose a run by its best weights, on its training and test rows.
 
     Args:
         path: its directory.
         seed: of what is drawn.
+        place: where the run is opened, device and data.
 
     Raises:
         UserError: if the run can't be opened, or has too few rows.
     """
-    experiment = trained(path)
+    experiment = trained(path, place=place)
     models = {part: model.cpu() for part, model in experiment.models.items()}
     gae = next((model for model in models.values() if isinstance(model, GeneralizedAutoencoder)), None)
     train, test = _rows(experiment.splits.train, CHARTED), _rows(experiment.splits.test, HELD_OUT)

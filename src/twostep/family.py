@@ -12,7 +12,7 @@ import torch
 from twostep.data.rows import spread
 from twostep.diagnosis.knee import knee_of
 from twostep.experiment import Experiment
-from twostep.launch import trained
+from twostep.launch import HERE, Place, trained
 from twostep.models.base import GeneralizedAutoencoder, evaluating
 from twostep.pictures import save_figure
 from twostep.schema import UserError
@@ -74,11 +74,12 @@ class Family:
         save_figure(figure, path)
 
 
-def diagnose_family(paths: Sequence[Path]) -> Family:
+def diagnose_family(paths: Sequence[Path], place: Place = HERE) -> Family:
     """Tell the knee of the reconstruction error by two runs or more, each with its best weights.
 
     Args:
         paths: their directories.
+        place: where the runs are opened, device and data.
 
     Raises:
         UserError: if one can't be opened, has no autoencoder, another one than the first or other data, or if two have
@@ -87,7 +88,7 @@ def diagnose_family(paths: Sequence[Path]) -> Family:
     model, digest = "", ""
     found: dict[int, float] = {}
     for path in paths:
-        experiment = trained(path)
+        experiment = trained(path, place=place)
         gae = _autoencoder(experiment, path)
         model, digest = model or gae.config.name, digest or experiment.run.digest
         if gae.config.name != model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -33,7 +34,7 @@ from twostep.request import Limits, Request
 from twostep.runs import Run, tags
 from twostep.schema import DataSpec, UserError
 from twostep.seeds import derive
-from twostep.training.distributed import Engine
+from twostep.training.distributed import Device, Engine
 from twostep.training.trainer import Trainer
 from twostep.weights import put_weights
 
@@ -133,11 +134,9 @@ def resume(
         raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
-        advice = f"put the data of {path} back there"
-        if writing:
-            flag = "--shared-config" if settings.is_two_step else "--config"
-            advice = f"say where the data of {path} are now: {flag} dataset=PATH"
-        raise UserError(f"{place}: no such file or folder; {advice}")
+        flag = "--shared-config dataset=" if settings.is_two_step else "--config dataset="
+        flag = flag if writing else "--data "
+        raise UserError(f"{place}: no such file or folder; say where the data of {path} are now: {flag}PATH")
     splits = _load(settings.run)
     refuse_other_data(run, splits)
     ood = _others(settings.run, splits.spec) if test_ood or (writing and asks_for_ood(settings.test_metrics)) else {}
@@ -163,18 +162,43 @@ def resume(
     return experiment
 
 
-def trained(path: Path, best_first: bool = False) -> Experiment:
+@dataclass(frozen=True)
+class Place:
+    """Where a finished run is opened, as far as that is not where it was trained.
+
+    Args:
+        device: kind of device.
+        data: where its data are now: their file or folder, or the `data_root` of a data set known by name.
+    """
+
+    device: Device | None = None
+    data: Path | None = None
+
+    def keys(self, config: RunConfig) -> dict[str, Any]:
+        """Return the keys of the run that say so."""
+        found: dict[str, Any] = {} if self.device is None else {"device": self.device}
+        if self.data is not None:
+            own = Path(config.dataset).is_absolute()
+            found["dataset" if own else "data_root"] = located(str(self.data)) if own else self.data
+        return found
+
+
+HERE = Place()
+
+
+def trained(path: Path, best_first: bool = False, place: Place = HERE) -> Experiment:
     """Open a run to look at its models, which take their best weights.
 
     Args:
         path: its directory.
         best_first: prefer the `best_valid` checkpoint to `latest`.
+        place: device and data, where they are not those of its start.
 
     Raises:
         UserError: as `resume` does, and for a run whose training has saved nothing yet.
     """
     require_checkpoint(path)
-    experiment = resume(path, best_first=best_first)
+    experiment = resume(path, {"run": place.keys(Run.open(path).settings.run)}, best_first)
     for trainer in experiment.trainers.values():
         trainer.use_best()
     return experiment

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from twostep.data.batches import Batches
-from twostep.launch import build_models, resume
+from twostep.launch import HERE, Place, build_models, trained
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model
 from twostep.models.two_step import TwoStep
 from twostep.runs import Run, tags
@@ -50,19 +50,18 @@ class LoadedRun(NamedTuple):
         return self._asdict()[key] if isinstance(key, str) else tuple.__getitem__(self, key)
 
 
-def load_run(run_dir: str | Path, best_first: bool = False) -> LoadedRun:
+def load_run(run_dir: str | Path, best_first: bool = False, place: Place = HERE) -> LoadedRun:
     """Load a run: its module in eval mode with its best weights, its trainer, and its data in batches.
 
     Args:
         run_dir: directory of a one-step or two-step run.
         best_first: prefer the `best_valid` checkpoint to `latest`.
+        place: device and data, where they are not those of its start.
 
     Raises:
-        UserError: as `resume` does.
+        UserError: as `trained` does.
     """
-    experiment = resume(Path(run_dir), best_first=best_first)
-    for trainer in experiment.trainers.values():
-        trainer.use_best()
+    experiment = trained(Path(run_dir), best_first, place)
     config, splits, trainers = experiment.settings.run, experiment.splits, experiment.trainers
     loaders = (
         experiment.batches(splits.train, config.train_batch_size),

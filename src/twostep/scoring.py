@@ -20,7 +20,7 @@ from torch import Tensor
 from twostep.data.own_rows import read_rows
 from twostep.data.rows import spread
 from twostep.experiment import Experiment
-from twostep.launch import trained
+from twostep.launch import HERE, Place, trained
 from twostep.metrics.judge import DISTANCE, Judge
 from twostep.metrics.scores import MAX_ROWS
 from twostep.schema import UserError
@@ -52,7 +52,7 @@ class Scored:
         return int((self.columns["verdict"] == "out").sum())
 
 
-def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False) -> Scored:
+def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, place: Place = HERE) -> Scored:
     """Score the rows of a file or folder by a run's model.
 
     Args:
@@ -60,12 +60,13 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False) 
         data: what `read_rows` reads; its rows must have the shape of the run's.
         alpha: level of the verdict: the share of in-distribution rows that are called "out".
         best_first: prefer the `best_valid` checkpoint to `latest`.
+        place: where the run is opened, device and data.
 
     Raises:
         UserError: for a directory that is no run, a run without validation rows or with too few for `alpha`, or rows
             that can't be read or are of another shape.
     """
-    experiment = trained(run, best_first)
+    experiment = trained(run, best_first, place)
     valid = experiment.splits.valid
     if valid is None:
         raise UserError(f"{run}: has no validation rows to calibrate on (make_valid_loader=False); train it with them")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twostep.cli.flags import Flag, Overrides, refuse
+from twostep.cli.flags import Devices, Flag, Overrides, refuse
 from twostep.schema import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ def diagnose(
     thorough: Flag = False,
     to: Path = Path("diagnosis"),
     seed: int = 0,
+    device: Devices = None,
+    data: Path | None = None,
 ) -> int:
     """Tell of which dimension data are, whether a density overfits their manifold, and which latent_dim to take.
 
@@ -42,6 +44,8 @@ def diagnose(
             noise, and a denoiser where the verdict is undecided.
         to: Folder for diagnosis.json and diagnosis.png.
         seed: The same seed gives the same figures.
+        device: Where to compute of a run, if not where it was trained.
+        data: Where a run's data are now: their file or folder, or the folder of data sets.
     """
     if runs:
         refuse("not beside a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
@@ -49,7 +53,9 @@ def diagnose(
         for run in runs:
             if not run.is_dir():
                 raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
-    elif dataset is None:
+    elif dataset is not None:
+        refuse("goes with the directory of a run", device=device, data=data)
+    else:
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
     if quick:
         refuse("not beside --quick", thorough=thorough)
@@ -58,7 +64,11 @@ def diagnose(
 
     from twostep.jsonfile import write_json
 
-    found = _of_runs(runs, seed) if dataset is None else _of_data(dataset, dataset_kwargs or [], thorough, seed)
+    found = (
+        _of_runs(runs, seed, device, data)
+        if dataset is None
+        else _of_data(dataset, dataset_kwargs or [], thorough, seed)
+    )
     try:
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -70,14 +80,16 @@ def diagnose(
     return 0
 
 
-def _of_runs(runs: Sequence[Path], seed: int) -> RunDiagnosis | Family:
+def _of_runs(runs: Sequence[Path], seed: int, device: Devices, data: Path | None) -> RunDiagnosis | Family:
+    from twostep.launch import Place
+
     if len(runs) > 1:
         from twostep.family import diagnose_family
 
-        return diagnose_family(runs)
+        return diagnose_family(runs, Place(device, data))
     from twostep.diagnosing import diagnose_run
 
-    return diagnose_run(runs[0], seed)
+    return diagnose_run(runs[0], seed, Place(device, data))
 
 
 def _of_data(dataset: str, keys: Sequence[str], thorough: bool, seed: int) -> Diagnosis:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -19,6 +19,7 @@ Names = Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True
 Flag = Annotated[bool, Parameter(negative=())]
 Count = Annotated[int | None, Parameter(validator=Number(gte=1))]
 SEEDS = Number(gte=0, lt=2**63)
+Devices = Literal["auto", "cpu", "cuda"] | None
 
 
 def require(**flags: Any) -> None:

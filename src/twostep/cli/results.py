@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli.flags import SEEDS, Flag
+from twostep.cli.flags import SEEDS, Devices, Flag
 from twostep.schema import UserError
 
 logger = logging.getLogger("twostep")
@@ -23,6 +23,7 @@ def sample(
     to: Path = Path("samples.png"),
     seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
     load_best_valid_first: Flag = False,
+    device: Devices = None,
 ) -> int:
     """Draw samples from a run's model.
 
@@ -32,6 +33,7 @@ def sample(
         to: A .png (a grid, for images), or a .npz (key `samples`) or .npy with arrays in units of the data.
         seed: The same seed gives the same samples.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+        device: Where to compute; the CPU if it is left out.
     """
     import torch
 
@@ -39,13 +41,16 @@ def sample(
     from twostep.models.base import DensityEstimator, evaluating
     from twostep.models.two_step import TwoStep
     from twostep.pictures import check_writable, write_samples
+    from twostep.training.distributed import Engine
 
     module = load_module(run, load_best_valid_first)
     if not isinstance(module, DensityEstimator | TwoStep):
         raise UserError(f"{run}: {module.config.name} has no density to sample from: train a second step on it")
     check_writable(to, module.spec)
+    place = Engine(device or "cpu").device
+    module.to(place)
     with evaluating(module):
-        samples = module.sample(number, torch.Generator().manual_seed(seed))
+        samples = module.sample(number, torch.Generator(place).manual_seed(seed)).cpu()
     write_samples(samples, module.spec, to)
     logger.info("%d samples: %s", number, to)
     return 0
@@ -53,27 +58,32 @@ def sample(
 
 def score(
     run: Path,
-    data: Path,
+    rows: Path,
     *,
     to: Path = Path("scores.csv"),
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.05,
     load_best_valid_first: Flag = False,
+    device: Devices = None,
+    data: Path | None = None,
 ) -> int:
     """Say of each row of a file whether a run's model knows such data: densities, distance, p-value, verdict.
 
     Args:
         run: Its directory.
-        data: A .npy, .npz, .csv or .parquet file, or a folder of pictures, with rows of the run's shape.
+        rows: A .npy, .npz, .csv or .parquet file, or a folder of pictures, with rows of the run's shape.
         to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them.
         alpha: Rows with p_value <= alpha are "out": this share of in-distribution rows is, by the validation rows.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+        device: Where to compute, if not where the run was trained.
+        data: Where the run's own data are now: their file or folder, or the folder of data sets.
     """
+    from twostep.launch import Place
     from twostep.scoring import score as score_rows
     from twostep.scoring import write_csv
 
     if to.suffix.lower() != ".csv" or to.is_dir():
         raise UserError(f"{to}: write to a .csv file")
-    scored = score_rows(run, data, alpha, load_best_valid_first)
+    scored = score_rows(run, rows, alpha, load_best_valid_first, Place(device, data))
     write_csv(scored, to)
     logger.info(
         "%d of %d rows are out at %g (%s, calibrated on %d validation rows): %s",

@@ -17,6 +17,7 @@ from twostep.cli.flags import (
     TWICE,
     WITHOUT_LOAD_DIR,
     Count,
+    Devices,
     Flag,
     Names,
     Overrides,
@@ -200,6 +201,8 @@ def evaluate(
     shared_config: Overrides = None,
     load_best_valid_first: Flag = False,
     test_ood: Flag = False,
+    device: Devices = None,
+    data: Path | None = None,
 ) -> int:
     """Measure a finished run; without --metrics, --ood and --check-density, do its own test again.
 
@@ -218,8 +221,11 @@ def evaluate(
         shared_config: key=value for a two-step run.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         test_ood: Test too whether its densities tell the test rows from another data set (key ood_dataset).
+        device: Where to compute, if not where the run was trained.
+        data: Where the run's data are now: their file or folder, or the folder of data sets.
     """
     from twostep.assessment import Questions, assess
+    from twostep.launch import Place
     from twostep.listing import result_list
     from twostep.runs import Run
 
@@ -228,12 +234,14 @@ def evaluate(
     if questions.any:
         own = {"config": config, "gae_config": gae_config, "de_config": de_config, "shared_config": shared_config}
         refuse("goes with the run's own test: leave out --metrics, --ood and --check-density", **own, test_ood=test_ood)
-        results, path = assess(run, questions, load_best_valid_first)
+        results, path = assess(run, questions, load_best_valid_first, Place(device, data))
         sys.stdout.write(f"{result_list(results)}\n")
         logger.info("results: %s", path)
         return 0
     refuse("goes with --metrics, --ood or --check-density", part=part, samples=samples, features=features, seed=seed)
-    two_step = Run.open(run).settings.is_two_step
+    settings = Run.open(run).settings
+    two_step = settings.is_two_step
+    place = [f"{key}={str(value)!r}" for key, value in Place(device, data).keys(settings.run).items()]
     if two_step and config:
         raise UserError("--config is for a model alone: use --gae-config, --de-config or --shared-config")
     if not two_step and (gae_config or de_config or shared_config):
@@ -245,8 +253,10 @@ def evaluate(
         "test_ood": test_ood,
     }
     if two_step:
-        return train(gae_config=gae_config, de_config=de_config, shared_config=shared_config, **again)
-    return train_single(config=config, **again)
+        return train(
+            gae_config=gae_config, de_config=de_config, shared_config=[*(shared_config or []), *place], **again
+        )
+    return train_single(config=[*(config or []), *place], **again)
 
 
 def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:

@@ -34,7 +34,7 @@ class Engine:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device=cuda: this machine has none; use device=auto or device=cpu")
+            raise UserError("device=cuda: this machine has no GPU; take device=cpu (for a finished run: --device cpu)")
         ranks = int(os.environ.get("WORLD_SIZE", "1"))
         local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         if local_ranks > 1:
