@@ -37,7 +37,7 @@ from twostep.data.batches import Batches
 from twostep.data.images import OOD_PARTNERS
 from twostep.data.rows import spread
 from twostep.loading import load_run
-from twostep.metrics.detection import auroc
+from twostep.metrics.detection import auroc, stump
 from twostep.metrics.scores import MAX_ROWS, ranked, score_splits
 from twostep.pictures import draw_histogram
 
@@ -48,16 +48,17 @@ RUNS = {
 OOD = os.environ.get("OOD")
 
 # %% [markdown]
-# Each run brings its module, with the best weights it has, and its data. Both are scored on their own test points and
-# on those of the other set; of more than 10,000, on 10,000 evenly spaced ones.
+# Each run brings its module, with the best weights it has, and its data. Both are scored on their own points and on
+# those of the other set; of more than 10,000, on 10,000 evenly spaced ones.
 
 # %%
 scores = {}
 for kind, run in RUNS.items():
-    module, _, (_, _, test) = load_run(run)
+    module, _, (train, _, test) = load_run(run)
     name = module.spec.name
     other = OOD or OOD_PARTNERS[name]
-    points = {"in": test.data, "out": load_data(other, make_valid=False).test}
+    others = load_data(other, make_valid=False)
+    points = {"in_train": train.data, "in": test.data, "out_train": others.train, "out": others.test}
     batches = {
         where: Batches(spread(data, MAX_ROWS), test.batch_size, device=test.device) for where, data in points.items()
     }
@@ -67,6 +68,9 @@ for kind, run in RUNS.items():
 # Higher means more in-distribution. An AUROC of 0.5 is chance, and one below it a density that is upside down. A
 # log-density on the manifold is that of a point's projection, so a two-step model has a second score: the distance to
 # its manifold.
+#
+# The dashed line is the decision boundary of the paper: the split of a decision stump that is fitted to training points
+# of *both* sets. Its classification rate is the balanced accuracy on the test points.
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
@@ -75,12 +79,16 @@ shown = (
     ("two-step", "log_prob", "log-density on the manifold (nats)"),
     ("two-step", "reconstruction_error", "negative squared distance to the manifold"),
 )
-areas = {}
+areas, stumps = {}, {}
 for axes, (kind, score, label) in zip(panels, shown, strict=True):
     rows = scores[kind][score]
     areas[kind, score] = auroc(ranked(rows["in"]), ranked(rows["out"]))
     value, interval = areas[kind, score]
     draw_histogram(axes, {Path(name).stem: rows["in"], f"{Path(other).stem} (other)": rows["out"]}, label)
-    axes.set_title(f"{kind}: AUROC {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]")
+    inside, outside = ([ranked(rows[f"{side}{split}"]) for split in ("_train", "")] for side in ("in", "out"))
+    boundary, rate = stumps[kind, score] = stump(inside, outside)
+    axes.axvline(boundary, color="black", linestyle="--", linewidth=1)
+    axes.set_title(f"{kind}: AUROC {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], stump {rate:.1%}", fontsize=10)
+    print(f"{kind}, {score}: decision boundary {boundary:.6g}, classification rate {rate:.2%}")
 figure.savefig(os.environ.get("FIGURE", "ood_histogram.png"))
 figure

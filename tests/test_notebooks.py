@@ -1,6 +1,8 @@
 """The notebooks run from beginning to end, on small runs, and draw what they say."""
 
+import io
 import runpy
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import jupytext
@@ -26,13 +28,14 @@ def executed(twostep, two_step_run, own_pictures, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(value))
     with mpl.rc_context():
         mpl.use("Agg")
-        left = runpy.run_path(str(NOTEBOOKS / "ood_histogram.py"))
-        yield left, places
+        with redirect_stdout(io.StringIO()) as out:
+            left = runpy.run_path(str(NOTEBOOKS / "ood_histogram.py"))
+        yield left, places, out.getvalue().splitlines()
         left["plt"].close("all")
 
 
 def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_pictures, tmp_path):
-    left, places = executed
+    left, places, printed = executed
     module = load_module(places["TWO_STEP"])
     with torch.no_grad():
         expected = -module.reconstruction_error(torch.tensor(np.load(own_pictures)["test"][:, None]).float())
@@ -45,6 +48,9 @@ def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_pictu
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
         assert labels == ["pictures", "others (other)"]
         assert "AUROC" in axes.get_title()
+    for axes, line, (boundary, rate) in zip(left["panels"], printed, left["stumps"].values(), strict=True):
+        assert list(axes.lines[-1].get_xdata()) == [boundary, boundary]
+        assert f"classification rate {rate:.2%}" in line
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 

@@ -90,8 +90,15 @@ def auroc(inside: Array, outside: Array) -> Figure:
     return Figure(area, (limit, 1.0) if area else (0.0, 1 - limit))
 
 
-def stump_accuracy(inside: tuple[Array, Array], outside: tuple[Array, Array]) -> float:
-    """Return the balanced accuracy of `score > t` on test rows; t is the one split of a decision stump.
+class Stump(NamedTuple):
+    """A decision stump: rows with `score > threshold` count as in-distribution; infinite if it has no split."""
+
+    threshold: float
+    accuracy: float
+
+
+def stump(inside: tuple[Array, Array], outside: tuple[Array, Array]) -> Stump:
+    """Return a decision stump and its balanced accuracy on test rows.
 
     The stump (Gini impurity, the sets weighted alike) is fitted to training rows of both sets, as the paper's code does
     (Loaiza-Ganem et al., 2022, arXiv 2204.07172): it has seen OOD data, which a detector in use never has.
@@ -100,8 +107,8 @@ def stump_accuracy(inside: tuple[Array, Array], outside: tuple[Array, Array]) ->
         inside: finite scores of in-distribution training rows and test rows.
         outside: those of the OOD set.
     """
-    threshold = _stump(inside[0], outside[0])
-    return float(np.mean(inside[1] > threshold) + np.mean(outside[1] <= threshold)) / 2
+    threshold = _split(inside[0], outside[0])
+    return Stump(threshold, float(np.mean(inside[1] > threshold) + np.mean(outside[1] <= threshold)) / 2)
 
 
 def _share_below(others: Array, scores: Array) -> Array:
@@ -128,11 +135,11 @@ def _passed(kept: Counts, passed: Counts) -> float:
     return float(passed[: at + 1].sum() / passed.sum())
 
 
-def _stump(inside: Array, outside: Array) -> float:
+def _split(inside: Array, outside: Array) -> float:
     from sklearn.tree import DecisionTreeClassifier  # here because it takes a second
 
     labels = np.repeat([1, 0], [len(inside), len(outside)])
-    stump: Any = DecisionTreeClassifier(max_depth=1, class_weight="balanced", random_state=0)
-    tree = stump.fit(np.concatenate([inside, outside])[:, None], labels).tree_
+    classifier: Any = DecisionTreeClassifier(max_depth=1, class_weight="balanced", random_state=0)
+    tree = classifier.fit(np.concatenate([inside, outside])[:, None], labels).tree_
     # where scores are all alike there is no split
     return float(tree.threshold[0]) if tree.node_count > 1 else np.inf

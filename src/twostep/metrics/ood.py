@@ -26,7 +26,7 @@ from twostep.data.base import Splits
 from twostep.data.rows import spread
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.conformal import FEWEST
-from twostep.metrics.detection import Figure, detection_figures, stump_accuracy
+from twostep.metrics.detection import Figure, detection_figures, stump
 from twostep.metrics.judge import TWO_PART, Judge
 from twostep.metrics.scores import MAX_ROWS, Array, Score, ranked, scores_of
 from twostep.models.base import DensityEstimator
@@ -191,7 +191,7 @@ def _told_apart(score: Score, rows: Mapping[str, Array], against: Against, seed:
         "fpr95": result(figures["fpr95"], "of OOD rows", "those kept beside 95 % of in-distribution rows, chance 0.95"),
     }
     if score.kind:
-        accuracy = stump_accuracy((finite["in_train"], finite["in_test"]), (finite["ood_train"], finite["ood_test"]))
+        accuracy = stump((finite["in_train"], finite["in_test"]), (finite["ood_train"], finite["ood_test"])).accuracy
         tuned = f"uses OOD data: threshold tuned on training rows of both, also of {against.other}; chance 0.5"
         found = {"acc": result(Figure(accuracy, None), "balanced accuracy", tuned)} | found
     return {f"{score.figure.format(name)}{against.label}": value for name, value in found.items()}
