@@ -73,7 +73,9 @@ def told_apart(name: str, experiment: Experiment) -> dict[str, Result]:
     other = OOD_PARTNERS[name]
     experiment.ood = {other: load_other(other, run, experiment.splits.spec)}
     return {
-        name: result for name, result in experiment.detect().items() if name.endswith(("auroc", "_acc", "_low_dim"))
+        name: result
+        for name, result in experiment.detect().results.items()
+        if name.endswith(("auroc", "_acc", "_low_dim"))
     }
 
 

@@ -1,5 +1,6 @@
 """Measures of a finished run: what they say, where they are kept, and what is refused before anything is computed."""
 
+import errno
 import json
 import shutil
 
@@ -67,6 +68,18 @@ def test_other_data_are_told_from_the_runs_own(made, run):
     kept = [run / "ood" / path.stem / "scores.json" for path in (first, second)]
     assert kept[0] != kept[1]
     assert kept[0].read_text() == kept[1].read_text(), "scores of an evaluation stay as they are"
+
+
+def test_results_are_shown_before_they_are_written(made, run, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    shown = []
+    with pytest.raises(UserError, match="can't be written"):
+        assess(run, Questions(ood=(str(made[0] / "others.npy"),)), show=lambda results: shown.append(dict(results)))
+    assert shown[0]["distance_ood_auroc"].value > 0.95
+    assert not [path for path in run.rglob("*") if "evaluation" in path.name or path.name.startswith(".")]
 
 
 def test_other_data_of_one_name_are_refused(made, run, tmp_path):

@@ -297,6 +297,27 @@ def test_debug_shows_where_a_mistake_was_found(twostep):
     assert "schema.py" in outcome.err
 
 
+def test_what_was_measured_is_printed_though_the_disk_is_full(twostep, two_step_copy, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = two_step_copy
+    before = metrics(run)
+    monkeypatch.setattr("os.fsync", full)
+    outcome = twostep("evaluate", run, "--metrics", "l2_reconstruction_error")
+    assert outcome.status == 2
+    assert outcome.out.startswith("metric ")
+    assert outcome.err == f"{run}/metrics/evaluation-001.json: can't be written (No space left on device)\n"
+    monkeypatch.setattr("twostep.runs.Run.record", lambda *_: None)
+    outcome = twostep("evaluate", run)
+    assert (outcome.status, outcome.err) == (
+        2,
+        f"{run}/metrics/test.json: can't be written (No space left on device)\n",
+    )
+    assert "test two_step: l2_reconstruction_error" in outcome.out
+    assert metrics(run) == before
+
+
 # --- run directories
 
 

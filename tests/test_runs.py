@@ -22,7 +22,7 @@ from twostep.launch import start
 from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec
-from twostep.runs import Run, _new_directory
+from twostep.runs import Run
 from twostep.schema import DataSpec, UserError
 
 SPEC = DataSpec(name="toy", shape=(1, 4, 4), size=50, low=0, high=255, discrete=True)
@@ -60,27 +60,54 @@ def test_runs_of_one_second_get_directories_of_their_own(tmp_path, monkeypatch):
 MAKER = """
 import sys
 from pathlib import Path
-from twostep.runs import _new_directory
+sys.path.insert(0, sys.argv[2])
+from test_runs import SPEC, Run, single
 sys.stdin.readline()
 for _ in range(20):
-    print(_new_directory(Path(sys.argv[1])))
+    print(Run.create(single(Path(sys.argv[1])), SPEC).path)
 """
 
 
-def test_threads_at_once_get_directories_of_their_own(tmp_path):
+def test_threads_at_once_get_directories_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "environment", lambda *_: {})
     with ThreadPoolExecutor(4) as threads:
-        paths = list(threads.map(lambda _: _new_directory(tmp_path / "runs"), range(40)))
+        paths = list(threads.map(lambda _: Run.create(single(tmp_path / "runs"), SPEC).path, range(40)))
     assert len(set(paths)) == 40
-    assert all(path.is_dir() for path in paths)
+    assert all((path / "data.json").is_file() for path in paths)
 
 
 @pytest.mark.cmd
 def test_processes_at_once_get_directories_of_their_own(tmp_path):
-    command = [sys.executable, "-c", MAKER, str(tmp_path / "runs")]
+    command = [sys.executable, "-c", MAKER, str(tmp_path / "runs"), str(Path(__file__).parent)]
     makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = [path for maker in makers for path in maker.communicate("\n")[0].split()]
     assert len(paths) == len(set(paths)) == 40
-    assert all(Path(path).is_dir() for path in paths)
+    assert all((Path(path) / "data.json").is_file() for path in paths)
+
+
+@pytest.mark.parametrize("place", ["os.fsync", "pathlib.Path.write_text", "pathlib.Path.rename"])
+def test_a_run_that_is_stopped_while_it_is_made_is_not_there(tmp_path, monkeypatch, place):
+    def stop(*_, **__):
+        assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, stop)
+        with pytest.raises(KeyboardInterrupt):
+            Run.create(single(tmp_path), SPEC)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_leaves_of_a_run_that_was_being_made_hinders_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if the process had died before
+    monkeypatch.setattr("pathlib.Path.rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        Run.create(single(tmp_path), SPEC)
+    monkeypatch.undo()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".")
+    made = Run.create(single(tmp_path), SPEC).path
+    assert sorted(path for path in tmp_path.iterdir() if not path.name.startswith(".")) == [made]
 
 
 @pytest.mark.parametrize("name", ["file", "file/below"])
@@ -234,14 +261,16 @@ def test_the_claim_of_a_process_dies_with_it(run):
 
 
 def test_what_a_killed_process_left_half_written_is_removed(run):
-    left = [run.path / ".config.json.123.tmp", run.path / "checkpoints" / ".latest.safetensors.123.tmp"]
+    folder = run.path / ".12ab.tmp"
+    folder.mkdir()
+    left = [folder / "scores.json", run.path / ".34cd.tmp", run.path / "checkpoints" / ".latest.safetensors.123.tmp"]
     for path in left:
         path.write_text("{")
     kept = run.path / "notes.tmp"
     kept.write_text("mine")
     run.claim()
     run.close()
-    assert not [path for path in left if path.exists()]
+    assert not [path for path in (folder, *left) if path.exists()]
     assert kept.exists()
 
 
@@ -394,13 +423,55 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line_and_leaves_the_last(run
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("twostep.checkpoint.os.fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(UserError, match=r"latest\.safetensors: can't be written \(No space left on device"):
         run.save("latest", State({"w": torch.zeros(1)}))
     assert {file: file.read_bytes() for file in (run.path / "checkpoints").iterdir()} == files
 
 
 # ---- results
+
+
+def evaluated(run, number, scores=False):
+    """Add an evaluation whose results and scores hold a number; return its path."""
+
+    def write(folder):
+        (folder / "scores.json").write_text(str(number))
+
+    return run.add_evaluation({"loss": Result(number, "nats", 5)}, "weights", {}, write if scores else None)
+
+
+def test_evaluations_at_once_get_a_number_each_with_their_own_scores(run):
+    with ThreadPoolExecutor(8) as threads:
+        paths = list(threads.map(lambda number: evaluated(run, number, number % 2), range(40)))
+    assert sorted(path.stem for path in paths) == [f"evaluation-{number:03d}" for number in range(1, 41)]
+    for number, path in enumerate(paths):
+        assert json.loads(path.read_text())["results"]["loss"]["value"] == number
+        scores = run.path / "ood" / path.stem / "scores.json"
+        assert (scores.read_text() if scores.exists() else None) == (str(number) if number % 2 else None)
+    assert not list(run.path.rglob(".*"))
+
+
+def test_evaluations_are_numbered_beyond_999_and_beside_names_of_others(run):
+    (run.path / "metrics").mkdir()
+    for name in ("evaluation-999.json", "evaluation-old.json", "evaluation-.json", "evaluation-²³.json"):
+        (run.path / "metrics" / name).write_text("{}")
+    assert [evaluated(run, number).stem for number in range(3)] == [f"evaluation-{n}" for n in (1000, 1001, 1002)]
+    (run.path / "ood" / "evaluation-1005").mkdir(parents=True)
+    assert evaluated(run, 3, scores=True).stem == "evaluation-1006"
+
+
+def test_an_evaluation_that_breaks_off_leaves_nothing(run, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for place in ("pathlib.Path.write_text", "os.fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            with pytest.raises(UserError, match="can't be written"):
+                evaluated(run, 1, scores=True)
+        assert not list(run.path.rglob("*evaluation*"))
+        assert not list(run.path.rglob(".*"))
 
 
 def test_metrics_come_back_as_they_were(run):

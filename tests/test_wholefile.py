@@ -1,6 +1,8 @@
 """Files are there whole or not at all, whatever breaks while they are written."""
 
 import errno
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 from twostep import pictures, score_files
 from twostep.schema import DataSpec, UserError
-from twostep.wholefile import whole
+from twostep.wholefile import folder_aside, put, whole
 
 SPEC = DataSpec(name="pictures", shape=(1, 6, 6), size=4, low=0, high=255)
 SAMPLES = torch.zeros(4, 1, 6, 6)
@@ -38,6 +40,54 @@ def test_folders_are_made_and_a_file_in_their_place_is_told(tmp_path):
     assert (tmp_path / "new" / "file.txt").read_text() == "text"
     with pytest.raises(UserError, match=r"x: can't be written"), whole(tmp_path / "new" / "file.txt" / "x") as beside:
         beside.write_text("text")
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_after(tmp_path, monkeypatch):
+    done = []
+    flush, replace = os.fsync, Path.replace
+    place = {tmp_path.stat().st_ino: "folder"}
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(place[os.fstat(handle).st_ino]), flush(handle)))
+    monkeypatch.setattr(Path, "replace", lambda self, target: (done.append("replace"), replace(self, target)))
+    with whole(tmp_path / "file.txt") as beside:
+        beside.write_text("text")
+        place[beside.stat().st_ino] = "file"
+    assert done == ["file", "replace", "folder"]
+
+
+def test_everything_in_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    done = []
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), flush(handle)))
+    with folder_aside(tmp_path) as folder:
+        (folder / "below").mkdir()
+        files = [folder / "one.txt", folder / "below" / "two.txt"]
+        for path in files:
+            path.write_text("text")
+        before = {path.stat().st_ino for path in (*files, folder, folder / "below")}
+        placed = put(folder, [tmp_path / "place"])
+    assert set(done[:-1]) == before
+    assert done[-1] == tmp_path.stat().st_ino
+    assert (placed / "below" / "two.txt").read_text() == "text"
+
+
+def test_a_new_file_or_folder_replaces_none(tmp_path):
+    for name in ("file", "folder/inside"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    with pytest.raises(FileExistsError), whole(tmp_path / "file", new=True) as beside:
+        beside.write_text("new")
+    with folder_aside(tmp_path) as folder:
+        (folder / "inside").write_text("new")
+        assert put(folder, [tmp_path / name for name in ("file", "folder", "free")]) == tmp_path / "free"
+    assert [(tmp_path / name).read_text() for name in ("file", "folder/inside", "free/inside")] == ["old", "old", "new"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
+    path = tmp_path / ("x" * 251 + ".txt")
+    with whole(path) as beside:
+        beside.write_text("text")
+    assert path.read_text() == "text"
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.npy", "x.npz"])

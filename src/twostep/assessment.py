@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -57,7 +57,11 @@ class Questions:
 
 
 def assess(
-    path: Path, questions: Questions, best_first: bool = False, place: Place = HERE
+    path: Path,
+    questions: Questions,
+    best_first: bool = False,
+    place: Place = HERE,
+    show: Callable[[Mapping[str, Result]], object] | None = None,
 ) -> tuple[dict[str, Result], Path]:
     """Measure a run on its test split, and keep the results beside earlier ones, as `metrics/evaluation-001.json`.
 
@@ -68,26 +72,35 @@ def assess(
         questions: what is asked.
         best_first: prefer the `best_valid` checkpoint to `latest`.
         place: where the run is opened, device and data.
+        show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:
         the results by name, and the file that holds them.
 
     Raises:
-        UserError: if the run can't be opened, or has not what is asked for; nothing is computed then.
+        UserError: if the run can't be opened, or has not what is asked for; nothing is computed then. Or if the results
+            can't be written.
     """
     experiment = trained(path, best_first, place)
     part = questions.part or experiment.examiner.whole
     names, keys = _checked(experiment, questions, part)
     seed = experiment.settings.run.seed if questions.seed is None else questions.seed
-    name = experiment.engine.on_first(experiment.run.new_evaluation)
     results = experiment.examiner.measure(names, part, keys, seed)
-    if questions.ood:
-        results |= experiment.detect(f"ood/{name}")
+    detection = experiment.detect() if questions.ood else None
+    if detection is not None:
+        results |= detection.results
     if questions.density:
         results |= _certificate(experiment, part, seed)
     asked = {"part": part, "seed": seed, "metric_kwargs": keys.model_dump(mode="json"), "ood": list(experiment.ood)}
     weights = fingerprint(experiment.examiner.part(part))
-    return results, experiment.engine.on_first(lambda: experiment.run.add_evaluation(name, results, weights, asked))
+    write_scores = None if detection is None else detection.write
+
+    def keep() -> Path:
+        if show is not None:
+            show(results)
+        return experiment.run.add_evaluation(results, weights, asked, write_scores)
+
+    return results, experiment.engine.on_first(keep)
 
 
 def _checked(experiment: Experiment, questions: Questions, part: str) -> tuple[tuple[str, ...], MetricKeys]:

@@ -1,15 +1,13 @@
 """One self-checking file for the state of anything: tensors and plain values in, the same out.
 
 The file is a safetensors file. Its header holds the plain values as JSON, a format version, and a SHA-256 of all else,
-so that a flipped bit can't pass. It is written beside its place, flushed to the disk, and renamed, so that at every
-moment the old file or the new one is there, whole.
+so that a flipped bit can't pass. It is written in one piece (`twostep.wholefile`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,11 +61,8 @@ def save(path: Path, state: State) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     values = json.dumps(state.values, sort_keys=True)
     header = {"format": FORMAT, "values": values, "sha256": _digest(tensors, values)}
-    with whole(path) as place, place.open("wb") as file:  # safetensors' own writer makes them readable to their owner
-        file.write(serialize(tensors, metadata=header))
-        file.flush()
-        os.fsync(file.fileno())
-    _flush_directory(path.parent)
+    with whole(path) as beside:
+        beside.write_bytes(serialize(tensors, metadata=header))  # safetensors' own writer makes them the owner's alone
 
 
 def load(path: Path) -> State:
@@ -98,11 +93,3 @@ def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _flush_directory(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

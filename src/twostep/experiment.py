@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from twostep.data.rows import Points
 from twostep.drawing import draw_pictures, draw_scores
 from twostep.examiner import Examiner
 from twostep.metrics import METRICS, Result, ood
+from twostep.metrics.scores import Array
 from twostep.models.base import GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
@@ -37,6 +39,32 @@ MOVING = (
 )
 
 logger = logging.getLogger("twostep")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well scores tell the test rows of a run from other data, and the scores themselves.
+
+    Args:
+        results: by name.
+        scores: by name and split, `(N,)`.
+        p_values: of the test rows, by name and split, `(N,)`.
+        against: the other data.
+    """
+
+    results: dict[str, Result]
+    scores: Mapping[str, Mapping[str, Array]]
+    p_values: Mapping[str, Mapping[str, Array]]
+    against: Sequence[ood.Against]
+
+    def write(self, folder: Path) -> None:
+        """Write the scores into a folder, and draw their histograms there.
+
+        Raises:
+            UserError: if they can't be written.
+        """
+        named = {f"p_value_{name}": values for name, values in self.p_values.items()}
+        draw_scores(self.scores, self.against, write_scores(folder, {**self.scores, **named}))
 
 
 class Experiment:
@@ -131,15 +159,18 @@ class Experiment:
             results[part] = self.examiner.measure(model.config.test_metrics, part)
         if isinstance(self.settings.run, TwoStepRunConfig):
             results["two_step"] = self.examiner.measure(self.settings.run.test_metrics, "two_step")
-        if self.ood:
-            results[self.examiner.whole] |= self.detect()
-        if self.engine.is_main:
-            self.run.write_metrics("test", results, fingerprint(self.module))
-            self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
-            self.run.log_results(results, sum(trainer.steps_done for trainer in self.trainers.values()))
+        detection = self.detect() if self.ood else None
+        if detection is not None:
+            results[self.examiner.whole] |= detection.results
         for part, measured in results.items():
             for name, result in measured.items():
                 logger.info("test %s: %s", part, result.line(name))
+        if self.engine.is_main:
+            if detection is not None:
+                detection.write(self.run.path / "ood")
+            self.run.write_metrics("test", results, fingerprint(self.module))
+            self.run.write_history({part: trainer.history for part, trainer in self.trainers.items()})
+            self.run.log_results(results, sum(trainer.steps_done for trainer in self.trainers.values()))
         return results
 
     def draw(self) -> None:
@@ -181,18 +212,15 @@ class Experiment:
         """Make the run's stored configs say how long its models are trained."""
         self.run.keep_limits({part: trainer.max_epochs for part, trainer in self.trainers.items()})
 
-    def detect(self, into: str = "ood") -> dict[str, Result]:
-        """Measure how well scores tell test rows from those of `ood`; write and draw them in a folder of the run."""
+    def detect(self) -> Detection:
+        """Measure how well scores tell test rows from those of `ood`."""
         seed = derive(self.settings.run.seed, "ood")
         scores, p_values = ood.judged(self.module, self.examiner.score(ood.rows_to_score(self.splits, self.ood)), seed)
         against = ood.comparisons(self.splits, self.ood)
-        if self.engine.is_main:
-            named = {f"p_value_{name}": values for name, values in p_values.items()}
-            draw_scores(scores, against, write_scores(self.run.path / into, {**scores, **named}))
         results: dict[str, Result] = {}
         for one in against:
             results |= ood.detection(self.module, scores, p_values, one, seed)
-        return results
+        return Detection(results, scores, p_values, against)
 
     def _valid_batches(self, data: Points | None) -> Batches | None:
         return None if data is None else self.batches(data, self.settings.run.valid_batch_size)

@@ -12,14 +12,25 @@ from twostep.schema import UserError
 from twostep.wholefile import whole
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write values in one atomic step; numbers that are not finite become words (`nan`, `inf`), for JSON has none.
+def as_json(values: Any) -> str:
+    """Return values as JSON; numbers that are not finite become words (`nan`, `inf`), for JSON has none."""
+    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, values: Any, *, new: bool = False) -> None:
+    """Write values `as_json` in one atomic step.
+
+    Args:
+        path: of the file.
+        values: what JSON can hold.
+        new: never replace a file.
 
     Raises:
+        FileExistsError: if `new`, and a file is there.
         UserError: if the disk is full or can't be written.
     """
-    with whole(path) as beside:
-        beside.write_text(json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
+    with whole(path, new=new) as beside:
+        beside.write_text(as_json(values))
 
 
 def _plain(values: Any) -> Any:

@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 
 from twostep.data.base import Splits
 from twostep.data.rows import spread
 from twostep.diagnosis import Dimension, dimension_of
-from twostep.jsonfile import write_json
 from twostep.models.base import Model
 from twostep.request import Request
 from twostep.schema import UserError
@@ -79,13 +77,9 @@ class LatentSize:
         for warning in self.warnings:
             logger.warning("latent_dim=auto: %s", warning)
 
-    def write(self, folder: Path) -> None:
-        """Write all of it into a run's directory.
-
-        Raises:
-            UserError: if it can't be written.
-        """
-        write_json(folder / FILE, asdict(self))
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Return what a run directory holds of it, by file name."""
+        return {FILE: asdict(self)}
 
 
 def estimated(request: Request, splits: Splits, engine: Engine, seed: int) -> tuple[Request, LatentSize | None]:

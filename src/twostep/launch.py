@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -88,11 +87,10 @@ def start(
     digest = splits.digest()
     if source is not None:
         warn_of_seen_rows(source, digest)
-    path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size).path)
+    more = {} if size is None else size.files()
+    path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size, more).path)
     run = Run(path, settings, splits.spec, digest)
     engine.on_first(run.claim)
-    if size is not None:
-        engine.on_first(partial(size.write, path))
     experiment = Experiment(settings, splits, engine, models, run, ood)
     if state is not None:
         if "gae" in experiment.trainers:

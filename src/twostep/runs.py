@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,9 +21,10 @@ from twostep import checkpoint
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import Settings
 from twostep.environment import environment
-from twostep.jsonfile import read_json, write_json
+from twostep.jsonfile import as_json, read_json, write_json
 from twostep.metrics import Result
 from twostep.schema import DataSpec, UserError
+from twostep.wholefile import folder_aside, put
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 Tag = Literal["latest", "best_valid"]
 
 LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
+
+EVALUATION = re.compile(r"evaluation-(\d{1,9})")
 
 CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
@@ -50,22 +56,43 @@ class Run:
         self._lock: FileLock | None = None
 
     @classmethod
-    def create(cls, settings: Settings, spec: DataSpec, digest: str = "", ranks: int = 1) -> Self:
-        """Make a new directory under `logdir_root`, named by the time, and write configs and environment into it.
+    def create(
+        cls,
+        settings: Settings,
+        spec: DataSpec,
+        digest: str = "",
+        ranks: int = 1,
+        more: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Self:
+        """Make a new directory under `logdir_root`, named by the time, that holds configs and environment.
+
+        It is filled under a hidden name and renamed last, so that no run is ever seen without its configs.
+
+        Args:
+            settings: the run's configs.
+            spec: facts of its data.
+            digest: fingerprint of its data.
+            ranks: number of processes that train it.
+            more: values of further JSON files, by file name.
 
         Raises:
             UserError: if the directory can't be made.
         """
         root = settings.run.logdir_root
+        files = {
+            **settings.files(),
+            "data.json": {**spec.model_dump(mode="json"), "sha256": digest},
+            "environment.json": environment(settings.run.seed, ranks),
+            **(more or {}),
+        }
         try:
-            path = _new_directory(root)
-            (path / "checkpoints").mkdir()
+            with folder_aside(root) as folder:
+                (folder / "checkpoints").mkdir()
+                for name, values in files.items():
+                    (folder / name).write_text(as_json(values))
+                path = put(folder, _places(root))
         except OSError as error:
             raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
-        for name, values in settings.files().items():
-            write_json(path / name, values)
-        write_json(path / "data.json", {**spec.model_dump(mode="json"), "sha256": digest})
-        write_json(path / "environment.json", environment(settings.run.seed, ranks))
         return cls(path, settings, spec, digest)
 
     @classmethod
@@ -107,8 +134,8 @@ class Run:
             logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error)
         self._lock = lock
         self._check_writable(*self.path.rglob("*"))
-        for left in self.path.rglob(".*.tmp"):
-            left.unlink()
+        for left in [*self.path.rglob(".*.tmp")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     @staticmethod
     def _check_writable(*paths: Path) -> None:
@@ -196,24 +223,49 @@ class Run:
         write_json(path, {"weights": weights, **values})
         return path
 
-    def new_evaluation(self) -> str:
-        """Return a name that no evaluation bears yet: `evaluation-001`, or 002 and so on."""
-        earlier = (self.path / "metrics").glob("evaluation-???.json")
-        return f"evaluation-{1 + max((int(path.stem[-3:]) for path in earlier), default=0):03d}"
-
-    def add_evaluation(self, name: str, results: Mapping[str, Result], weights: str, asked: Mapping[str, Any]) -> Path:
-        """Write results to `metrics/<name>.json`, and return its path.
+    def add_evaluation(
+        self,
+        results: Mapping[str, Result],
+        weights: str,
+        asked: Mapping[str, Any],
+        write_scores: Callable[[Path], object] | None = None,
+    ) -> Path:
+        """Write results to `metrics/evaluation-001.json`, or 002 and so on, and return its path.
 
         Args:
-            name: a new one.
             results: by name.
             weights: fingerprint of the weights that were measured.
             asked: what the results follow from: part, seed, keys.
+            write_scores: fills the folder `ood/evaluation-001` of the same number; None: there is none.
+
+        Raises:
+            UserError: if the disk is full or can't be written.
         """
-        path = self.path / "metrics" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        write_json(path, {"weights": weights, **asked, "results": {key: asdict(one) for key, one in results.items()}})
+        values = {"weights": weights, **asked, "results": {key: asdict(one) for key, one in results.items()}}
+        if write_scores is None:
+            return self._write_evaluation(values)
+        scores = self.path / "ood"
+        try:
+            with folder_aside(scores) as folder:
+                write_scores(folder)
+                path = self._write_evaluation(values)
+                put(folder, [scores / path.stem])
+        except OSError as error:
+            raise UserError(f"{scores}: can't be written ({error.strerror or error})") from None
         return path
+
+    def _write_evaluation(self, values: Mapping[str, Any]) -> Path:
+        """Write to the first number above all that are there; several processes that do so get one each."""
+        folders = (self.path / "metrics", self.path / "ood")
+        names = [EVALUATION.fullmatch(path.stem) for folder in folders for path in folder.glob("evaluation-*")]
+        for number in itertools.count(1 + max((int(name[1]) for name in names if name), default=0)):
+            path = self.path / "metrics" / f"evaluation-{number:03d}.json"
+            try:
+                write_json(path, values, new=True)
+            except FileExistsError:
+                continue
+            return path
+        raise AssertionError("numbers never end")
 
     def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
         """Read what `write_metrics` wrote; nothing if it has not."""
@@ -276,17 +328,9 @@ def tags(best_first: bool) -> tuple[Tag, ...]:
     return LATEST_FIRST[::-1] if best_first else LATEST_FIRST
 
 
-def _new_directory(root: Path) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
+def _places(root: Path) -> list[Path]:
     name = datetime.now().strftime("%b%d_%H-%M-%S")
-    for suffix in ("", *(f"_{number}" for number in range(1, 1000))):
-        path = root / f"{name}{suffix}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise FileExistsError(0, "1000 runs in one second")
+    return [root / f"{name}{suffix}" for suffix in ("", *(f"_{number}" for number in range(1, 1000)))]
 
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -234,8 +233,10 @@ def evaluate(
     if questions.any:
         own = {"config": config, "gae_config": gae_config, "de_config": de_config, "shared_config": shared_config}
         refuse("goes with the run's own test: leave out --metrics, --ood and --check-density", **own, test_ood=test_ood)
-        results, path = assess(run, questions, load_best_valid_first, Place(device, data))
-        sys.stdout.write(f"{result_list(results)}\n")
+        place = Place(device, data)
+        _, path = assess(
+            run, questions, load_best_valid_first, place, lambda found: sys.stdout.write(f"{result_list(found)}\n")
+        )
         logger.info("results: %s", path)
         return 0
     refuse("goes with --metrics, --ood or --check-density", part=part, samples=samples, features=features, seed=seed)
