@@ -4,6 +4,9 @@ import ast
 import re
 import shlex
 import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,27 @@ def test_every_source_file_is_short_says_what_it_is_and_prints_nothing(path):
     assert "pickle" not in {
         alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
     }
+
+
+def test_every_import_is_a_declared_dependency():
+    """A package that only another one brings along is gone when that one drops it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["features"]]
+    declared = {re.sub(r"[-_.]+", "-", re.split(r"[<>=!~\[; ]", line)[0]).lower() for line in lines}
+    nodes = [node for path in SOURCES for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    roots = {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"twostep"}
+    by_module = packages_distributions()
+    missing = {
+        root
+        for root in roots
+        if not declared & {re.sub(r"[-_.]+", "-", name).lower() for name in by_module.get(root, [root])}
+    }
+    assert roots > {"torch", "numpy"}
+    assert not missing
+    pinned = {line.partition("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines()}
+    assert declared <= {re.sub(r"[-_.]+", "-", name) for name in pinned}
 
 
 def commands_of_the_readme():

@@ -47,7 +47,9 @@ def test_the_table_holds_the_models_own_scores_in_order(twostep, plane_run, plan
     before = {path: path.stat().st_mtime_ns for path in plane_run.rglob("*")}
     done = twostep("score", plane_run, plane / "more.npy", "--to", tmp_path / "new" / "scores.csv")
     assert done.status == 0, done.err
-    assert "of 600 rows are out at 0.05 (two_part, calibrated on 50 validation rows)" in done.out
+    assert (
+        "of 600 rows are out at 0.05 (two_part, calibrated on 50 validation rows, smallest p-value 0.0196)" in done.out
+    )
     rows = table(tmp_path / "new" / "scores.csv")
     assert list(rows[0]) == ["row", "log_prob", "log_prob_latent", "distance", "p_value", "verdict"]
     assert [int(row["row"]) for row in rows] == list(range(600))
@@ -78,7 +80,7 @@ def test_an_autoencoder_alone_gives_distances(twostep, ae_run, own_pictures, tmp
     np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
     done = twostep("score", ae_run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv", "--alpha", "0.2")
     assert done.status == 0, done.err
-    assert "(reconstruction_error, calibrated on 5 validation rows)" in done.out
+    assert "(reconstruction_error, calibrated on 5 validation rows, smallest p-value 0.167)" in done.out
     assert list(table(tmp_path / "s.csv")[0]) == ["row", "distance", "p_value", "verdict"]
 
 
@@ -89,6 +91,40 @@ def test_a_density_alone_is_asked_on_both_sides(twostep, own_pictures, tmp_path)
     scored = score(run, tmp_path / "rows.npy", alpha=0.4)
     assert list(scored.columns) == ["row", "log_prob", "p_value", "verdict"]
     assert set(np.round(scored.columns["p_value"] * 3, 6)) <= {1.0, 2.0, 3.0}
+
+
+# ---- few validation rows
+
+
+def test_where_no_row_can_be_out_there_are_p_values_and_no_verdict(twostep, two_step_run, own_pictures, tmp_path):
+    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    done = twostep("score", two_step_run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv")
+    assert done.status == 0, done.err
+    assert "5 validation rows give no p-value below 0.333" in done.err
+    rows = table(tmp_path / "s.csv")
+    assert list(rows[0]) == ["row", "log_prob", "log_prob_latent", "distance", "p_value"]
+    larger = score(two_step_run, tmp_path / "rows.npy", alpha=0.34)
+    assert larger.smallest == pytest.approx(1 / 3)
+    assert [float(row["p_value"]) for row in rows] == larger.columns["p_value"].tolist()
+    assert "verdict" in larger.columns
+
+
+def test_runs_that_cannot_calibrate_give_scores(twostep, own_pictures, tmp_path):
+    keys = ("--shared-config", "make_valid_loader=False", "--de-config", "early_stopping_metric=None")
+    assert twostep(*two_step_arguments(own_pictures, tmp_path / "runs"), *keys).status == 0
+    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    few = tmp_path / "few.npy"
+    np.save(few, np.load(own_pictures)["train"][:24])
+    assert twostep(*single_arguments(few, tmp_path / "few")).status == 0
+    for runs, rows, names in (
+        ("runs", 0, ["row", "log_prob", "log_prob_latent", "distance"]),
+        ("few", 2, ["row", "distance"]),
+    ):
+        run = only_run(tmp_path / runs)
+        done = twostep("score", run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv")
+        assert done.status == 0, done.err
+        assert f"has {rows} validation rows" in done.err
+        assert list(table(tmp_path / "s.csv")[0]) == names
 
 
 # ---- mistakes
@@ -114,22 +150,10 @@ def test_each_mistake_has_its_line(refused, two_step_run, plane, tmp_path):
     assert "its rows have the shape 5, those of the run 1x6x6" in refused(two_step_run, plane / "more.npy")
     assert "no such file or folder" in refused(two_step_run, tmp_path / "none.npy")
     assert "no such directory" in refused(tmp_path / "none", pictures)
-    assert "alpha=0.05: the run's 5 validation rows give no p-value under 0.333" in refused(two_step_run, pictures)
     assert "scores.txt: write to a .csv file" in refused(two_step_run, pictures, to=tmp_path / "scores.txt")
     assert "alpha" in refused(two_step_run, pictures, "--alpha", "1.5")
     np.save(tmp_path / "nan.npy", np.full((3, 1, 6, 6), np.nan))
     assert "is nan" in refused(two_step_run, tmp_path / "nan.npy")
-
-
-def test_runs_that_cannot_calibrate_are_refused(refused, twostep, own_pictures, tmp_path):
-    keys = ("--shared-config", "make_valid_loader=False", "--de-config", "early_stopping_metric=None")
-    assert twostep(*two_step_arguments(own_pictures, tmp_path / "runs"), *keys).status == 0
-    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
-    assert "has no validation rows to calibrate on" in refused(only_run(tmp_path / "runs"), tmp_path / "rows.npy")
-    few = tmp_path / "few.npy"
-    np.save(few, np.load(own_pictures)["train"][:24])
-    assert twostep(*single_arguments(few, tmp_path / "few")).status == 0
-    assert "2 validation rows are too few for p-values" in refused(only_run(tmp_path / "few"), tmp_path / "rows.npy")
 
 
 def test_pictures_in_other_units_are_warned_of(two_step_run, tmp_path, caplog):
@@ -144,7 +168,7 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
             return (1 / (2 - i) for i in range(9))
 
     with pytest.raises(ZeroDivisionError):
-        write_csv(Scored({"row": Breaks()}, "two_part", 9), tmp_path / "scores.csv")
+        write_csv(Scored({"row": Breaks()}), tmp_path / "scores.csv")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):

@@ -21,6 +21,7 @@ from twostep.data.own_rows import read_rows
 from twostep.data.rows import spread
 from twostep.experiment import Experiment
 from twostep.launch import HERE, Place, trained
+from twostep.metrics.conformal import FEWEST
 from twostep.metrics.judge import DISTANCE, Judge
 from twostep.metrics.scores import MAX_ROWS
 from twostep.schema import UserError
@@ -36,24 +37,28 @@ class Scored:
 
     Args:
         columns: by name, `(N,)` each: `row`; the scores that the model has (`log_prob` and `log_prob_latent` in nats,
-            `distance`, the Euclidean distance to the reconstruction in units of the data); `p_value`; `verdict`,
-            "in" or "out".
-        by: the score that `p_value` belongs to.
+            `distance`, the Euclidean distance to the reconstruction in units of the data); `p_value`, where the run has
+            at least 4 validation rows; `verdict`, "in" or "out", where some p-value can be as small as `alpha`.
+        by: the score that `p_value` belongs to; empty if there is none.
         calibrated_on: number of validation rows behind it.
+        smallest: the smallest p-value that these can give.
     """
 
     columns: Mapping[str, NDArray[Any]]
-    by: str
-    calibrated_on: int
+    by: str = ""
+    calibrated_on: int = 0
+    smallest: float = 1.0
 
     @property
-    def out(self) -> int:
-        """Number of rows with the verdict "out"."""
-        return int((self.columns["verdict"] == "out").sum())
+    def out(self) -> int | None:
+        """Number of rows with the verdict "out"; None if there is no verdict."""
+        return int((self.columns["verdict"] == "out").sum()) if "verdict" in self.columns else None
 
 
 def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, place: Place = HERE) -> Scored:
     """Score the rows of a file or folder by a run's model.
+
+    What the validation rows are too few for, p-values or a verdict at `alpha`, is left out with a warning.
 
     Args:
         run: its directory.
@@ -63,31 +68,39 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, 
         place: where the run is opened, device and data.
 
     Raises:
-        UserError: for a directory that is no run, a run without validation rows or with too few for `alpha`, or rows
-            that can't be read or are of another shape.
+        UserError: for a directory that is no run, or rows that can't be read or are of another shape.
     """
     experiment = trained(run, best_first, place)
-    valid = experiment.splits.valid
-    if valid is None:
-        raise UserError(f"{run}: has no validation rows to calibrate on (make_valid_loader=False); train it with them")
     rows = _own_rows(data, experiment)
-    held_out = {
-        name: found["valid"] for name, found in experiment.examiner.score({"valid": spread(valid, MAX_ROWS)}).items()
-    }
-    judge = Judge.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
-    if alpha < judge.smallest:
-        raise UserError(
-            f"alpha={alpha:g}: the run's {len(valid)} validation rows give no p-value under {judge.smallest:.3g}, so "
-            "no row could be out; take a larger alpha"
-        )
     scored = {name: found["rows"] for name, found in experiment.examiner.score({"rows": rows}).items()}
-    p_value = judge.p_values(scored)[judge.headline]
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(rows))}
     columns |= {name: values for name, values in scored.items() if name != DISTANCE}
     if DISTANCE in scored:
         columns["distance"] = np.sqrt(-scored[DISTANCE])
-    columns |= {"p_value": p_value, "verdict": np.where(p_value <= alpha, "out", "in")}
-    return Scored(columns, judge.headline, judge.calibrated_on)
+    valid = experiment.splits.valid
+    calibration = 0 if valid is None else len(valid)
+    if valid is None or calibration < FEWEST:
+        logger.warning(
+            "%s has %d validation rows: p-values take %d or more, so there are none and no verdict; train with more "
+            "rows or make_valid_loader=True",
+            *(run, calibration, FEWEST),
+        )
+        return Scored(columns)
+    held_out = {
+        name: found["valid"] for name, found in experiment.examiner.score({"valid": spread(valid, MAX_ROWS)}).items()
+    }
+    judge = Judge.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
+    p_value = judge.p_values(scored)[judge.headline]
+    columns["p_value"] = p_value
+    if alpha < judge.smallest:
+        logger.warning(
+            "the run's %d validation rows give no p-value below %.3g, so no row can be out at alpha=%g and there is no "
+            "verdict; take a larger alpha or train with more rows",
+            *(calibration, judge.smallest, alpha),
+        )
+    else:
+        columns["verdict"] = np.where(p_value <= alpha, "out", "in")
+    return Scored(columns, judge.headline, judge.calibrated_on, judge.smallest)
 
 
 def write_csv(scored: Scored, path: Path) -> None:

@@ -1,6 +1,7 @@
 """Rows of a user's files: all of them, in order, as they are; one line for what can't be read."""
 
 import numpy as np
+import pandas
 import pyarrow as pa
 import pytest
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from twostep.data.own_rows import read_rows
+from twostep.data.tables import read_table
 from twostep.schema import UserError
 
 TABLE = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, 1e-3]])
@@ -77,9 +79,15 @@ def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
         ("1,NA\n2,3\n", "line 1, column 2 holds 'NA'"),  # no names: a row that would be lost
         (",\n2,3\n", "line 1, column 1 is empty"),
         ("1,2\n#3,4\n5,6\n", "line 2, column 1 holds '#3'"),  # no comment: the same
-        ("a;b\n1;2\n", "with commas between columns"),
-        ("1\t2\n3\t4\n", "with commas between columns"),
+        ("1 2\n3 4\n", "with commas, semicolons or tabs between columns"),
         ("1,5;2,5\n", "points in numbers"),
+        ("a;b\n1;x\n", "line 2, column b holds 'x'"),
+        ("\na,b\n1,x\n", "line 3, column b holds 'x'"),
+        ("a;b\n1;2\n3;\n", "line 3, column b is empty"),
+        ("a,b\n1,2\n3,\n", "line 3, column b is empty"),
+        ("a,\n1,2\n3,\n", "line 3, column  is empty"),
+        ("a,b\n1,2,3\n", "line 2 has 3 columns, those before it have 2"),
+        ("0,1,2\n3,,5\n", "line 2, column 1 is empty"),
         ("1,2\n3,nan\n", "row 1, column 1 is nan: must be finite"),
         ("a,b\n", "is empty"),
         ("", "is empty"),
@@ -90,12 +98,65 @@ def test_bad_tables_are_refused(tmp_path, text, says):
     assert says in refused(tmp_path / "rows.csv")
 
 
-def test_a_column_that_numbers_the_rows_is_refused(tmp_path):
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("names", ["", "a{0}b{0}c\n"])
+def test_the_separator_is_found(tmp_path, separator, names):
     path = tmp_path / "rows.csv"
-    path.write_text(",a\n0,0.5\n1,0.25\n")
-    assert "the first column, which has no name, only numbers the rows" in refused(path)
-    parquet.write_table(pa.table({"a": [0.5, 0.25], "__index_level_0__": [7, 5]}), tmp_path / "rows.parquet")
-    assert "column __index_level_0__ only numbers the rows" in refused(tmp_path / "rows.parquet")
+    path.write_text((names + "1.5{0}-2{0}3\n4{0}5{0}1e-3\n").format(separator))
+    assert torch.equal(read_rows(path), torch.tensor(TABLE, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("integers", [False, True])
+@pytest.mark.parametrize("index", [False, True])
+def test_a_table_that_pandas_wrote_with_its_default_names_has_no_row_more(tmp_path, caplog, index, integers):
+    rows = np.arange(12).reshape(4, 3)[::-1] + (0 if integers else 0.5)
+    pandas.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=index)
+    assert torch.equal(read_rows(tmp_path / "rows.csv"), torch.tensor(rows.copy(), dtype=torch.float32))
+    assert "the first row, 0 to 2, is taken for the names" in caplog.text
+    assert ("only number the rows are left out: 1" in caplog.text) == index
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("0\n0.5\n1.5\n", [[0.5], [1.5]]),
+        ("0\n1\n2\n", [[0], [1], [2]]),  # a column of integers without a name
+        ("0.0,1.0\n2.0,3.0\n", [[0, 1], [2, 3]]),
+        ("1,2\n3,4\n", [[1, 2], [3, 4]]),
+        ("0,1,2\n", [[0, 1, 2]]),  # below names there would be a row
+    ],
+)
+def test_numbers_that_are_no_default_names_are_data_unless_they_look_like_them(tmp_path, text, rows):
+    (tmp_path / "rows.csv").write_text(text)
+    assert read_rows(tmp_path / "rows.csv").tolist() == rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b,,\n1.5,2.5,,\n3.5,4.5,,\n",
+        "1.5,2.5,,\n3.5,4.5,,\n",
+        "a,Unnamed: 1,b\n1.5,,2.5\n3.5,,4.5\n",
+        ",a,b,,\n7,1.5,2.5,,\n5,3.5,4.5,,\n",
+        "Unnamed: 0;a;b\n0;1.5;2.5\n1;3.5;4.5\n",
+    ],
+)
+def test_columns_without_a_name_that_hold_no_data_are_left_out(tmp_path, caplog, text):
+    (tmp_path / "rows.csv").write_text(text)
+    assert read_rows(tmp_path / "rows.csv").tolist() == [[1.5, 2.5], [3.5, 4.5]]
+    assert "are left out" in caplog.text
+
+
+def test_an_index_in_parquet_is_left_out(tmp_path, caplog):
+    pandas.DataFrame({"a": [0.5, 0.25]}, index=[7, 5]).to_parquet(tmp_path / "rows.parquet")
+    assert read_rows(tmp_path / "rows.parquet").tolist() == [[0.5], [0.25]]
+    assert "only number the rows are left out: 2" in caplog.text
+
+
+def test_numbers_of_a_csv_are_those_of_python(tmp_path):
+    values = np.random.default_rng(0).normal(size=(2000, 2)) * 10.0 ** np.arange(-8, 8).repeat(125)[:, None]
+    pandas.DataFrame(values).to_csv(tmp_path / "rows.csv", index=False, header=["a", "b"])
+    assert np.array_equal(read_table(tmp_path / "rows.csv"), values)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])

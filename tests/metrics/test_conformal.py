@@ -181,6 +181,32 @@ def test_each_part_alone_finds_what_is_far_out():
     assert min(areas(0, distance=8)[2], areas(0, density=12)[2]) > 0.98
 
 
+@pytest.mark.parametrize("rows", [4, 16, 40])
+def test_few_held_out_rows_combine_the_parts_as_many_do(rows):
+    """A tail without a scale outranks everything: the first row beyond the held-out ones is then the oddest of all."""
+    found = []
+    for seed in range(10):
+        random = np.random.default_rng(seed)
+        held_out, inside, outside = (parts(random, n, "independent") for n in (rows, 2000, 2000))
+        outside["reconstruction_error"] *= np.exp(1.5)
+        outside["log_prob"] -= 7 * 1.5
+        fitted = TwoPart.fit(held_out, seed)
+        assert np.median(-fitted.score(outside)) < 1000
+        alone = [auroc(inside[name], outside[name]).value for name in WEIGHTS]
+        found.append(auroc(fitted.score(inside), fitted.score(outside)).value - max(alone))
+    assert min(found) > 0
+    assert np.mean(found) > 0.02
+
+
+@pytest.mark.parametrize(("rows", "odd"), [(20, False), (58, False), (60, True), (400, True)])
+def test_a_density_too_high_counts_where_enough_rows_support_it(rows, odd):
+    fitted = TwoPart.fit(parts(np.random.default_rng(0), rows, "independent"), 0)
+    usual, high = (
+        {"log_prob": np.array([value]), "reconstruction_error": np.array([-1.0])} for value in (-100.0, 100.0)
+    )
+    assert (fitted.score(high) < fitted.score(usual) - 1)[0] == odd
+
+
 def test_weights_and_shares_are_parts_of_one():
     assert sum(WEIGHTS.values()) == pytest.approx(1)
     for part in WEIGHTS:
@@ -202,6 +228,14 @@ def test_a_scale_is_continuous_and_falls():
     steps = np.diff(surprise(x))
     assert steps.max() <= 0
     assert steps.min() > -0.05  # no jump: a rank is 0.7 at the least
+
+
+def test_a_tail_without_rows_has_the_scale_of_the_spread():
+    normal = np.random.default_rng(0).normal(size=(500, 6))
+    beyond = np.array([Surprise.fit(rows)(rows.min(keepdims=True) - 1)[0] for rows in normal])
+    assert np.median(beyond) < 6  # -log P(s < -2.3) is 4.5
+    tied = np.r_[np.full(30, -1.0), np.random.default_rng(1).normal(size=70).clip(-1)]
+    assert Surprise.fit(tied)(np.array([-1.5]))[0] < 4
 
 
 @pytest.mark.parametrize(

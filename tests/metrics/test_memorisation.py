@@ -20,7 +20,7 @@ def copying(share, n=300, noise=0.05):
 
 
 def test_samples_of_the_law_itself_are_not_accused():
-    found = memorisation(TRAIN, HELD_OUT, gaussian(300, 6, seed=2))
+    found = memorisation([TRAIN], HELD_OUT, gaussian(300, 6, seed=2))
     assert abs(found.c_t.value) < 2.5
     assert found.farther.low <= 0.5 <= found.farther.high
     assert found.copies.low <= 0.01 <= found.copies.high
@@ -28,28 +28,38 @@ def test_samples_of_the_law_itself_are_not_accused():
 
 @pytest.mark.parametrize("noise", [0.0, 0.05])
 def test_a_generator_that_repeats_the_training_data_is_caught(noise):
-    found = memorisation(TRAIN, HELD_OUT, copying(1.0, noise=noise))
+    found = memorisation([TRAIN], HELD_OUT, copying(1.0, noise=noise))
     assert found.c_t.high < -10
     assert found.farther.high < 0.1
     assert found.copies.low > 0.9
 
 
 def test_a_share_of_copies_too_small_to_move_the_ranks_much_is_counted():
-    found = memorisation(TRAIN, HELD_OUT, copying(0.1))
+    found = memorisation([TRAIN], HELD_OUT, copying(0.1))
     assert found.c_t.value > -6
     assert found.copies.value == pytest.approx(0.1, abs=0.025)
     assert found.copies.low > 0.02
 
 
 def test_samples_off_the_data_have_the_other_sign():
-    found = memorisation(TRAIN, HELD_OUT, gaussian(300, 6, scale=2, seed=2))
+    found = memorisation([TRAIN], HELD_OUT, gaussian(300, 6, scale=2, seed=2))
     assert found.c_t.low > 10
     assert found.copies.value < 0.01
 
 
 def test_copies_are_counted_where_held_out_rows_repeat_training_rows_too():
     held_out = torch.cat([TRAIN[:30], gaussian(270, 6, seed=1)])
-    assert memorisation(TRAIN, held_out, copying(0.5, noise=0.0)).copies.value == pytest.approx(0.5, abs=0.01)
+    assert memorisation([TRAIN], held_out, copying(0.5, noise=0.0)).copies.value == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("size", [7, 150, 399])
+def test_blocks_of_the_training_data_give_what_the_whole_does(size):
+    whole, blocks = (
+        memorisation([TRAIN], HELD_OUT, copying(0.3)),
+        memorisation(TRAIN.split(size), HELD_OUT, copying(0.3)),
+    )
+    assert blocks == whole
+    assert "400 training rows" in whole.farther.method
 
 
 @pytest.mark.parametrize("ties", [False, True])

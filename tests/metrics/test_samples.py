@@ -106,7 +106,8 @@ def test_the_least_rows_are_those_that_a_comparison_takes(name):
 
 
 def of(n, keys):
-    return normal(n, 1), normal(n, 2), SimpleNamespace(seed=0, keys=keys, unseen=normal(n, 3))
+    data = normal(n, 1)
+    return data, normal(n, 2), SimpleNamespace(seed=0, keys=keys, unseen=normal(n, 3), all_data=lambda: [data])
 
 
 def test_training_rows_are_asked_for_once():
@@ -149,6 +150,20 @@ def test_ranks_draw_a_share_each(ranks):
 def test_at_most_so_many_rows_of_data_count():
     shown = gallery(given(), {"gen_samples": 100})
     assert (len(shown.data), len(shown.unseen), len(shown.samples)) == (100, 100, 100)
+
+
+@pytest.mark.parametrize("encode", [None, lambda x: 2 * x])
+def test_copies_of_training_rows_beyond_those_compared_are_seen(monkeypatch, encode):
+    monkeypatch.setattr("twostep.metrics.gallery.BLOCK", 300)
+    model, train = given(), normal(1000, 1)
+    splits = Splits(PLANE, train, None, normal(600, 2))
+    keys = MetricKeys.parse({"gen_samples": 100}, "keys")
+    training, held_out = Batches(train, 128, encode=encode), Batches(splits.test, 128, encode=encode)
+    monkeypatch.setattr(model, "sample", lambda n, _: (encode or (lambda x: x))(train[-n:]))
+    shown = gallery_of(model, splits, lambda: training, held_out, keys, lambda rows: rows, 0, True)
+    assert [len(block) for block in shown.all_data()] == [300, 300, 300, 100]
+    assert torch.equal(torch.cat(list(shown.all_data())), shown.extractor(torch.cat(list(training))))
+    assert evaluate(["memorisation"], model, held_out, lambda values: values, 0, shown)["copies"].value == 1.0
 
 
 # ---- features

@@ -71,7 +71,8 @@ def score(
     Args:
         run: Its directory.
         rows: A .npy, .npz, .csv or .parquet file, or a folder of pictures, with rows of the run's shape.
-        to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them.
+        to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them and
+            the run's validation rows are enough for them.
         alpha: Rows with p_value <= alpha are "out": this share of in-distribution rows is, by the validation rows.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         device: Where to compute, if not where the run was trained.
@@ -85,10 +86,13 @@ def score(
         raise UserError(f"{to}: write to a .csv file")
     scored = score_rows(run, rows, alpha, load_best_valid_first, Place(device, data))
     write_csv(scored, to)
-    logger.info(
-        "%d of %d rows are out at %g (%s, calibrated on %d validation rows): %s",
-        *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, to),
-    )
+    if scored.out is None:
+        logger.info("%d rows scored: %s", len(scored.columns["row"]), to)
+    else:
+        logger.info(
+            "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
+            *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, scored.smallest, to),
+        )
     return 0
 
 

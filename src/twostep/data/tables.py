@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import itertools
-import warnings
-from collections.abc import Sequence
+import logging
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,25 @@ from twostep.data.decode import reason
 from twostep.schema import UserError
 
 ENDINGS = frozenset({".csv", ".parquet"})
+SEPARATORS = ",;\t"
+UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
+"""Names of columns that have none, the last two as pandas gives them."""
+
 WRITTEN = (
-    "write it in UTF-8, with commas between columns, points in numbers, no gaps, and words in no row but the first"
+    "write it in UTF-8, with commas, semicolons or tabs between columns, points in numbers, no gaps, and words in no "
+    "row but the first"
 )
+
+logger = logging.getLogger("twostep")
 
 
 def read_table(path: Path) -> NDArray[Any]:
     """Return the numbers of a `.csv` or `.parquet` file, `N x D`.
 
+    Columns without a name that are empty or that only number the rows (an index) are left out with a warning.
+
     Raises:
-        UserError: if it is damaged, or holds something else than numbers or a column that only numbers the rows.
+        UserError: if it is damaged, or holds something else than numbers.
     """
     if path.suffix.lower() == ".parquet":
         return _parquet(path)
@@ -44,43 +54,105 @@ def column_types(path: Path) -> list[str]:
 
 def _csv(path: Path) -> NDArray[Any]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # it is refused as empty
-            lines = csv.reader(file)
-            first = next(lines, [])
-            skipped = lines.line_num if _are_names(first) else 0
-            table = np.loadtxt(
-                path, delimiter=",", quotechar='"', comments=None, skiprows=skipped, ndmin=2, encoding="utf-8-sig"
-            )
+        separator = _separator(path)
+        names = _names(path, separator)
+        table = _numbers(path, separator, skip_names=names is not None)
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"{path}: is no table of numbers ({reason(error)}): {WRITTEN}") from error
     except ValueError as error:
-        raise UserError(f"{path}: is no table of numbers ({_first_fault(path) or reason(error)}): {WRITTEN}") from error
-    if skipped and not first[0].strip():
-        _refuse_row_numbers(path, "the first column, which has no name,", table[:, 0])
-    return table
+        fault = _first_fault(path) or reason(error)
+        raise UserError(f"{path}: is no table of numbers ({fault}): {WRITTEN}") from error
+    if not len(table):
+        return table
+    if names and any(map(_is_number, names)):
+        logger.warning(
+            "%s: the first row, %s to %s, is taken for the names of the columns, as pandas writes them; if it is data, "
+            "write a row of names above it",
+            *(path, next(name for name in names if name), names[-1]),
+        )
+    unnamed = [place for place in range(table.shape[1]) if names is None or _unnamed(names, place)]
+    empty = [place for place in unnamed if np.isnan(table[:, place]).all()]
+    index = [0] if names is not None and 0 in unnamed and _numbers_rows(table[:, 0]) else []
+    kept = _without(path, empty, index, table.shape[1])
+    if (np.isnan(table[:, kept]).any() or (names and len(names) != table.shape[1])) and (
+        fault := _first_fault(path, {*empty, *index})
+    ):
+        raise UserError(f"{path}: is no table of numbers ({fault}): {WRITTEN}")
+    return table[:, kept]
 
 
-def _first_fault(path: Path) -> str:
-    """Return in words the first cell that holds no number, or the first line of another length; empty: none is seen."""
+def _numbers(path: Path, separator: str, skip_names: bool) -> NDArray[Any]:
+    """Return the rows below the names, `N x D` in float64; what is missing is NaN."""
+    import pandas  # here because few need it
+
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file)
-        first = next(lines, [])
-        names, width = (first, len(first)) if _are_names(first) else ([], len(first))
-        rows = lines if names else itertools.chain([first], lines)
-        for number, cells in enumerate(rows, 1 + bool(names)):
-            if cells and len(cells) != width:
+        if skip_names:
+            next(filter(None, csv.reader(file, delimiter=separator)))
+        try:
+            frame: Any = pandas.read_csv(
+                file,
+                sep=separator,
+                header=None,
+                dtype=np.float64,
+                keep_default_na=False,
+                na_values=["", "nan", "NaN", "NAN"],
+            )
+        except pandas.errors.EmptyDataError:
+            return np.empty((0, 0))
+    return frame.to_numpy()
+
+
+def _records(path: Path, separator: str, most: int) -> list[list[str]]:
+    """Return the cells of the first rows that are not blank."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(itertools.islice(filter(None, csv.reader(file, delimiter=separator)), most))
+
+
+def _separator(path: Path) -> str:
+    """Return what splits the second row, which holds no names, into the most numbers."""
+
+    def numbers(separator: str) -> int:
+        return sum(map(_is_number, next(reversed(_records(path, separator, 2)), [])))
+
+    return max(SEPARATORS, key=numbers)
+
+
+def _names(path: Path, separator: str) -> list[str] | None:
+    """Return the names of the columns, or None where the first row holds data.
+
+    Names are words, or pandas' default ones: 0, 1, 2, ... If a row with a number and a gap were taken for names, it
+    would be lost in silence.
+    """
+    first, *rest = _records(path, separator, 2) or [[]]
+    if any(first) and not any(map(_is_number, first)):
+        return first
+    named = first[1:] if first and _unnamed(first, 0) else first
+    if not named or not rest or named != [str(place) for place in range(len(named))]:
+        return None
+    if len(first) == 1 and re.fullmatch(r"\s*-?\d+\s*", rest[0][0]):
+        return None  # one column of integers that starts at 0
+    return first
+
+
+def _unnamed(names: Sequence[str], place: int) -> bool:
+    return place < len(names) and UNNAMED.fullmatch(names[place]) is not None
+
+
+def _first_fault(path: Path, left_out: Collection[int] = ()) -> str:
+    """Return in words the first cell that holds no number, or the first line of another length; empty: none is seen."""
+    separator = _separator(path)
+    names = _names(path, separator)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = ((number, cells) for number, cells in enumerate(csv.reader(file, delimiter=separator), 1) if cells)
+        width = len(names) if names else 0
+        for number, cells in itertools.islice(lines, int(names is not None), None):
+            if len(cells) != (width := width or len(cells)):
                 return f"line {number} has {len(cells)} columns, those before it have {width}"
             for place, cell in enumerate(cells):
-                if not _is_number(cell):
+                if place not in left_out and not _is_number(cell):
                     held = f"holds {cell.strip()[:40]!r}" if cell.strip() else "is empty"
                     return f"line {number}, column {names[place].strip() if names else place + 1} {held}"
     return ""
-
-
-def _are_names(fields: Sequence[str]) -> bool:
-    """Whether a first row names columns: if it had a number, a row with a gap would be lost in silence."""
-    return any(fields) and not any(map(_is_number, fields))
 
 
 def _is_number(field: str) -> bool:
@@ -88,7 +160,7 @@ def _is_number(field: str) -> bool:
         float(field)
     except ValueError:
         return False
-    return True
+    return "_" not in field
 
 
 def _parquet(path: Path) -> NDArray[Any]:
@@ -101,10 +173,11 @@ def _parquet(path: Path) -> NDArray[Any]:
         if not str(kind).startswith(("int", "uint", "float", "double", "halffloat", "bool")):
             raise UserError(f"{path}: column {name} holds {kind}, not real numbers: leave it out")
     columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in table.columns]
-    for name, column in zip(table.column_names, columns, strict=True):
-        if name.startswith("__index_level_"):  # pandas' name for it
-            _refuse_row_numbers(path, f"column {name}", column)
-    return np.stack(columns, 1) if columns else np.empty((0, 0))
+    index = [
+        place for place, column in enumerate(columns) if _unnamed(table.column_names, place) and _numbers_rows(column)
+    ]
+    kept = _without(path, [], index, len(columns))
+    return np.stack([columns[place] for place in kept], 1) if columns else np.empty((0, 0))
 
 
 def _opened(path: Path) -> Any:
@@ -120,6 +193,16 @@ def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: is not a whole parquet file ({reason(error)})")
 
 
-def _refuse_row_numbers(path: Path, column: str, values: NDArray[Any]) -> None:
-    if len(values) and len(np.unique(values)) == len(values) and bool((values == np.round(values)).all()):
-        raise UserError(f"{path}: {column} only numbers the rows: leave it out (pandas: write it with index=False)")
+def _numbers_rows(values: NDArray[Any]) -> bool:
+    """Whether a column holds integers, each once."""
+    return len(np.unique(values)) == len(values) and bool((values == np.round(values)).all())
+
+
+def _without(path: Path, empty: Sequence[int], index: Sequence[int], width: int) -> list[int]:
+    """Return which columns are kept, and warn of those that are not: empty ones, and those that number the rows."""
+    kept = [place for place in range(width) if place not in {*empty, *index}]
+    for places, what in ((empty, "are empty"), (index, "only number the rows")):
+        if places and kept:
+            named = ", ".join(str(place + 1) for place in places)
+            logger.warning("%s: columns without a name that %s are left out: %s (counted from 1)", path, what, named)
+    return kept or list(range(width))

@@ -20,11 +20,14 @@ rows, which moves the rate a little where they are few.
 Two parts in one score, `TwoPart`: a point is odd if it is far from the manifold, and if the density of its projection
 is too low, or too high. On one half of the held-out rows each side of each score gets a smooth scale, its surprise
 S = -log P(score <= s): interpolated ranks, and beyond the outer tenth an exponential tail, so that what lies beyond
-every held-out row is ranked still. Low and high densities share the false alarms nine to one (weighted Bonferroni),
+every held-out row is ranked still. The scale of the tail is the mean excess of the rows in it, shrunk towards that of a
+Gaussian with the scores' interquartile range (with the weight of two rows): with few rows or ties at the end the tail
+holds none. Low and high densities share the false alarms nine to one (weighted Bonferroni),
 
     S_density = max(S_low + log 0.9, S_high + log 0.1),
 
-and the score is the weighted geometric mean of the two p-values (Good 1955), in logarithms:
+where the half has at least 30 rows, so that three are expected in the share of the high ones; with fewer, S_density is
+S_low + log 0.9. The score is the weighted geometric mean of the two p-values (Good 1955), in logarithms:
 
     T(x) = -(3/4 S_distance(x) + 1/4 S_density(x)).
 
@@ -45,9 +48,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from twostep.metrics.scores import FAR, Array
 
 OUTER = 0.1
 WEIGHTS = {"reconstruction_error": 0.75, "log_prob": 0.25}
@@ -58,6 +60,15 @@ SIDES = {("reconstruction_error", 1): 1.0, ("log_prob", 1): 0.9, ("log_prob", -1
 
 FEWEST = 4
 """Held-out rows that a `TwoPart` needs, two in each half."""
+
+SUPPORT = 3
+"""Rows that must be expected in a side's share of a half for the side to count, unless it has the largest share."""
+
+SHRINKAGE = 2
+"""Weight of the Gaussian tail in the scale of a tail, in rows."""
+
+GAUSSIAN_EXCESS = 0.35
+"""Mean excess of a Gaussian beyond its outer tenth, in interquartile ranges."""
 
 
 def p_values(held_out: Array, scores: Array, two_sided: bool = False) -> Array:
@@ -90,7 +101,7 @@ class Surprise:
         scores: distinct held-out scores, ascending, `(k,)`.
         surprises: of each, `(k,)`, descending.
         edge: where the tail begins, an index into them.
-        scale: mean of how far the scores of the tail lie below the edge.
+        scale: of the tail.
     """
 
     scores: Array
@@ -104,9 +115,11 @@ class Surprise:
         scores, counts = np.unique(held_out, return_counts=True)
         surprises = -np.log((np.cumsum(counts) - 0.5) / len(held_out))
         edge = min(int(np.searchsorted(np.cumsum(counts), OUTER * len(held_out))), len(scores) - 1)
-        below = np.repeat(scores[edge] - scores[:edge], counts[:edge])
+        usual = held_out[np.abs(held_out) < FAR]
+        excess = scores[edge] - usual[usual < scores[edge]]
+        scale = float(excess.sum() + SHRINKAGE * GAUSSIAN_EXCESS * _spread(usual)) / (len(excess) + SHRINKAGE)
         smallest = np.finfo(float).eps * max(1.0, abs(float(scores[edge])))
-        return cls(scores, surprises, edge, max(float(below.mean()) if edge else 0.0, smallest))
+        return cls(scores, surprises, edge, max(scale, smallest))
 
     def __call__(self, scores: Array) -> Array:
         """Return the surprise of each score, `(m,)`; it grows without end the lower the score is."""
@@ -116,12 +129,20 @@ class Surprise:
         return np.where(scores < start, tail, inside)
 
 
+def _spread(scores: Array) -> float:
+    """Return the interquartile range, the standard deviation where half of the scores are equal, or 0 for none."""
+    if not len(scores):
+        return 0.0
+    low, high = np.quantile(scores, [0.25, 0.75])
+    return float(high - low) or float(scores.std())
+
+
 @dataclass(frozen=True)
 class TwoPart:
     """Distance to the manifold and density on it as one score, with conformal p-values.
 
     Args:
-        surprises: by score and side.
+        surprises: by score and side, those sides that count.
         calibration: the score of the second half of the held-out rows, `(n,)`.
     """
 
@@ -138,14 +159,18 @@ class TwoPart:
         """
         order = np.random.default_rng(seed).permutation(len(next(iter(held_out.values()))))
         first, second = np.array_split(order, 2)
-        surprises = {(name, side): Surprise.fit(side * held_out[name][first]) for name, side in SIDES}
+        surprises = {
+            (name, side): Surprise.fit(side * held_out[name][first])
+            for (name, side), share in SIDES.items()
+            if share > 0.5 or share * len(first) >= SUPPORT
+        }
         calibration = cls(surprises, np.empty(0)).score({name: rows[second] for name, rows in held_out.items()})
         return cls(surprises, calibration)
 
     def score(self, rows: Mapping[str, Array]) -> Array:
         """Return T, `(m,)`: higher means more in-distribution."""
-        odd = {key: self.surprises[key](key[1] * rows[key[0]]) + np.log(share) for key, share in SIDES.items()}
-        parts = {name: np.max([odd[key] for key in SIDES if key[0] == name], 0) for name in WEIGHTS}
+        odd = {key: surprise(key[1] * rows[key[0]]) + np.log(SIDES[key]) for key, surprise in self.surprises.items()}
+        parts = {name: np.max([odd[key] for key in odd if key[0] == name], 0) for name in WEIGHTS}
         return -np.sum([weight * parts[name] for name, weight in WEIGHTS.items()], 0)
 
     def p_values(self, rows: Mapping[str, Array]) -> Array:

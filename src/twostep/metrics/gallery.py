@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,6 +18,9 @@ from twostep.models.base import DensityEstimator
 from twostep.models.metric_keys import MetricKeys
 from twostep.models.two_step import TwoStep
 from twostep.seeds import derive
+
+BLOCK = 10_000
+"""Rows whose features are held at once where all training rows are asked for."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,14 @@ class Gallery:
         """Features of training rows, `(n, D)`, evenly spaced in the data's order."""
         return self._of_data(self._trained_on)
 
+    def all_data(self) -> Iterator[Tensor]:
+        """Yield features of all training rows, in blocks `(b, D)` in the data's order."""
+        rows = self._trained_on.data
+        if len(rows) <= self.keys.gen_samples:
+            yield self.data
+        else:
+            yield from (self._of_rows(block, self._trained_on) for block in rows.split(BLOCK))
+
     @cached_property
     def unseen(self) -> Tensor:
         """Features of held-out rows, `(m, D)`, evenly spaced in the data's order."""
@@ -74,7 +85,9 @@ class Gallery:
             return self.gather(torch.cat([self.extractor(self.model.sample(n, generator)) for n in sizes]))
 
     def _of_data(self, batches: Batches) -> Tensor:
-        rows = spread(batches.data, self.keys.gen_samples)
+        return self._of_rows(spread(batches.data, self.keys.gen_samples), batches)
+
+    def _of_rows(self, rows: Tensor, batches: Batches) -> Tensor:
         whole = replace(batches, data=rows, batch_size=self.keys.gen_batch_size, rank=0, world_size=1)
         if batches.encode is None and self.extractor.kept:
             return _kept(self.extractor, rows, whole).to(batches.device)

@@ -18,6 +18,7 @@ interval of `farther`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -39,36 +40,50 @@ class Memorisation:
     copies: Estimate
 
 
-def memorisation(train: Tensor, held_out: Tensor, samples: Tensor, seed: int = 0) -> Memorisation:
+def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, seed: int = 0) -> Memorisation:
     """Compare the distances of samples and of held-out data to the training data.
 
     Args:
-        train: features of the data that the model was trained on, `(N, D)`.
-        held_out: features of other data of the same law, `(m, D)`.
+        train: features of all the data that the model was trained on, in blocks `(b, D)`, of which one is held at a
+            time: a copy of a row that is left out would not be seen.
+        held_out: features of other data of the same distribution, `(m, D)`.
         samples: features of samples, `(n, D)`.
         seed: of the resamples.
 
     Raises:
         UserError: if the features can't be compared, or sets have fewer than 2 rows.
     """
-    check_features(2, train=train, held_out=held_out, samples=samples)
-    return of_distances(nearest(held_out, train), nearest(samples, train), seed)
+    rows = held_out if samples is held_out else torch.cat([held_out, samples])
+    least = torch.full((len(rows),), math.inf, dtype=torch.float64, device=rows.device)
+    seen = 0
+    for block in train:
+        check_features(1 if seen else 2, train=block, held_out=held_out, samples=samples)
+        least = torch.minimum(least, nearest(rows, block))
+        seen += len(block)
+    return of_distances(least[: len(held_out)], least[-len(samples) :], seed, f"distances to {seen:,} training rows; ")
 
 
-def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0) -> Memorisation:
-    """Compare distances to the training data, `(m,)` and `(n,)`; their squares give the same."""
+def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = "") -> Memorisation:
+    """Compare distances to the training data, `(m,)` and `(n,)`; their squares give the same.
+
+    Args:
+        held_out: of held-out data.
+        samples: of samples.
+        seed: of the resamples.
+        about: what a method begins with.
+    """
     n = (len(held_out), len(samples))
     above, below = _shares_below(samples, held_out), _shares_below(held_out, samples)
     farther = float(above.mean())
     margin = NORMAL * math.sqrt(float(above.var()) / n[1] + float(below.var()) / n[0])
     spread = _spread_of_one_law(torch.cat([held_out, samples]), *n)
-    method = "DeLong's variance"
+    method = f"{about}DeLong's variance"
     ends = [farther + sign * margin for sign in (-1, 0, 1)]
     low, value, high = ((end - 0.5) / spread if spread else 0.0 for end in ends)
     return Memorisation(
         Estimate(farther, max(0.0, ends[0]), min(1.0, ends[2]), n, method),
         Estimate(value, low, high, n, method),
-        _copies(held_out, samples, seed),
+        _copies(held_out, samples, seed, about),
     )
 
 
@@ -87,7 +102,7 @@ def _spread_of_one_law(pooled: Tensor, m: int, n: int) -> float:
     return math.sqrt(max(0.0, total + 1 - correction) / (12 * m * n))
 
 
-def _copies(held_out: Tensor, samples: Tensor, seed: int) -> Estimate:
+def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> Estimate:
     """Return the share of copies; resampling both sets tells how much the limit moves, too."""
     share = _share_within(held_out, samples)
     generator = torch.Generator().manual_seed(seed)
@@ -98,7 +113,7 @@ def _copies(held_out: Tensor, samples: Tensor, seed: int) -> Estimate:
     shares = torch.tensor([_share_within(again(held_out), again(samples)) for _ in range(RESAMPLES)])
     low, high = shares.quantile(torch.tensor([0.025, 0.975])).tolist()
     least, most = wilson(share, len(samples))
-    method = f"{RESAMPLES} bootstrap resamples; not below the binomial interval"
+    method = f"{about}{RESAMPLES} bootstrap resamples; not below the binomial interval"
     return Estimate(share, min(low, least), max(high, most), (len(held_out), len(samples)), method)
 
 

@@ -143,7 +143,7 @@ for _metric in (
     SampleMetric(
         "memorisation",
         "are samples nearer to the training data than held-out data are?",
-        lambda data, rows, gallery: memorisation.memorisation(data, gallery.unseen, rows, gallery.seed),
+        lambda _, rows, gallery: memorisation.memorisation(gallery.all_data(), gallery.unseen, rows, gallery.seed),
         figures=("farther", "c_t", "copies"),
     ),
 ):
