@@ -495,6 +495,10 @@ VARIANTS = [
         ("ebm", "de", VECTORS, {"preset": "reference"}),
         ("ebm", "de", GREY, {"net": "cnn"}),
         ("flow", "de", GREY, {"preset": "reference"}),
+        ("vae", "de", VECTORS, {"preset": "reference"}),
+        ("vae", "gae", COLOUR, {"preset": "reference", "padding": False}),
+        ("avb", "gae", COLOUR, {"preset": "reference", "padding": False}),
+        ("wae", "gae", GREY, {"padding": False}),
     )
 ]
 CHECKS = [(check, case) for case in CASES for check in (*CONFIG_CHECKS, *MODEL_CHECKS, *ROLE_CHECKS[case.role])]

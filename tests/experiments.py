@@ -40,7 +40,10 @@ PAIRS = tuple(itertools.product(GAES, DES))
 def keys_of(name, overrides):
     """Return keys that make a model of any name small and quick to train, and the overrides on top."""
     common = {**SMALL, **RATES, **SCHEDULERS, "max_epochs": 4, "early_stopping_metric": None}
-    return {**{key: value for key, value in common.items() if key in MODELS[name].model_fields}, **overrides}
+    known = MODELS[name].model_fields
+    if "disc_lr" in known:
+        del common["lr"]
+    return {**{key: value for key, value in common.items() if key in known}, **overrides}
 
 
 def asked(models, dataset, root, run=None, **overrides):

@@ -158,6 +158,15 @@ def test_results_are_those_of_the_metrics_asked_for(own_pictures, tmp_path):
     assert results["two_step"]["log_likelihood"].measure == "volume of the learned manifold"
 
 
+@pytest.mark.parametrize("name", ["wae", "bigan"])
+def test_an_autoencoder_with_a_prior_is_tested_by_its_samples_as_in_the_reference(name, own_pictures, tmp_path):
+    few = {"preset": "reference", "max_epochs": 1, "metric_kwargs": {"gen_samples": 40, "features": "pca"}}
+    experiment = trained(asked((name,), own_pictures, tmp_path, model=few))
+    results = experiment.test()["model"]
+    assert list(results) == ["fd", "l2_reconstruction_error"], "fid, as it is called without Inception's weights"
+    assert results["fd"].n == 40
+
+
 def test_the_density_is_tested_on_embeddings_of_test_rows(own_pictures, tmp_path):
     experiment = trained(asked(("ae", "flow"), own_pictures, tmp_path))
     result = experiment.test()["de"]["log_likelihood"]

@@ -27,7 +27,8 @@ def normal_log_prob(squared_error: Tensor, log_std: Tensor) -> Tensor:
         log_std: log of the std, of any shape that broadcasts against it.
     """
     dim = math.prod(squared_error.shape[1:])
-    if log_std.ndim == 0:
+    if log_std.ndim == 0 or (log_std.ndim > 1 and log_std[0].numel() == 1):  # one, or one for each row
+        log_std = log_std.flatten() if log_std.ndim else log_std
         scaled = (-2 * log_std).exp() * squared_error.flatten(1).sum(1)
         return -0.5 * scaled - dim * (log_std + 0.5 * LOG_2PI)
     return -(0.5 * (-2 * log_std).exp() * squared_error + log_std).flatten(1).sum(1) - 0.5 * dim * LOG_2PI

@@ -11,7 +11,7 @@ from torch import Tensor
 from twostep import pictures
 from twostep.metrics.ood import Against
 from twostep.metrics.scores import Array
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model
+from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
 from twostep.models.two_step import TwoStep
 
 AXES = {
@@ -34,7 +34,7 @@ def draw_pictures(
     spec = module.spec
     like = next(module.parameters())
     points = data.to(like.device, like.dtype)
-    samples = module.sample(len(points), generator) if isinstance(module, DensityEstimator | TwoStep) else None
+    samples = module.sample(len(points), generator) if isinstance(module, Sampler) else None
     if not spec.is_image:
         if samples is not None and spec.dim > 1:
             pictures.scatter(points, samples, folder / "samples.png")

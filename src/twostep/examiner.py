@@ -14,7 +14,7 @@ from twostep.metrics import Result, evaluate
 from twostep.metrics.extractors import gallery_of
 from twostep.metrics.gallery import Gallery
 from twostep.metrics.scores import Array, score_splits
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig, evaluating
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig, Sampler, evaluating
 from twostep.models.metric_keys import MetricKeys
 from twostep.models.two_step import TwoStep
 from twostep.seeds import derive
@@ -96,7 +96,7 @@ class Examiner:
         self, part: str, held_out: Batches, keys: MetricKeys | None, seed: int, testing: bool
     ) -> Gallery | None:
         model, run = self.part(part), self.settings.run
-        if not isinstance(model, DensityEstimator | TwoStep):
+        if not isinstance(model, Sampler):
             return None
 
         def training() -> Batches:
@@ -105,7 +105,7 @@ class Examiner:
             train = self.trainers["de"].train
             return self.embed(self.splits.train) if testing or train is None else train
 
-        config = run if isinstance(model, TwoStep) else model.config
+        config = run if part == "two_step" else self.models[part].config
         keys = keys or cast(TwoStepRunConfig | ModelConfig, config).metric_kwargs
         return gallery_of(model, self.splits, training, held_out, keys, self.engine.gather, seed, with_null=testing)
 

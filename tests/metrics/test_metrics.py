@@ -316,18 +316,23 @@ def test_a_result_says_what_it_is():
 
 class TwoLosses(Given):
     def objectives(self):
-        one, two = (Objective(name, lambda x: x.mean(), ()) for name in ("reconstruction", "penalty"))
+        loss = {"discriminator": torch.min, "reconstruction": torch.max}
+        one, two = (Objective(name, of, ()) for name, of in loss.items())
         return one, two
+
+
+def test_the_loss_of_a_model_with_a_discriminator_is_that_of_its_opponent():
+    x = torch.arange(6.0).view(2, 3)
+    model = TwoLosses(given().config, VECTORS)
+    assert measure("loss", model, Batches(x, 2))["loss"].value == 5
 
 
 def test_a_metric_that_a_model_lacks_is_refused_with_the_reason():
     two_step = TwoStep(build("ae", "gae"), build("flow", "de", latent_spec(VECTORS, 2)))
-    many = TwoLosses(given().config, VECTORS)
     cases = [
         (build("ae", "gae"), "log_likelihood", "it has no density"),
         (build("flow", "de"), "l2_reconstruction_error", "it does not reconstruct"),
         (two_step, "loss", "its two steps have one each"),
-        (many, "loss", "it is trained by several losses (reconstruction, penalty)"),
     ]
     for model, metric, reason in cases:
         with pytest.raises(UserError) as caught:

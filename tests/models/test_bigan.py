@@ -275,12 +275,27 @@ def test_the_prior_is_uniform_on_the_cube():
     assert float(correlations.abs().max()) < 4 / math.sqrt(20_000)
 
 
+# ---- samples
+
+
+def test_samples_are_what_the_generator_makes_of_the_prior():
+    torch.manual_seed(0)
+    model = BiGANConfig(latent_dim=2, decoder_hidden_dims=()).build(PLANE).double().requires_grad_(False)
+    drawn = model.sample(50_000, torch.Generator().manual_seed(0))
+    linear = model.decoder[0]
+    assert torch.allclose(drawn.mean(0), linear.bias, atol=0.02)
+    assert torch.allclose(drawn.T.cov(), linear.weight @ linear.weight.T / 3, atol=0.02), "of a uniform law on [-1, 1]"
+    assert torch.equal(
+        model.sample(5, torch.Generator().manual_seed(3)), model.sample(5, torch.Generator().manual_seed(3))
+    )
+
+
 # ---- configuration
 
 
-def test_the_old_name_of_the_weight_still_sets_it():
-    assert BiGANConfig.for_data(PLANE, "gae", **{"lambda": 3}).penalty_weight == 3
-    assert BiGANConfig.aliases() == {"lambda": "penalty_weight"}
+@pytest.mark.parametrize("key", ["lambda", "_lambda"])
+def test_the_old_names_of_the_weight_still_set_it(key):
+    assert BiGANConfig.for_data(PLANE, "gae", **{key: 3}).penalty_weight == 3
 
 
 def test_each_player_has_its_own_rate():

@@ -196,6 +196,21 @@ def test_the_penalty_moves_the_encoder_towards_what_the_critic_takes_for_the_pri
         assert float(model.discriminator(model.encode(x)).mean() - before) > 0.1
 
 
+# ---- samples
+
+
+def test_samples_are_what_the_decoder_makes_of_the_prior():
+    torch.manual_seed(0)
+    model = WAEConfig(latent_dim=2, decoder_hidden_dims=(), sigma=1.5).build(VECTORS).double().requires_grad_(False)
+    drawn = model.sample(50_000, torch.Generator().manual_seed(0))
+    linear = model.decoder[0]
+    assert torch.allclose(drawn.mean(0), linear.bias, atol=0.03)
+    assert torch.allclose(drawn.T.cov(), 1.5**2 * linear.weight @ linear.weight.T, atol=0.05)
+    assert torch.equal(
+        model.sample(5, torch.Generator().manual_seed(3)), model.sample(5, torch.Generator().manual_seed(3))
+    )
+
+
 # ---- configuration
 
 

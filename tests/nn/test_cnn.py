@@ -8,6 +8,7 @@ from torch import nn
 
 from twostep.nn.activations import ACTIVATIONS
 from twostep.nn.cnn import ConvDecoder, ConvEncoder
+from twostep.schema import UserError
 
 SIDE = st.integers(1, 17)
 KERNEL = st.integers(1, 8)
@@ -16,11 +17,16 @@ LAYERS = st.integers(1, 4)
 
 
 @settings(deadline=None, max_examples=60)
-@given(height=SIDE, width=SIDE, kernel=KERNEL, stride=STRIDE, layers=LAYERS, channels=st.integers(1, 3))
-def test_a_decoder_makes_exactly_the_pictures_an_encoder_takes(height, width, kernel, stride, layers, channels):
-    shape = (channels, height, width)
-    encoder = ConvEncoder(shape, range(2, 2 + layers), kernel, stride, 3, "tanh")
-    decoder = ConvDecoder(3, shape, range(1 + layers, 1, -1), kernel, stride, "tanh")
+@given(height=SIDE, width=SIDE, kernel=KERNEL, stride=STRIDE, layers=LAYERS, padding=st.booleans())
+def test_a_decoder_makes_exactly_the_images_an_encoder_takes(height, width, kernel, stride, layers, padding):
+    shape = (layers % 3 + 1, height, width)
+    try:
+        encoder = ConvEncoder(shape, range(2, 2 + layers), kernel, stride, 3, "tanh", padding)
+    except UserError:
+        assert not padding
+        assert min(height, width) < kernel * stride**layers * layers
+        return
+    decoder = ConvDecoder(3, shape, range(1 + layers, 1, -1), kernel, stride, "tanh", padding)
     x = torch.randn(2, *shape)
     z = encoder(x)
     assert z.shape == (2, 3)
@@ -51,6 +57,13 @@ def test_an_odd_kernel_with_stride_one_keeps_the_size():
     encoder = ConvEncoder((3, 9, 7), [4, 5], 3, 1, 2, "relu")
     assert encoder[0](torch.zeros(1, 3, 9, 7)).shape == (1, 4, 9, 7)
     assert encoder[-1].in_features == 5 * 9 * 7
+
+
+def test_without_padding_each_layer_takes_the_kernel_less_one_from_each_side():
+    encoder = ConvEncoder((1, 28, 28), [2] * 4, 3, 1, 2, "relu", padding=False)
+    assert encoder[-1].in_features == 2 * 20 * 20
+    with pytest.raises(UserError, match="padding=False"):
+        ConvEncoder((1, 28, 8), [2] * 4, 3, 1, 2, "relu", padding=False)
 
 
 def test_every_pixel_is_seen_and_every_pixel_is_made():

@@ -38,14 +38,13 @@ def sample(
     import torch
 
     from twostep.loading import load_module
-    from twostep.models.base import DensityEstimator, evaluating
-    from twostep.models.two_step import TwoStep
+    from twostep.models.base import Sampler, evaluating
     from twostep.pictures import check_writable, write_samples
     from twostep.training.distributed import Engine
 
     module = load_module(run, load_best_valid_first)
-    if not isinstance(module, DensityEstimator | TwoStep):
-        raise UserError(f"{run}: {module.config.name} has no density to sample from: train a second step on it")
+    if not isinstance(module, Sampler):
+        raise UserError(f"{run}: {module.config.name} does not sample: train a density on its embeddings")
     check_writable(to, module.spec)
     place = Engine(device or "cpu").device
     module.to(place)

@@ -15,9 +15,8 @@ from twostep.metrics.efficientnet import efficientnet_lite0
 from twostep.metrics.features import Extractor, check_range, pca, pixels, standardised
 from twostep.metrics.gallery import Gallery
 from twostep.metrics.inception import FILE, inception
-from twostep.models.base import DensityEstimator
+from twostep.models.base import Sampler
 from twostep.models.metric_keys import VARIABLE, MetricKeys
-from twostep.models.two_step import TwoStep
 from twostep.registry import Registry
 from twostep.schema import DataSpec, UserError
 
@@ -89,7 +88,7 @@ class Features:
 
 
 def gallery_of(
-    model: DensityEstimator | TwoStep,
+    model: Sampler,
     splits: Splits,
     training: Callable[[], Batches],
     held_out: Batches,

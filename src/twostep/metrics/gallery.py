@@ -14,9 +14,8 @@ from twostep.data import cache
 from twostep.data.batches import Batches
 from twostep.data.rows import spread
 from twostep.metrics.features import Extractor
-from twostep.models.base import DensityEstimator
+from twostep.models.base import Sampler
 from twostep.models.metric_keys import MetricKeys
-from twostep.models.two_step import TwoStep
 from twostep.seeds import derive
 
 BLOCK = 10_000
@@ -38,7 +37,7 @@ class Gallery:
         with_null: whether metrics tell, too, what held-out data have in the samples' place.
     """
 
-    model: DensityEstimator | TwoStep
+    model: Sampler
     training: Callable[[], Batches]
     held_out: Batches
     keys: MetricKeys

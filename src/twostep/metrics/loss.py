@@ -12,22 +12,19 @@ from twostep.models.base import Model
 
 
 class Loss(RowMetric):
-    """Mean of the model's one loss, in the space its network works in."""
+    """Mean of the model's loss, in the space its network works in; with a discriminator, that of its opponent."""
 
     name = "loss"
-    summary = "the training objective, for models that have one"
+    summary = "the training objective; with a discriminator, that of the encoder and decoder"
     lower_is_better = True
 
     def refusal(self, model: nn.Module) -> str:
-        """Refuse models with several losses, and two-step models."""
-        if not isinstance(model, Model):
-            return "its two steps have one each"
-        losses = [objective.name for objective in model.objectives()]
-        return "" if len(losses) == 1 else f"it is trained by several losses ({', '.join(losses)})"
+        """Refuse two-step models."""
+        return "" if isinstance(model, Model) else "its two steps have one each"
 
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         """Average the batches' losses, each weighted by its rows."""
-        (objective,) = cast(Model, model).objectives()
+        *_, objective = cast(Model, model).objectives()
         moments = Moments.of((objective.loss(x).expand(len(x)) for x in batches), sum_over_ranks)
         return {self.name: Result(moments.mean, objective.unit, moments.n)}
 

@@ -16,8 +16,7 @@ from twostep.metrics import frechet, inception, kernel, memorisation, prdc, slic
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.estimates import GROUPS, Estimate
 from twostep.metrics.gallery import Gallery
-from twostep.models.base import DensityEstimator
-from twostep.models.two_step import TwoStep
+from twostep.models.base import Sampler
 from twostep.schema import UserError
 
 DIGITS = 12  # of an extractor's digest that a note shows
@@ -55,7 +54,7 @@ class SampleMetric(Metric):
 
     def refusal(self, model: nn.Module) -> str:
         """Refuse models that do not sample."""
-        return "" if isinstance(model, DensityEstimator | TwoStep) else "it does not sample: train a density on it"
+        return "" if isinstance(model, Sampler) else "it does not sample: train a density on it"
 
     def __call__(self, gallery: Gallery) -> dict[str, Result]:
         """Compare the samples, and held-out data if the gallery asks for it.

@@ -40,7 +40,7 @@ class Autoencoder(NetworkDecoder):
         super().__init__(config, spec)
         self.latent_dim = config.latent_dim
         self.encoder = config.build_encoder(spec, config.latent_dim)
-        self.decoder = config.build_decoder(spec, copies=1)
+        self.decoder = config.build_decoder(spec)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""

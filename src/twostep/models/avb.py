@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from twostep.distributions import normal_log_prob
-from twostep.models.avb_defaults import published, replaced
-from twostep.models.base import MODELS, Objective, OptimizerConfig, Role
+from twostep.models.avb_defaults import PUBLISHED_DENSITY, published, replaced
+from twostep.models.base import MODELS, AdversarialConfig, Objective, OptimizerConfig, Role
 from twostep.models.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
 from twostep.models.noisy_encoder import NoisyEncoder, kl_to_prior, log_weights, moments
 from twostep.nn.activations import Activation
@@ -40,7 +40,7 @@ BLOCK = 16384  # rows that pass a network at once in evaluation
 
 
 @MODELS.register("avb")
-class AVBConfig(GaussianDecoderConfig):
+class AVBConfig(GaussianDecoderConfig, AdversarialConfig):
     """Keys of `avb`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
@@ -69,8 +69,10 @@ class AVBConfig(GaussianDecoderConfig):
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Judge a density by its reconstructions too, contrast with the prior, train as long on few rows as on many."""
-        return {**super().reference(spec, role), **published(role, super().defaults(spec, role)["encoder_net"])}
+        """Contrast with the prior; train a density for as long on few rows as on many; never clip."""
+        net = super().defaults(spec, role)["encoder_net"]
+        keys = {**super().reference(spec, role), **published(role, net), "max_grad_norm": None}
+        return keys if role == "gae" else {**keys, **PUBLISHED_DENSITY}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""
@@ -94,7 +96,7 @@ class AVB(GaussianDecoder):
         super().__init__(config, spec, config.prior_sigma, log_sigma)
         self.every, self.adaptive = config.num_discriminator_steps, config.adaptive_contrast
         self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
-        self.decoder = config.build_decoder(spec, self.copies)
+        self.decoder = config.build_decoder(spec, self.extra)
         self.discriminator = JoinedNet(
             MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
         )
@@ -114,7 +116,7 @@ class AVB(GaussianDecoder):
         """Return the discriminator's logistic loss, and the negative evidence bound of encoder and decoder."""
         judge = tuple(self.discriminator.parameters())
         players = (*self.encoder.parameters(), *self.decoder.parameters())
-        players = players if self.log_sigma is None else (*players, self.log_sigma)
+        players = (*players, *self.sigma_parameters())
         return (
             Objective("discriminator", self._discriminator_loss, judge, unit="nats"),
             Objective("nll", self._nll, players, every=self.every),

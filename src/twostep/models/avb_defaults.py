@@ -20,6 +20,12 @@ OF_VECTORS: dict[str, Any] = {
     "decoder_hidden_dims": (512, 512),
     "max_bad_valid_epochs": 20,
 }
+PUBLISHED_DENSITY: dict[str, Any] = {
+    "max_epochs": 100,
+    "early_stopping_metric": None,
+    "valid_metrics": ("loss",),
+    "test_metrics": ("log_likelihood", "loss"),
+}
 
 
 def published(role: Role, net: str) -> dict[str, Any]:

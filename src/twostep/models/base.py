@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, final
+from typing import Any, ClassVar, Literal, Protocol, Self, final, runtime_checkable
 
 import torch
 from pydantic import Field, field_validator
@@ -22,6 +22,7 @@ Role = Literal["gae", "de"]
 Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]
 
 TEST_METRICS = "metrics on the test split, at the end"
+PATIENCE = "epochs without a better value before training stops; None: never"
 
 MODELS: Registry[type[ModelConfig]] = Registry("model")
 
@@ -89,7 +90,7 @@ class ModelConfig(Frozen, ABC):
     max_epochs: PositiveInt = Field(100, description="epochs to train for")
     max_grad_norm: PositiveFloat | None = Field(10.0, description="gradients are clipped to this norm; None: never")
     early_stopping_metric: str | None = Field(None, description="validation metric that stops training; None: none")
-    max_bad_valid_epochs: PositiveInt = Field(10, description="epochs without a better value before training stops")
+    max_bad_valid_epochs: PositiveInt | None = Field(10, description=PATIENCE)
     valid_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the validation split, each epoch")
     test_metrics: tuple[str, ...] = Field(("loss",), description=TEST_METRICS)
     metric_kwargs: MetricKeys = Field(METRIC_KEYS, description="how samples are compared with data")
@@ -98,6 +99,11 @@ class ModelConfig(Frozen, ABC):
     @classmethod
     def _metrics_are_a_list(cls, value: Any) -> Any:
         return metric_names(value)
+
+    @field_validator("denoising_sigma", mode="before")
+    @classmethod
+    def _none_is_no_noise(cls, value: Any) -> Any:
+        return 0.0 if value is None else value
 
     @field_validator("early_stopping_metric")
     @classmethod
@@ -181,6 +187,20 @@ class OneLossConfig(ModelConfig):
         return {"loss": OptimizerConfig(self.lr, self.use_lr_scheduler)}
 
 
+class AdversarialConfig(ModelConfig):
+    """Keys of a model with a discriminator, whose losses have a learning rate each: `disc_lr` and another."""
+
+    lr: None = Field(None, description="not used: the losses have a learning rate each")
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _not_one_rate(cls, value: Any) -> Any:
+        if value is not None:
+            rates = " and ".join(key for key in cls.model_fields if key.endswith("_lr"))
+            raise ValueError(f"there is no one learning rate: set {rates}")
+        return value
+
+
 class Model(nn.Module, ABC):
     """A network with its config, the facts of its data, and the transform between data space and its own.
 
@@ -246,6 +266,20 @@ class GeneralizedAutoencoder(Model):
     def log_volume(self, z: Tensor) -> Tensor:
         """Return `½ log det JᵀJ` of the decoder at `z`, of shape `(B,)`, in nats; `-inf` where J is singular."""
         return jacobian.log_volume(*self.decoder_parts(), z)
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A model that points in data space can be drawn from."""
+
+    @property
+    def spec(self) -> DataSpec:
+        """Facts of the data."""
+        ...
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw `(n, *S)` points in data space."""
+        ...
 
 
 class DensityEstimator(Model):

@@ -24,8 +24,18 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from twostep.models.base import MODELS, TEST_METRICS, Gather, Objective, OptimizerConfig, Role
+from twostep.models.base import (
+    MODELS,
+    PATIENCE,
+    TEST_METRICS,
+    AdversarialConfig,
+    Gather,
+    Objective,
+    OptimizerConfig,
+    Role,
+)
 from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.nn.activations import Activation
 from twostep.nn.joined import JoinedNet
 from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -38,7 +48,7 @@ RATE, MOST_WEIGHT, PICTURES_DIM = 1e-3, 10.0, 784
 
 
 @MODELS.register("bigan")
-class BiGANConfig(EncoderDecoderConfig):
+class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
     """Keys of `bigan`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
@@ -49,19 +59,20 @@ class BiGANConfig(EncoderDecoderConfig):
     wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")
     gradient_penalty: bool = Field(True, description="hold the Wasserstein critic's slope near 1; False: clamp weights")
     penalty_weight: NonNegativeFloat = Field(
-        10.0, validation_alias=AliasChoices("lambda"), description="weight of the gradient penalty"
+        10.0, validation_alias=AliasChoices("lambda", "_lambda"), description="weight of the gradient penalty"
     )
     clamp: PositiveFloat = Field(0.01, description="limit of the Wasserstein critic's weights, without the penalty")
     recon_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error of reconstructions")
     num_discriminator_steps: PositiveInt = Field(2, description="steps of the critic for each of generator and encoder")
     discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layers of the critic")
+    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the critic")
     disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the critic")
     ge_lr: PositiveFloat = Field(1e-4, description="learning rate of generator and encoder")
     use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
     max_epochs: PositiveInt = Field(200, description="epochs to train for")
     early_stopping_metric: str | None = Field(JUDGE, description="validation metric that stops training; None: none")
-    max_bad_valid_epochs: PositiveInt = Field(50, description="epochs without a better value before training stops")
+    max_bad_valid_epochs: PositiveInt | None = Field(50, description=PATIENCE)
     valid_metrics: tuple[str, ...] = Field((JUDGE,), description="metrics on the validation split, each epoch")
     test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
 
@@ -73,9 +84,9 @@ class BiGANConfig(EncoderDecoderConfig):
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Return the rates and the weight of the paper's code, with which small sets are not inverted."""
-        keys = ("recon_weight", "disc_lr", "ge_lr")
-        return {**super().reference(spec, role), **{key: cls.model_fields[key].default for key in keys}}
+        """Take lower rates and a lower weight, with which small sets are not inverted; never clip."""
+        keys = {key: cls.model_fields[key].default for key in ("recon_weight", "disc_lr", "ge_lr")}
+        return {**super().reference(spec, role), **keys, "max_grad_norm": None, "test_metrics": ("fid", JUDGE)}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the critic, and of generator and encoder."""
@@ -99,12 +110,20 @@ class BiGAN(NetworkDecoder):
         self.recon_weight, self.limit = config.recon_weight, config.clamp
         self.penalty_weight = config.penalty_weight if config.gradient_penalty else None
         self.encoder = config.build_encoder(spec, config.latent_dim)
-        self.decoder = config.build_decoder(spec, copies=1)
-        self.discriminator = JoinedNet(MLP(spec.dim, config.discriminator_hidden_dims, 1, "relu"), config.latent_dim)
+        self.decoder = config.build_decoder(spec)
+        self.discriminator = JoinedNet(
+            MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""
         return self.encoder(self.transform(x))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Generate `n` points `(n, *S)` from draws of the prior."""
+        like = next(self.parameters())
+        z = torch.rand(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
+        return self.clamp(self.decode(2 * z - 1))
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the critic's loss, and that of generator and encoder, which step once in several of its steps."""

@@ -5,7 +5,8 @@
 S_i leaves the first half of the coordinates as they are, and moves each of the others by a monotone rational-quadratic
 spline whose bins and slopes a residual network computes from the first half; outside of `[-tail_bound, tail_bound]` it
 is the identity. P_i is a fixed random permutation in every other layer, and a reversal in those between, so that two
-layers move every coordinate. W_i = L_i U_i. In one dimension a spline's parameters are free numbers.
+layers move every coordinate. W_i = L_i U_i, plus a bias with `linear_bias`. In one dimension a spline's parameters are
+free numbers.
 
 On pictures a coordinate is a channel, at every pixel alike. Each level gathers 2 x 2 pixels into the channels of one,
 applies its layers, and hands half of the channels on to the next level; the other half is noise already.
@@ -38,6 +39,7 @@ class CouplingSettings(Protocol):
     num_blocks_per_layer: int
     num_bins: int
     tail_bound: float
+    linear_bias: bool
 
 
 class FlowLayer(nn.Module):
@@ -48,18 +50,20 @@ class FlowLayer(nn.Module):
         order: permutation of the coordinates.
         bins: of a spline.
         bound: splines act on `[-bound, bound]`.
+        bias: whether the linear map has one.
     """
 
     order: Tensor
     restore: Tensor
 
-    def __init__(self, conditioner: nn.Module, order: Tensor, bins: int, bound: float) -> None:
+    def __init__(self, conditioner: nn.Module, order: Tensor, bins: int, bound: float, bias: bool = False) -> None:
         super().__init__()
         self.conditioner = conditioner
         self.kept, self.bins, self.bound = len(order) // 2, bins, bound
         self.register_buffer("order", order)
         self.register_buffer("restore", order.argsort())
         self.lower_upper = nn.Parameter(torch.eye(len(order)))
+        self.bias = nn.Parameter(torch.zeros(len(order))) if bias else None
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """Take one layer towards the noise; `(B, *, D)` to the same with its log-determinant `(B,)`."""
@@ -68,12 +72,14 @@ class FlowLayer(nn.Module):
         moved, log_slope = self._spline(kept).call_and_ladj(moved)
         lower, upper = self._factors()
         mixed = torch.cat([kept, moved], -1) @ upper.T @ lower.T
+        mixed = mixed if self.bias is None else mixed + self.bias
         places = math.prod(h.shape[1:-1])
         return mixed, log_slope.flatten(1).sum(1) + places * lower.diagonal().abs().log().sum()
 
     def inverse(self, h: Tensor) -> Tensor:
         """Take one layer towards the data."""
         lower, upper = self._factors()
+        h = h if self.bias is None else h - self.bias
         columns = torch.linalg.solve_triangular(lower, h.flatten(0, -2).T, upper=False)
         h = torch.linalg.solve_triangular(upper, columns, upper=True, unitriangular=True).T.reshape(h.shape)
         kept, moved = h[..., : self.kept], h[..., self.kept :]
@@ -119,6 +125,7 @@ class VectorLayers(nn.Module):
                 _order(layer, dim),
                 config.num_bins,
                 config.tail_bound,
+                config.linear_bias,
             )
             for layer in range(config.num_layers)
         )
@@ -187,6 +194,7 @@ def _channel_layers(config: CouplingSettings, channels: int) -> nn.ModuleList:
             _order(layer, channels),
             config.num_bins,
             config.tail_bound,
+            config.linear_bias,
         )
         for layer in range(config.num_layers)
     )

@@ -20,10 +20,10 @@ Neural Empirical Bayes (Saremi & Hyvärinen, 2019, arXiv 1903.02334) for the las
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import Field, FiniteFloat, field_validator
+from pydantic import Field, FiniteFloat, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -41,7 +41,7 @@ from twostep.models.base import (
 )
 from twostep.models.ebm_defaults import published, tilted
 from twostep.models.langevin import Langevin
-from twostep.models.networks import Net
+from twostep.models.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, unpadded
 from twostep.models.principal import Principal
 from twostep.models.replay import Ring
 from twostep.models.tilt import Base, Box, Gaussian, Turned
@@ -65,8 +65,9 @@ class EBMConfig(OneLossConfig):
     energy_func_hidden_channels: tuple[PositiveInt, ...] = Field(
         (64, 64, 32, 32), min_length=1, description="channels (cnn)"
     )
-    energy_func_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
-    energy_func_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
+    energy_func_kernel_size: PerLayer = Field(3, description=KERNEL)
+    energy_func_stride: PerLayer = Field(1, description=STRIDE)
+    padding: bool = Field(True, description=PADDING)
     energy_func_activation: Activation = Field("swish", description="after each hidden layer")
     spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
     base: Literal["none", "gaussian"] = Field("none", description="what exp(-F) is relative to: 1 or a Gaussian")
@@ -90,6 +91,11 @@ class EBMConfig(OneLossConfig):
             raise ValueError("the first limit must be below the second")
         return value
 
+    @model_validator(mode="after")
+    def _one_entry_a_layer(self) -> Self:
+        check_layers(self, "energy_func_hidden_channels", "energy_func_kernel_size", "energy_func_stride")
+        return self
+
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Tilt the data's Gaussian, but for colour pictures, which have the published values."""
@@ -98,7 +104,8 @@ class EBMConfig(OneLossConfig):
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Return the paper's Langevin dynamics: a noisy descent that is far from the law of the energy."""
-        return {**{key: cls.model_fields[key].default for key in tilted(spec)}, **published(spec)}
+        replaced = {key: cls.model_fields[key].default for key in tilted(spec)}
+        return {**replaced, **published(spec), "padding": not unpadded(spec)}
 
     def is_flat(self) -> bool:
         """Whether chains move in vectors."""
@@ -129,8 +136,14 @@ class EBMConfig(OneLossConfig):
             return EnergyMLP(spec.dim, self.energy_func_hidden_dims, self.energy_func_activation)
         if not spec.is_image:
             raise UserError(f"a cnn needs pictures; {spec.name} has points of shape {spec.shape}: set net to mlp")
-        channels, size = self.energy_func_hidden_channels, self.energy_func_kernel_size
-        return EnergyCNN(spec.shape, channels, size, self.energy_func_stride, self.energy_func_activation)
+        return EnergyCNN(
+            spec.shape,
+            self.energy_func_hidden_channels,
+            self.energy_func_kernel_size,
+            self.energy_func_stride,
+            self.energy_func_activation,
+            self.padding,
+        )
 
 
 class EBM(DensityEstimator):

@@ -43,6 +43,7 @@ class FlowConfig(OneLossConfig):
     num_blocks_per_layer: PositiveInt = Field(3, description="residual blocks of each of those networks")
     num_bins: PositiveInt = Field(8, description="bins of a spline")
     tail_bound: PositiveFloat = Field(3.0, description="splines act on [-tail_bound, tail_bound]")
+    linear_bias: bool = Field(False, description="whether the linear maps between splines have a bias")
     test_metrics: tuple[str, ...] = Field(("log_likelihood", "loss"), description=TEST_METRICS)
 
     @classmethod
@@ -61,10 +62,11 @@ class FlowConfig(OneLossConfig):
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Narrow the splines; train on vectors for all epochs; see pictures as vectors of numbers as they are."""
+        """Narrow the splines; train on vectors for all epochs; see images as vectors of numbers as they are."""
+        layers = {"tail_bound": 1.0, "linear_bias": True}
         if not spec.is_image:
-            return {"tail_bound": 1.0, "early_stopping_metric": None, "max_bad_valid_epochs": 10}
-        return {"tail_bound": 1.0, "dequantize": False, "use_lr_scheduler": False, **PLAIN}
+            return {**layers, "early_stopping_metric": None, "max_bad_valid_epochs": 10}
+        return {**layers, "dequantize": False, "use_lr_scheduler": False, **PLAIN}
 
     def is_flat(self) -> bool:
         """Whether the layers take vectors."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from twostep.models.base import GeneralizedAutoencoder, ModelConfig, Role
@@ -15,6 +16,22 @@ from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, PositiveInt, UserError
 
 Net = Literal["mlp", "cnn"]
+
+
+def _per_layer(value: Any) -> Any:
+    entries = cast(Sequence[Any], value if isinstance(value, list | tuple) else [value])
+    if not entries or any(type(entry) is not int or entry < 1 for entry in entries):
+        raise ValueError("write a positive integer, or a list of them with one for each layer, like [3, 3, 3, 3]")
+    return tuple(entries) if isinstance(value, list | tuple) else value
+
+
+PerLayer = Annotated[int | tuple[int, ...], BeforeValidator(_per_layer)]
+"""One number for all layers of a network, or one for each."""
+
+KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
+STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
+PADDING = "pad convolutions by half their kernel; False: not at all (cnn)"
+LAYERS = 4  # of the reference's convolutional networks
 
 # After two minutes of one core the error of scaled pixels is 76.8 with stride 1 and 56.8 with stride 2 (ae, 10,000
 # pictures of CIFAR-10), and 34.8 and 18.3 (wae, as many of Fashion-MNIST); benchmarks/defaults.py.
@@ -32,17 +49,18 @@ class EncoderDecoderConfig(ModelConfig):
     encoder_hidden_channels: tuple[PositiveInt, ...] = Field(
         (32, 32, 16, 16), min_length=1, description="channels (cnn)"
     )
-    encoder_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
-    encoder_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
+    encoder_kernel_size: PerLayer = Field(3, description=KERNEL)
+    encoder_stride: PerLayer = Field(1, description=STRIDE)
     encoder_activation: Activation = Field("relu", description="after each hidden layer")
     decoder_net: Net = Field("mlp", description="kind of decoder")
     decoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
     decoder_hidden_channels: tuple[PositiveInt, ...] = Field(
         (16, 16, 32, 32), min_length=1, description="channels (cnn)"
     )
-    decoder_kernel_size: PositiveInt = Field(3, description="side of the kernel in pixels (cnn)")
-    decoder_stride: PositiveInt = Field(1, description="step of the kernel in pixels (cnn)")
+    decoder_kernel_size: PerLayer = Field(3, description=KERNEL)
+    decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
+    padding: bool = Field(True, description=PADDING)
 
     @field_validator("latent_dim", mode="before")
     @classmethod
@@ -50,6 +68,12 @@ class EncoderDecoderConfig(ModelConfig):
         if isinstance(value, str):
             raise ValueError("Input should be a valid integer, or auto where a run starts")
         return value
+
+    @model_validator(mode="after")
+    def _one_entry_a_layer(self) -> Self:
+        for side in ("encoder", "decoder"):
+            check_layers(self, f"{side}_hidden_channels", f"{side}_kernel_size", f"{side}_stride")
+        return self
 
     def is_flat(self) -> bool:
         """Whether both networks take vectors.
@@ -85,8 +109,8 @@ class EncoderDecoderConfig(ModelConfig):
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Convolve in steps of 1; score whole numbers as they are, which has no bound."""
-        return {"encoder_stride": 1, "decoder_stride": 1, "dequantize": False}
+        """Convolve with stride 1 and, where the image is large enough, no padding; never dequantise."""
+        return {"encoder_stride": 1, "decoder_stride": 1, "padding": not unpadded(spec), "dequantize": False}
 
     def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
@@ -99,31 +123,38 @@ class EncoderDecoderConfig(ModelConfig):
             self.encoder_stride,
             out_dim,
             self.encoder_activation,
+            self.padding,
         )
 
-    def build_decoder(self, spec: DataSpec, copies: int) -> nn.Module:
-        """Return a network from `(B, latent_dim)` to `copies` times a point, side by side on the first axis."""
+    def build_decoder(self, spec: DataSpec, extra: int = 0) -> nn.Module:
+        """Return a network from `(B, latent_dim)` to a point with `extra` more entries on the first axis.
+
+        Args:
+            spec: of the data.
+            extra: numbers beside a vector `(D,)`, channels beside those of an image `(C, H, W)`.
+        """
         if self.is_flat():
-            return MLP(self.latent_dim, self.decoder_hidden_dims, copies * spec.dim, self.decoder_activation)
+            return MLP(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
         channels, height, width = _image_shape(spec)
         return ConvDecoder(
             self.latent_dim,
-            (copies * channels, height, width),
+            (channels + extra, height, width),
             self.decoder_hidden_channels,
             self.decoder_kernel_size,
             self.decoder_stride,
             self.decoder_activation,
+            self.padding,
         )
 
 
 class NetworkDecoder(GeneralizedAutoencoder):
     """An autoencoder whose decoder is a network and the way back through the data's transform.
 
-    The network gives `copies` points side by side on the first axis; the first is the decoder's mean.
+    The network gives the decoder's mean, and `extra` more entries after it on the first axis.
     """
 
     decoder: nn.Module
-    copies: int = 1
+    extra: int = 0
 
     def decode(self, z: Tensor) -> Tensor:
         """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
@@ -139,7 +170,38 @@ class NetworkDecoder(GeneralizedAutoencoder):
         return super().decoder_parts()
 
     def _to_data(self, outputs: Tensor) -> Tensor:
-        return self.transform.inverse(outputs.chunk(self.copies, dim=1)[0])
+        return self.transform.inverse(self._split(outputs)[0])
+
+    def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the other entries of the decoder's outputs."""
+        mean, rest = outputs.split([outputs.shape[1] - self.extra, self.extra], dim=1)
+        return mean, rest
+
+
+def check_layers(config: Any, channels: str, *keys: str) -> None:
+    """Check that each key holds one number or one for each layer.
+
+    Args:
+        config: holds the keys.
+        channels: name of the key with the channels of each layer.
+        keys: names of the others.
+
+    Raises:
+        ValueError: naming the first that does not.
+    """
+    layers = len(getattr(config, channels))
+    for key in keys:
+        value = getattr(config, key)
+        if isinstance(value, tuple) and len(value) != layers:
+            raise ValueError(
+                f"{key} = {list(value)} has {len(value)} entries and {channels} {layers}: write one number, or one "
+                f"for each layer"
+            )
+
+
+def unpadded(spec: DataSpec) -> bool:
+    """Whether images are large enough for the reference's convolutions, which have no padding."""
+    return spec.is_image and min(spec.shape[1:]) > 2 * LAYERS
 
 
 def _image_shape(spec: DataSpec) -> tuple[int, int, int]:

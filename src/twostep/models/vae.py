@@ -46,12 +46,6 @@ class VAEConfig(GaussianDecoderConfig, OneLossConfig):
         hidden = {f"{net}_hidden_dims": (512, 512) for net in ("encoder", "decoder")}
         return {**defaults, **hidden, "single_sigma": False}
 
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Take the small networks and the one deviation for densities too."""
-        hidden = {f"{net}_hidden_dims": (256,) for net in ("encoder", "decoder")}
-        return {**super().reference(spec, role), **hidden, "single_sigma": True}
-
     def build(self, spec: DataSpec) -> VAE:
         """Return a `VAE` for data of this kind."""
         return VAE(self, spec)
@@ -63,7 +57,7 @@ class VAE(GaussianDecoder):
     def __init__(self, config: VAEConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.encoder = config.build_encoder(spec, 2 * config.latent_dim)
-        self.decoder = config.build_decoder(spec, self.copies)
+        self.decoder = config.build_decoder(spec, self.extra)
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to the means of q, `(B, d)`."""

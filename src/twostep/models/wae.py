@@ -20,8 +20,9 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from twostep.models.base import MODELS, TEST_METRICS, Objective, OptimizerConfig, Role
+from twostep.models.base import MODELS, PATIENCE, TEST_METRICS, AdversarialConfig, Objective, OptimizerConfig, Role
 from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.nn.activations import Activation
 from twostep.nn.mlp import MLP
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -32,7 +33,7 @@ PAPERS_DIM = 784
 
 
 @MODELS.register("wae")
-class WAEConfig(EncoderDecoderConfig):
+class WAEConfig(EncoderDecoderConfig, AdversarialConfig):
     """Keys of `wae`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
@@ -53,13 +54,14 @@ class WAEConfig(EncoderDecoderConfig):
     discriminator_hidden_dims: tuple[PositiveInt, ...] = Field(
         (256, 256), description="hidden layers of the discriminator"
     )
+    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
     disc_lr: PositiveFloat = Field(2.5e-4, description="learning rate of the discriminator")
     rec_lr: PositiveFloat = Field(5e-4, description="learning rate of encoder and decoder")
     use_disc_lr_scheduler: bool = Field(False, description="cosine decay of disc_lr to 0 over all steps")
     use_rec_lr_scheduler: bool = Field(False, description="cosine decay of rec_lr to 0 over all steps")
     max_epochs: PositiveInt = Field(300, description="epochs to train for")
     early_stopping_metric: str | None = Field(JUDGE, description="validation metric that stops training; None: none")
-    max_bad_valid_epochs: PositiveInt = Field(30, description="epochs without a better value before training stops")
+    max_bad_valid_epochs: PositiveInt | None = Field(30, description=PATIENCE)
     valid_metrics: tuple[str, ...] = Field((JUDGE,), description="metrics on the validation split, each epoch")
     test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
 
@@ -76,8 +78,9 @@ class WAEConfig(EncoderDecoderConfig):
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Give the penalty one weight for all data."""
-        return {**super().reference(spec, role), "penalty_weight": 10}
+        """Give the penalty one weight for all data; never clip."""
+        given = {"penalty_weight": 10, "max_grad_norm": None, "test_metrics": ("fid", JUDGE)}
+        return {**super().reference(spec, role), **given}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""
@@ -99,12 +102,20 @@ class WAE(NetworkDecoder):
         self.latent_dim = config.latent_dim
         self.sigma, self.penalty_weight = config.sigma, config.penalty_weight
         self.encoder = config.build_encoder(spec, config.latent_dim)
-        self.decoder = config.build_decoder(spec, copies=1)
-        self.discriminator = MLP(config.latent_dim, config.discriminator_hidden_dims, 1, "relu")
+        self.decoder = config.build_decoder(spec)
+        self.discriminator = MLP(
+            config.latent_dim, config.discriminator_hidden_dims, 1, config.discriminator_activation
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""
         return self.encoder(self.transform(x))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Decode `n` draws of the prior, to points `(n, *S)`."""
+        like = next(self.parameters())
+        z = torch.randn(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
+        return self.clamp(self.decode(self.sigma * z))
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the discriminator's logistic loss, and the penalised squared error of encoder and decoder."""

@@ -10,39 +10,44 @@ from torch import Tensor, nn
 
 from twostep.nn.activations import ACTIVATIONS, Activation
 from twostep.nn.affine import Affine
+from twostep.schema import UserError
+
+PerLayer = int | Sequence[int]
+"""One number for all layers, or one for each."""
 
 
 class ConvEncoder(nn.Sequential):
     """Convolutions and a last linear layer; `(B, C, H, W) -> (B, out_dim)`.
 
-    Each convolution is padded by half its kernel, so that stride 1 with an odd kernel keeps the size, and no kernel
-    or stride uses a picture up.
-
     Args:
         in_shape: `(C, H, W)`.
         channels: channels after each convolution.
-        kernel_size: side of the kernel in pixels.
-        stride: step of every convolution in pixels.
+        kernel_size: side of the kernels in pixels.
+        stride: of the convolutions, in pixels.
         out_dim: size of the output.
         activation: name of the activation.
+        padding: pad each convolution by half its kernel, so that stride 1 with an odd kernel keeps the size, and no
+            kernel or stride is too large for an image.
+
+    Raises:
+        UserError: if there is no padding and a kernel is larger than what it is applied to.
     """
 
     def __init__(
         self,
         in_shape: Sequence[int],
         channels: Sequence[int],
-        kernel_size: int,
-        stride: int,
+        kernel_size: PerLayer,
+        stride: PerLayer,
         out_dim: int,
         activation: Activation,
+        padding: bool = True,
     ) -> None:
+        windows = _windows(len(channels), kernel_size, stride, padding)
         layers: list[nn.Module] = []
-        for before, after in pairwise([in_shape[0], *channels]):
-            layers += [
-                nn.Conv2d(before, after, kernel_size, stride, padding=kernel_size // 2),
-                ACTIVATIONS[activation](),
-            ]
-        height, width = _sizes(in_shape, len(channels), kernel_size, stride)[-1]
+        for (before, after), (kernel, step, pad) in zip(pairwise([in_shape[0], *channels]), windows, strict=True):
+            layers += [nn.Conv2d(before, after, kernel, step, pad), ACTIVATIONS[activation]()]
+        height, width = _sizes(in_shape, windows)[-1]
         super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, out_dim))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -61,9 +66,13 @@ class ConvDecoder(nn.Module):
         in_dim: size of the input.
         out_shape: `(C, H, W)`.
         channels: channels before each transposed convolution.
-        kernel_size: side of the kernel in pixels.
-        stride: step of every transposed convolution in pixels.
+        kernel_size: side of the kernels in pixels.
+        stride: of the transposed convolutions, in pixels.
         activation: name of the activation.
+        padding: crop each transposed convolution by half its kernel, as the encoder pads.
+
+    Raises:
+        UserError: if there is no padding and the mirrored encoder has a kernel larger than what it is applied to.
     """
 
     def __init__(
@@ -71,25 +80,24 @@ class ConvDecoder(nn.Module):
         in_dim: int,
         out_shape: Sequence[int],
         channels: Sequence[int],
-        kernel_size: int,
-        stride: int,
+        kernel_size: PerLayer,
+        stride: PerLayer,
         activation: Activation,
+        padding: bool = True,
     ) -> None:
         super().__init__()
-        sizes = _sizes(out_shape, len(channels), kernel_size, stride)[::-1]
+        windows = _windows(len(channels), kernel_size, stride, padding)
+        sizes = _sizes(out_shape, windows[::-1])[::-1]
         self.start = (channels[0], *sizes[0])
         self.linear = nn.Linear(in_dim, channels[0] * sizes[0][0] * sizes[0][1])
         layers: list[nn.Module] = []
-        for (before, after), (small, large) in zip(pairwise([*channels, out_shape[0]]), pairwise(sizes), strict=True):
-            lost = tuple(
-                full - ((part - 1) * stride - 2 * (kernel_size // 2) + kernel_size)
-                for part, full in zip(small, large, strict=True)
-            )
+        for (before, after), (small, large), (kernel, step, pad) in zip(
+            pairwise([*channels, out_shape[0]]), pairwise(sizes), windows, strict=True
+        ):
+            lost = tuple(full - ((part - 1) * step - 2 * pad + kernel) for part, full in zip(small, large, strict=True))
             layers += [
                 ACTIVATIONS[activation](),
-                nn.ConvTranspose2d(
-                    before, after, kernel_size, stride, padding=kernel_size // 2, output_padding=(lost[0], lost[1])
-                ),
+                nn.ConvTranspose2d(before, after, kernel, step, pad, output_padding=(lost[0], lost[1])),
             ]
         self.layers = nn.Sequential(*layers)
 
@@ -148,11 +156,26 @@ def _channels_innermost(x: Tensor) -> Tensor:
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def _sizes(shape: Sequence[int], layers: int, kernel_size: int, stride: int) -> list[tuple[int, int]]:
-    """Height and width before the first convolution and after each."""
+def _windows(layers: int, kernel_size: PerLayer, stride: PerLayer, padding: bool) -> list[tuple[int, int, int]]:
+    """Return kernel, stride and padding of each layer."""
+    kernels, strides = ([value] * layers if isinstance(value, int) else list(value) for value in (kernel_size, stride))
+    return [(kernel, step, kernel // 2 if padding else 0) for kernel, step in zip(kernels, strides, strict=True)]
+
+
+def _sizes(shape: Sequence[int], windows: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
+    """Return height and width before the first convolution and after each.
+
+    Raises:
+        UserError: if a kernel is larger than what it is applied to.
+    """
     height, width = shape[1:]
     sizes = [(height, width)]
-    for _ in range(layers):
-        height, width = ((side + 2 * (kernel_size // 2) - kernel_size) // stride + 1 for side in (height, width))
+    for kernel, step, pad in windows:
+        if min(height, width) + 2 * pad < kernel:
+            raise UserError(
+                f"padding=False: nothing is left of an image of {shape[1]} x {shape[2]} pixels after "
+                f"{len(sizes)} convolutions: set padding=True, smaller kernels or fewer layers"
+            )
+        height, width = ((side + 2 * pad - kernel) // step + 1 for side in (height, width))
         sizes.append((height, width))
     return sizes

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from twostep.nn.activations import Activation
-from twostep.nn.cnn import ConvEncoder
+from twostep.nn.cnn import ConvEncoder, PerLayer
 from twostep.nn.mlp import MLP
 
 BLOCK = 256  # pictures whose activations are held at once
@@ -71,15 +71,22 @@ class EnergyCNN(ConvEncoder):
     Args:
         in_shape: `(C, H, W)`.
         channels: channels after each convolution.
-        kernel_size: side of the kernel in pixels.
-        stride: step of every convolution in pixels.
+        kernel_size: side of the kernels in pixels.
+        stride: of the convolutions, in pixels.
         activation: name of the activation.
+        padding: pad each convolution by half its kernel.
     """
 
     def __init__(
-        self, in_shape: Sequence[int], channels: Sequence[int], kernel_size: int, stride: int, activation: Activation
+        self,
+        in_shape: Sequence[int],
+        channels: Sequence[int],
+        kernel_size: PerLayer,
+        stride: PerLayer,
+        activation: Activation,
+        padding: bool = True,
     ) -> None:
-        super().__init__(in_shape, channels, kernel_size, stride, 1, activation)
+        super().__init__(in_shape, channels, kernel_size, stride, 1, activation, padding)
 
     def gradient(self, y: Tensor) -> Tensor:
         """Return dE/dy, of the shape of `y`, by autograd in blocks."""

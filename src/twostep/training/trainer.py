@@ -87,7 +87,8 @@ class Trainer:
     @property
     def stopped_early(self) -> bool:
         """Whether validation has not got better for as many epochs as the config allows."""
-        return self.bad_epochs >= self.config.max_bad_valid_epochs
+        patience = self.config.max_bad_valid_epochs
+        return patience is not None and self.bad_epochs >= patience
 
     @property
     def finished(self) -> bool:
