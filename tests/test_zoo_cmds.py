@@ -7,13 +7,17 @@ counts as good only by what its directory holds: epochs, finite weights, results
 import functools
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
 from commands import check_finished, epochs, results, run_here, tensors
 from conftest import only_run, repeated
 from experiments import DES, GAES, PAIRS, keys_of
+from twostep.launch import start
 from twostep.loading import load_module
+from twostep.models.base import evaluating
+from twostep.request import Request
 
 ORDERS = {
     "sequential": (),
@@ -149,3 +153,35 @@ def test_every_density_on_every_pretrained_autoencoder(here, tmp_path, pretraine
     assert epochs(run) == {"de": 2}
     check_raised_limit(here, run, BOTH, 3)
     check_samples(run)
+
+
+@pytest.mark.cmd_exhaustive
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("gae", "de"), PAIRS)
+def test_every_pair_of_default_size_takes_turns_by_batches_on_digits(tmp_path, gae, de, seed):
+    """The density is never far from a Gaussian fitted to the embeddings, 2.5 nats a coordinate after 44 steps.
+
+    Embeddings by an untrained autoencoder have a hundredth of the spread that a trained one's have.
+    """
+    run = {"dataset": "digits", "logdir_root": tmp_path, "seed": seed, "device": "cpu"}
+    run |= {"sequential_training": False, "alternate_by_epoch": False}
+    experiment = start(Request({"gae": gae, "de": de}, {"run": run, "gae": {"max_epochs": 6}, "de": {"max_epochs": 4}}))
+    experiment.fit()
+    experiment.run.close()
+    with evaluating(*experiment.models.values()):
+        train, test = (
+            experiment.models["gae"].encode(rows.float()) for rows in (experiment.splits.train, experiment.splits.test)
+        )
+        found = experiment.models["de"].log_prob(test)
+    gaussian = torch.distributions.MultivariateNormal(train.double().mean(0), torch.cov(train.double().T))
+    expected = gaussian.log_prob(test.double()).mean()
+    assert [trainer.epochs_done for trainer in experiment.trainers.values()] == [6, 4]
+    assert found.isfinite().all()
+    assert (found.mean() - expected).abs() < 2.5 * train.shape[1], (found.mean(), expected)
+    assert all(
+        np.isfinite(value)
+        for trainer in experiment.trainers.values()
+        for epoch in trainer.history
+        for values in epoch.values()
+        for value in values.values()
+    )

@@ -141,10 +141,10 @@ class Experiment:
             schedule = cast(TwoStepRunConfig, self.settings.run).schedule
             if schedule != "sequential" and gae is not None:
                 logger.warning(MOVING)
+                if not gae.finished and self.trainers["de"].had_all_epochs:
+                    self._warn_of_stale_density()
             embed = self._embed_when_taken if schedule == "by_iteration" else self._embeddings
             SCHEDULES[schedule](gae, self.trainers["de"], embed)
-            if gae is not None and schedule != "sequential" and gae.turns > self.trainers["de"].turns:
-                self._warn_of_stale_density()
 
     def test(self) -> dict[str, dict[str, Result]]:
         """Measure every model on the test split, write the results and return them by part."""
@@ -246,7 +246,7 @@ class Experiment:
         in_turns = cast(TwoStepRunConfig, self.settings.run).schedule != "sequential"
         if gae is None or in_turns or not de.steps_done or gae.steps_done == de.data_version:
             return
-        if de.epochs_done < de.max_epochs:
+        if not de.had_all_epochs:
             logger.info("de: goes on from its old weights on new embeddings, as the autoencoder was trained further")
         else:
             self._warn_of_stale_density()

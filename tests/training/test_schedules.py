@@ -97,6 +97,39 @@ def test_batches_take_turns_on_embeddings_made_when_they_come():
         assert torch.equal(seen[-1][2], gae.model.encode(seen[-1][1]))
 
 
+def test_the_standardisation_follows_embeddings_that_move_with_every_batch():
+    gae, de = pair(None, 3, 4, lr=0.05)
+    seen, step = [], de.step
+
+    def look_and_step(rows):
+        with evaluating(gae.model):
+            z = gae.model.encode(data(20))
+        seen.append((z, de.model.transform(z)))
+        return step(rows)
+
+    de.step = look_and_step
+    by_iteration(gae, de, when_taken(gae))
+    assert len(seen) == 12
+    for _, whitened in seen:
+        assert torch.allclose(whitened.mean(0), torch.zeros(2), atol=1e-5)
+        assert torch.allclose(whitened.std(0, correction=0), torch.ones(2), atol=1e-5)
+    moved = (seen[8][0] - seen[0][0]).mean(0) / seen[0][0].std(0)
+    assert moved.abs().max() > 0.5, "the embeddings do move"
+
+
+@pytest.mark.parametrize(("schedule", "embed_by"), [(by_epoch, embeddings), (by_iteration, when_taken)])
+def test_the_standardisation_is_that_of_the_autoencoder_as_it_ends(schedule, embed_by):
+    """Its best weights, of an earlier epoch, replace its last ones when the density has no epochs left."""
+    scores = iter([1.0, 2.0, 3.0])
+    keys = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 9, "lr": 0.05}
+    gae, de = pair(None, 3, 3, gae_valid=lambda batches: {"loss": next(scores)}, **keys)
+    schedule(gae, de, embed_by(gae))
+    with evaluating(gae.model):
+        whitened = de.model.transform(gae.model.encode(data(20)))
+    assert torch.allclose(whitened.mean(0), torch.zeros(2), atol=1e-5)
+    assert (gae.epochs_done, de.epochs_done) == (3, 3)
+
+
 @pytest.mark.parametrize("schedule", [by_epoch, by_iteration])
 def test_a_frozen_autoencoder_has_no_turns(schedule):
     watcher = Turns()
@@ -108,9 +141,21 @@ def test_a_frozen_autoencoder_has_no_turns(schedule):
     assert same(weights(gae.model), before)
 
 
-def test_a_density_that_has_had_its_epochs_waits_for_nobody():
+@pytest.mark.parametrize(("schedule", "embed_by"), [(by_epoch, embeddings), (by_iteration, when_taken)])
+def test_a_density_with_fewer_epochs_begins_late_so_that_both_end_together(schedule, embed_by):
     watcher = Turns()
     gae, de = pair(watcher, 4, 1)
+    schedule(gae, de, embed_by(gae))
+    names = [call.split()[0] for call in steps_of(watcher)]
+    in_turns = ["gae"] * 3 + ["de"] * 3 if schedule is by_epoch else ["gae", "de"] * 3
+    assert names == ["gae"] * 9 + in_turns
+
+
+def test_a_density_that_has_had_its_epochs_waits_for_nobody():
+    watcher = Turns()
+    gae, de = pair(watcher, 1, 1)
+    by_epoch(gae, de, embeddings(gae))
+    gae.raise_limit(4)
     by_epoch(gae, de, embeddings(gae))
     assert [call.split()[0] for call in steps_of(watcher)] == ["gae"] * 3 + ["de"] * 3 + ["gae"] * 9
 
@@ -119,13 +164,13 @@ def test_an_autoencoder_that_stopped_early_gives_the_embeddings_of_its_best_weig
     scores, seen = iter([3.0, 1.0, 2.0, 2.0]), []
     gae, de = pair(
         gae_epochs=9,
-        de_epochs=6,
+        de_epochs=9,
         gae_valid=lambda batches: {"loss": next(scores)},
         early_stopping_metric="loss",
         max_bad_valid_epochs=2,
     )
     by_epoch(gae, de, embeddings(gae, seen))
-    assert (gae.epochs_done, de.epochs_done) == (4, 6)
+    assert (gae.epochs_done, de.epochs_done) == (4, 9)
     after_stop = [z for epochs, z in seen if epochs == 4]
     second = [z for epochs, z in seen if epochs == 2]
     assert torch.equal(after_stop[-1], second[0])

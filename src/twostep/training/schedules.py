@@ -1,7 +1,8 @@
 """In which order the two steps are trained: each schedule is a function over two trainers.
 
 `sequential` is the method of the paper. The two others train both steps in turn, as its code offers too: the density
-then chases embeddings that move.
+then chases embeddings that move. Its standardisation follows them, and it begins so late that its last epochs are the
+autoencoder's.
 
 A frozen autoencoder has no trainer.
 """
@@ -39,7 +40,7 @@ def by_epoch(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
         de: as in `sequential`.
         embed: as in `sequential`.
     """
-    _take_turns(gae, de, embed, lambda trainer: trainer.turns[:1], Trainer.run_epoch)
+    _take_turns(gae, de, embed, lambda trainer: (trainer.turns[0], 0), Trainer.run_epoch)
 
 
 def by_iteration(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
@@ -57,12 +58,14 @@ def _take_turns(
     gae: Trainer | None,
     de: Trainer,
     embed: Embed,
-    had: Callable[[Trainer], tuple[int, ...]],
+    had: Callable[[Trainer], tuple[int, int]],
     take_turn: Callable[[Trainer], None],
 ) -> None:
     """Let whoever has had fewer turns take the next, the autoencoder first.
 
-    The density's data are new when an epoch of it begins, never inside of one that a resumed run finishes.
+    An autoencoder that has more epochs than the density takes those alone, before: a density that is trained no more
+    would be one of embeddings that are gone. The density's data are new when an epoch of it begins, never inside of one
+    that a resumed run finishes; at the end they are those of the autoencoder as it then is.
     """
     if gae is None:
         sequential(gae, de, embed)
@@ -70,12 +73,17 @@ def _take_turns(
     if gae.finished:
         gae.use_best()
     de.use(*embed(), version=de.data_version)
-    while not (gae.finished and de.finished):
-        if not gae.finished and (de.finished or had(gae) <= had(de)):
+    alone = max(0, gae.max_epochs - gae.first_epoch - de.max_epochs)
+    while not (gae.finished and de.finished and de.data_version == _version(gae)):
+        epochs, batches = had(gae)
+        if not gae.finished and (de.finished or (epochs - alone, batches) <= had(de)):
             take_turn(gae)
-        else:
-            if de.batches_done == 0:
-                de.use(*embed(), version=_version(gae))
+            continue
+        if de.batches_done == 0:
+            de.use(*embed(), version=_version(gae))
+        elif de.data_version != _version(gae):
+            de.follow()
+        if not de.finished:
             take_turn(de)
     de.use_best()
 

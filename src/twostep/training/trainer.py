@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
 from twostep.checkpoint import State
 from twostep.data.batches import Batches
+from twostep.data.rows import Points, spread
 from twostep.models.base import Model
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
 from twostep.training.observer import Observer
 from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
+
+FOLLOWED_ROWS = 512  # that statistics of moving embeddings are taken from, at every step
 
 
 class NonFiniteLossError(RuntimeError):
@@ -91,9 +95,14 @@ class Trainer:
         return patience is not None and self.bad_epochs >= patience
 
     @property
+    def had_all_epochs(self) -> bool:
+        """Whether as many epochs have been trained for as the limit allows."""
+        return self.epochs_done >= self.max_epochs
+
+    @property
     def finished(self) -> bool:
         """Whether nothing is left to train."""
-        return self.stopped_early or self.epochs_done >= self.max_epochs
+        return self.stopped_early or self.had_all_epochs
 
     def use(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
         """Take the data; before the first step, and when they are new, the transform takes its statistics from them.
@@ -112,10 +121,19 @@ class Trainer:
         if self._best:
             self.model.load_state_dict(self._best)
         self._best, self._last, self.best_value, self.bad_epochs = {}, {}, None, 0
-        self.engine.seed(derive(self.seed, self.name, "transform"))
-        self.model.fit_transform(Batches(train.data, train.batch_size, device=train.device, encode=train.encode))
+        self._fit_transform(train.data)
         if self.steps_done:
             self.observer.renewed(self)
+
+    def follow(self) -> None:
+        """Take the transform's statistics anew, from a sample of the data as their encoder maps them now.
+
+        They are a function of the encoder's weights, so they move as smoothly as these do, are the same on every rank,
+        and a resumed run finds them again. A density on embeddings that move with every batch needs it: those of an
+        autoencoder go through a hundred of their standard deviations within its first epoch.
+        """
+        assert self.train is not None, "use() comes first"
+        self._fit_transform(spread(self.train.data, FOLLOWED_ROWS))
 
     def raise_limit(self, max_epochs: int) -> None:
         """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
@@ -224,6 +242,11 @@ class Trainer:
             load_optimizer_tensors(optimizer, state.part(f"optimizer.{name}").tensors)
         for key, value in state.values.items():
             setattr(self, key, value)
+
+    def _fit_transform(self, data: Points) -> None:
+        assert self.train is not None
+        self.engine.seed(derive(self.seed, self.name, "transform"))
+        self.model.fit_transform(replace(self.train, data=data, rank=0, world_size=1))
 
     def _take_batch(self, rows: Tensor) -> None:
         losses = self.step(rows)
