@@ -36,6 +36,15 @@ def check_ood(models: Mapping[str, Model], splits: Splits, ood: Mapping[str, Spl
         logger.warning("too few validation rows to calibrate on (make_valid_loader): no p-values, no two-part score")
 
 
+def note_missing_validation(splits: Splits) -> None:
+    """Say what a run without validation rows lacks, and that the test rows do not stand in for them."""
+    if splits.valid is None:
+        logger.info(
+            "no validation rows (make_valid_loader=False): nothing is validated, no p-values; the test rows do not stand "
+            "in for them, as they do in the paper's code; make_valid_loader=True holds out a tenth of the training rows"
+        )
+
+
 def warn_of_units(other: DataSpec, spec: DataSpec) -> None:
     """Tell of other data that are not on the scale of a run's pictures."""
     if (spec.discrete or other.discrete) and (other.low, other.high) != (spec.low, spec.high):

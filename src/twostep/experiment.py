@@ -33,9 +33,10 @@ from twostep.training.trainer import Trainer
 from twostep.weights import fingerprint, short
 
 PICTURES = 64
-MOVING = (
-    "the two steps take turns, as the paper's code offers: the density is fitted to embeddings that still move, so its "
-    "losses of different epochs do not compare; sequential_training=True trains it on settled ones"
+ALTERNATING = (
+    "the two steps are trained %s in turn (alternate_by_epoch=False, the default of the paper's code: on a batch): the "
+    "density is fitted to non-stationary embeddings, so its losses of different epochs do not compare; "
+    "sequential_training=True trains it on the final ones"
 )
 
 logger = logging.getLogger("twostep")
@@ -140,7 +141,7 @@ class Experiment:
                 gae.use(train, valid)
             schedule = cast(TwoStepRunConfig, self.settings.run).schedule
             if schedule != "sequential" and gae is not None:
-                logger.warning(MOVING)
+                logger.warning(ALTERNATING, "for an epoch" if schedule == "by_epoch" else "on a batch")
                 if not gae.finished and self.trainers["de"].had_all_epochs:
                     self._warn_of_stale_density()
             embed = self._embed_when_taken if schedule == "by_iteration" else self._embeddings

@@ -16,6 +16,7 @@ from twostep.checks import (
     check_ood,
     features_of,
     fit_batches,
+    note_missing_validation,
     refuse_other_data,
     warn_of_seen_rows,
     warn_of_units,
@@ -81,6 +82,7 @@ def start(
     check(settings, splits, models, engine.world_size)
     features = features_of(settings, splits, models)
     check_ood(models, splits, ood)
+    note_missing_validation(splits)
     state = None if source is None else _pretrained_state(source, best_first)
     if state is not None:
         put_weights(models["gae"], state, f"{pretrained}: the autoencoder is for other data")
