@@ -40,8 +40,8 @@ def note_missing_validation(splits: Splits) -> None:
     """Say what a run without validation rows lacks, and that the test rows do not stand in for them."""
     if splits.valid is None:
         logger.info(
-            "no validation rows (make_valid_loader=False): nothing is validated, no p-values; the test rows do not stand "
-            "in for them, as they do in the paper's code; make_valid_loader=True holds out a tenth of the training rows"
+            "no validation rows (make_valid_loader=False): nothing is validated, no p-values; the test rows do not "
+            "stand in for them as in the paper's code; make_valid_loader=True holds out a tenth of the training rows"
         )
 
 
