@@ -19,8 +19,10 @@ from safetensors.numpy import load_file
 
 from conftest import SMALL_GAE, only_run, repeated, single_arguments, two_step_arguments
 from twostep import checkpoint, cli
+from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
 from twostep.runs import Run
+from twostep.schema import UserError
 
 ROOT = Path(__file__).parents[1]
 TWO_STEP = ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "flow")
@@ -833,3 +835,89 @@ def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_r
 
 def test_every_command_of_the_app_is_tested_for_its_help():
     assert {name for name in cli.app if not name.startswith("-")} == set(COMMANDS)
+
+
+# ---- links inside of a run
+
+
+@pytest.mark.parametrize("name", ["metrics", "samples", "checkpoints"])
+def test_nothing_is_written_through_a_link_to_a_folder(refused, two_step_copy, tmp_path, name):
+    outside = (two_step_copy / name).rename(tmp_path / "outside")
+    (two_step_copy / name).symlink_to(outside, target_is_directory=True)
+    before = {path: path.read_bytes() for path in outside.iterdir()}
+    for command in (("evaluate", two_step_copy), ("train", "--load-dir", two_step_copy), ("report", two_step_copy)):
+        assert f"{name}: is a symbolic link" in refused(*command)
+    assert {path: path.read_bytes() for path in outside.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["stdout", "lock", "report.html", "dimension.json", "samples/samples.png"])
+def test_no_file_is_written_or_shown_through_a_link(refused, two_step_copy, tmp_path, name):
+    secret = tmp_path / "secret"
+    secret.write_text("of the reader alone")
+    (two_step_copy / name).unlink(missing_ok=True)
+    (two_step_copy / name).symlink_to(secret)
+    for command in (("evaluate", two_step_copy), ("report", two_step_copy), ("sample", two_step_copy)):
+        assert f"{name}: is a symbolic link" in refused(*command)
+    assert secret.read_text() == "of the reader alone"
+
+
+def test_a_run_may_itself_be_reached_by_a_link(twostep, two_step_copy, tmp_path):
+    (tmp_path / "link").symlink_to(two_step_copy, target_is_directory=True)
+    assert twostep("report", tmp_path / "link").status == 0
+
+
+# ---- files that are there
+
+
+def test_no_file_is_replaced_without_being_told_to(twostep, refused, two_step_run, own_pictures):
+    np.save("rows.npy", np.load(own_pictures)["test"])
+    np.save("circle.npy", np.random.default_rng(0).normal(size=(60, 2)))
+    for command, files in (
+        (("sample", two_step_run, "--to", "x.npy", "-n", 3), ["x.npy"]),
+        (("score", two_step_run, "rows.npy", "--to", "x.csv"), ["x.csv"]),
+        (("diagnose", "--dataset", "circle.npy", "--to", "d"), ["d/diagnosis.json", "d/diagnosis.png"]),
+    ):
+        for file in files:
+            Path(file).parent.mkdir(exist_ok=True)
+            Path(file).write_text("mine")
+        assert refused(*command).startswith(f"{files[0]}: is there already")
+        assert [Path(file).read_text() for file in files] == ["mine"] * len(files)
+        assert twostep(*command, "--force").status == 0
+        assert all(Path(file).read_bytes() != b"mine" for file in files)
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(refused, two_step_run, monkeypatch, tmp_path):
+    monkeypatch.setattr("twostep.launch.trained", None)
+    monkeypatch.setattr("twostep.diagnosis.diagnose", None)
+    np.save("circle.npy", np.zeros((60, 2)))
+    Path("file").touch()
+    for command in (
+        ("sample", two_step_run, "--to", "file/x.npy"),
+        ("score", two_step_run, "circle.npy", "--to", "file/x.csv"),
+        ("diagnose", "--dataset", "circle.npy", "--to", "file/d"),
+    ):
+        assert "can't be written" in refused(*command)
+
+
+def test_a_diagnosis_is_printed_and_kept_though_its_figure_fails(twostep, monkeypatch):
+    np.save("circle.npy", np.random.default_rng(0).normal(size=(60, 2)))
+
+    def fails(*_):
+        raise UserError("no figure")
+
+    monkeypatch.setattr("twostep.diagnosis.diagnosis.Diagnosis.plot", fails)
+    outcome = twostep("diagnose", "--dataset", "circle.npy", "--to", "d")
+    assert (outcome.status, outcome.err) == (2, "no figure\n")
+    assert outcome.out.startswith("intrinsic dimension")
+    assert json.loads(Path("d/diagnosis.json").read_text())
+
+
+def test_many_samples_are_drawn_in_blocks(twostep, two_step_run, monkeypatch):
+    assert twostep("sample", two_step_run, "-n", 7, "--to", "whole.npy").status == 0
+    sizes = []
+    drawn = TwoStep.sample
+    monkeypatch.setattr("twostep.cli.results.AT_ONCE", 3)
+    monkeypatch.setattr(TwoStep, "sample", lambda self, n, generator=None: sizes.append(n) or drawn(self, n, generator))
+    assert twostep("sample", two_step_run, "-n", 7, "--to", "blocks.npy").status == 0
+    assert sizes == [3, 3, 1]
+    assert np.load("blocks.npy").shape == np.load("whole.npy").shape

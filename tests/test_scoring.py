@@ -121,7 +121,7 @@ def test_runs_that_cannot_calibrate_give_scores(twostep, own_pictures, tmp_path)
         ("few", 2, ["row", "distance"]),
     ):
         run = only_run(tmp_path / runs)
-        done = twostep("score", run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv")
+        done = twostep("score", run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv", "--force")
         assert done.status == 0, done.err
         assert f"has {rows} validation rows" in done.err
         assert list(table(tmp_path / "s.csv")[0]) == names

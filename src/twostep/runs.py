@@ -104,6 +104,7 @@ class Run:
         """
         if not path.is_dir():
             raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
+        _refuse_links(path)
         files = {name: read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
         if set(files) not in (
             {"config.json"},
@@ -321,6 +322,18 @@ class Run:
             for name, values in self.settings.files().items() if first else ():
                 self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
         return self._writer
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuse symbolic links inside of a run: what is read or written through them may be any file of the reader's.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for folder, folders, files in os.walk(path):
+        for name in sorted((*folders, *files)):
+            if (link := Path(folder, name)).is_symlink():
+                raise UserError(f"{link}: is a symbolic link, which no run holds: put the file itself there")
 
 
 def tags(best_first: bool) -> tuple[Tag, ...]:

@@ -47,6 +47,25 @@ def whole(path: Path, *, new: bool = False) -> Generator[Path]:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
+def require_free(path: Path, force: bool = False) -> None:
+    """Check, before work is spent on it, that a file can be written and that none is lost by it.
+
+    Args:
+        path: of the file.
+        force: whether a file that is there may be replaced.
+
+    Raises:
+        UserError: if it is there, or if its folder can't be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder: give the path of a file")
+    if path.exists() and not force:
+        raise UserError(f"{path}: is there already: give another path by --to, or replace it by --force")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{path}: can't be written: {folder} is no folder that can be written")
+
+
 @contextmanager
 def folder_aside(parent: Path) -> Generator[Path]:
     """Give a hidden folder to fill, which `put` brings to its place; it goes at the end if it is still there.

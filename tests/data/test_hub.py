@@ -7,7 +7,7 @@ from urllib.error import HTTPError, URLError
 import numpy as np
 import pytest
 import torch
-from made import pictures, png, save_all
+from made import pictures, png, save, save_all
 
 from twostep.data import hub
 from twostep.data.base import load_data, located
@@ -111,7 +111,7 @@ def test_sizes_are_brought_to_one_by_the_key(published):
         ),
         (
             lambda: {"train": table([*ROWS[:3], {"bytes": None, "path": "gone.png"}])},
-            ", train, row 3 (gone.png): can't be read (No such file or directory): save it anew, or take it away",
+            ", train, row 3 (gone.png): names a file in place of an image: save the table with the images in it",
         ),
     ],
 )
@@ -170,3 +170,11 @@ def test_a_folder_that_is_there_is_meant(tmp_path, monkeypatch):
     )
     assert located("some/one") == str(tmp_path / "some" / "one")
     assert located("some/other") == "some/other"
+
+
+def test_a_file_that_a_row_names_is_read_from_the_downloads_only(published, tmp_path, monkeypatch):
+    secret = save(tmp_path / "secret.png", ROWS[3])
+    published(train=table([*ROWS[:3], {"bytes": None, "path": str(secret)}, *ROWS[4:]]))
+    assert "secret.png): names a file in place of an image" in refused()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert len(loaded().train) == 10

@@ -143,7 +143,7 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
     to = ("--to", str(tmp_path / "out"))
     assert "overfitting: yes" in twostep("diagnose", "--dataset", str(tmp_path / "table.csv"), *to).out
     keys = ("--dataset-kwargs", "n=300", "--dataset-kwargs", "ambient_dim=4")
-    assert "overfitting: yes" in twostep("diagnose", "--dataset", "affine", *keys, *to).out
+    assert "overfitting: yes" in twostep("diagnose", "--dataset", "affine", *keys, *to, "--force").out
 
 
 @pytest.mark.parametrize(

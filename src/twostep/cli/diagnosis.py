@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from twostep.cli.flags import Devices, Flag, Overrides, refuse
 from twostep.schema import UserError
+from twostep.wholefile import require_free
 
 if TYPE_CHECKING:
     from twostep.diagnosing import RunDiagnosis
@@ -29,6 +30,7 @@ def diagnose(
     seed: int = 0,
     device: Devices = None,
     data: Path | None = None,
+    force: Flag = False,
 ) -> int:
     """Tell of which dimension data are, whether a density overfits their manifold, and which latent_dim to take.
 
@@ -46,6 +48,7 @@ def diagnose(
         seed: The same seed gives the same figures.
         device: Where to compute of a run, if not where it was trained.
         data: Where a run's data are now: their file or folder, or the folder of data sets.
+        force: Replace files that are there.
     """
     if runs:
         refuse("not beside a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
@@ -59,8 +62,9 @@ def diagnose(
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
     if quick:
         refuse("not beside --quick", thorough=thorough)
-    if to.exists() and not to.is_dir():
-        raise UserError(f"{to}: is no folder: give another one by --to")
+    files = to / "diagnosis.json", to / "diagnosis.png"
+    for file in files:
+        require_free(file, force)
 
     from twostep.jsonfile import write_json
 
@@ -69,13 +73,10 @@ def diagnose(
         if dataset is None
         else _of_data(dataset, dataset_kwargs or [], thorough, seed)
     )
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{to}: can't be made ({error.strerror or error})") from None
-    found.plot(to / "diagnosis.png")
-    write_json(to / "diagnosis.json", found.to_dict())
     sys.stdout.write("".join(f"{line}\n" for line in found.lines()))
+    sys.stdout.flush()
+    write_json(files[0], found.to_dict())
+    found.plot(files[1])
     logger.info("figures and picture: %s", to)
     return 0
 

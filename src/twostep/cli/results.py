@@ -12,6 +12,9 @@ from cyclopts.validators import Number
 
 from twostep.cli.flags import SEEDS, Devices, Flag
 from twostep.schema import UserError
+from twostep.wholefile import require_free
+
+AT_ONCE = 1000  # samples, to bound the memory that a network needs
 
 logger = logging.getLogger("twostep")
 
@@ -24,6 +27,7 @@ def sample(
     seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
     load_best_valid_first: Flag = False,
     device: Devices = None,
+    force: Flag = False,
 ) -> int:
     """Draw samples from a run's model.
 
@@ -34,6 +38,7 @@ def sample(
         seed: The same seed gives the same samples.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         device: Where to compute; the CPU if it is left out.
+        force: Replace a file that is there.
     """
     import torch
 
@@ -46,10 +51,13 @@ def sample(
     if not isinstance(module, Sampler):
         raise UserError(f"{run}: {module.config.name} does not sample: train a density on its embeddings")
     check_writable(to, module.spec)
+    require_free(to, force)
     place = Engine(device or "cpu").device
     module.to(place)
     with evaluating(module):
-        samples = module.sample(number, torch.Generator(place).manual_seed(seed)).cpu()
+        generator = torch.Generator(place).manual_seed(seed)
+        sizes = [min(AT_ONCE, number - begin) for begin in range(0, number, AT_ONCE)]
+        samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
     write_samples(samples, module.spec, to)
     logger.info("%d samples: %s", number, to)
     return 0
@@ -64,6 +72,7 @@ def score(
     load_best_valid_first: Flag = False,
     device: Devices = None,
     data: Path | None = None,
+    force: Flag = False,
 ) -> int:
     """Say of each row of a file whether a run's model knows such data: densities, distance, p-value, verdict.
 
@@ -76,15 +85,16 @@ def score(
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         device: Where to compute, if not where the run was trained.
         data: Where the run's own data are now: their file or folder, or the folder of data sets.
+        force: Replace a file that is there.
     """
     from twostep.launch import Place
     from twostep.scoring import score as score_rows
     from twostep.scoring import write_csv
 
-    if to.suffix.lower() != ".csv" or to.is_dir():
+    if to.suffix.lower() != ".csv":
         raise UserError(f"{to}: write to a .csv file")
+    require_free(to, force)
     scored = score_rows(run, rows, alpha, load_best_valid_first, Place(device, data))
-    write_csv(scored, to)
     if scored.out is None:
         logger.info("%d rows scored: %s", len(scored.columns["row"]), to)
     else:
@@ -92,6 +102,7 @@ def score(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
             *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, scored.smallest, to),
         )
+    write_csv(scored, to)
     return 0
 
 

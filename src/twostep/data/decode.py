@@ -28,6 +28,7 @@ from twostep.schema import Frozen, PositiveInt, UserError
 
 GREY = frozenset({"1", "L", "LA"})
 PHOTOGRAPHS = frozenset({"JPEG", "MPO", "WEBP"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # those that start no other program
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 ORIENTATION = 0x0112
 SECONDS_BETWEEN_LINES = 20
@@ -202,8 +203,9 @@ def _decode(name: str, splits: Mapping[str, Sequence[Pictures]], form: Form) -> 
 @contextmanager
 def _opened(encoded: Encoded) -> Generator[Image.Image]:
     content = io.BytesIO(encoded.content) if isinstance(encoded.content, bytes) else encoded.content
+    Image.init()  # Pillow knows only some formats before
     try:
-        with Image.open(content) as picture:
+        with Image.open(content, formats=FORMATS) as picture:
             yield picture
     except UserError as error:
         raise UserError(f"{encoded.where}: {error}") from error

@@ -35,11 +35,13 @@ class Table:
         where: what messages call them by.
         rows: a data set of Hugging Face's.
         labelled: whether each row must have a label.
+        files: folders in which lie the files that rows may name in place of an image's bytes.
     """
 
     where: str
     rows: Any
     labelled: bool
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,8 +59,17 @@ class Table:
             for encoded, label in zip(batch[picture], self._labels(batch, len(batch[picture])), strict=True):
                 path = encoded and encoded["path"]
                 where = f"{self.where}, row {number} ({path})" if path else f"{self.where}, row {number}"
-                yield Encoded(where, _content(encoded), label)
+                yield Encoded(where, self._content(encoded, where), label)
                 number += 1
+
+    def _content(self, encoded: Any, where: str) -> Path | bytes:
+        encoded = encoded or {"bytes": None, "path": None}
+        if encoded["bytes"] is not None or encoded["path"] is None:
+            return encoded["bytes"] or b""
+        path = Path(encoded["path"]).resolve()
+        if not any(path.is_relative_to(folder.resolve()) for folder in self.files):
+            raise UserError(f"{where}: names a file in place of an image: save the table with the images in it")
+        return path
 
     def _picture_column(self) -> str:
         columns = self.rows.column_names
@@ -151,8 +162,9 @@ class Hub:
                 raise UserError(f"{self.instead} and {where} can't be loaded ({reason(error)})") from error
             if "train" not in names:
                 raise UserError(f"{where}: none of its splits is called train; found: {', '.join(rows)}")
+            files = _downloads()
             yield {
-                split: [Table(f"{where}, {part}", rows[part], self.labelled) for part in parts]
+                split: [Table(f"{where}, {part}", rows[part], self.labelled, files) for part in parts]
                 for split, parts in names.items()
             }
 
@@ -194,19 +206,18 @@ def is_id(name: str) -> bool:
     return ID.fullmatch(name) is not None
 
 
-def _content(encoded: Any) -> Path | bytes:
-    encoded = encoded or {"bytes": None, "path": None}
-    if encoded["bytes"] is None and encoded["path"] is not None:
-        return Path(encoded["path"])
-    return encoded["bytes"] or b""
-
-
 def _require_hub(hub_id: str) -> None:
     from huggingface_hub import constants
 
     # the hub's own client retries for half a minute where there is no network; offline, it reads its own cache at once
     if not constants.HF_HUB_OFFLINE:
         urlopen(f"{constants.ENDPOINT}/api/datasets/{hub_id}", timeout=HUB_SECONDS).close()
+
+
+def _downloads() -> tuple[Path, ...]:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE), Path(_hugging_face().config.HF_DATASETS_CACHE)
 
 
 def _hugging_face() -> Any:
