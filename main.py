@@ -3,6 +3,6 @@
 
 import sys
 
-from twostep.cli import main
+from twostep.__main__ import main
 
 main(["train", *sys.argv[1:]])

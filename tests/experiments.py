@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import signal
 
 import torch
 
@@ -80,7 +81,7 @@ def break_off(experiment: Experiment, place: str) -> bool:
 
         def last_step(trainer, losses):
             step(trainer, losses)
-            recorder._stop = next(taken) >= int(where[0])
+            recorder.noted.number = signal.SIGINT if next(taken) >= int(where[0]) else None
 
         recorder.step = last_step
     elif what == "epoch":

@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import SMALL_GAE, only_run, repeated, single_arguments, two_step_arguments
-from twostep import checkpoint, cli
+from twostep import checkpoint, cli, signals
+from twostep.experiment import Experiment
 from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
 from twostep.runs import Run
@@ -312,10 +313,8 @@ def test_what_was_measured_is_printed_though_the_disk_is_full(twostep, two_step_
     assert outcome.err == f"{run}/metrics/evaluation-001.json: can't be written (No space left on device)\n"
     monkeypatch.setattr("twostep.runs.Run.record", lambda *_: None)
     outcome = twostep("evaluate", run)
-    assert (outcome.status, outcome.err) == (
-        2,
-        f"{run}/metrics/test.json: can't be written (No space left on device)\n",
-    )
+    line = f"{run}/metrics/test.json: can't be written (No space left on device); resume with: twostep train"
+    assert (outcome.status, outcome.err) == (3, f"{line} --load-dir {run} --only-test\n")
     assert "test two_step: l2_reconstruction_error" in outcome.out
     assert metrics(run) == before
 
@@ -562,10 +561,9 @@ def test_a_full_disk_ends_training_with_one_line(twostep, own_pictures, monkeypa
 
     monkeypatch.setattr(checkpoint, "serialize", full)
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
-    assert outcome.status == 2
-    assert (
-        outcome.err == f"{only_run('out')}/checkpoints/latest.safetensors: can't be written (No space left on device)\n"
-    )
+    run = only_run("out")
+    line = f"{run}/checkpoints/latest.safetensors: can't be written (No space left on device); resume with: twostep"
+    assert (outcome.status, outcome.err) == (3, f"{line} train-single --load-dir {run}\n")
     assert (only_run("out") / "stderr").read_text() == outcome.err
 
 
@@ -595,17 +593,18 @@ def test_a_crash_is_told_in_full_in_the_run_too(own_pictures, monkeypatch, twost
     assert (only_run("out") / "stderr").read_text() == outcome.err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_goes_on_with_the_command_that_it_names(twostep, own_pictures, monkeypatch, number):
+@pytest.mark.parametrize("number", signals.ENDING)
+def test_an_interrupted_run_is_resumed_by_the_command_that_it_names(twostep, own_pictures, monkeypatch, number):
     whole = two_step_arguments(str(own_pictures), "whole")
     assert twostep(*whole).status == 0
     epoch = Recorder.epoch
     with monkeypatch.context() as patched:
         patched.setattr(Recorder, "epoch", lambda *given: (epoch(*given), os.kill(os.getpid(), number)))
         outcome = twostep(*two_step_arguments(str(own_pictures), "with a blank"))
-    assert outcome.status == 130
+    assert outcome.status == 128 + number
     run = only_run("with a blank")
-    assert outcome.err == f"interrupted; go on with: twostep train --load-dir '{run}'\n"
+    name = signal.Signals(number).name
+    assert outcome.err == f"interrupted by {name}; resume with: twostep train --load-dir '{run}'\n"
     assert not (run / "metrics" / "test.json").exists()
     resumed = twostep(*shlex.split(outcome.err.partition(": twostep ")[2]))
     assert (resumed.status, resumed.err) == (0, "")
@@ -625,8 +624,45 @@ def test_a_second_signal_stops_at_once(twostep, own_pictures, monkeypatch):
     monkeypatch.setattr(Recorder, "step", twice)
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
     assert (outcome.status, len(steps)) == (130, 1)
-    assert "go on with: twostep train-single --load-dir out/" in outcome.err
+    assert "resume with: twostep train-single --load-dir out/" in outcome.err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", signals.ENDING)
+def test_a_signal_while_a_run_is_tested_names_what_resumes(twostep, own_pictures, monkeypatch, number):
+    with monkeypatch.context() as patched:
+        patched.setattr(Experiment, "test", lambda *_: signal.raise_signal(number))
+        outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    run = only_run("out")
+    name = signal.Signals(number).name
+    assert outcome.status == 128 + number
+    assert outcome.err == f"interrupted by {name}; resume with: twostep train-single --load-dir {run}\n"
+    with monkeypatch.context() as patched:
+        patched.setattr(Experiment, "test", lambda *_: signal.raise_signal(number))
+        outcome = twostep("train-single", "--load-dir", run, "--only-test")
+    line = f"interrupted by {name}; resume with: twostep train-single --load-dir {run} --only-test\n"
+    assert (outcome.status, outcome.err) == (128 + number, line)
+
+
+@pytest.mark.parametrize("number", signals.ENDING)
+@pytest.mark.parametrize(
+    ("place", "arguments"),
+    [
+        ("twostep.data.base.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
+        ("twostep.data.base.read_arrays", ("diagnose", "--dataset", "own.npy")),
+        ("twostep.examiner.Examiner.measure", ("evaluate", "RUN", "--metrics", "l2_reconstruction_error")),
+        ("twostep.loading.build_models", ("sample", "RUN", "-n", "3")),
+    ],
+)
+def test_a_signal_elsewhere_is_one_line_that_names_the_command(twostep, ae_run, monkeypatch, number, place, arguments):
+    saved("own.npy", np.random.default_rng(0).random((30, 3)))
+    words = [str(ae_run) if word == "RUN" else word for word in arguments]
+    monkeypatch.setattr(place, lambda *_, **__: signal.raise_signal(number))
+    before = [signal.getsignal(one) for one in signals.ENDING]
+    outcome = twostep(*words)
+    line = f"interrupted by {signal.Signals(number).name}; run it again with: {shlex.join(['twostep', *words])}\n"
+    assert (outcome.status, outcome.err) == (128 + number, line)
+    assert [signal.getsignal(one) for one in signals.ENDING] == before
 
 
 # --- help, words

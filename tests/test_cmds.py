@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,16 +175,16 @@ def test_killed_and_started_again_equals_never_stopped(shell, sets, tmp_path, un
     assert_equal(run, uninterrupted, "best_valid")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_interrupted_and_resumed_by_the_line_that_it_names(shell, sets, tmp_path, uninterrupted, number):
     process = started(sets, tmp_path, "main.py", *LONG)
     _, err = stop_at(process, "gae vae: epoch 1/4", number)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert err.count("\n") == 1
     run = only_run(tmp_path / "runs")
     assert (run / "checkpoints" / "latest.safetensors").exists()
     assert not (run / "metrics" / "test.json").exists()
-    words = shlex.split(err.partition("go on with: ")[2])
+    words = shlex.split(err.partition("resume with: ")[2])
     assert words == ["twostep", "train", "--load-dir", f"runs/{run.name}"]
     shell("main.py", *words[2:])
     assert_equal(run, uninterrupted)
@@ -200,8 +201,92 @@ def test_a_second_interrupt_ends_at_once(sets, tmp_path):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - begun < 15, "a thousand epochs take minutes"
-    assert "go on with: twostep train --load-dir runs/" in err
+    assert "resume with: twostep train --load-dir runs/" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_while_a_command_starts_is_one_line(sets, tmp_path, number):
+    """While the parser is imported, and while torch imports numpy, in C."""
+    for library in ("_pydantic_core", "_multiarray_umath"):
+        process = started(sets, tmp_path, "main.py", *LONG[:6], "--gae-config", "max_epochs=1000")
+        maps = Path(f"/proc/{process.pid}/maps")
+        while process.poll() is None and library not in maps.read_text():
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, (library, err)
+        assert err.startswith(f"interrupted by {signal.Signals(number).name}; "), (library, err)
+        assert err.count("\n") == 1
+
+
+FULL = """
+import resource, sys
+from twostep.recorder import Recorder
+epoch = Recorder.epoch
+def fill(self, trainer):
+    epoch(self, trainer)
+    if trainer.epochs_done == 2:  # from now on no file grows, the log and the curves neither
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+Recorder.epoch = fill
+from twostep.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_disk_that_fills_while_training_is_one_line_and_the_run_is_resumed(shell, sets, tmp_path, uninterrupted):
+    command = [sys.executable, "-c", FULL, "train", *LONG]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(sets), capture_output=True, text=True, timeout=240)
+    run = only_run(tmp_path / "runs")
+    assert done.returncode == 3
+    assert done.stderr.count("\n") == 1, done.stderr
+    line = f"(File too large); resume with: twostep train --load-dir runs/{run.name}\n"
+    assert done.stderr.endswith(line)
+    assert not list(run.rglob(".*"))
+    shell("main.py", "--load-dir", run)
+    assert_equal(run, uninterrupted)
+
+
+def test_a_lost_rank_is_one_line_and_no_defect(sets, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "0"]
+    lose = (
+        "import os, signal, sys\n"
+        "from twostep.recorder import Recorder\n"
+        "step = Recorder.step\n"
+        "def lost(self, trainer, losses):\n"
+        "    if trainer.steps_done == 3 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    step(self, trainer, losses)\n"
+        "Recorder.step = lost\n"
+        "from twostep.__main__ import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    (tmp_path / "lose.py").write_text(lose)
+    command = [*launch, "lose.py", "train", *LONG]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(sets), capture_output=True, text=True, timeout=240)
+    assert done.returncode != 0
+    assert "this is a defect" not in done.stderr
+    run = only_run(tmp_path / "runs")
+    told = [line for line in done.stderr.splitlines() if line.endswith(f"twostep train --load-dir runs/{run.name}")]
+    assert len(told) == 1, done.stderr
+
+
+def test_nohup_is_respected(sets, tmp_path):
+    command = [
+        "nohup",
+        str(ROOT / "single_main.py"),
+        "--dataset",
+        "digits",
+        "--model",
+        "ae",
+        "--config",
+        "max_epochs=3",
+    ]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment(sets), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    out, err = stop_at(process, "epoch 1/3", signal.SIGHUP)
+    assert process.returncode == 0, err
+    assert "epoch 3/3" in out
 
 
 def test_two_runs_started_together_have_a_directory_each(sets, tmp_path):

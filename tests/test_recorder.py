@@ -1,17 +1,20 @@
 """What a run's directory, the log and the curves tell of training, and how training is asked to stop."""
 
+import importlib
 import itertools
 import logging
 import os
 import re
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import asked, break_off, make_older, trained
-from twostep import checkpoint
+from twostep import checkpoint, signals
 from twostep.launch import resume, start
 from twostep.training.trainer import InterruptedTraining
 
@@ -279,7 +282,7 @@ def test_early_stopping_is_told_with_its_reason(own_pictures, tmp_path, caplog, 
 # ---- signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", signals.ENDING)
 def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_pictures, tmp_path, number):
     experiment = start(asked(("ae",), own_pictures, tmp_path))
     trainer, before = experiment.trainers["model"], signal.getsignal(number)
@@ -291,10 +294,55 @@ def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_pictures, tmp_
         return step(rows)
 
     trainer.step = step_and_signal
-    with pytest.raises(InterruptedTraining):
+    with signals.interrupting(), pytest.raises(InterruptedTraining) as stopped:
         experiment.fit()
+    assert (stopped.value.number, stopped.value.status) == (number, 128 + number)
+    assert not isinstance(stopped.value, Exception), "`except Exception` of a caller must not swallow it"
     assert signal.getsignal(number) is before, "the handler is put back"
     assert experiment.run.load("latest").values["model.steps_done"] == 5
+
+
+def test_in_python_ctrl_c_alone_is_listened_to(own_pictures, tmp_path):
+    experiment = start(asked(("ae",), own_pictures, tmp_path))
+    trainer, before = experiment.trainers["model"], [signal.getsignal(number) for number in signals.ENDING]
+    step, seen = trainer.step, []
+
+    def look(rows):
+        seen.append([signal.getsignal(number) for number in signals.ENDING])
+        if trainer.steps_done == 4:
+            signal.raise_signal(signal.SIGINT)
+        return step(rows)
+
+    trainer.step = look
+    with pytest.raises(InterruptedTraining):
+        experiment.fit()
+    assert seen[0][1:] == before[1:]
+    assert seen[0][0] != before[0]
+    assert experiment.run.load("latest").values["model.steps_done"] == 5
+
+
+def test_a_signal_in_the_middle_of_an_import_is_heard_when_that_is_done(tmp_path, monkeypatch):
+    """C code that imports, as torch's does numpy, drops exceptions, and a module is left half imported."""
+    (tmp_path / "inner_one.py").write_text("import signal\nsignal.raise_signal(signal.SIGTERM)\ndone = True\n")
+    (tmp_path / "outer_one.py").write_text("try:\n    import inner_one\nexcept BaseException:\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    reached = []
+
+    def wait():
+        reached.append(importlib.import_module("outer_one").inner_one.done)
+        time.sleep(10)
+
+    with pytest.raises(signals.Interrupted) as stopped, signals.interrupting():
+        wait()
+    assert stopped.value.number == signal.SIGTERM
+    assert reached == [True]
+
+
+def test_training_outside_of_the_main_thread_listens_to_nothing(own_pictures, tmp_path):
+    experiment = start(asked(("ae",), own_pictures, tmp_path))
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(experiment.fit).result()
+    assert experiment.trainers["model"].finished
 
 
 def test_a_second_signal_stops_at_once(own_pictures, tmp_path):

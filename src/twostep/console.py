@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -18,7 +19,22 @@ logger = logging.getLogger("twostep")
 QUIET, NORMAL, VERBOSE = logging.WARNING, logging.INFO, logging.DEBUG
 
 
-class _Terminal(logging.Handler):
+class _Lenient(logging.Handler):
+    """Drops lines that can't be written: the disk is full, which the next checkpoint tells of, or nobody reads on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Show the traceback of a line that can't be made, which is a defect."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+class _RunFile(_Lenient, logging.FileHandler):
+    def close(self) -> None:
+        with suppress(OSError):  # of the lines that were dropped
+            super().close()
+
+
+class _Terminal(_Lenient):
     """Writes to what `sys.stdout` or `sys.stderr` is at the moment, so that lines go above a progress bar."""
 
     def __init__(self, name: str) -> None:
@@ -52,6 +68,12 @@ def _log_warning(message: Warning | str, category: type[Warning], *_: object) ->
     logger.warning("%s: %s", category.__name__, message)
 
 
+def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
+    """Leave a full disk to the thread for whom another writes: it raises there too."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)
+
+
 @contextmanager
 def logging_to_terminal(level: int) -> Generator[None]:
     """Send information to stdout and warnings to stderr, and remember both for the files of a run."""
@@ -70,10 +92,12 @@ def logging_to_terminal(level: int) -> Generator[None]:
     logger.setLevel(min(level, logging.INFO))
     logger.propagate = False
     show, warnings.showwarning = warnings.showwarning, _log_warning
+    hook, threading.excepthook = threading.excepthook, _log_thread_error
     try:
         yield
     finally:
         warnings.showwarning = show
+        threading.excepthook = hook
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)
             if handler not in (out, err):
@@ -84,7 +108,7 @@ def logging_to_terminal(level: int) -> Generator[None]:
 
 def keep_in(folder: Path) -> None:
     """Append all log lines, those so far too, to the files `stdout` and `stderr` in a run's directory."""
-    out, err = (logging.FileHandler(folder / name, encoding="utf-8") for name in ("stdout", "stderr"))
+    out, err = (_RunFile(folder / name, encoding="utf-8") for name in ("stdout", "stderr"))
     out.addFilter(_Below())
     err.setLevel(logging.WARNING)
     for handler in (out, err):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from torch import Tensor
 from twostep.checkpoint import State
 from twostep.console import Bar
 from twostep.runs import Run
+from twostep.signals import FirstNoted
 from twostep.training.distributed import Engine
 from twostep.training.trainer import InterruptedTraining, Trainer
 
@@ -46,7 +45,7 @@ class Recorder:
 
     def __init__(self, run: Run, engine: Engine, trainers: Mapping[str, Trainer], state: Callable[[], State]) -> None:
         self.run, self.engine, self.trainers, self.state = run, engine, trainers, state
-        self._stop = False
+        self.noted = FirstNoted()
         self._bars: dict[str, Bar] = {}
         self._epochs: dict[str, Epoch] = {}
         self._shown: dict[str, str] = {}
@@ -54,21 +53,21 @@ class Recorder:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Stop after the step under way on SIGINT or SIGTERM; on a second one, at once.
+        """Stop after the step under way at a signal that ends this process; at a second one, at once.
 
         Raises:
-            InterruptedTraining: at the end, if a signal came when no step was left to stop after.
+            InterruptedTraining: with the number of the signal; at the end, if no step was left to stop after.
         """
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            yield
+            with self.noted.listening():
+                yield
+            if self.must_stop():
+                raise InterruptedTraining
+        except InterruptedTraining as stop:
+            raise InterruptedTraining(self.noted.number or stop.number) from None
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             for bar in self._bars.values():
                 bar.close()
-        if self.must_stop():
-            raise InterruptedTraining
 
     def begin(self, trainer: Trainer) -> None:
         """Start the bar and the clocks; another trainer's may be running, if the two take turns."""
@@ -158,8 +157,9 @@ class Recorder:
     def must_stop(self) -> bool:
         """Whether a signal has come, to any rank."""
         if self.engine.world_size == 1:
-            return self._stop
-        return bool(self.engine.sum(torch.tensor(float(self._stop), device=self.engine.device)) > 0)
+            return self.noted.number is not None
+        here = torch.tensor(float(self.noted.number is not None), device=self.engine.device)
+        return bool(self.engine.sum(here) > 0)
 
     def _tell(self, trainer: Trainer, where: str, values: Sequence[str]) -> None:
         """Log a line of progress, with the time that all epochs left to this model would take at this epoch's pace."""
@@ -185,11 +185,6 @@ class Recorder:
         self._heard = time.monotonic()
         epoch.seconds += self._heard - before
         return epoch
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._stop:
-            raise KeyboardInterrupt
-        self._stop = True
 
     def _global_step(self) -> int:
         return sum(trainer.steps_done for trainer in self.trainers.values())

@@ -8,7 +8,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from twostep.environment import environment
 from twostep.jsonfile import as_json, read_json, write_json
 from twostep.metrics import Result
 from twostep.schema import DataSpec, UserError
-from twostep.wholefile import folder_aside, put
+from twostep.wholefile import WriteError, folder_aside, put
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -193,7 +194,8 @@ class Run:
 
     def log(self, name: str, value: float, step: int) -> None:
         """Put one number on a curve of tensorboard."""
-        self._tensorboard(step).add_scalar(name, value, step)
+        with self._curves(step) as curves:
+            curves.add_scalar(name, value, step)
 
     def log_results(self, results: Mapping[str, Mapping[str, Result]], step: int) -> None:
         """Put the results of a test, by model and metric, into tensorboard."""
@@ -203,7 +205,8 @@ class Run:
 
     def log_pictures(self, name: str, grid: Tensor, step: int) -> None:
         """Put a picture `(C, H, W)` with values in [0, 1] into tensorboard."""
-        self._tensorboard(None).add_image(name, grid, step)
+        with self._curves(None) as curves:
+            curves.add_image(name, grid, step)
 
     def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]], weights: str) -> Path:
         """Write the results of each model to `metrics/<name>.json`; those of other metrics and the same weights stay.
@@ -252,7 +255,7 @@ class Run:
                 path = self._write_evaluation(values)
                 put(folder, [scores / path.stem])
         except OSError as error:
-            raise UserError(f"{scores}: can't be written ({error.strerror or error})") from None
+            raise WriteError(f"{scores}: can't be written ({error.strerror or error})") from None
         return path
 
     def _write_evaluation(self, values: Mapping[str, Any]) -> Path:
@@ -303,7 +306,8 @@ class Run:
     def close(self) -> None:
         """Flush the curves, and let another process write here."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):  # of a full disk, which what is written after the curves tells of
+                self._writer.close()
             self._writer = None
         if self._lock is not None:
             self._lock.release()
@@ -311,6 +315,13 @@ class Run:
 
     def _checkpoint(self, tag: Tag) -> Path:
         return self.path / "checkpoints" / f"{tag}.safetensors"
+
+    @contextmanager
+    def _curves(self, going_on_from: int | None) -> Generator[SummaryWriter]:
+        try:
+            yield self._tensorboard(going_on_from)
+        except OSError as error:
+            raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
 
     def _tensorboard(self, going_on_from: int | None) -> SummaryWriter:
         """Open the curves; what an interrupted session wrote at or after the step from which they go on is dropped."""

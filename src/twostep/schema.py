@@ -19,6 +19,10 @@ class UserError(ValueError):
     """A mistake that the user can mend: one clear line, exit status 2, never a traceback."""
 
 
+class LostRankError(RuntimeError):
+    """Another process of a run on several ranks ended before this one: one line, exit status 3."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return `"; did you mean X?"` for the choices that a short name ends, or the nearest to a misspelt one; or ""."""
     choices = list(choices)

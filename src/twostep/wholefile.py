@@ -12,6 +12,11 @@ from uuid import uuid4
 
 from twostep.schema import UserError
 
+
+class WriteError(UserError):
+    """A file can't be written: the disk is full, or the place is not the user's."""
+
+
 OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says to a folder, or to a file, in its way
 
 
@@ -27,7 +32,7 @@ def whole(path: Path, *, new: bool = False) -> Generator[Path]:
 
     Raises:
         FileExistsError: if `new`, and a file is there.
-        UserError: if the disk is full or can't be written; what was at `path` is then untouched.
+        WriteError: if the disk is full or can't be written; what was at `path` is then untouched.
     """
     beside = _hidden(path.parent)
     try:
@@ -42,7 +47,7 @@ def whole(path: Path, *, new: bool = False) -> Generator[Path]:
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: can't be written ({error.strerror or error})") from None
+        raise WriteError(f"{path}: can't be written ({error.strerror or error})") from None
     if not free:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 

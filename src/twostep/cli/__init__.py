@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -19,8 +20,9 @@ from twostep import console
 from twostep.cli.diagnosis import diagnose
 from twostep.cli.flags import Flag
 from twostep.cli.results import compare, datasets, models, report, sample, score
-from twostep.cli.training import INTERRUPTED, evaluate, train, train_single
-from twostep.schema import UserError
+from twostep.cli.training import FAILED, evaluate, train, train_single
+from twostep.schema import LostRankError, UserError
+from twostep.signals import Interrupted, interrupting
 
 DEFECT, USER_MISTAKE = 1, 2
 # OpenMP's threads wait by spinning for milliseconds, and so take the core from whom they wait for when another process
@@ -36,6 +38,7 @@ app = App(
     help="Two-step deep generative models: an autoencoder, then a density on its embeddings.",
     version_flags=(),
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
 )
 for command in (train, train_single, evaluate, sample, score, diagnose, report, compare, models, datasets):
     app.command(command)
@@ -66,12 +69,17 @@ def launch(
     level = console.VERBOSE if verbose else console.QUIET if quiet else console.NORMAL
     with console.logging_to_terminal(level):
         try:
-            return int(_parse(app, tokens) or 0)
+            with interrupting():
+                return int(_parse(app, tokens) or 0)
         except (UserError, CycloptsError) as error:
             return _fail(error, USER_MISTAKE, debug)
-        except KeyboardInterrupt:
-            console.logger.error("interrupted")
-            return INTERRUPTED
+        except LostRankError as error:
+            return _fail(error, FAILED, debug)
+        except Interrupted as stop:
+            if os.environ.get("RANK", "0") == "0":
+                again = shlex.join(["twostep", *tokens])
+                console.logger.error("interrupted by %s; run it again with: %s", stop.signal_name, again)
+            return stop.status
         except Exception:
             console.logger.exception("this is a defect of twostep; please report what follows:")
             return DEFECT

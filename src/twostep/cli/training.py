@@ -26,12 +26,14 @@ from twostep.cli.flags import (
     require,
 )
 from twostep.console import keep_in
-from twostep.schema import UserError
+from twostep.schema import LostRankError, UserError
+from twostep.signals import Interrupted
+from twostep.wholefile import WriteError
 
 if TYPE_CHECKING:
     from twostep.experiment import Experiment
 
-NOT_FINITE, INTERRUPTED = 3, 130
+FAILED = 3
 
 logger = logging.getLogger("twostep")
 
@@ -264,7 +266,7 @@ def evaluate(
 def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
     """Train, test, draw and report; an interrupted or failed training leaves a run that can go on."""
     from twostep.report import write_report
-    from twostep.training.trainer import InterruptedTraining, NonFiniteLossError
+    from twostep.training.trainer import NonFiniteLossError
 
     experiment = prepare()
     path = experiment.run.path
@@ -282,15 +284,26 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
     except NonFiniteLossError as error:  # of the mean over ranks
         if experiment.engine.is_main:
             logger.error("%s", error)
-        return NOT_FINITE
-    except (InterruptedTraining, KeyboardInterrupt):
-        command = "train" if experiment.settings.is_two_step else "train-single"
+        return FAILED
+    except (WriteError, LostRankError) as error:
+        if not experiment.engine.is_main:
+            raise
+        logger.error("%s; resume with: %s", error, _resuming(experiment, only_test))
+        return FAILED
+    except Interrupted as stop:
         if experiment.engine.is_main:
-            logger.error("interrupted; go on with: twostep %s --load-dir %s", command, shlex.quote(str(path)))
-        return INTERRUPTED
+            logger.error("interrupted by %s; resume with: %s", stop.signal_name, _resuming(experiment, only_test))
+        return stop.status
     finally:
         experiment.run.close()
     return 0
+
+
+def _resuming(experiment: Experiment, only_test: bool) -> str:
+    """Return the command that goes on where a run was stopped."""
+    command = "train" if experiment.settings.is_two_step else "train-single"
+    flags = [*(["--only-test"] if only_test else []), *(["--test-ood"] if experiment.ood else [])]
+    return shlex.join(["twostep", command, "--load-dir", str(experiment.run.path), *flags])
 
 
 def _of_pretrained(path: Path, freeze: bool) -> dict[str, Any]:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from twostep.schema import UserError
+from twostep.schema import LostRankError, UserError
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32", "bf16"]
 T = TypeVar("T")
+
+
+@contextmanager
+def _together() -> Generator[None]:
+    """Say so where what all ranks do together fails: torch has no error of its own for a rank that has gone.
+
+    Raises:
+        LostRankError: in place of a `RuntimeError`.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise LostRankError(f"another rank was lost, and with it this step ({reason})") from error
 
 
 class Engine:
@@ -86,21 +100,24 @@ class Engine:
         """Return the sum over ranks of a tensor that all of them have, on the device that it came from."""
         if self.world_size == 1:
             return values
-        return cast(Tensor, self._fabric.all_reduce(values.to(self.device), reduce_op="sum")).to(values.device)
+        with _together():
+            return cast(Tensor, self._fabric.all_reduce(values.to(self.device), reduce_op="sum")).to(values.device)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the rows `(n, *)` of all ranks in the order of ranks; each rank may have another number of them."""
         if self.world_size == 1:
             return rows
-        counts = cast(Tensor, self._fabric.all_gather(torch.tensor(len(rows), device=self.device))).tolist()
-        padded = rows.new_zeros(max(counts), *rows.shape[1:])
-        padded[: len(rows)] = rows
-        parts = cast(Tensor, self._fabric.all_gather(padded))
+        with _together():
+            counts = cast(Tensor, self._fabric.all_gather(torch.tensor(len(rows), device=self.device))).tolist()
+            padded = rows.new_zeros(max(counts), *rows.shape[1:])
+            padded[: len(rows)] = rows
+            parts = cast(Tensor, self._fabric.all_gather(padded))
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def share(self, value: Any) -> Any:
         """Return rank 0's value on every rank."""
-        return self._fabric.broadcast(value)
+        with _together():
+            return self._fabric.broadcast(value)
 
     def on_first(self, action: Callable[[], T]) -> T:
         """Let the first rank act, and return what its action gives on every rank.
@@ -123,7 +140,8 @@ class Engine:
 
     def barrier(self) -> None:
         """Wait for all ranks."""
-        self._fabric.barrier()
+        with _together():
+            self._fabric.barrier()
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor, weight: float) -> Tensor:
         """Replace each gradient, and the loss, by the weighted mean over ranks; return that loss.

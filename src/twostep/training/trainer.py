@@ -13,6 +13,7 @@ from twostep.data.batches import Batches
 from twostep.data.rows import Points, spread
 from twostep.models.base import Model
 from twostep.seeds import derive
+from twostep.signals import Interrupted
 from twostep.training.distributed import Engine
 from twostep.training.observer import Observer
 from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
@@ -24,7 +25,7 @@ class NonFiniteLossError(RuntimeError):
     """A loss that is not a finite number: training can't go on; what was saved before is good."""
 
 
-class InterruptedTraining(Exception):  # noqa: N818
+class InterruptedTraining(Interrupted):
     """Training was asked to stop, and has; its checkpoint is written."""
 
 
