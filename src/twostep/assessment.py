@@ -79,7 +79,7 @@ def assess(path: Path, questions: Questions, best_first: bool = False) -> tuple[
     name = experiment.engine.on_first(experiment.run.new_evaluation)
     results = experiment.examiner.measure(names, part, keys, seed)
     if questions.ood:
-        results |= experiment.detect(f"ood/{name}")
+        results |= experiment.detect(f"ood/{name}", seed)
     if questions.density:
         results |= _certificate(experiment, part, seed)
     asked = {"part": part, "seed": seed, "metric_kwargs": keys.model_dump(mode="json"), "ood": list(experiment.ood)}

@@ -180,10 +180,16 @@ class Experiment:
         """Make the run's stored configs say how long its models are trained."""
         self.run.keep_limits({part: trainer.max_epochs for part, trainer in self.trainers.items()})
 
-    def detect(self, into: str = "ood") -> dict[str, Result]:
-        """Measure how well scores tell test rows from those of `ood`; write and draw them in a folder of the run."""
-        seed = derive(self.settings.run.seed, "ood")
-        scores, p_values = ood.judged(self.module, self.examiner.score(ood.rows_to_score(self.splits, self.ood)), seed)
+    def detect(self, into: str = "ood", seed: int | None = None) -> dict[str, Result]:
+        """Measure how well scores tell test rows from those of `ood`; write and draw them in a folder of the run.
+
+        Args:
+            into: name of the folder.
+            seed: of what is drawn; None: the run's.
+        """
+        scored = self.examiner.score(ood.rows_to_score(self.splits, self.ood), seed)
+        seed = derive(self.settings.run.seed if seed is None else seed, "ood")
+        scores, p_values = ood.judged(self.module, scored, seed)
         against = ood.comparisons(self.splits, self.ood)
         if self.engine.is_main:
             named = {f"p_value_{name}": values for name, values in p_values.items()}
