@@ -82,6 +82,17 @@ def test_results_are_shown_before_they_are_written(made, run, monkeypatch):
     assert not [path for path in run.rglob("*") if "evaluation" in path.name or path.name.startswith(".")]
 
 
+def test_the_seed_decides_what_is_drawn_for_other_data(made, run):
+    others = (str(made[0] / "others.npy"),)
+    (none, _), (own, _), (new, path), (again, _) = (
+        assess(run, Questions(ood=others, seed=seed)) for seed in (None, 0, 9, 9)
+    )
+    assert none == own
+    assert new == again
+    assert new != own, "halves of the validation rows, and a bootstrap"
+    assert json.loads(path.read_text())["seed"] == 9
+
+
 def test_other_data_of_one_name_are_refused(made, run, tmp_path):
     again = shutil.copy(made[0] / "others.npy", tmp_path)
     with pytest.raises(UserError, match="two of them have one name"):

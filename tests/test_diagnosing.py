@@ -156,23 +156,28 @@ def test_runs_of_several_sizes_tell_where_more_coordinates_cease_to_help(family,
 
 def test_a_familys_error_is_that_of_its_autoencoder(family):
     experiment = launch.trained(family[2])
-    test, train = spread(experiment.splits.test, 2000), spread(experiment.splits.train, 2000)
+    valid, train = spread(experiment.splits.valid, 2000), spread(experiment.splits.train, 2000)
     gae = experiment.models["model"].eval()
-    left = (test - gae.decode(gae.encode(test))).square().sum() / (test - train.mean(0)).square().sum()
+    left = (valid - gae.decode(gae.encode(valid))).square().sum() / (valid - train.mean(0)).square().sum()
     assert diagnose_family([family[1], family[2]]).errors[1] == pytest.approx(left.item(), rel=1e-4)
 
 
 def test_families_are_of_one_model_on_the_same_data(runs, family, tmp_path):
     other = trained(asked(("vae",), "von-mises-circle", tmp_path, CIRCLE)).run.path
+    without = {**CIRCLE, "make_valid_loader": False}
+    blind = trained(asked(("ae",), "von-mises-circle", tmp_path, without)).run.path
     few = trained(asked(("ae",), "von-mises-circle", tmp_path, {"dataset_kwargs": {"n": 500}})).run.path
     for path, message in (
         (other, "is of vae, not of ae"),
         (few, "has other data"),
+        (blind, "has other data"),
         (runs["flow"], "has no autoencoder"),
         (runs["ae"], "has latent_dim=2 as another"),
     ):
         with pytest.raises(UserError, match=message):
             diagnose_family([family[2], path])
+    with pytest.raises(UserError, match="has no validation rows"):
+        diagnose_family([blind, family[2]])
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def assess(
     names, keys = _checked(experiment, questions, part)
     seed = experiment.settings.run.seed if questions.seed is None else questions.seed
     results = experiment.examiner.measure(names, part, keys, seed)
-    detection = experiment.detect() if questions.ood else None
+    detection = experiment.detect(seed) if questions.ood else None
     if detection is not None:
         results |= detection.results
     if questions.density:

@@ -117,9 +117,14 @@ class Examiner:
         found = self._evaluate(names, part, batches, None, self.settings.run.seed, testing=False)
         return {name: result.value for name, result in found.items()}
 
-    def score(self, rows: Mapping[str, Points]) -> dict[str, dict[str, Array]]:
-        """Return the scores of all models together, by name and by name of the rows, in the rows' order."""
+    def score(self, rows: Mapping[str, Points], seed: int | None = None) -> dict[str, dict[str, Array]]:
+        """Return the scores of all models together, by name and by name of the rows, in the rows' order.
+
+        Args:
+            rows: by name.
+            seed: of what is drawn; None: the run's.
+        """
         size = self.settings.run.test_batch_size
         batches = {name: self.batches(data, size) for name, data in rows.items()}
-        seed = derive(self.settings.run.seed, "ood", self.engine.rank)
-        return score_splits(self.part(self.whole), batches, self.engine.sum, seed)
+        drawn = derive(self.settings.run.seed if seed is None else seed, "ood", self.engine.rank)
+        return score_splits(self.part(self.whole), batches, self.engine.sum, drawn)

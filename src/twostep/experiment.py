@@ -213,10 +213,11 @@ class Experiment:
         """Make the run's stored configs say how long its models are trained."""
         self.run.keep_limits({part: trainer.max_epochs for part, trainer in self.trainers.items()})
 
-    def detect(self) -> Detection:
-        """Measure how well scores tell test rows from those of `ood`."""
-        seed = derive(self.settings.run.seed, "ood")
-        scores, p_values = ood.judged(self.module, self.examiner.score(ood.rows_to_score(self.splits, self.ood)), seed)
+    def detect(self, seed: int | None = None) -> Detection:
+        """Measure how well scores tell test rows from those of `ood`; the draws follow `seed`, or the run's seed."""
+        scored = self.examiner.score(ood.rows_to_score(self.splits, self.ood), seed)
+        seed = derive(self.settings.run.seed if seed is None else seed, "ood")
+        scores, p_values = ood.judged(self.module, scored, seed)
         against = ood.comparisons(self.splits, self.ood)
         results: dict[str, Result] = {}
         for one in against:

@@ -29,7 +29,7 @@ class Family:
     Args:
         model: name of the autoencoder.
         sizes: latent dimensions, ascending.
-        errors: share of the variance of held-out rows that each leaves.
+        errors: share of the variance of validation rows that each leaves.
         knee: the smallest size after which more coordinates hardly help; None if there is none.
     """
 
@@ -41,7 +41,7 @@ class Family:
     def lines(self) -> list[str]:
         """Return the curve in words, a line for each size."""
         curve = [
-            f"{self.model} of latent_dim {size} leaves {error:.3%} of the variance of held-out rows"
+            f"{self.model} of latent_dim {size} leaves {error:.3%} of the variance of validation rows"
             for size, error in zip(self.sizes, self.errors, strict=True)
         ]
         if self.knee is not None:
@@ -82,8 +82,8 @@ def diagnose_family(paths: Sequence[Path], place: Place = HERE) -> Family:
         place: where the runs are opened, device and data.
 
     Raises:
-        UserError: if one can't be opened, has no autoencoder, another one than the first or other data, or if two have
-            one size.
+        UserError: if one can't be opened, has no autoencoder, no validation rows, another model than the first or
+            other data, or if two have one size.
     """
     model, digest = "", ""
     found: dict[int, float] = {}
@@ -112,9 +112,13 @@ def _autoencoder(experiment: Experiment, path: Path) -> GeneralizedAutoencoder:
 
 @torch.no_grad()
 def _left(gae: GeneralizedAutoencoder, experiment: Experiment) -> float:
-    """Return the share of variance that the autoencoder leaves."""
-    test, train = (spread(rows, HELD_OUT).float() for rows in (experiment.splits.test, experiment.splits.train))
+    """Return the share of the variance of validation rows that the autoencoder leaves; test rows choose no size."""
+    if experiment.splits.valid is None:
+        raise UserError(
+            f"{experiment.run.path}: has no validation rows to measure on (make_valid_loader=False); train it with them"
+        )
+    valid, train = (spread(rows, HELD_OUT).float() for rows in (experiment.splits.valid, experiment.splits.train))
     with evaluating(gae):
-        left = torch.cat([gae.reconstruction_error(part) for part in test.split(BATCH)]).double()
-    variance = (test - train.mean(0)).double().flatten(1).square().sum(1)
+        left = torch.cat([gae.reconstruction_error(part) for part in valid.split(BATCH)]).double()
+    variance = (valid - train.mean(0)).double().flatten(1).square().sum(1)
     return float(left.sum() / variance.sum())

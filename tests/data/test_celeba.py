@@ -1,13 +1,12 @@
 """CelebA from made files in its layouts: which rows are whose, what is cut, what is refused."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from made import pictures, png, save, write
 
-from twostep.data import celeba, hub
+from twostep.data import celeba
 from twostep.data.base import DATASETS, load_data
 from twostep.schema import UserError
 
@@ -117,7 +116,7 @@ def test_the_hub_serves_where_nothing_else_does(root, monkeypatch):
         items = [{"bytes": png(portrait(row)), "path": None} for row in rows]
         return datasets.Dataset.from_dict({"image": items, "Smiling": [True] * len(rows)})
 
-    monkeypatch.setattr(hub, "urlopen", lambda url, timeout: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(HfApi, "dataset_info", lambda api, hub_id, timeout: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     splits = loaded(root, image_size=8)
     assert (shades(splits.train), shades(splits.test)) == ([shade(0), shade(1), shade(2)], [shade(3)])

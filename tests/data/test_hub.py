@@ -1,12 +1,12 @@
 """Sets of the hub by their id, from made tables: columns, splits, labels, and what is said where one can't be had."""
 
-from email.message import Message
-from types import SimpleNamespace
-from urllib.error import HTTPError, URLError
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from made import pictures, png, save, save_all
 
 from twostep.data import hub
@@ -35,7 +35,7 @@ def published(monkeypatch):
     import datasets
 
     def publish(**splits):
-        monkeypatch.setattr(hub, "urlopen", lambda url, timeout: SimpleNamespace(close=lambda: None))
+        monkeypatch.setattr(HfApi, "dataset_info", lambda api, hub_id, timeout: None)
         monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, config: splits)
 
     return publish
@@ -142,17 +142,51 @@ def test_what_cannot_be_had_is_one_line(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    asked = []
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    assert "refused" in refused()
 
-    def unreachable(url, timeout):
-        asked.append(url)
-        raise errors[len(asked) - 1]
 
-    errors = (URLError("no network"), HTTPError("", 404, "Not Found", Message(), None))
-    monkeypatch.setattr(hub, "urlopen", unreachable)
-    assert "no network" in refused()
-    assert "404" in refused()
-    assert all(url.endswith("/api/datasets/some-one/pictures.v2") for url in asked)
+@pytest.fixture
+def private_hub(monkeypatch):
+    """Serve the set to who has the token `secret`; return what each request carried."""
+    from huggingface_hub import constants
+
+    seen = []
+
+    class Private(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append((self.path, self.headers.get("authorization")))
+            known = self.headers.get("authorization") == "Bearer secret"
+            content = b'{"id": "some-one/pictures.v2"}' if known else b"{}"
+            self.send_response(200 if known else 401)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Private)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield seen
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_private_set_is_asked_for_with_the_users_login(private_hub, monkeypatch):
+    import datasets
+
+    splits = {"train": table(ROWS[:9]), "test": table(ROWS[9:])}
+    monkeypatch.setattr(datasets, "load_dataset", lambda hub_id, config: splits)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert "401" in refused()
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert len(loaded().train) == 9
+    assert private_hub == [("/api/datasets/some-one/pictures.v2", auth) for auth in (None, "Bearer secret")]
 
 
 @pytest.mark.parametrize("name", ["/nowhere/pictures", "a/b/c", "./a", "../a/b", "a/", "~/a", "a b/c"])

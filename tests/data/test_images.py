@@ -3,16 +3,15 @@
 import logging
 import subprocess
 import sys
-from types import SimpleNamespace
-from urllib.error import URLError
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from huggingface_hub import HfApi
 from made import pictures, png, write
 
-from twostep.data import cache, hub
+from twostep.data import cache
 from twostep.data.base import load_data
 from twostep.schema import UserError
 
@@ -23,10 +22,10 @@ SHAPES = {"svhn": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28)}
 def offline(tmp_path, monkeypatch):
     """Keep tests off the network and off the user's cache."""
 
-    def unreachable(url, timeout):
-        raise URLError("no network")
+    def unreachable(api, hub_id, timeout):
+        raise OSError("no network")
 
-    monkeypatch.setattr(hub, "urlopen", unreachable)
+    monkeypatch.setattr(HfApi, "dataset_info", unreachable)
     monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path / "kept"))
 
 
@@ -213,7 +212,7 @@ def test_sets_of_the_hub_are_kept_as_well(root, monkeypatch):
             {"image": [{"bytes": png(row), "path": None} for row in rows], "label": [0] * len(rows)}
         )
 
-    monkeypatch.setattr(hub, "urlopen", lambda url, timeout: SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr(HfApi, "dataset_info", lambda api, hub_id, timeout: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     first, second = load_data("svhn", data_root=root), load_data("svhn", data_root=root)
     assert asked == [("ufldl-stanford/svhn", "cropped_digits", split) for split in ("train", "test")]

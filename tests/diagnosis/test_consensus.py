@@ -107,6 +107,15 @@ def test_order_and_a_tenth_of_repeated_rows_change_nothing():
     assert repeated.warnings == ("80 rows repeat another and were left out",)
 
 
+def test_the_seed_decides_the_resamples_of_every_vote():
+    x = law("torus", {}).sample(300, torch.Generator().manual_seed(0))
+    one, again, other = (dimension_of(x, seed=seed) for seed in (0, 0, 1))
+    assert one == again
+    for mine, theirs in zip(one.votes[:2], other.votes[:2], strict=True):
+        assert mine.estimate.value == theirs.estimate.value
+        assert (mine.estimate.low, mine.estimate.high) != (theirs.estimate.low, theirs.estimate.high)
+
+
 ODD = {
     "one coordinate": (gaussian(200, 1), 1, "one coordinate"),
     "a constant column": (torch.cat([gaussian(300, 2), torch.ones(300, 1)], 1), 2, "1 of 3 columns are constant"),

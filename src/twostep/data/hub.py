@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import numpy as np
 
@@ -207,11 +206,11 @@ def is_id(name: str) -> bool:
 
 
 def _require_hub(hub_id: str) -> None:
-    from huggingface_hub import constants
+    """Ask for a set with the user's login, because `datasets` retries for half a minute where there is no network."""
+    from huggingface_hub import HfApi, constants  # here because it takes a second
 
-    # the hub's own client retries for half a minute where there is no network; offline, it reads its own cache at once
-    if not constants.HF_HUB_OFFLINE:
-        urlopen(f"{constants.ENDPOINT}/api/datasets/{hub_id}", timeout=HUB_SECONDS).close()
+    if not constants.HF_HUB_OFFLINE:  # then `datasets` reads its own cache at once
+        HfApi().dataset_info(hub_id, timeout=HUB_SECONDS)
 
 
 def _downloads() -> tuple[Path, ...]:

@@ -127,8 +127,8 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     null = against_null(near, seed=seed)
     laws = Laws.for_points(near, seed)
     votes = (
-        _corrected(maximum_likelihood(near), likelihood_value, laws),
-        _corrected(two_nn(near), two_nn_value, laws),
+        _corrected(maximum_likelihood(near, seed=seed), likelihood_value, laws),
+        _corrected(two_nn(near, seed), two_nn_value, laws),
         _as_it_is(local_pca(near, near.k, seed)),
     )
     low, recommended, high = _agreed([vote for vote in votes if vote.counts], null.rank)

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
 from twostep.diagnosis.full_laws import fitted_laws, flatter_laws, tamed
-from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS, DimensionEstimate, maximum_likelihood
+from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS, likelihood_value, maximum_likelihood
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
 from twostep.seeds import derive
 
@@ -89,7 +89,7 @@ def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
     n, dim = points.shape
 
     def mean(draw: Callable[[], Tensor]) -> float:
-        return sum(_estimate(draw(), k).value for _ in range(DRAWS)) / DRAWS
+        return sum(_value(draw(), k) for _ in range(DRAWS)) / DRAWS
 
     laws = list(fitted_laws(points, seed))
     estimates = [mean(lambda law=law: law.draw(generator)) for law in laws]
@@ -97,13 +97,17 @@ def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
     lacking = mean(lambda: law.without(law.draw(generator)))
     edged = min(mean(lambda: _uniform(n, dim, generator)), mean(lambda: _ball(n, dim, generator)))
     flatter = min(mean(lambda draw=draw: draw(generator)) for draw in flatter_laws(points, seed))
-    found = _estimate(tamed(points), k)
+    found = maximum_likelihood(_near(tamed(points), k), k, seed)
     error = (found.high - found.low) / 3.92 * math.sqrt(1 + 1 / DRAWS)
     return Contrast(found.value, error, full, lacking, min(full, edged, flatter), law.name, k, dim)
 
 
-def _estimate(points: Tensor, k: int) -> DimensionEstimate:
-    return maximum_likelihood(Neighbourhoods(points, *nearest_others(points, k)), k)
+def _value(points: Tensor, k: int) -> float:
+    return likelihood_value(_near(points, k), k)
+
+
+def _near(points: Tensor, k: int) -> Neighbourhoods:
+    return Neighbourhoods(points, *nearest_others(points, k))
 
 
 def _uniform(n: int, dim: int, generator: Generator) -> Tensor:
