@@ -34,7 +34,7 @@ from twostep.schema import DataSpec, UserError
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
 from twostep.training.trainer import Trainer
-from twostep.weights import put_weights
+from twostep.weights import put_weights, refuse_untrained
 
 logger = logging.getLogger("twostep")
 
@@ -170,10 +170,11 @@ def trained(path: Path, best_first: bool = False) -> Experiment:
         best_first: prefer the `best_valid` checkpoint to `latest`.
 
     Raises:
-        UserError: as `resume` does, and for a run whose training has saved nothing yet.
+        UserError: as `resume` does, and for a run whose training has saved nothing yet, or a model not trained yet.
     """
     require_checkpoint(path)
     experiment = resume(path, best_first=best_first)
+    refuse_untrained(path, {part: one.steps_done for part, one in experiment.trainers.items()}, best_first)
     for trainer in experiment.trainers.values():
         trainer.use_best()
     return experiment

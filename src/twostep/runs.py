@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -220,9 +221,16 @@ class Run:
         }
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""
+        """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
+
+        What is there and only goes on beyond it stays: the test of a run that was taken back to its best epoch.
+        """
         path = self.path / "metrics" / "history.json"
         path.parent.mkdir(exist_ok=True)
+        with suppress(UserError):  # a damaged file is replaced
+            before = self.read_history()
+            if before and all(str(before.get(part, [])[: len(new)]) == str(list(new)) for part, new in history.items()):
+                return
         write_json(path, history)
 
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
