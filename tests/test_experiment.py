@@ -11,11 +11,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import asked, break_off, differences, snapshot, trained
-from twostep import load_module, load_run
+from twostep import checkpoint, load_module, load_run
 from twostep.checkpoint import CheckpointError
 from twostep.data.batches import Batches
 from twostep.examiner import Examiner
 from twostep.launch import resume, start
+from twostep.launch import trained as trained_run
 from twostep.models.two_step import TwoStep
 from twostep.request import Limits, Request
 from twostep.schema import UserError
@@ -367,14 +368,107 @@ def test_the_best_can_be_loaded_first(own_pictures, tmp_path):
     assert resume(experiment.run.path, best_first=True).trainers["model"].epochs_done == 2
 
 
+def untied(path):
+    """Rewrite a run's checkpoints as earlier versions wrote them, which named no settings."""
+    for file in (path / "checkpoints").iterdir():
+        state = checkpoint.load(file)
+        for key in ("settings", "data_sha256"):
+            del state.values[key]
+        checkpoint.save(file, state)
+
+
+def edited(path, name, **values):
+    """Change a config by hand, and return what it said before."""
+    before = json.loads((path / name).read_text())
+    (path / name).write_text(json.dumps({**before, **values}))
+    return before
+
+
 @pytest.mark.parametrize("load", [resume, load_module])
 def test_a_checkpoint_of_another_model_is_one_line(own_pictures, tmp_path, load):
     one = trained(asked(("ae",), own_pictures, tmp_path)).run.path
     other = trained(asked(("ae",), own_pictures, tmp_path, model={"encoder_hidden_dims": (5,)})).run.path
     shutil.copy(other / "checkpoints" / "latest.safetensors", one / "checkpoints" / "latest.safetensors")
+    with pytest.raises(UserError, match=r"encoder_hidden_dims of model is \(5,\) there and \(8,\) here") as caught:
+        load(one)
+    assert "\n" not in str(caught.value)
+    untied(one)
     with pytest.raises(CheckpointError, match="the checkpoint is of another model than the config describes") as caught:
         load(one)
     assert "\n" not in str(caught.value)
+
+
+LOADERS = [resume, load_module, load_run, trained_run]
+
+
+@pytest.fixture(scope="module")
+def pair_run(own_pictures, tmp_path_factory):
+    """Give the directory of a two-step run; copy it before changing it."""
+    return trained(asked(("ae", "flow"), own_pictures, tmp_path_factory.mktemp("pair"))).run.path
+
+
+@pytest.mark.parametrize("load", LOADERS)
+@pytest.mark.parametrize(
+    ("file", "key", "value"),
+    [
+        ("gae_config.json", "decoder_activation", "tanh"),
+        ("gae_config.json", "clamp_samples", True),
+        ("de_config.json", "whitening_transform", False),
+        ("de_config.json", "lr", 0.5),
+        ("shared_config.json", "seed", 1),
+    ],
+)
+def test_a_config_that_was_changed_by_hand_is_refused_by_its_key(pair_run, tmp_path, load, file, key, value):
+    path = tmp_path / "run"
+    shutil.copytree(pair_run, path)
+    before = edited(path, file, **{key: value})
+    if key == "seed":  # other rows would be refused before
+        load = load_module
+    with pytest.raises(
+        UserError, match=f"{key} of .* is {before[key]} there and {value} here|{key} of .*'{value}' here"
+    ):
+        load(path)
+    (path / file).write_text(json.dumps(before))
+    load(path)
+
+
+def test_the_checkpoint_of_another_seed_is_refused(own_pictures, tmp_path):
+    runs = [trained(asked(("ae",), own_pictures, tmp_path, run={"seed": seed})).run.path for seed in (0, 1)]
+    shutil.copytree(runs[1] / "checkpoints", runs[0] / "checkpoints", dirs_exist_ok=True)
+    for load in LOADERS:
+        with pytest.raises(UserError, match="seed of the run is 1 there and 0 here; other data"):
+            load(runs[0])
+
+
+def test_the_checkpoint_of_another_kind_of_run_is_refused(pair_run, own_pictures, tmp_path):
+    single = trained(asked(("ae",), own_pictures, tmp_path)).run.path
+    shutil.copytree(pair_run / "checkpoints", single / "checkpoints", dirs_exist_ok=True)
+    with pytest.raises(UserError, match=r"of a run with de_config\.json, gae_config\.json, shared_config\.json"):
+        load_module(single)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_loaded(pair_run, tmp_path):
+    """It names no settings, or lacks keys that came later."""
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    shutil.copytree(pair_run, older)
+    untied(older)
+    shutil.copytree(pair_run, newer)
+    file = newer / "checkpoints" / "latest.safetensors"
+    state = checkpoint.load(file)
+    del state.values["settings"]["gae_config.json"]["decoder_activation"]
+    del state.values["settings"]["shared_config.json"]["precision"]
+    checkpoint.save(file, state)
+    edited(newer, "gae_config.json", decoder_activation="tanh")
+    for path in (older, newer):
+        for load in LOADERS:
+            load(path)
+
+
+def test_the_checkpoint_of_a_pretrained_autoencoder_belongs_to_its_own_run(pretrained, own_pictures, tmp_path):
+    edited(pretrained.run.path, "gae_config.json", decoder_activation="tanh")
+    with pytest.raises(UserError, match="decoder_activation of model is 'relu' there and 'tanh' here"):
+        start(on_top(pretrained, tmp_path / "runs", own_pictures, frozen=True))
+    assert not (tmp_path / "runs").exists()
 
 
 # ---- a pretrained autoencoder

@@ -13,9 +13,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments import asked, break_off, make_older, trained
-from twostep import checkpoint, signals
+from experiments import asked, break_off, differences, make_older, trained
+from twostep import checkpoint, load_module, load_run, signals
 from twostep.launch import resume, start
+from twostep.launch import trained as trained_run
+from twostep.schema import UserError
 from twostep.training.trainer import InterruptedTraining
 
 TEN_STEPS = {"train_batch_size": 4}  # 45 training rows: 12 batches an epoch
@@ -138,17 +140,99 @@ def test_every_epoch_leaves_a_checkpoint(own_pictures, tmp_path):
     assert not (experiment.run.path / "checkpoints" / "best_valid.safetensors").exists()
 
 
-def test_the_best_is_saved_when_it_is_found_and_at_the_end(own_pictures, tmp_path):
-    keys = {"early_stopping_metric": "loss"}
-    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, gae=keys))
+def first_of_two_best(experiment, part="gae"):
+    """Let the first epoch of a model be its best."""
+    trainer = experiment.trainers[part]
+    trainer.validate = lambda batches: {"loss": 1.0 + trainer.epochs_done}
+
+
+def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_density_without_a_best(
+    own_pictures, tmp_path
+):
+    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, gae={"early_stopping_metric": "loss"}))
     values = iter([3.0, 1.0, 2.0, 2.0])
     experiment.trainers["gae"].validate = lambda batches: {"loss": next(values)}
     notes = saved(experiment)
     experiment.fit()
-    assert [step for tag, step in notes if tag == "best_valid"] == [3, 6, 12, 24]
+    assert [step for tag, step in notes if tag == "best_valid"] == [3, 6, 15, 18, 21, 24]
+    assert notes[-2:] == [("best_valid", 24), ("latest", 24)], "the latest of an epoch is never older than the best"
     best = experiment.run.load("best_valid")
     assert best.values["gae.best_value"] == 1.0
     assert best.part("gae").part("best").tensors.keys() == best.part("gae").part("model").tensors.keys()
+    assert differences(best, experiment.run.load("latest")) == []
+
+
+def test_the_best_file_is_the_state_at_the_best_epoch_to_the_end(own_pictures, tmp_path):
+    experiment = start(asked(("ae",), own_pictures, tmp_path, model={"early_stopping_metric": "loss"}))
+    first_of_two_best(experiment, "model")
+    after_epoch, epoch = [], experiment.recorder.epoch
+    experiment.recorder.epoch = lambda trainer: (after_epoch.append(experiment.run.load("latest")), epoch(trainer))
+    experiment.fit()
+    experiment.test()
+    experiment.run.close()
+    assert differences(experiment.run.load("best_valid"), after_epoch[0]) == []
+    history = experiment.run.read_history()
+    again = resume(experiment.run.path, best_first=True)
+    assert again.trainers["model"].epochs_done == 1
+    assert again.test() == experiment.test()
+    assert again.run.read_history() == history, "that of all epochs stays"
+
+
+@pytest.mark.parametrize("stops", ["gae", "de"])
+def test_a_process_that_dies_before_any_save_leaves_files_as_if_it_had_not(own_pictures, tmp_path, stops):
+    """Two epochs of each; of the one that stops early the first is the best; the other has no early stopping."""
+    keys = {part: {"max_epochs": 2} for part in ("gae", "de")}
+    keys[stops]["early_stopping_metric"] = "loss"
+
+    def prepared(experiment):
+        first_of_two_best(experiment, stops)
+        return experiment
+
+    whole = prepared(start(asked(("ae", "vae"), own_pictures, tmp_path / "whole", **keys)))
+    notes = saved(whole)
+    whole.fit()
+    whole.run.close()
+    assert len(notes) == {"gae": 7, "de": 5}[stops]
+    for number in range(len(notes)):
+        first = prepared(start(asked(("ae", "vae"), own_pictures, tmp_path / str(number), **keys)))
+        save, count = first.run.save, itertools.count()
+
+        def die(tag, state, save=save, count=count, number=number):
+            if next(count) == number:
+                raise InterruptedTraining
+            save(tag, state)
+
+        first.run.save = die
+        with pytest.raises(InterruptedTraining):
+            first.fit()
+        first.run.close()
+        path = first.run.path
+        if first.run.has_checkpoint("best_valid") and not first.run.load("best_valid").values["de.steps_done"]:
+            with pytest.raises(UserError, match="de is not trained yet"):
+                load_module(path, best_first=True)
+        second = prepared(resume(path))
+        second.fit()
+        second.run.close()
+        for tag in ("latest", "best_valid"):
+            assert differences(second.run.load(tag), whole.run.load(tag)) == [], (number, tag)
+
+
+@pytest.mark.parametrize("look", [trained_run, load_module])
+def test_a_density_that_is_not_trained_yet_is_refused(own_pictures, tmp_path, look):
+    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path))
+    assert break_off(experiment, "epoch gae 2")
+    with pytest.raises(UserError, match="de is not trained yet"):
+        look(experiment.run.path)
+    again = resume(experiment.run.path)
+    assert break_off(again, "epoch de 1")
+    look(experiment.run.path)
+
+
+def test_a_run_in_python_tells_of_a_density_that_is_not_trained_yet(own_pictures, tmp_path, caplog):
+    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path))
+    assert break_off(experiment, "epoch gae 2")
+    load_run(experiment.run.path)
+    assert "de is not trained yet" in caplog.text
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [*range(1, 13)]), (10.0, [])])

@@ -159,13 +159,13 @@ def test_every_density_on_every_pretrained_autoencoder(here, tmp_path, pretraine
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("gae", "de"), PAIRS)
 def test_every_pair_of_default_size_takes_turns_by_batches_on_digits(tmp_path, gae, de, seed):
-    """The density is never far from a Gaussian fitted to the embeddings, 2.5 nats a coordinate after 44 steps.
+    """The density is never far from a Gaussian fitted to the embeddings, 4 nats a coordinate after 44 steps.
 
     Embeddings by an untrained autoencoder have a hundredth of the spread that a trained one's have.
     """
     run = {"dataset": "digits", "logdir_root": tmp_path, "seed": seed, "device": "cpu"}
     run |= {"sequential_training": False, "alternate_by_epoch": False}
-    experiment = start(Request({"gae": gae, "de": de}, {"run": run, "gae": {"max_epochs": 6}, "de": {"max_epochs": 4}}))
+    experiment = start(Request({"gae": gae, "de": de}, {"run": run, "gae": {"max_epochs": 4}, "de": {"max_epochs": 4}}))
     experiment.fit()
     experiment.run.close()
     with evaluating(*experiment.models.values()):
@@ -175,9 +175,9 @@ def test_every_pair_of_default_size_takes_turns_by_batches_on_digits(tmp_path, g
         found = experiment.models["de"].log_prob(test)
     gaussian = torch.distributions.MultivariateNormal(train.double().mean(0), torch.cov(train.double().T))
     expected = gaussian.log_prob(test.double()).mean()
-    assert [trainer.epochs_done for trainer in experiment.trainers.values()] == [6, 4]
+    assert [trainer.epochs_done for trainer in experiment.trainers.values()] == [4, 4]
     assert found.isfinite().all()
-    assert (found.mean() - expected).abs() < 2.5 * train.shape[1], (found.mean(), expected)
+    assert (found.mean() - expected).abs() < 4 * train.shape[1], (found.mean(), expected)
     assert all(
         np.isfinite(value)
         for trainer in experiment.trainers.values()

@@ -15,6 +15,9 @@ from twostep.models.base import ModelConfig, Role
 from twostep.models.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
 from twostep.schema import Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UserError, nearest
 
+NOT_TIED = frozenset({"max_epochs", "logdir_root", "pretrained_gae"})
+"""Keys, beside those that can change, of which it does not matter whether a checkpoint was written with them."""
+
 
 class RunConfig(Frozen):
     """Keys of every run: its data, its directory, its batches, its machine."""
@@ -166,6 +169,30 @@ class Settings:
         """
         models = {name: settled(config, pictures and name != "de") for name, config in self.models.items()}
         return Settings(settled(self.run, pictures), models, self.is_gae)
+
+    def differences(self, files: Mapping[str, Mapping[str, Any]], pictures: bool) -> list[str]:
+        """Return in words what others say otherwise of keys that can't change in a run that exists.
+
+        Limits of epochs, which are raised on loading, and places of other folders are left out.
+
+        Args:
+            files: what `files` gave, here or in an earlier version: keys that it lacks don't count.
+            pictures: as in `settled`.
+        """
+        if files.keys() != self.files().keys():
+            return [f"they are of a run with {', '.join(sorted(files))}"]
+        mine, others = self.settled(pictures), Settings.from_files(files).settled(pictures)
+        known = {key for values in files.values() for key in values}
+        pairs = {
+            "the run": (mine.run, others.run),
+            **{name: (mine.models[name], others.models[name]) for name in mine.models},
+        }
+        return [
+            f"{key} of {owner} is {getattr(other, key, None)!r} there and {getattr(config, key)!r} here"
+            for owner, (config, other) in pairs.items()
+            for key in type(config).model_fields
+            if key in known - config.adjustable - NOT_TIED and getattr(other, key, None) != getattr(config, key)
+        ]
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:

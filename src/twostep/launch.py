@@ -36,7 +36,7 @@ from twostep.schema import DataSpec, UserError
 from twostep.seeds import derive
 from twostep.training.distributed import Device, Engine
 from twostep.training.trainer import Trainer
-from twostep.weights import put_weights
+from twostep.weights import put_weights, refuse_untrained
 
 logger = logging.getLogger("twostep")
 
@@ -195,10 +195,11 @@ def trained(path: Path, best_first: bool = False, place: Place = HERE) -> Experi
         place: device and data, where they are not those of its start.
 
     Raises:
-        UserError: as `resume` does, and for a run whose training has saved nothing yet.
+        UserError: as `resume` does, and for a run whose training has saved nothing yet, or a model not trained yet.
     """
     require_checkpoint(path)
     experiment = resume(path, {"run": place.keys(Run.open(path).settings.run)}, best_first)
+    refuse_untrained(path, {part: one.steps_done for part, one in experiment.trainers.items()}, best_first)
     for trainer in experiment.trainers.values():
         trainer.use_best()
     return experiment

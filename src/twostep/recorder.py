@@ -87,9 +87,9 @@ class Recorder:
 
     def renewed(self, trainer: Trainer) -> None:
         """Write the state in place of all that were saved."""
+        if self.engine.is_main and self.run.has_checkpoint("best_valid"):
+            self.run.save("best_valid", self.state())
         self.checkpoint(trainer)
-        if self.run.has_checkpoint("best_valid"):
-            self.best(trainer)
 
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
         """Log every tenth step's losses; tell of a long epoch, and save inside it."""
@@ -119,8 +119,12 @@ class Recorder:
             self._saved = time.monotonic()
 
     def best(self, trainer: Trainer) -> None:
-        """Write the best state so far."""
-        if self.engine.is_main:
+        """Write the state in which every model has its best weights so far, if early stopping chooses any of them.
+
+        It is written before the latest one of the same epoch: if the process dies between them, a resumed run trains
+        that epoch again and writes both.
+        """
+        if self.engine.is_main and any(other.best_value is not None for other in self.trainers.values()):
             self.run.save("best_valid", self.state())
 
     def epoch(self, trainer: Trainer) -> None:
@@ -137,7 +141,7 @@ class Recorder:
         self._epochs[trainer.name] = Epoch()
 
     def end(self, trainer: Trainer) -> None:
-        """Write the last state, as the best too where early stopping has chosen one."""
+        """Close the bar, and tell of early stopping."""
         assert trainer.train is not None
         del self._epochs[trainer.name]
         if not self.engine.is_main:
@@ -147,8 +151,6 @@ class Recorder:
             for bar in self._bars.values():
                 bar.close()
             self._bars = {}
-        if any(other.best_value is not None for other in self.trainers.values()):
-            self.run.save("best_valid", self.state())
         if trainer.stopped_early:
             best = "never a number" if trainer.best_value is None else f"best {trainer.best_value:.5g}"
             metric = trainer.config.early_stopping_metric

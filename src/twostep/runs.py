@@ -36,6 +36,9 @@ LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
 
 EVALUATION = re.compile(r"evaluation-(\d{1,9})")
 
+SETTINGS, DATA = "settings", "data_sha256"
+"""Values of a checkpoint that tie it to its run."""
+
 CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
 logger = logging.getLogger("twostep")
@@ -163,18 +166,20 @@ class Run:
                 write_json(self.path / name, values)
 
     def save(self, tag: Tag, state: State) -> None:
-        """Write a checkpoint in one atomic step.
+        """Write a checkpoint, with the run's configs and the fingerprint of its data, in one atomic step.
 
         Raises:
             UserError: if the disk is full or can't be written.
         """
-        checkpoint.save(self._checkpoint(tag), state)
+        tied = {SETTINGS: self.settings.files(), DATA: self.digest}
+        checkpoint.save(self._checkpoint(tag), State(state.tensors, {**state.values, **tied}))
 
     def load(self, *tags: Tag) -> State:
         """Read the first checkpoint that is there and whole, with a warning for each one before it that is not.
 
         Raises:
             CheckpointError: if there is none.
+            UserError: if it was written with other configs or data than the run's, naming what differs.
         """
         problems: list[str] = []
         for tag in tags:
@@ -185,8 +190,20 @@ class Run:
                 continue
             for problem in problems:
                 logger.warning("%s; taking %s instead", problem, self._checkpoint(tag).name)
+            self._refuse_untied(self._checkpoint(tag), state.values.pop(SETTINGS, None), state.values.pop(DATA, ""))
             return state
         raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
+
+    def _refuse_untied(self, path: Path, files: Mapping[str, Any] | None, digest: str) -> None:
+        """Refuse a checkpoint of other settings or data; one of an earlier version names none."""
+        differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
+        if digest and self.digest and digest != self.digest:
+            differ.append("other data")
+        if differ:
+            raise UserError(
+                f"{path}: written with other settings than the run's configs say: {'; '.join(differ)}; put the configs "
+                "or the checkpoint back, or start a new run"
+            )
 
     def has_checkpoint(self, *tags: Tag) -> bool:
         """Whether training has saved any of these yet; without tags, anything."""
@@ -282,9 +299,16 @@ class Run:
         }
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`."""
+        """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
+
+        What is there and only goes on beyond it stays: the test of a run that was taken back to its best epoch.
+        """
         path = self.path / "metrics" / "history.json"
         path.parent.mkdir(exist_ok=True)
+        with suppress(UserError):  # a damaged file is replaced
+            before = self.read_history()
+            if before and all(str(before.get(part, [])[: len(new)]) == str(list(new)) for part, new in history.items()):
+                return
         write_json(path, history)
 
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:

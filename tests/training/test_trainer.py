@@ -185,7 +185,7 @@ def test_the_mean_of_a_loss_counts_the_steps_that_it_took():
 def test_the_observer_is_told_in_order():
     watcher = Watcher()
     trainer_of(build("ae", max_epochs=2), watcher).fit()
-    assert watcher.calls == ["begin", "checkpoint", "epoch", "checkpoint", "epoch", "end"]
+    assert watcher.calls == ["begin", "best 1", "checkpoint", "epoch", "best 2", "checkpoint", "epoch", "end"]
 
 
 def test_a_finished_trainer_tells_nobody_and_changes_nothing():

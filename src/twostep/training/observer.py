@@ -26,7 +26,7 @@ class Observer(Protocol):
         """The state is worth keeping."""
 
     def best(self, trainer: Trainer) -> None:
-        """The weights are the best so far by the early-stopping metric."""
+        """The weights are the best so far by the early-stopping metric, or, without one, the latest; an epoch ends."""
 
     def epoch(self, trainer: Trainer) -> None:
         """An epoch is done; the trainer's history tells of it."""

@@ -285,6 +285,7 @@ class Trainer:
     def _stop_early(self, valid: dict[str, float]) -> None:
         metric = self.config.early_stopping_metric
         if metric is None:
+            self.observer.best(self)
             return
         value = valid[metric]
         sign = 1 if self.lower_is_better else -1
