@@ -582,6 +582,22 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(twoste
     assert twostep("evaluate", ae_copy).status == 0
 
 
+def test_nothing_is_said_of_what_was_saved_where_nothing_was(twostep, own_pictures, monkeypatch):
+    monkeypatch.setattr("twostep.training.trainer.set_rate", lambda rule, _: rule.param_groups[0].update(lr=1e38))
+    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    assert outcome.status == 3
+    assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 1, ", outcome.err)
+    assert "saved" not in outcome.err
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training(twostep, own_pictures, monkeypatch):
+    monkeypatch.setattr("twostep.examiner.Examiner.validate", lambda *_: {"loss": float("inf")})
+    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    assert outcome.status == 3
+    assert outcome.err.startswith("model: the validation loss of ae is inf after epoch 1; ")
+    assert outcome.err.count("\n") == 1
+
+
 def test_a_crash_is_told_in_full_in_the_run_too(own_pictures, monkeypatch, twostep):
     def crash(*_):
         raise ZeroDivisionError("by accident")

@@ -196,6 +196,20 @@ def test_an_untrained_run_says_so_when_it_is_tested(own_pictures, tmp_path, capl
     assert "model: tested after 2 of 4 epochs" in caplog.text
 
 
+def test_test_figures_that_are_not_finite_are_warned_of(own_pictures, tmp_path, caplog):
+    experiment = trained(asked(("ae", "flow"), own_pictures, tmp_path))
+    assert experiment.test()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    with torch.no_grad():
+        experiment.models["de"].transform.parts[-1].std.fill_(torch.nan)
+    experiment.test()
+    warnings = {record.message for record in caplog.records if record.levelname == "WARNING"}
+    assert warnings == {
+        "test de: log_likelihood is not a number, loss is not a number",
+        "test two_step: log_likelihood is not a number",
+    }
+
+
 def test_results_repeat(own_pictures, tmp_path):
     experiment = trained(asked(("vae", "flow"), own_pictures, tmp_path))
     first = experiment.test()

@@ -347,13 +347,27 @@ def test_training_that_goes_on_says_from_where(own_pictures, tmp_path, caplog, p
     assert f"model ae: going on from epoch 2/4 (step {place.split()[1]})" in caplog.messages
 
 
-@pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a number")])
+@pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a finite number")])
 def test_early_stopping_is_told_with_its_reason(own_pictures, tmp_path, caplog, value, shown):
-    keys = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2}
+    keys = {"early_stopping_metric": "l2_reconstruction_error", "max_bad_valid_epochs": 2}
     experiment = start(asked(("ae",), own_pictures, tmp_path, model=keys))
-    experiment.trainers["model"].validate = lambda batches: {"loss": value}
+    experiment.trainers["model"].validate = lambda batches: {"l2_reconstruction_error": value}
     experiment.fit()
-    assert f"model: stopped early after epoch {2 if value != value else 3}; loss: {shown}" in caplog.messages
+    epoch = 2 if value != value else 3
+    assert f"model: stopped early after epoch {epoch}; l2_reconstruction_error: {shown}" in caplog.messages
+
+
+def test_validation_figures_that_are_not_finite_are_warned_of_when_they_become_so(own_pictures, tmp_path, caplog):
+    experiment = start(asked(("ae",), own_pictures, tmp_path, model={"max_epochs": 5}))
+    values = iter([1.0, float("inf"), float("nan"), 1.0, float("nan")])
+    experiment.trainers["model"].validate = lambda batches: {"loss": 1.0, "l2_reconstruction_error": next(values)}
+    experiment.fit()
+    experiment.run.close()
+    warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
+        "model: epoch 2: validation l2_reconstruction_error is inf",
+        "model: epoch 5: validation l2_reconstruction_error is nan",
+    ]
 
 
 # ---- signals

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -20,6 +22,8 @@ from twostep.models.two_step import TwoStep
 from twostep.seeds import derive
 from twostep.training.distributed import Engine
 from twostep.training.trainer import Trainer
+
+logger = logging.getLogger("twostep")
 
 
 class Examiner:
@@ -74,7 +78,7 @@ class Examiner:
     def measure(
         self, names: Sequence[str], part: str, keys: MetricKeys | None = None, seed: int | None = None
     ) -> dict[str, Result]:
-        """Measure one part on the test split.
+        """Measure one part on the test split; figures that are not finite are named in a warning.
 
         Args:
             names: of the metrics.
@@ -83,7 +87,11 @@ class Examiner:
             seed: of what is drawn; None: the run's.
         """
         seed = self.settings.run.seed if seed is None else seed
-        return self._evaluate(names, part, self.test_batches(part), keys, seed, True)
+        results = self._evaluate(names, part, self.test_batches(part), keys, seed, True)
+        odd = [f"{name} is {result.shown}" for name, result in results.items() if not math.isfinite(result.value)]
+        if odd and self.engine.is_main:
+            logger.warning("test %s: %s", part, ", ".join(odd))
+        return results
 
     def _evaluate(
         self, names: Sequence[str], part: str, batches: Batches, keys: MetricKeys | None, seed: int, testing: bool

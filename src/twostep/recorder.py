@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -128,9 +129,13 @@ class Recorder:
             self.run.save("best_valid", self.state())
 
     def epoch(self, trainer: Trainer) -> None:
-        """Log an epoch's losses and validation metrics."""
+        """Log an epoch's losses and validation metrics; warn of those that are not finite any more."""
         if not self.engine.is_main:
             return
+        before = trainer.history[-2]["valid"] if len(trainer.history) > 1 else {}
+        for name, value in trainer.history[-1]["valid"].items():
+            if not math.isfinite(value) and math.isfinite(before.get(name, 0.0)):
+                logger.warning("%s: epoch %d: validation %s is %s", trainer.name, trainer.epochs_done, name, value)
         for kind, values in (("epoch", trainer.history[-1]["losses"]), ("valid", trainer.history[-1]["valid"])):
             for name, value in values.items():
                 self.run.log(f"{trainer.name}/{kind}/{name}", value, self._global_step())
@@ -152,7 +157,7 @@ class Recorder:
                 bar.close()
             self._bars = {}
         if trainer.stopped_early:
-            best = "never a number" if trainer.best_value is None else f"best {trainer.best_value:.5g}"
+            best = "never a finite number" if trainer.best_value is None else f"best {trainer.best_value:.5g}"
             metric = trainer.config.early_stopping_metric
             logger.info("%s: stopped early after epoch %d; %s: %s", trainer.name, trainer.epochs_done, metric, best)
 

@@ -36,6 +36,30 @@ def test_ranks_of_one_machine_share_its_cores(monkeypatch, cores, local_ranks, t
     assert (engine._fabric.settings["devices"], engine._fabric.settings["num_nodes"]) == (local_ranks, 2)
 
 
+@pytest.mark.parametrize(
+    ("error", "on_the_others"), [(UserError("mine"), UserError), (ZeroDivisionError("by accident"), RuntimeError)]
+)
+def test_an_error_of_the_first_rank_is_one_of_all(error, on_the_others):
+    shared = []
+
+    def act():
+        raise error
+
+    def rank(number):
+        def share(self, value):
+            if number == 0:
+                shared.append(value)
+            return shared[0]
+
+        return type("Rank", (Engine,), {"world_size": 2, "is_main": number == 0, "share": share})("cpu")
+
+    with pytest.raises(type(error)) as caught:
+        rank(0).on_first(act)
+    assert caught.value is error
+    with pytest.raises(on_the_others, match=str(error)):
+        rank(1).on_first(act)
+
+
 class Launched:
     """Stands for the ranks that are not started."""
 

@@ -88,16 +88,20 @@ def rows_in(tmp_path, rows):
     return dataset
 
 
-def check(models, rows, tmp_path):
+def check(models, rows, tmp_path, **run):
     dataset = rows_in(tmp_path, rows)
-    ((ranks, run),) = on_two_ranks([models], dataset, tmp_path, KEYS)
+    keys = {**KEYS, "run": {**KEYS["run"], **run}}
+    ((ranks, run),) = on_two_ranks([models], dataset, tmp_path, keys)
     assert_same(ranks)
     # equal to one process
-    whole = trained(asked(models, dataset, tmp_path / "alone", **KEYS))
+    whole = trained(asked(models, dataset, tmp_path / "alone", **keys))
     results = whole.test()
     state = whole.state()
     for key, tensor in state.tensors.items():
         torch.testing.assert_close(ranks[0]["tensors"][key], tensor, rtol=1e-5, atol=1e-5, msg=key)
+    for part, trainer in whole.trainers.items():
+        for one, other in zip(ranks[0]["values"][f"{part}.history"], trainer.history, strict=True):
+            assert one["losses"] == pytest.approx(other["losses"], rel=1e-4)
     # metrics count every row once
     measured = run.read_metrics("test")
     assert measured.keys() == results.keys()
@@ -141,6 +145,12 @@ def test_both_ranks_take_the_dimension_that_the_first_one_estimates(tmp_path):
     assert_same(ranks)
     assert run.settings.models["model"].latent_dim == 3
     assert json.loads((run.path / "dimension.json").read_text())["latent_dim"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_epoch", [True, False], ids=["by epoch", "by iteration"])
+def test_two_ranks_take_turns_as_one(by_epoch, tmp_path):
+    check(("ae", "flow"), 25, tmp_path, sequential_training=False, alternate_by_epoch=by_epoch)
 
 
 @pytest.mark.slow

@@ -158,27 +158,42 @@ def test_the_rate_follows_epochs_when_batches_have_another_size():
 
 
 @pytest.mark.parametrize(("rows", "size"), [(20, 20), (20, 50), (20, 8), (21, 20), (1, 1)])
-def test_the_loss_of_an_epoch_is_the_mean_of_its_steps(rows, size):
+def test_the_loss_of_an_epoch_is_the_mean_over_its_rows(rows, size):
     watcher = Watcher()
     trainer = trainer_of(build("ae", max_epochs=2), watcher, size=size, rows=rows)
     trainer.fit()
     steps = -(-rows // size)
     for epoch in range(2):
         losses = [losses["loss"] for losses in watcher.losses[epoch * steps : (epoch + 1) * steps]]
-        assert trainer.history[epoch]["losses"]["loss"] == pytest.approx(sum(losses) / steps, rel=1e-6)
+        taken = [min(size, rows - step * size) for step in range(steps)]
+        expected = sum(loss * count for loss, count in zip(losses, taken, strict=True)) / rows
+        assert trainer.history[epoch]["losses"]["loss"] == pytest.approx(expected, rel=1e-6)
     assert (trainer.epochs_done, trainer.steps_done, trainer.batches_done) == (2, 2 * steps, 0)
 
 
-def test_the_mean_of_a_loss_counts_the_steps_that_it_took():
+def test_inside_of_an_epoch_a_checkpoint_holds_the_sum_of_the_losses_of_full_batches():
+    """As those of earlier versions do, which did not weigh: both go on to the same mean."""
+    watcher = Watcher(stop_after=2)
+    trainer = trainer_of(build("ae", max_epochs=1), watcher, rows=20, size=8)
+    with pytest.raises(InterruptedTraining):
+        trainer.fit()
+    sums = trainer.state_dict().part("sums").tensors
+    assert sums["loss"].item() == pytest.approx(watcher.losses[0]["loss"] + watcher.losses[1]["loss"])
+
+
+def test_the_mean_of_a_loss_counts_the_rows_of_the_steps_that_it_took():
     watcher = Watcher()
-    model = build("toy", every=4, max_epochs=4)
+    model = build("toy", every=2, max_epochs=4)
     trainer = trainer_of(model, watcher, validate=lambda batches: {})
     trainer.fit()
-    # the penalty is taken at steps 0, 4, 8 of 12; three steps an epoch: the last epoch has none of it
-    for epoch, taken in enumerate(([0], [4], [8], [])):
-        expected = {"fit": sum(watcher.losses[step]["fit"] for step in range(3 * epoch, 3 * epoch + 3)) / 3}
-        if taken:
-            expected["penalty"] = watcher.losses[taken[0]]["penalty"]
+    # three steps an epoch, of 8, 8 and 4 rows; the penalty is taken at steps 0, 2, 4, ... of 12
+    for epoch, taken in enumerate(([0, 2], [1], [0, 2], [1])):
+        steps = watcher.losses[3 * epoch : 3 * epoch + 3]
+        rows = (8, 8, 4)
+        expected = {
+            "fit": sum(rows[step] * steps[step]["fit"] for step in range(3)) / 20,
+            "penalty": sum(rows[step] * steps[step]["penalty"] for step in taken) / sum(rows[step] for step in taken),
+        }
         assert trainer.history[epoch]["losses"] == pytest.approx(expected, rel=1e-6)
 
 
@@ -272,10 +287,12 @@ def test_new_data_renew_the_transform_and_the_patience():
 
 # ---- early stopping
 
+ERROR = "l2_reconstruction_error"
+
 
 def stopping(values, patience=2, epochs=10, watcher=None, **options):
-    model = build("ae", early_stopping_metric="loss", max_bad_valid_epochs=patience, max_epochs=epochs, lr=0.05)
-    return trainer_of(model, watcher, validate=scripted(values), **options)
+    model = build("ae", early_stopping_metric=ERROR, max_bad_valid_epochs=patience, max_epochs=epochs, lr=0.05)
+    return trainer_of(model, watcher, validate=scripted(values, ERROR), **options)
 
 
 def kept_weights(trainer):
@@ -294,6 +311,7 @@ def kept_weights(trainer):
         ([1, 2, 0.5, 3, 0.4, 9, 9], 2, 7, 4),
         ([math.inf, 5, 6, 7], 2, 4, 1),
         ([math.nan, 5, math.nan, 7], 2, 4, 1),
+        ([2, -math.inf, 1, -math.inf, math.nan], 2, 5, 2),
     ],
 )
 def test_patience_counts_epochs_without_a_better_value(values, patience, epochs, best):
@@ -313,6 +331,14 @@ def test_higher_can_be_better():
     trainer.fit()
     assert (trainer.epochs_done, trainer.best_value) == (4, 3)
     assert same(weights(trainer.model), kept[1])
+
+
+def test_what_is_not_finite_is_never_the_best_where_higher_is_better():
+    trainer = stopping([1, math.inf, 3, math.inf, -math.inf], lower_is_better=False)
+    kept = kept_weights(trainer)
+    trainer.fit()
+    assert (trainer.epochs_done, trainer.best_value) == (5, 3)
+    assert same(weights(trainer.model), kept[2])
 
 
 @pytest.mark.parametrize("lower_is_better", [True, False])
@@ -352,7 +378,7 @@ def reloaded(trainer, values, **overrides):
     """Return a new trainer that took up another's state."""
     config = trainer.config.model_copy(update=overrides)
     model = config.build(trainer.model.spec)
-    fresh = trainer_of(model, validate=scripted(values))
+    fresh = trainer_of(model, validate=scripted(values, ERROR))
     fresh.load_state_dict(trainer.state_dict())
     return fresh
 
@@ -427,6 +453,22 @@ def test_a_loss_that_is_no_number_stops_within_its_step(value, step):
     assert len(watcher.losses) == step
     assert same(weights(model), kept[-1]), "the weights are those before the step"
     assert watcher.calls.count("checkpoint") == step // 3
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("metric", ["loss", ERROR])
+def test_a_validation_loss_that_is_no_number_stops_before_anything_is_saved(value, metric):
+    """Other metrics only count as bad."""
+    watcher = Watcher()
+    trainer = trainer_of(build("ae", max_epochs=4), watcher, validate=scripted([2.0, value, 1.0, 1.0], metric))
+    if metric == ERROR:
+        trainer.fit()
+        assert trainer.epochs_done == 4
+        return
+    with pytest.raises(NonFiniteLossError, match=rf"^model: the validation loss of ae is {value} after epoch 2; "):
+        trainer.fit()
+    assert watcher.calls == ["begin", "best 1", "checkpoint", "epoch"]
+    assert (trainer.epochs_done, len(trainer.history)) == (1, 1)
 
 
 def test_a_long_batch_is_named_by_its_first_rows():

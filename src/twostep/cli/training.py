@@ -283,7 +283,8 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
             logger.info("report: %s", write_report(experiment.run))
     except NonFiniteLossError as error:  # of the mean over ranks
         if experiment.engine.is_main:
-            logger.error("%s", error)
+            saved = "; what was saved before is good" if experiment.run.has_checkpoint() else ""
+            logger.error("%s%s", error, saved)
         return FAILED
     except (WriteError, LostRankError) as error:
         if not experiment.engine.is_main:

@@ -124,18 +124,22 @@ class Engine:
 
         Raises:
             UserError: on every rank, if the action raises it.
+            RuntimeError: on the others, if the action raises anything else, which the first rank raises itself.
         """
         if self.world_size == 1:
             return action()
-        done: tuple[Any, str] | None = None
+        value, error, failure = None, None, None
         if self.is_main:
             try:
-                done = action(), ""
-            except UserError as error:
-                done = None, str(error)
-        value, mistake = self.share(done)
-        if mistake:
-            raise UserError(mistake)
+                value = action()
+            except Exception as caught:
+                error, failure = caught, (isinstance(caught, UserError), str(caught))
+        value, failure = self.share((value, failure))
+        if error is not None:
+            raise error
+        if failure is not None:
+            is_mistake, message = failure
+            raise UserError(message) if is_mistake else RuntimeError(f"on the first rank: {message}")
         return value
 
     def barrier(self) -> None:

@@ -22,7 +22,7 @@ FOLLOWED_ROWS = 512  # that statistics of moving embeddings are taken from, at e
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss that is not a finite number: training can't go on; what was saved before is good."""
+    """A loss that is not a finite number, in a step or on the validation rows: training can't go on."""
 
 
 class InterruptedTraining(Interrupted):
@@ -146,7 +146,7 @@ class Trainer:
         """Train until the limit or until early stopping, then put the best weights into the model if it is on.
 
         Raises:
-            NonFiniteLossError: at the first step whose loss is not finite.
+            NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
             InterruptedTraining: after the step in which the observer wanted to stop.
         """
         while not self.finished:
@@ -251,18 +251,24 @@ class Trainer:
 
     def _take_batch(self, rows: Tensor) -> None:
         losses = self.step(rows)
+        weight = self._weight(self.batches_done)
         self.batches_done += 1
         self.steps_done += 1
         for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + loss if name in self.sums else loss.clone()
+            self.sums[name] = self.sums[name] + weight * loss if name in self.sums else weight * loss
         self.observer.step(self, losses)
         if self.observer.must_stop():
             self.observer.checkpoint(self)
             raise InterruptedTraining
 
     def _end_epoch(self) -> None:
-        means = {name: total.item() / self._count(name) for name, total in self.sums.items()}
+        means = {name: total.item() / self._total_weight(name) for name, total in self.sums.items()}
         valid = self.validate(self.valid) if self.valid is not None else {}
+        if not math.isfinite(loss := valid.get("loss", 0.0)):
+            raise NonFiniteLossError(
+                f"{self.name}: the validation loss of {self.config.name} is {loss} after epoch {self.epochs_done + 1}; "
+                "lower the learning rate or look at the validation rows"
+            )
         self.epochs_done += 1
         self.batches_done, self.sums = 0, {}
         self.history.append({"losses": means, "valid": valid})
@@ -278,8 +284,7 @@ class Trainer:
         if not math.isfinite(value):
             raise NonFiniteLossError(
                 f"{self.name}: the {what} of {self.config.name} is {value} at step {self.steps_done} (epoch "
-                f"{self.epochs_done + 1}, training rows {_shown(rows)}); lower the learning rate or look at these "
-                f"rows; what was saved before is good"
+                f"{self.epochs_done + 1}, training rows {_shown(rows)}); lower the learning rate or look at these rows"
             )
 
     def _stop_early(self, valid: dict[str, float]) -> None:
@@ -290,7 +295,7 @@ class Trainer:
         value = valid[metric]
         sign = 1 if self.lower_is_better else -1
         best = math.inf if self.best_value is None else sign * self.best_value
-        if sign * value < best:
+        if math.isfinite(value) and sign * value < best:
             self.best_value, self.bad_epochs = value, 0
             self._best = _copy(self.model.state_dict())
             self.observer.best(self)
@@ -302,11 +307,17 @@ class Trainer:
             self.model.load_state_dict(self._last)
             self._last = {}
 
-    def _count(self, name: str) -> int:
-        """Number of steps that an objective took in the epoch that ends now."""
+    def _weight(self, batch: int) -> float:
+        """Rows of one batch of an epoch as a share of those of a full one; the last batch can have fewer."""
+        assert self.train is not None
+        rows, size = len(self.train.data), self.train.batch_size
+        return min(size, rows - batch * size) / min(size, rows)
+
+    def _total_weight(self, name: str) -> float:
+        """Return the sum of the weights of the batches on which an objective took steps in the epoch that ends now."""
         every = next(objective.every for objective in self.objectives if objective.name == name)
         first = self.steps_done - self.batches_done
-        return len([step for step in range(first, self.steps_done) if step % every == 0])
+        return sum(self._weight(batch) for batch in range(self.batches_done) if (first + batch) % every == 0)
 
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
