@@ -244,7 +244,9 @@ def test_a_checkpoint_holds_what_its_moment_was(own_pictures, tmp_path):
     assert (state.values["epochs_done"], state.values["batches_done"], state.values["steps_done"]) == (1, 1, 4)
     assert len(state.values["history"]) == 1
     assert state.part("sums").tensors.keys() == {"loss"}
-    assert torch.equal(state.tensors["model.log_sigma"], experiment.models["model"].log_sigma)
+    weights = experiment.models["model"].state_dict()
+    assert all(torch.equal(state.tensors[f"model.{key}"], value) for key, value in weights.items())
+    assert float(weights["mean_square.weight"]) == pytest.approx(1 - 0.9**4), "of four steps"
 
 
 # ---- log lines

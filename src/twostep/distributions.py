@@ -58,7 +58,7 @@ def fitted_mixture(points: Tensor, seed: int) -> MixtureSameFamily:
     """Fit Gaussian mixtures to points `(n, d)`; of several numbers of components Bayes' criterion takes one."""
     from sklearn.mixture import GaussianMixture  # here because it takes a second
 
-    x = points.double().numpy()
+    x = points.double().cpu().numpy()
     full = len(x) >= FEW * x.shape[1] * max(COMPONENTS)
     kind = "full" if full else "diag"
     fitted: list[Any] = [

@@ -14,8 +14,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from twostep.models import avb
 from twostep.models.avb import AVBConfig
 from twostep.models.base import evaluating
-from twostep.models.noisy_encoder import NoisyEncoder, kl_to_prior, moments
-from twostep.nn.mlp import MLP
+from twostep.models.noisy_encoder import kl_to_prior, moments
 from twostep.schema import DataSpec
 
 DIM, LATENT, NOISE, PSI = 4, 2, 3, 0.4
@@ -90,6 +89,8 @@ def fit(model, x, steps, objectives=None, batch=128, lr=None):
             optimizer.zero_grad()
             objective.loss(rows).backward(inputs=list(objective.parameters))
             optimizer.step()
+            if objective.after:
+                objective.after(lambda rows: rows)
 
 
 # ---- the bound
@@ -294,16 +295,64 @@ def test_the_closed_part_is_the_divergence_of_the_gaussian_from_the_prior(prior_
     assert torch.allclose(kl_to_prior(mean, factor, prior_sigma), expected, atol=1e-12)
 
 
-def test_pooled_moments_of_pairs_are_those_of_a_linear_encoder():
-    """One pair at each of 5000 points: the means are exact, the covariance is that of all points together."""
+def test_batches_of_one_row_know_the_covariance_of_a_linear_encoder():
+    """The closed part is the divergence of the encoder from the prior, however few rows a batch has."""
+    model, law, posterior = linear_avb(shift=0.3, widen=1.4, adaptive_contrast=True)
+    torch.manual_seed(3)
+    model.train()
+    for x in law.sample((1000,)).split(1):
+        model._contrasted(model.encoder.features(x))
+        model._keep_covariance(lambda rows: rows)
+    found = model.covariance.mean(torch.eye(2))
+    exact = posterior(law.sample((1,)))
+    assert torch.allclose(found, 1.4**2 * exact.covariance_matrix[0].to(found), rtol=0.3, atol=0.1)
+
+
+def test_the_covariance_is_that_of_the_rows_of_all_ranks():
+    one, two, both = (linear_avb(adaptive_contrast=True)[0].train() for _ in range(3))
+    halves = torch.randn(9, 2, dtype=torch.float64)
+    one._halves, two._halves, both._halves = halves[:4], halves[4:], halves
+    for model in (one, two, both):
+        model._keep_covariance(lambda rows: halves)
+    assert torch.equal(one.covariance.total, both.covariance.total)
+    assert torch.equal(two.covariance.total, both.covariance.total)
+    assert torch.allclose(both.covariance.mean(torch.eye(2).double()), halves.T @ halves / 9)
+
+
+def test_the_covariance_is_factored_in_single_precision_where_the_rest_is_in_half(monkeypatch):
     torch.manual_seed(0)
-    encoder = NoisyEncoder(MLP(3, (), 2, "relu"), 4, sigma=1.5).double().requires_grad_(False)
-    features = encoder.features(10 * torch.randn(5000, 3, dtype=torch.float64))
-    mean, factor = moments(encoder.draw_and_pair(features)[1], 1.0, pooled=True)
-    W = encoder.side.weight
-    assert torch.allclose(mean, features, atol=1e-12)
-    assert factor.shape == (1, 2, 2)
-    assert torch.allclose(factor[0] @ factor[0].T, 1.5**2 * W @ W.T, rtol=0.05, atol=0.02)
+    model = AVBConfig(latent_dim=2, noise_dim=3, adaptive_contrast=True).build(VECTORS)
+    seen, factor = [], torch.linalg.cholesky_ex
+
+    def watched(covariance):
+        seen.append((covariance.dtype, torch.is_autocast_enabled("cpu")))
+        return factor(covariance)
+
+    monkeypatch.setattr(torch.linalg, "cholesky_ex", watched)
+    for objective in model.objectives():
+        with torch.autocast("cpu", torch.bfloat16):
+            objective.loss(torch.randn(5, DIM)).backward(inputs=list(objective.parameters))
+    assert seen == [(torch.float32, False)] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [128, 16])
+def test_small_batches_come_as_near_to_a_gaussian_as_large_ones(batch):
+    """20 coordinates, of which a batch of 16 has no regular covariance; log p has a mean of -48.9 nats."""
+    generator = torch.Generator().manual_seed(5)
+    stds = torch.linspace(0.6, 6, 20)
+    axes = torch.linalg.qr(torch.randn(20, 20, generator=generator)).Q * stds
+    x = torch.randn(6000, 20, generator=generator) @ axes.T
+    truth = -float(stds.log().sum()) - 10 * math.log(2 * math.pi * math.e)
+    spec = DataSpec(name="gaussian", shape=(20,), size=4000, low=-99, high=99)
+    nets = {f"{net}_hidden_dims": (64,) for net in ("encoder", "decoder", "discriminator")}
+    torch.manual_seed(0)
+    model = AVBConfig.for_data(spec, "de", noise_dim=40, **nets).build(spec)
+    model.fit_transform([x[:4000]])
+    fit(model, x[:4000], 1600, batch=batch, lr=3e-3)
+    with evaluating(model):
+        found = float(model.log_prob(x[4000:]).mean())
+    assert truth - 8 < found < truth + 0.5
 
 
 def test_a_gaussian_encoder_leaves_the_discriminator_nothing_to_tell():

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.overrides import TorchFunctionMode
 
 from contracts import Case
 from twostep.models.base import evaluating
@@ -438,3 +439,36 @@ def test_samples_are_ends_of_chains_of_the_configured_dynamics():
     assert torch.allclose(drawn, model.transform.inverse(y), atol=1e-12)
     assert EBMConfig.for_data(PICTURES, "de").net == "mlp"
     assert EBMConfig.for_data(PICTURES.model_copy(update={"shape": (3, 8, 8)}), "de").net == "cnn"
+
+
+class Elsewhere(TorchFunctionMode):
+    """Takes no array of a tensor that was not moved to the CPU first, as if tensors were on another device."""
+
+    def __init__(self):
+        super().__init__()
+        self.moved = {}
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.cpu:
+            self.moved[id(found)] = found
+        if func is torch.Tensor.numpy:
+            assert id(args[0]) in self.moved
+        return found
+
+
+def test_the_normaliser_is_estimated_where_the_weights_are(monkeypatch):
+    model = plane()
+    devices, make = [], torch.Generator
+
+    def made(device="unnamed"):
+        devices.append(str(device))
+        return make("cpu")
+
+    monkeypatch.setattr(torch, "Generator", made)
+    before = torch.get_rng_state()
+    with Elsewhere() as mode:
+        model.log_normalizer(chains=10, temperatures=3)
+    assert devices == ["cpu"], "of the weights, by name"
+    assert mode.moved, "for scikit-learn"
+    assert torch.equal(torch.get_rng_state(), before)

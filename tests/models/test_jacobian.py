@@ -1,5 +1,6 @@
 """Log-volumes of decoders: against autograd's Jacobian, closed forms, and decoders that are singular."""
 
+import contextlib
 import math
 
 import pytest
@@ -257,3 +258,34 @@ def test_it_works_without_gradients_and_in_both_modes():
     assert torch.equal(got, expected)
     assert torch.equal(log_volume(decode.eval(), z).detach(), expected)
     assert torch.equal(log_volume(decode, z[:1]).detach(), expected[:1])
+
+
+# ---- precision
+
+
+class Watched(nn.Linear):
+    """A layer that notes the precision of products while it is at work."""
+
+    def forward(self, x):
+        self.seen = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+        if self.fails:
+            raise RuntimeError
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize(("precision", "tf32"), [("highest", False), ("high", True), ("medium", True)])
+def test_ranks_are_judged_in_full_precision_whatever_is_set(precision, tf32, fails):
+    layer = Watched(2, 3)
+    layer.fails = fails
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        with contextlib.suppress(RuntimeError):
+            log_volume(layer, torch.zeros(4, 2))
+        assert layer.seen == ("highest", False)
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == (precision, tf32)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]

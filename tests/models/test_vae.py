@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from twostep.models import MODELS
 from twostep.models.vae import VAEConfig
 from twostep.schema import DataSpec
 
@@ -198,3 +199,88 @@ def test_a_decoder_of_pictures_can_have_a_deviation_for_each_pixel():
     model.fit_transform([x])
     assert torch.isfinite(model.log_prob(x)).all()
     assert model.sample(2).shape == (2, 3, 6, 5)
+
+
+# ---- where a single deviation comes from
+
+
+IMAGES = DataSpec(name="images", shape=(1, 6, 5), size=200, low=0, high=255, discrete=True)
+
+
+def images(n=200):
+    """Return images of smooth ramps with little noise, which a decoder soon has to few per cent."""
+    generator = torch.Generator().manual_seed(0)
+    slopes = torch.rand(n, 2, generator=generator)
+    axes = torch.stack(torch.meshgrid(torch.arange(6.0), torch.arange(5.0), indexing="ij"))
+    ramps = torch.einsum("nk,khw->nhw", slopes, axes)
+    return (20 * ramps[:, None] + torch.rand(n, 1, 6, 5, generator=generator)).round()
+
+
+def trained(steps, **keys):
+    torch.manual_seed(0)
+    model = VAEConfig.for_data(IMAGES, "gae", latent_dim=2, lr=3e-3, **keys).build(IMAGES)
+    x = images()
+    model.fit_transform([x])
+    (objective,) = model.objectives()
+    optimizer = torch.optim.Adam(objective.parameters, lr=model.config.lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        objective.loss(x).backward()
+        optimizer.step()
+        objective.after(lambda rows: rows)
+    return model, x
+
+
+def lost_by_sigma(model, x):
+    """Return by how many nats a factor to the deviation, the best one, would better the likelihood of points."""
+    y = model.transform(x)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        code, log_width = model.posterior(y)
+        mean, log_std = model._likelihood(code + log_width.exp() * torch.randn_like(code))
+        ratio = float(((y - mean) / log_std.exp()).square().mean())
+    return IMAGES.dim / 2 * (ratio - 1 - math.log(ratio))
+
+
+def test_a_calibrated_deviation_is_never_far_from_the_errors():
+    losses = {source: lost_by_sigma(*trained(60, sigma_from=source)) for source in ("calibrated", "parameter")}
+    assert losses["calibrated"] < 0.5
+    assert losses["parameter"] > 5, "which is what it is for"
+
+
+def test_the_calibrated_deviation_is_the_default_and_old_configs_keep_the_parameter():
+    for name, role in (("vae", "gae"), ("vae", "de"), ("avb", "gae"), ("avb", "de")):
+        assert MODELS[name].for_data(IMAGES, role).sigma_from == "calibrated"
+        saved = MODELS[name].for_data(IMAGES, role).model_dump(mode="json")
+        for key in ("sigma_from", "padding"):
+            del saved[key]
+        model = MODELS[name].parse(saved, name).build(IMAGES)
+        assert "log_sigma" in dict(model.named_parameters())
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 5), (3, 6, 5), (7,)])
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+def test_the_decoder_gives_one_deviation_for_each_latent(shape, net):
+    spec = DataSpec(name="data", shape=shape, size=50, low=0, high=1)
+    net = net if spec.is_image else "mlp"
+    keys = {"encoder_net": net, "decoder_net": net, "sigma_from": "decoder", "latent_dim": 3}
+    mean, log_std = VAEConfig.for_data(spec, "gae", **keys).build(spec)._likelihood(torch.randn(4, 3))
+    assert mean.shape == (4, *(shape if net == "cnn" else (spec.dim,)))
+    assert log_std.shape == (4, *(1 for _ in mean.shape[1:]))
+    assert len(log_std.unique()) == 4
+
+
+def test_ranks_calibrate_by_the_rows_of_all_of_them():
+    squares = torch.rand(9)
+    models = [VAEConfig(sigma_from="calibrated").build(VECTORS) for _ in range(3)]
+    for model, rows in zip(models, (squares[:4], squares[4:], None), strict=True):
+        model._squares = rows
+        model.calibrate(lambda rows: squares)
+        assert float(model.mean_square.mean(torch.ones(()))) == pytest.approx(float(squares.mean()))
+
+
+def test_data_without_error_have_a_finite_deviation():
+    model = VAEConfig(sigma_from="calibrated", latent_dim=2).build(VECTORS)
+    model._squares = torch.zeros(5)
+    model.calibrate(lambda rows: rows)
+    assert torch.isfinite(model.log_prob(torch.randn(3, DIM))).all()

@@ -87,7 +87,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
     volume = factor.diagonal().log().sum()
     path = AnnealedPath(q.log_prob, lambda u: volume - energy((mean + u @ factor.T).unflatten(1, shape)))
     betas = torch.linspace(0, 1, temperatures + 1).tolist()
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng([samples.device] if samples.is_cuda else []):
         torch.manual_seed(seed)
         stops = list(zip(betas, path.pilot(q.sample(torch.Size([PILOT])), betas), strict=True))
         drawn = q.sample(torch.Size([len(start)]))

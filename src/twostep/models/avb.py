@@ -6,8 +6,9 @@
     min over f, m  of  E T(y, z_q) - log p(y | z_q)
 
 With adaptive contrast T tells draws that are standardised, e = L⁻¹ (z_q - μ(y)), from N(0, I): at its best it is the
-log-ratio of q and the Gaussian r = N(μ(y), L Lᵀ), and the loss adds KL(r ‖ p) in closed form. μ(y) is the mean of
-two more draws at y, of opposite noise, and L Lᵀ the covariance of all of them about these means, one for a batch.
+log-ratio of q and the Gaussian r = N(μ(y), L Lᵀ), and the loss adds log r(z_q) - log p(z_q). That is right for any μ
+and L; the nearer r is to q, the less T has to learn. μ(y) is the mean of two more draws at y, of opposite noise, and
+L Lᵀ the covariance of such pairs over the last training steps: a batch may have fewer rows than z has coordinates.
 
 The discriminator T has no part in the density: with N(z; μ, C), the Gaussian that has the moments of f's draws at y,
 
@@ -28,15 +29,17 @@ from torch.nn.functional import softplus
 
 from twostep.distributions import normal_log_prob
 from twostep.models.avb_defaults import PUBLISHED_DENSITY, published, replaced
-from twostep.models.base import MODELS, AdversarialConfig, Objective, OptimizerConfig, Role
+from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
 from twostep.models.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
-from twostep.models.noisy_encoder import NoisyEncoder, kl_to_prior, log_weights, moments
+from twostep.models.noisy_encoder import NoisyEncoder, cholesky, kl_to_prior, log_weights, moments
 from twostep.nn.activations import Activation
 from twostep.nn.joined import JoinedNet
 from twostep.nn.mlp import MLP
+from twostep.nn.running import RunningMean
 from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
+ROWS = 25  # for each coordinate, of which the running covariance is
 
 
 @MODELS.register("avb")
@@ -100,6 +103,8 @@ class AVB(GaussianDecoder):
         self.discriminator = JoinedNet(
             MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
         )
+        self.covariance = RunningMean((config.latent_dim, config.latent_dim)) if self.adaptive else None
+        self._halves: Tensor | None = None  # half differences of the step's pairs; none where a rank has no rows
         half = torch.randn(32 + 4 * config.latent_dim, config.noise_dim)
         self.register_buffer("noise_set", torch.cat([half, -half]))
 
@@ -118,14 +123,14 @@ class AVB(GaussianDecoder):
         players = (*self.encoder.parameters(), *self.decoder.parameters())
         players = (*players, *self.sigma_parameters())
         return (
-            Objective("discriminator", self._discriminator_loss, judge, unit="nats"),
-            Objective("nll", self._nll, players, every=self.every),
+            Objective("discriminator", self._discriminator_loss, judge, after=self._keep_covariance, unit="nats"),
+            Objective("nll", self._nll, players, every=self.every, after=self._after),
         )
 
     def _discriminator_loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         with torch.no_grad():
-            _, seen, _ = self._standardised(self.encoder.features(y))
+            _, seen, _ = self._contrasted(self.encoder.features(y))
         noise = torch.randn_like(seen)
         from_prior = noise if self.adaptive else self.prior_sigma * noise
         features = self.discriminator.features(y.flatten(1))
@@ -134,26 +139,47 @@ class AVB(GaussianDecoder):
 
     def _nll(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        z, seen, kl = self._contrasted(self.encoder.features(y))
-        return (self.log_ratio(y, seen) + kl - self.log_likelihood(y, z)).mean()
+        z, seen, of_gaussian = self._contrasted(self.encoder.features(y))
+        return (self.log_ratio(y, seen) + of_gaussian - self.log_likelihood(y, z)).mean()
 
     def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
         """Return the discriminator's guess for the network's input, and a draw as it sees it, of shape `(B,)`."""
         return self.discriminator(y.flatten(1), z).squeeze(1)
 
     def _contrasted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return a draw for each point, what the discriminator sees of it, and the closed part of the divergence."""
-        z, seen, law = self._standardised(features)
-        return z, seen, z.new_zeros(()) if law is None else kl_to_prior(*law, self.prior_sigma)
+        """Return a draw for each point, what the discriminator sees of it, and `log r - log p` at it, 0 where r is p.
 
-    def _standardised(self, features: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-        """Return a draw for each point, what the discriminator sees of it, and mean and factor that it is held to."""
-        if not self.adaptive:
+        Shapes: features `(B, hidden)`; results `(B, d)`, `(B, d)`, and `(B,)` or a scalar.
+        """
+        if self.covariance is None:
             z = self.encoder.draw(features)
-            return z, z, None
+            return z, z, z.new_zeros(())
         z, pair = self.encoder.draw_and_pair(features)
-        mean, factor = moments(pair, self.prior_sigma, pooled=True)
-        return z, torch.linalg.solve_triangular(factor[0].T, z - mean, upper=True, left=False), (mean, factor)
+        with torch.autocast(z.device.type, enabled=False):  # moments and factor in full precision
+            z, pair = z.to(self.noise_set.dtype), pair.to(self.noise_set.dtype)
+            mean, halves = pair.mean(1), (pair[:, 0] - pair[:, 1]) / 2
+            now = halves.T @ halves / len(halves)
+            if self.training:
+                self._halves = halves.detach()
+            known = self.covariance.with_next(now.detach(), self._share(len(z)))
+            factor = cholesky(known + now - now.detach(), self.prior_sigma)  # has the derivative of this step's rows
+            seen = torch.linalg.solve_triangular(factor.T, z - mean, upper=True, left=False)
+            return z, seen, kl_to_prior(mean, factor[None], self.prior_sigma)
+
+    def _keep_covariance(self, gather: Gather) -> None:
+        """Count the pairs of this step's rows of all ranks in the covariance."""
+        if self.covariance is not None:
+            none = self.covariance.total[:0]
+            rows = gather(none if self._halves is None else self._halves)
+            self.covariance.update(rows.T @ rows / len(rows), self._share(len(rows)))
+            self._halves = None
+
+    def _share(self, rows: int) -> float:
+        return min(1.0, rows / (ROWS * self.latent_dim))
+
+    def _after(self, gather: Gather) -> None:
+        self._keep_covariance(gather)
+        self.calibrate(gather)
 
     def _draws(self, y: Tensor) -> Tensor:
         """Return the encoder's outputs over the fixed set of noise, `(B, m, d)`."""
@@ -166,5 +192,7 @@ class AVB(GaussianDecoder):
         return log_weights(lambda z: self._log_joint(y, z), moments(self._draws(y), self.prior_sigma), k)
 
     def _log_joint(self, y: Tensor, z: Tensor) -> Tensor:
-        prior_log_std = z.new_tensor(math.log(self.prior_sigma))
-        return self.log_likelihood(y, z) + normal_log_prob(z.square(), prior_log_std)
+        return self.log_likelihood(y, z) + self._log_prior(z)
+
+    def _log_prior(self, z: Tensor) -> Tensor:
+        return normal_log_prob(z.square(), z.new_tensor(math.log(self.prior_sigma)))

@@ -182,7 +182,7 @@ class EBM(DensityEstimator):
     def log_normalizer(self, chains: int = 1000, temperatures: int = 200, seed: int = 0) -> LogNormalizer:
         """Estimate `log ∫ exp(-E)` over the box of the chains, in nats, from below and from above."""
         with evaluating(self):
-            samples = self._draw(2 * chains, torch.Generator().manual_seed(seed))
+            samples = self._draw(2 * chains, torch.Generator(self.ring.rows.device).manual_seed(seed))
             return log_normalizer(self.boxed_energy, samples, temperatures, seed)
 
     def boxed_energy(self, y: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ takes them without its bias, an activation multiplies them by its slope. Other m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -75,6 +76,27 @@ def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
     """
     if not len(z):
         return z.new_zeros(0)
+    with full_precision():
+        return _log_volume(curved, affine, z)
+
+
+@contextmanager
+def full_precision() -> Generator[None]:
+    """Multiply in all 24 bits of single precision, not in the 11 of TF32, by which ranks can't be judged.
+
+    The settings of `torch.set_float32_matmul_precision` and of cuDNN's convolutions are put back afterwards.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def _log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
     with torch.no_grad():
         inner = curved(z[:1])
         size = affine(inner).numel()

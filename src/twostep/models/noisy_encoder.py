@@ -46,21 +46,24 @@ class NoisyEncoder(JoinedNet):
         return like.new_empty(n, self.noise_dim).normal_(std=self.sigma)
 
 
-def moments(draws: Tensor, prior_sigma: float, pooled: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the mean `(B, d)` of draws `(B, m, d)` and a Cholesky factor `(B, d, d)` of their covariance.
-
-    Pooled, the covariance about the points' means is the mean over all points, so that one pair of opposite draws
-    suffices at each; its factor is `(1, d, d)`. Where z is linear in the noise a pair knows the mean, and no degree of
-    freedom is lost to it. Every variance grows by a thousandth, which keeps the correlations regular in single
-    precision, and by a millionth of the prior's, which is what is left of a law that has collapsed to a point.
-    """
+def moments(draws: Tensor, prior_sigma: float) -> tuple[Tensor, Tensor]:
+    """Return the mean `(B, d)` of draws `(B, m, d)` and a Cholesky factor `(B, d, d)` of their covariance."""
     mean = draws.mean(1)
     centred = draws - mean[:, None]
-    rows = centred.flatten(0, 1)[None] if pooled else centred
-    covariance = rows.mT @ rows / (rows.shape[1] if pooled else draws.shape[1] - 1)
-    jitter = 1e-3 * covariance.diagonal(dim1=1, dim2=2) + 1e-6 * prior_sigma**2
-    factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter))
-    return mean, factor.masked_fill(failed.bool()[:, None, None], torch.nan)  # draws that are not finite
+    return mean, cholesky(centred.mT @ centred / (draws.shape[1] - 1), prior_sigma)
+
+
+def cholesky(covariance: Tensor, prior_sigma: float) -> Tensor:
+    """Return a Cholesky factor of covariances `(*, d, d)`, NaN for those that are not finite.
+
+    Every variance grows by a thousandth, which keeps the correlations regular in single precision, and by a millionth
+    of the prior's, which is what is left of a distribution that has collapsed to a point.
+    """
+    with torch.autocast(covariance.device.type, enabled=False):  # CUDA has no cholesky in half precision
+        covariance = covariance.to(torch.promote_types(covariance.dtype, torch.float32))
+        jitter = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-6 * prior_sigma**2
+        factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter))
+    return factor.masked_fill(failed.bool()[..., None, None], torch.nan)
 
 
 def kl_to_prior(mean: Tensor, factor: Tensor, prior_sigma: float) -> Tensor:

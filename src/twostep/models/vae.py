@@ -83,7 +83,7 @@ class VAE(GaussianDecoder):
 
     def objectives(self) -> tuple[Objective, ...]:
         """Return the one loss: the negative evidence lower bound of the network's input, in nats a point."""
-        return (Objective("loss", self._loss, tuple(self.parameters())),)
+        return (Objective("loss", self._loss, tuple(self.parameters()), after=self.calibrate),)
 
     def _loss(self, x: Tensor) -> Tensor:
         return self._negative_elbo(self.network_input(x)).mean()
