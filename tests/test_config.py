@@ -176,3 +176,31 @@ def test_models_are_taken_in_roles_that_they_can_play():
 def test_configs_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         RunConfig(dataset="x").seed = 3
+
+
+@pytest.mark.parametrize("settings", [single(), two_step(dataset_kwargs={"image_size": (8, 8)})])
+def test_settings_differ_from_none_that_came_back_from_a_file(settings):
+    assert settings.differences(json.loads(json.dumps(settings.files())), True) == []
+
+
+def test_settings_differ_in_keys_that_may_not_change_and_that_both_have():
+    mine = two_step(seed=1)
+    files = two_step(seed=2, device="cpu", logdir_root="elsewhere").files()
+    files["gae_config.json"] |= {"max_epochs": 3, "test_metrics": [], "latent_dim": 7}
+    del files["de_config.json"]["num_layers"]
+    mine.models["de"] = mine.models["de"].model_copy(update={"num_layers": 9})
+    assert mine.differences(files, True) == [
+        "seed of the run is 2 there and 1 here",
+        "latent_dim of gae is 7 there and 20 here",
+    ]
+    (kind,) = mine.differences(single().files(), True)
+    assert "config.json" in kind
+
+
+def test_settings_differ_in_the_model():
+    files = single().files()
+    files["config.json"] = {
+        **MODELS["ae"].for_data(SPEC, "gae").model_dump(mode="json"),
+        **single().run.model_dump(mode="json"),
+    }
+    assert "name of model is 'ae' there and 'vae' here" in single().differences(files, True)

@@ -181,7 +181,7 @@ class Settings:
         """
         if files.keys() != self.files().keys():
             return [f"they are of a run with {', '.join(sorted(files))}"]
-        mine, others = self.settled(pictures), Settings.from_files(files).settled(pictures)
+        mine, others = (Settings.from_files(of).settled(pictures) for of in (self.files(), files))
         known = {key for values in files.values() for key in values}
         pairs = {
             "the run": (mine.run, others.run),
