@@ -72,6 +72,17 @@ def test_it_is_the_dimension_of_a_known_manifold(tmp_path, name, keys, may_be_cl
     assert any(f"latent_dim={d + 1} may avoid it" in reason for reason in found["reasons"]) == may_be_closed
 
 
+@pytest.mark.parametrize(("dim", "latent", "warned"), [(6, 6, True), (10, 9, True), (10, 5, False), (1, 1, True)])
+def test_as_many_latent_coordinates_as_the_data_have_are_warned_of(dim, latent, warned):
+    random = np.random.default_rng(0)
+    turned = np.linalg.qr(random.normal(size=(dim, dim)))[0][:latent]
+    rows = torch.tensor(random.normal(size=(800, latent)) @ turned, dtype=torch.float32)
+    spec = DataSpec(name="mine", shape=(dim,), size=800, low=-9, high=9)
+    _, size = estimated(alone(AUTO), Splits(spec, rows, None, rows), Engine("cpu"), 0)
+    assert size.latent_dim == latent
+    assert any("can copy any input" in warning for warning in size.warnings) == warned
+
+
 @pytest.mark.parametrize("name", GAES)
 def test_every_autoencoder_trains_as_with_the_number_to_the_last_bit(plane, tmp_path, name):
     by_word, by_number = (

@@ -6,9 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from conftest import only_run, single_arguments, two_step_arguments
 from experiments import asked
+from twostep.assessment import Questions, assess
+from twostep.data.own_rows import read_rows
 from twostep.launch import start
 from twostep.loading import load_module
 from twostep.schema import UserError
@@ -91,6 +94,19 @@ def test_a_density_alone_is_asked_on_both_sides(twostep, own_pictures, tmp_path)
     scored = score(run, tmp_path / "rows.npy", alpha=0.4)
     assert list(scored.columns) == ["row", "log_prob", "p_value", "verdict"]
     assert set(np.round(scored.columns["p_value"] * 3, 6)) <= {1.0, 2.0, 3.0}
+
+
+def test_images_of_another_size_are_brought_to_the_runs(two_step_run, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (5, 9, 12), dtype=np.uint8)):
+        Image.fromarray(pixels[: 9 - number % 2]).save(folder / f"{number}.png")
+    np.save(tmp_path / "resized.npy", read_rows(folder, (6, 6)).numpy())
+    found, expected = (score(two_step_run, path, alpha=0.5) for path in (folder, tmp_path / "resized.npy"))
+    assert found.columns["distance"].tolist() == expected.columns["distance"].tolist()
+    assert len(found.columns["row"]) == 5
+    results, _ = assess(shutil.copytree(two_step_run, tmp_path / "run"), Questions(ood=(str(folder),)))
+    assert results["distance_ood_auroc"].n == 10 + 1  # test rows of both
 
 
 # ---- few validation rows

@@ -29,6 +29,7 @@ from twostep.schema import UserError
 from twostep.training.distributed import Engine
 
 FILE = "dimension.json"
+COPIES = 0.9  # of the coordinates, as latent ones, let an autoencoder copy its input
 ROWS = 10_000  # twice as many as are looked at, which leaves enough where half are repeated
 
 logger = logging.getLogger("twostep")
@@ -57,16 +58,24 @@ class LatentSize:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, found: Dimension, seed: int) -> Self:
-        """Return the size that a dimension asks for."""
+    def of(cls, found: Dimension, dim: int, seed: int) -> Self:
+        """Return the size that the dimension of data with `dim` coordinates asks for."""
         d, rank = found.recommended, found.null.rank
-        reasons = found.reasons
+        reasons, warnings = found.reasons, found.warnings
+        if d >= COPIES * dim:
+            instead = (
+                f"set latent_dim to a smaller number (half of them, {dim // 2}, is a start), or " if dim > 1 else ""
+            )
+            warnings += (
+                f"an autoencoder with {d} latent coordinates for {dim} can copy any input, so that its distance hardly "
+                f"tells new rows from those of the data: {instead}train a density alone (single_main.py)",
+            )
         if d < rank:
             reasons += (
                 f"a closed manifold, as a circle or a sphere is, has no chart of {d} coordinates without a cut: "
                 f"if the data lie on one, latent_dim={d + 1} may avoid it",
             )
-        return cls(d, found.low, found.high, found.votes[0].estimate.n, seed, reasons, found.warnings)
+        return cls(d, found.low, found.high, found.votes[0].estimate.n, seed, reasons, warnings)
 
     def tell(self, model: str) -> None:
         """Log the number with its range and reasons."""
@@ -110,7 +119,7 @@ def estimated(request: Request, splits: Splits, engine: Engine, seed: int) -> tu
 def _latent_size(rows: Tensor, seed: int) -> LatentSize:
     logger.info("latent_dim=auto: estimating the dimension of the training rows")
     try:
-        return LatentSize.of(dimension_of(rows, seed=seed), seed)
+        return LatentSize.of(dimension_of(rows, seed=seed), rows[0].numel(), seed)
     except UserError as error:
         raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
 

@@ -22,7 +22,7 @@ from twostep.checks import (
     warn_of_units,
 )
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
-from twostep.data.base import Splits, load_data, located
+from twostep.data.base import Splits, load_data, located, takes_image_size
 from twostep.data.images import OOD_PARTNERS
 from twostep.experiment import Experiment
 from twostep.latent_size import estimated
@@ -254,11 +254,13 @@ def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str
         name: a data set's name or path.
         config: of the run.
         spec: facts of its data.
-        kwargs: keys of the other data set.
+        kwargs: keys of the other data set; without any, images of any size are brought to that of the run's.
 
     Raises:
         UserError: if they can't be loaded, or are of another shape.
     """
+    if not kwargs and spec.is_image and takes_image_size(name):
+        kwargs = {"image_size": spec.shape[1:]}
     ood = load_data(name, data_root=config.data_root, seed=config.seed, make_valid=False, kwargs=kwargs)
     if ood.spec.shape != spec.shape:
         shapes = ["x".join(map(str, shape)) for shape in (ood.spec.shape, spec.shape)]

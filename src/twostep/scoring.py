@@ -62,7 +62,8 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, 
 
     Args:
         run: its directory.
-        data: what `read_rows` reads; its rows must have the shape of the run's.
+        data: what `read_rows` reads; its rows must have the shape of the run's. Image files of any size are brought
+            to that of the run's.
         alpha: level of the verdict: the share of in-distribution rows that are called "out".
         best_first: prefer the `best_valid` checkpoint to `latest`.
         place: where the run is opened, device and data.
@@ -117,8 +118,7 @@ def write_csv(scored: Scored, path: Path) -> None:
 
 def _own_rows(data: Path, experiment: Experiment) -> Tensor:
     spec = experiment.splits.spec
-    size = experiment.settings.run.dataset_kwargs.get("image_size")
-    rows = read_rows(data, (size, size) if isinstance(size, int) else size and tuple(size))
+    rows = read_rows(data, (spec.shape[1], spec.shape[2]) if spec.is_image else None)
     if tuple(rows.shape[1:]) != spec.shape:
         shapes = ["x".join(map(str, shape)) for shape in (rows.shape[1:], spec.shape)]
         raise UserError(f"{data}: its rows have the shape {shapes[0]}, those of the run {shapes[1]}: give such rows")

@@ -14,6 +14,7 @@ from twostep.data.base import load_data, located
 from twostep.schema import UserError
 
 ROWS = pictures(12, (5, 7, 3))
+HERE = "127.0.0.1"
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +143,7 @@ def test_what_cannot_be_had_is_one_line(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://{HERE}:9")  # nothing listens there
     assert "refused" in refused()
 
 
@@ -166,11 +167,11 @@ def private_hub(monkeypatch):
         def log_message(self, *_):
             pass
 
-    server = HTTPServer(("127.0.0.1", 0), Private)
+    server = HTTPServer((HERE, 0), Private)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://{HERE}:{server.server_port}")
     yield seen
     server.shutdown()
     server.server_close()

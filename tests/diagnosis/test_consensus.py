@@ -1,6 +1,7 @@
 """One dimension for a data set: right where the truth is known, and never without reasons or with NaN."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -155,3 +156,50 @@ def test_reasons_name_the_figures():
     assert "60 neighbours" in text
     assert "vary in 3 of 3 directions" in text
     assert [estimate.k for estimate in found.curve] == [5, 10, 20, 50]
+
+
+# ---- what one number hides
+
+
+def union(first, second, rows=(600, 600)):
+    """Draw from two Gaussians of these dimensions in R^12, apart from one another."""
+    parts = [
+        gaussian(n, d, seed=d) @ gaussian(d, 12, seed=d + 20) / d**0.5
+        for n, d in zip(rows, (first, second), strict=True)
+    ]
+    return torch.cat([parts[0], parts[1] + 6])
+
+
+@pytest.mark.parametrize("dimensions", [(1, 2), (2, 5), (4, 8)])
+def test_components_of_several_dimensions_are_warned_of(dimensions):
+    found = dimension_of(union(*dimensions))
+    (warning,) = [line for line in found.warnings if "components of several dimensions" in line]
+    low, high = (float(number) for number in re.findall(r"from ([\d.]+) to ([\d.]+)", warning)[0])
+    assert low < dimensions[0] + 0.5
+    assert high > 0.75 * dimensions[1]  # as it is, it is too low
+
+
+ONE = {
+    "torus": lambda: law("torus", {}).sample(1000, seeded()),
+    "swiss roll": lambda: law("swiss_roll", {}).sample(1000, seeded()),
+    "S^8": lambda: law("uniform_sphere", {"manifold_dim": 8, "ambient_dim": 12}).sample(1000, seeded()),
+    "two of one dimension": lambda: union(3, 3),
+    "cube": lambda: torch.rand(1000, 5, generator=seeded()),
+    "Student-t": lambda: gaussian(1000, 3) / (gaussian(1000, 3, seed=1).square().sum(1, keepdim=True) / 3).sqrt(),
+    "exponential": lambda: -torch.rand(1000, 6, generator=seeded(), dtype=torch.double).log(),
+    "few rows": lambda: gaussian(100, 4),
+}
+
+
+@pytest.mark.parametrize("name", ONE)
+def test_sets_of_one_dimension_are_not(name):
+    assert not [line for line in dimension_of(ONE[name]()).warnings if "components" in line]
+
+
+def test_a_large_correction_leaves_the_estimate_in_the_range():
+    """A product of 32 circles has the estimates of a flat law of 64 dimensions."""
+    angles = 2 * math.pi * torch.rand(1000, 32, generator=seeded(), dtype=torch.double)
+    found = dimension_of(torch.stack([angles.cos(), angles.sin()], 2).flatten(1))
+    assert found.low <= 32 <= found.high
+    assert any("a curved manifold" in line for line in found.warnings)
+    assert not [line for line in dimension_of(gaussian(1000, 10)).warnings if "a curved manifold" in line]

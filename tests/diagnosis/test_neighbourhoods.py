@@ -7,6 +7,7 @@ import torch
 from laws import gaussian
 from twostep.diagnosis.intrinsic_dimension import maximum_likelihood, two_nn
 from twostep.diagnosis.neighbourhoods import neighbourhoods
+from twostep.diagnosis.points import heaped_column
 from twostep.schema import UserError
 
 
@@ -107,3 +108,13 @@ def test_too_few_distinct_rows_for_k():
     assert near.k == 14
     with pytest.raises(UserError, match="15 distinct rows"):
         maximum_likelihood(near, 20)
+
+
+def test_a_value_far_more_frequent_than_others_is_found():
+    x = gaussian(2000, 3)
+    assert heaped_column(x) is None
+    assert heaped_column((x * 100).round() / 100) is None
+    assert heaped_column(x.round()) is None
+    assert heaped_column(torch.cat([x, torch.ones(2000, 1)], 1)) is None
+    x[:100, 1] = 0.5
+    assert heaped_column(x) == 2

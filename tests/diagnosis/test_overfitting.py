@@ -59,6 +59,15 @@ FULL = {
 }
 
 
+def surface_of_a_cube(dim, n=N):
+    """Draw from the boundary of [0, 1]^dim."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(n, dim, generator=generator, dtype=torch.double)
+    faces = torch.randint(dim, (n,), generator=generator)
+    x[torch.arange(n), faces] = torch.randint(2, (n,), generator=generator).double()
+    return x
+
+
 @pytest.fixture
 def alone(monkeypatch):
     """Train nothing but the denoiser."""
@@ -165,3 +174,16 @@ def test_clusters_are_held_against_clusters():
     found = contrast((x - x.mean(0)) / x.std(0))
     assert found.value < 0.85 * contrast(gaussian(N, 12)).value
     assert found.place > 0.9
+
+
+def test_the_surface_of_a_cube_is_not_said_to_fill_its_space():
+    """A fiftieth of the rows lies on each face: neighbours find them like the cube."""
+    assert diagnose(surface_of_a_cube(11)).overfitting.verdict == "undecided"
+
+
+def test_there_is_no_no_where_rows_are_too_few_for_quadrics():
+    """Neighbours find 40 curved dimensions in R^60 like a law that fills the space."""
+    x = torch.tanh(gaussian(1200, 40) @ gaussian(40, 60, seed=1) / 40**0.5)
+    found = diagnose(x).overfitting
+    assert found.verdict == "undecided"
+    assert "too few to look for quadrics" in found.evidence

@@ -222,6 +222,19 @@ def _options(keys: type[Keys], kwargs: Mapping[str, Any], name: str) -> Keys:
     return keys.parse(kwargs, name)
 
 
+def takes_image_size(name: str) -> bool:
+    """Whether a data set has the key `image_size`, to which its images are brought.
+
+    Raises:
+        UserError: for a path where nothing is, or an unknown name.
+    """
+    if is_own(name):
+        return pictures_at(Path(name)) is not None
+    if name in DATASETS or "/" not in name:
+        return "image_size" in DATASETS[name].keys.model_fields
+    return hub.is_id(name)
+
+
 def is_own(name: str) -> bool:
     """Whether a name stands for a user's own file or folder."""
     return is_file_name(name) or (name not in DATASETS and Path(name).exists())

@@ -37,6 +37,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from twostep.diagnosis.intrinsic_dimension import dimensions_around
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
 from twostep.seeds import derive
 
@@ -87,6 +88,12 @@ class Reference:
         share = (target - bias(high - 1)) / (bias(high) - bias(high - 1))
         below, above = (math.log(self.rungs[rung]) for rung in (high - 1, high))
         return math.exp(below + share * (above - below))
+
+    def spread(self, d: int) -> float:
+        """Return the std of the log of estimates around points in about d dimensions, the mean over samples."""
+        rung = min(self.rungs, key=lambda rung: abs(math.log(rung / d)))
+        stds = [float(dimensions_around(sample, self.k).log().std()) for sample in self.samples(rung)]
+        return sum(stds) / len(stds)
 
     def samples(self, d: int) -> list[Neighbourhoods]:
         """Return neighbourhoods of samples in d dimensions, made once; samples in fewer are projections of them."""

@@ -5,7 +5,11 @@ between a law without edges and one with the most, or by a law that is as uneven
 principal components vote as they are, while they can: up to a quarter of their neighbours. The dimension is the median
 of the votes, rounded, and at most the linear rank. The range holds all corrected values and their intervals. It goes up
 to the linear rank where a law that fills the space gives estimates as low: then directions of little spread may be
-there, unseen at this n.
+there, unseen at this n. It goes down to the estimates as they are where these are corrected by half or more: in many
+dimensions a curved manifold (a product of 32 circles) can have the estimates of a flat law of twice as many.
+
+A set may consist of components of several dimensions. Then estimates around points differ more than those of the
+reference laws with the recommended dimension, and a warning gives their range.
 
 Where it can be wrong: directions with less spread than a quarter of the distance of neighbours don't count, so that
 small noise adds nothing, nor do thin directions of the data. Of many uneven dimensions some are still lost (a network's
@@ -27,6 +31,7 @@ from twostep.diagnosis.calibration import Law, Reference, visible
 from twostep.diagnosis.intrinsic_dimension import (
     NEIGHBOURS,
     DimensionEstimate,
+    dimensions_around,
     likelihood_value,
     local_pca,
     maximum_likelihood,
@@ -39,6 +44,9 @@ from twostep.diagnosis.null import Estimator, NullRatio, against_null
 
 ROWS = 5000
 STEADY = 1.2  # largest over smallest estimate of a curve that is flat
+CORRECTED = 1.5  # times the estimate, from which on the correction rests on the laws alone
+UNEVEN = 2.0  # times the spread of estimates around points that one dimension explains
+FEW_POINTS = 200  # below which that spread is left to chance
 SEEN = 0.25  # dimensions that local principal components tell, for each neighbour
 
 
@@ -141,6 +149,13 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
         told = f"{flat} directions spread a twelfth as far as the next one or less, and are left out as noise"
         reasons += (told,)
     warnings = near.warnings
+    raw = min(vote.estimate.low for vote in votes[:2])
+    if recommended >= CORRECTED * raw:
+        low = min(low, max(1, round(raw)))
+        told = f"a curved manifold of {low} dimensions or more can have the estimates of a flat law of {recommended}"
+        warnings += (f"{told} at {near.n:,} rows: more rows would tell",)
+    if told := _mixed_told(near, laws, recommended):
+        warnings += (told,)
     if null.rank >= near.n - 1:
         warnings += (f"{near.n} rows span {null.rank} directions at most: more rows would show more dimensions",)
         high = near.dim
@@ -167,6 +182,21 @@ def _corrected(estimate: DimensionEstimate, estimator: Estimator, laws: Laws) ->
 
 def _as_it_is(estimate: DimensionEstimate) -> Vote:
     return Vote(estimate, estimate.value, estimate.low, estimate.high, estimate.value <= SEEN * estimate.k)
+
+
+def _mixed_told(near: Neighbourhoods, laws: Laws, recommended: int) -> str:
+    """Return a warning where estimates around points spread more than one dimension explains, else an empty text."""
+    if near.n < FEW_POINTS:
+        return ""
+    found = dimensions_around(near)
+    expected = max(law.spread(recommended) for law in laws)
+    if float(found.log().std()) < UNEVEN * expected:
+        return ""
+    low, high = found.quantile(found.new_tensor([0.05, 0.95])).tolist()
+    return (
+        f"estimates around single points go from {low:.1f} to {high:.1f} (90 % of them), more than one dimension "
+        "explains: there may be components of several dimensions, and a chart of all of them takes the largest"
+    )
 
 
 def _vote_told(vote: Vote) -> str:

@@ -93,6 +93,16 @@ def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0)
     return _estimate(near, _likelihood(near, k), k, f"maximum likelihood with {k} neighbours", local, seed)
 
 
+def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
+    """Return the estimate by the distances to k neighbours around each point: of it and its neighbours, `(n,)`.
+
+    It varies less than estimates at single points, so that differences between places are seen.
+    """
+    inverse = _mean_logs(near, k)
+    mean = (inverse + inverse[near.indices[:, :k]].sum(1)) / (k + 1)
+    return torch.where(mean > EQUAL, 1 / mean, near.dim)
+
+
 def two_nn(near: Neighbourhoods, seed: int = 0) -> DimensionEstimate:
     """Estimate by the ratio of the distances to the second and the first neighbour."""
     return _estimate(near, _ratio(near), 2, "ratio of two neighbours (TwoNN)", None, seed)

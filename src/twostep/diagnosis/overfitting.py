@@ -9,7 +9,8 @@ their number can show. *undecided*: this many points can't tell. Witnesses, in t
    of the same covariance give, a Gaussian or a mixture and a box; other data stay undecided;
 3. quadrics that held-out rows fulfil (`quadrics`), unless neighbours see that clusters are all there is to it;
 4. neighbours of the whitened data beside laws of D and of D - 1 dimensions (`contrast`), in few dimensions also with
-   fewer neighbours, since the dimension may depend on the scale;
+   fewer neighbours, since the dimension may depend on the scale. They say no only where rows were enough to look for
+   quadrics, and where no column repeats one value as the surface of a cube does: from afar that looks like the cube;
 5. if asked for, a trained noise ladder (`denoiser`). It says yes by half a missing dimension or more. Its no counts if
    neighbours too find the data like a law that fills the space, because a network can miss a manifold.
 
@@ -32,7 +33,7 @@ from twostep.diagnosis.full_laws import tamed
 from twostep.diagnosis.intrinsic_dimension import likelihood_value
 from twostep.diagnosis.ladder import Ladder
 from twostep.diagnosis.neighbourhoods import Neighbourhoods, nearest_others
-from twostep.diagnosis.points import flat_directions, is_coarse
+from twostep.diagnosis.points import flat_directions, heaped_column, is_coarse
 from twostep.diagnosis.quadrics import enough_rows, thinnest_quadrics
 from twostep.diagnosis.thickness import thickness_of
 from twostep.diagnosis.thorough import WIDEST
@@ -47,6 +48,7 @@ THIN = 0.02  # stds of the data
 FINE = 5  # neighbours
 HALF = 0.5  # dimensions
 LITTLE = 0.35
+HELD_OUT = 5  # of so many rows one
 LIKE = 0.75  # place between a law without one dimension and itself
 
 
@@ -130,12 +132,17 @@ def _by_shape(
     if not (few and coarse.is_manifold is False) and (found := _on_quadrics(white, seed)):
         return found
     compared = contrast(white, FINE, seed) if few and coarse.is_manifold is None else coarse
-    if compared.is_manifold is not None:
+    if compared.is_manifold is False and (column := heaped_column(near.points)):
+        told = f"{compared.told()}, but column {column} repeats one value in many rows, so a part of them may be flat"
+        return Overfitting("undecided", told, rank)
+    blind = compared.is_manifold is False and not enough_rows(_kept(near.n), rank)
+    if compared.is_manifold is not None and not blind:
         verdict: Verdict = "yes" if compared.is_manifold else "no"
         return Overfitting(verdict, compared.told(), rank - 1 if compared.is_manifold else rank)
     if not thorough or rank > WIDEST:
         advice = "" if thorough or rank > WIDEST else ": ask for a thorough diagnosis"
-        return Overfitting("undecided", f"{coarse.told()}, which leaves it open{advice}", rank)
+        why = f"and {near.n:,} rows are too few to look for quadrics" if blind else "which leaves it open"
+        return Overfitting("undecided", f"{coarse.told()}, {why}{advice}", rank)
     return _trained(white, coarse, seed)
 
 
@@ -152,9 +159,14 @@ def _wide(near: Neighbourhoods, stds: Tensor, dimension: Dimension, seed: int) -
     return Overfitting("undecided", f"{told}: {near.n} rows are too few for {rank} directions", rank)
 
 
+def _kept(n: int) -> int:
+    """Return how many of n rows quadrics are fitted to; they are measured on the others."""
+    return n - n // HELD_OUT
+
+
 def _on_quadrics(white: Tensor, seed: int) -> Overfitting | None:
     generator = torch.Generator().manual_seed(derive(seed, "quadrics"))
-    held, kept = white[torch.randperm(len(white), generator=generator)].tensor_split([len(white) // 5])
+    held, kept = white[torch.randperm(len(white), generator=generator)].tensor_split([len(white) - _kept(len(white))])
     if not enough_rows(len(kept), white.shape[1]):
         return None
     thickness = thinnest_quadrics(kept).thickness(held)

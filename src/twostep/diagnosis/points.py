@@ -21,6 +21,7 @@ FAR = 50.0  # times as far from the mean as the usual row
 SINGLE = torch.finfo(torch.float32).eps
 LOST = 1e-7  # std of a principal direction that double precision loses
 COARSE = 0.01  # rounding beside the spread of a column, from which on it is told
+HEAP = 10  # times as frequent as the usual value of a column
 WHOLE = 0.01  # how far from a whole number of steps two neighbours of a column may lie
 
 
@@ -112,6 +113,18 @@ def flat_directions(stds: Tensor, gap: float) -> int:
     """Return how many of the ascending stds of principal directions lie below a gap of this factor; 0: no gap."""
     ratios = stds[1:] / stds[:-1]
     return int(ratios.argmax()) + 1 if len(ratios) and float(ratios.max()) >= gap else 0
+
+
+def heaped_column(points: Tensor) -> int | None:
+    """Return the first column, from 1 on, in which a value is far more frequent than others; None if there is none.
+
+    Rounding makes values repeat, too, but those of one density about equally often.
+    """
+    for place, column in enumerate(points.T, 1):
+        counts = column.unique(return_counts=True)[1]
+        if len(counts) > 1 and int(counts.max()) >= HEAP * max(1.0, len(column) / len(counts)):
+            return place
+    return None
 
 
 def is_coarse(points: Tensor, rounding: Tensor | float) -> bool:
