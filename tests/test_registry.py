@@ -80,6 +80,17 @@ def test_plug_ins_are_loaded_at_the_first_look_and_only_then(monkeypatch, look):
     assert loads == ["theirs"]
 
 
+def test_a_plug_in_that_cannot_be_loaded_is_named_at_every_look(monkeypatch, caplog, table):
+    plugin = EntryPoint("theirs", "no_such_module", "twostep.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [plugin])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^theirs: its plug-in no_such_module can't be loaded .*ModuleNotFound"):
+            table["theirs"]
+        assert table["flow"], "the others are there"
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("model theirs: its plug-in")
+
+
 def test_an_entry_point_of_another_package_adds_a_name(monkeypatch, tmp_path):
     (tmp_path / "their_model.py").write_text(
         "from twostep import registry\nregistry.UNDER_TEST.register('theirs')(1)\n"

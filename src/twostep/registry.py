@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
@@ -10,6 +11,8 @@ from twostep.schema import UserError, nearest
 
 T = TypeVar("T")
 Entry = TypeVar("Entry")
+
+logger = logging.getLogger("twostep")
 
 
 class Registry(Generic[T]):
@@ -26,7 +29,7 @@ class Registry(Generic[T]):
     ) -> None:
         self.kind = kind
         self._planned = planned or {}
-        self._elsewhere = elsewhere or {}
+        self._elsewhere = dict(elsewhere or {})
         self._entries: dict[str, T] = {}
         self._loaded_plugins = False
 
@@ -65,7 +68,13 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
     def _load_plugins(self) -> None:
-        if not self._loaded_plugins:
-            self._loaded_plugins = True
-            for plugin in entry_points(group=f"twostep.{self.kind.replace(' ', '_')}s"):
+        if self._loaded_plugins:
+            return
+        self._loaded_plugins = True
+        for plugin in entry_points(group=f"twostep.{self.kind.replace(' ', '_')}s"):
+            try:
                 plugin.load()
+            except Exception as error:  # a plug-in may raise anything
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                self._elsewhere[plugin.name] = f"its plug-in {plugin.value} can't be loaded ({reason})"
+                logger.warning("%s %s: %s", self.kind, plugin.name, self._elsewhere[plugin.name])

@@ -6,9 +6,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from twostep.cli.flags import Flag, Overrides, refuse
+from cyclopts import Parameter
+
+from twostep.cli.flags import SEEDS, Flag, Overrides, refuse
 from twostep.schema import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def diagnose(
     quick: Flag = False,
     thorough: Flag = False,
     to: Path = Path("diagnosis"),
-    seed: int = 0,
+    seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
 ) -> int:
     """Tell of which dimension data are, whether a density overfits their manifold, and which latent_dim to take.
 

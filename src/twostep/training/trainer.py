@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from pydantic import BaseModel
 from torch import Tensor
 
 from twostep.checkpoint import State
 from twostep.data.batches import Batches
 from twostep.models.base import Model
+from twostep.schema import NonNegativeInt
 from twostep.seeds import derive
 from twostep.signals import Interrupted
 from twostep.training.distributed import Engine
@@ -19,6 +21,19 @@ from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer
 
 class NonFiniteLossError(RuntimeError):
     """A loss that is not a finite number: training can't go on; what was saved before is good."""
+
+
+class Progress(BaseModel):
+    """What of a trainer's state is no tensor; other keys of a checkpoint are left alone."""
+
+    epochs_done: NonNegativeInt = 0
+    batches_done: NonNegativeInt = 0
+    steps_done: NonNegativeInt = 0
+    bad_epochs: NonNegativeInt = 0
+    best_value: float | None = None
+    first_epoch: NonNegativeInt = 0
+    data_version: int = 0
+    history: list[dict[str, dict[str, float]]] = []
 
 
 class InterruptedTraining(Interrupted):
@@ -222,7 +237,7 @@ class Trainer:
         self.sums = {name: value.to(self.engine.device) for name, value in state.part("sums").tensors.items()}
         for name, optimizer in self.optimizers.items():
             load_optimizer_tensors(optimizer, state.part(f"optimizer.{name}").tensors)
-        for key, value in state.values.items():
+        for key, value in Progress.model_validate(state.values).model_dump(exclude_unset=True).items():
             setattr(self, key, value)
 
     def _take_batch(self, rows: Tensor) -> None:
