@@ -388,6 +388,33 @@ def test_results_of_a_later_version_are_read(run):
     assert found.interval == (-math.inf, 2)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("report.html", "stdout", "lock", "config.json", "data.json", "environment.json", "dimension.json"),
+        *("checkpoints/latest.safetensors", "metrics/test.json", "samples/samples.png", "ood/scores.json"),
+        *("metrics", "samples", "ood", "events.out.tfevents.1"),
+    ],
+)
+def test_a_link_inside_a_run_is_refused_and_what_it_leads_to_stays(run, tmp_path, name):
+    outside, link = tmp_path / "outside", run.path / name
+    outside.write_text("mine")
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside)
+    assert refusal(run.path).startswith(f"{link}: is a symbolic link")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        run.claim()
+    run.close()
+    if name != "lock":
+        assert outside.read_text() == "mine"
+
+
+def test_a_run_may_be_reached_by_a_link(run, tmp_path):
+    (tmp_path / "link").symlink_to(run.path, target_is_directory=True)
+    assert Run.open(tmp_path / "link").settings == run.settings
+
+
 # ---- checkpoints
 
 

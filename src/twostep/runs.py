@@ -120,10 +120,12 @@ class Run:
         """Open a directory that `create` made.
 
         Raises:
-            UserError: if it is none, or if its configs are damaged or of another program.
+            UserError: if it is none, if its configs are damaged or of another program, or if it holds a symbolic link,
+                by which a stranger's run would have files outside of it read or written.
         """
         if not path.is_dir():
             raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
+        _refuse_links(path)
         files = {name: read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
         if set(files) not in (
             {"config.json"},
@@ -153,6 +155,7 @@ class Run:
         except (OSError, NotImplementedError) as error:
             logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error)
         self._lock = lock
+        _refuse_links(self.path)
         self._check_writable(*self.path.rglob("*"))
         for left in [*self.path.rglob(".*.tmp")]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -355,6 +358,12 @@ class Run:
 def tags(best_first: bool) -> tuple[Tag, ...]:
     """Return the checkpoints to try, in order."""
     return LATEST_FIRST[::-1] if best_first else LATEST_FIRST
+
+
+def _refuse_links(path: Path) -> None:
+    link = next((inner for inner in path.rglob("*") if inner.is_symlink()), None)
+    if link is not None:
+        raise UserError(f"{link}: is a symbolic link, and the files of a run lie in its directory: put a copy there")
 
 
 def _places(root: Path) -> list[Path]:

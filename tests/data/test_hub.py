@@ -111,7 +111,7 @@ def test_sizes_are_brought_to_one_by_the_key(published):
         ),
         (
             lambda: {"train": table([*ROWS[:3], {"bytes": None, "path": "gone.png"}])},
-            ", train, row 3 (gone.png): can't be read (No such file or directory): save it anew, or take it away",
+            ", train, row 3 (gone.png): holds the path of a picture and not the picture: put its bytes into the file",
         ),
     ],
 )
@@ -170,3 +170,12 @@ def test_a_folder_that_is_there_is_meant(tmp_path, monkeypatch):
     )
     assert located("some/one") == str(tmp_path / "some" / "one")
     assert located("some/other") == "some/other"
+
+
+def test_a_row_may_name_a_file_only_where_the_hub_keeps_its_own(published, tmp_path, monkeypatch):
+    save_all(tmp_path / "kept", ROWS[:10])
+    rows = [{"bytes": None, "path": str(path)} for path in sorted((tmp_path / "kept").iterdir())]
+    published(train=table(rows))
+    assert "holds the path of a picture" in refused()
+    monkeypatch.setattr(hub, "_hub_folders", lambda: (tmp_path / "kept",))
+    assert len(loaded().train) == 8

@@ -27,6 +27,7 @@ from twostep.data import cache
 from twostep.schema import Frozen, PositiveInt, UserError
 
 GREY = frozenset({"1", "L", "LA"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")  # decoders of others may start programs
 PHOTOGRAPHS = frozenset({"JPEG", "MPO", "WEBP"})
 DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
 ORIENTATION = 0x0112
@@ -203,7 +204,7 @@ def _decode(name: str, splits: Mapping[str, Sequence[Pictures]], form: Form) -> 
 def _opened(encoded: Encoded) -> Generator[Image.Image]:
     content = io.BytesIO(encoded.content) if isinstance(encoded.content, bytes) else encoded.content
     try:
-        with Image.open(content) as picture:
+        with Image.open(content, formats=FORMATS) as picture:
             yield picture
     except UserError as error:
         raise UserError(f"{encoded.where}: {error}") from error

@@ -35,11 +35,13 @@ class Table:
         where: what messages call them by.
         rows: a data set of Hugging Face's.
         labelled: whether each row must have a label.
+        files: folders in which a picture may lie that a row names by its path; where there are none, rows hold bytes.
     """
 
     where: str
     rows: Any
     labelled: bool
+    files: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,7 +59,7 @@ class Table:
             for encoded, label in zip(batch[picture], self._labels(batch, len(batch[picture])), strict=True):
                 path = encoded and encoded["path"]
                 where = f"{self.where}, row {number} ({path})" if path else f"{self.where}, row {number}"
-                yield Encoded(where, _content(encoded), label)
+                yield Encoded(where, _content(encoded, where, self.files), label)
                 number += 1
 
     def _picture_column(self) -> str:
@@ -152,7 +154,7 @@ class Hub:
             if "train" not in names:
                 raise UserError(f"{where}: none of its splits is called train; found: {', '.join(rows)}")
             yield {
-                split: [Table(f"{where}, {part}", rows[part], self.labelled) for part in parts]
+                split: [Table(f"{where}, {part}", rows[part], self.labelled, _hub_folders()) for part in parts]
                 for split, parts in names.items()
             }
 
@@ -194,10 +196,14 @@ def is_id(name: str) -> bool:
     return ID.fullmatch(name) is not None
 
 
-def _content(encoded: Any) -> Path | bytes:
+def _content(encoded: Any, where: str, files: Sequence[Path]) -> Path | bytes:
+    """Return a picture's bytes, or its file if that lies in one of the folders: a stranger's table may name any."""
     encoded = encoded or {"bytes": None, "path": None}
     if encoded["bytes"] is None and encoded["path"] is not None:
-        return Path(encoded["path"])
+        path = Path(encoded["path"]).resolve()
+        if not any(path.is_relative_to(folder.resolve()) for folder in files):
+            raise UserError(f"{where}: holds the path of a picture and not the picture: put its bytes into the file")
+        return path
     return encoded["bytes"] or b""
 
 
@@ -207,6 +213,14 @@ def _require_hub(hub_id: str) -> None:
     # the hub's own client retries for half a minute where there is no network; offline, it reads its own cache at once
     if not constants.HF_HUB_OFFLINE:
         urlopen(f"{constants.ENDPOINT}/api/datasets/{hub_id}", timeout=HUB_SECONDS).close()
+
+
+def _hub_folders() -> tuple[Path, ...]:
+    """Return where the hub's clients keep what they load."""
+    from huggingface_hub import constants
+
+    config = _hugging_face().config
+    return tuple(map(Path, (constants.HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)))
 
 
 def _hugging_face() -> Any:
