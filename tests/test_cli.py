@@ -135,6 +135,14 @@ def epochs(run):
         ((*SINGLE, "--config", "dataset=mnist"), "--dataset: not beside the key of that name"),
         ((*TWO_STEP, "--de-config", "lr=0", "--de-config", "num_bins=0"), "lr = 0: .*; num_bins = 0: "),
         ((*TWO_STEP, "--shared-config", "seed=-1"), "seed = -1: input should be greater than or equal to 0"),
+        ((*TWO_STEP, "--shared-config", f"seed={2**64}"), f"seed = {2**64}: input should be less than {2**64}"),
+        (("diagnose", "--dataset", "two_moons", "--seed", str(2**64)), "--seed"),
+        ((*CIRCLES, "--config", "dataset_kwargs={'n': 10**13}"), "dataset_kwargs = .*: write a dictionary"),
+        ((*CIRCLES, "--config", "dataset_kwargs={'n': 10000000000000}"), "circles: n=10000000000000 points of 2 coord"),
+        ((*TWO_STEP, "--gae-config", "latent_dim=1000000000"), "latent_dim=1000000000 of vae is more than the 64 coor"),
+        (("train-single", "--dataset", "x" * 300, "--model", "vae"), "x" * 300),
+        (("train-single", "--dataset", "x" * 300 + ".npy", "--model", "vae"), "x" * 300 + r"\.npy: "),
+        (("score", "x" * 300, "y.npy"), "x" * 300),
         ((*TWO_STEP, "--shared-config", "sequential_training=maybe"), "sequential_training = 'maybe': input should be"),
         ((*TWO_STEP, "--shared-config", "freeze_pretrained_gae=True"), "freeze_pretrained_gae: set by a flag"),
         (
@@ -682,6 +690,66 @@ def test_a_signal_elsewhere_is_one_line_that_names_the_command(twostep, ae_run, 
     assert [signal.getsignal(one) for one in signals.ENDING] == before
 
 
+# --- ranks, memory, names
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x: must be a number"),
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK=x: must be a number"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "-1"}, "LOCAL_WORLD_SIZE=-1: must be a number"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 WORLD_SIZE=2 LOCAL_WORLD_SIZE=1: contradict each other"),
+        ({"WORLD_SIZE": "0"}, "RANK=0 WORLD_SIZE=0 LOCAL_WORLD_SIZE=1: contradict each other"),
+    ],
+)
+def test_variables_of_a_launcher_that_make_no_sense_are_refused(refused, own_pictures, monkeypatch, variables, says):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert refused(*single_arguments(str(own_pictures), "runs")).startswith(says)
+
+
+def test_a_rank_without_others_is_the_first(twostep, own_pictures, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "test model: " in outcome.out
+
+
+def test_more_ranks_than_gpus_are_refused(refused, own_pictures, monkeypatch):
+    for name, value in (("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    arguments = [word for word in single_arguments(str(own_pictures), "runs") if word != "device=cpu"][:-1]
+    assert refused(*arguments).startswith("4 ranks on a machine with 2 GPUs")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4 TB")]
+)
+def test_too_little_memory_is_one_line(twostep, monkeypatch, error):
+    monkeypatch.setattr("twostep.launch.load_data", lambda *_, **__: (_ for _ in ()).throw(error))
+    outcome = twostep(*SINGLE)
+    assert (outcome.status, outcome.err.count("\n")) == (3, 1)
+    assert outcome.err.startswith("not enough memory")
+
+
+@pytest.mark.parametrize("name", ["costs $1 or $2^", b"caf\xe9".decode("utf-8", "surrogateescape"), "x" * 251])
+def test_names_of_every_kind_train_test_and_are_drawn(twostep, name):
+    rows = np.random.default_rng(0).random((200, 3)).astype(np.float32)
+    own, other = (str(saved(f"{name[:249]}{kind}.npy", rows + kind)) for kind in (0, 1))
+    keys = ("--config", f"ood_dataset={other}")
+    arguments = single_arguments(own, "out", "flow")
+    outcome = twostep(*arguments, *keys, "--test-ood")
+    assert (outcome.status, outcome.err) == (0, "")
+    run = only_run("out")
+    assert (run / "ood" / "log_prob.png").is_file()
+    assert "Configuration" in (run / "report.html").read_text()
+    assert twostep("diagnose", "--dataset", own).status == 0
+
+
 # --- help, words
 
 
@@ -763,6 +831,7 @@ def test_quiet_says_nothing_and_verbose_says_more(twostep, own_pictures):
 def test_only_the_first_of_several_ranks_gives_information(twostep, refused, monkeypatch):
     monkeypatch.setattr(cli, "SECONDS_FOR_FIRST_RANK", 0.0)
     for rank, said in ((0, "removed 0 files, 0 MB\n"), (1, "")):
+        monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", str(rank))
         assert twostep("datasets", "--clear-cache").out == said
     assert refused("train").startswith("missing: ")
@@ -773,6 +842,7 @@ def test_a_rank_tells_of_its_mistake_when_the_first_has_had_its_time(refused, mo
     monkeypatch.setattr(cli.time, "sleep", waited.append)
     refused("train")
     assert waited == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert refused("train").startswith("missing: ")
     assert waited == [cli.SECONDS_FOR_FIRST_RANK]

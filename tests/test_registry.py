@@ -1,4 +1,4 @@
-"""The lookup tables: what is known, what is planned, what is neither, and what plug-ins add."""
+"""The lookup tables: what is known, what is not, and what plug-ins add."""
 
 from importlib.metadata import EntryPoint
 
@@ -11,7 +11,7 @@ from twostep.schema import UserError
 
 @pytest.fixture
 def table():
-    table = Registry("model", planned={"gan": "wait for the next version"})
+    table = Registry("model")
     table.register("ae")("the autoencoder")
     table.register("flow")("the flow")
     return table
@@ -39,7 +39,6 @@ def test_the_decorator_gives_back_what_it_files():
         ("flwo", "flwo: no such model; did you mean flow?"),
         ("FLOW", "FLOW: no such model; did you mean flow?"),
         ("zzz", "zzz: no such model; known: ae, flow"),
-        ("gan", "gan: not yet: wait for the next version"),
     ],
 )
 def test_other_names_are_refused_in_one_line(table, name, says):
@@ -53,11 +52,6 @@ def test_other_names_are_refused_in_one_line(table, name, says):
 def test_a_name_is_filed_once(table):
     with pytest.raises(AssertionError, match="model ae is registered twice"):
         table.register("ae")("another")
-
-
-def test_a_planned_name_can_be_filed_when_its_time_has_come(table):
-    table.register("gan")("the model")
-    assert table["gan"] == "the model"
 
 
 @pytest.mark.parametrize("look", [lambda table: table["mine"], lambda table: "mine" in table, list])
@@ -78,6 +72,17 @@ def test_plug_ins_are_loaded_at_the_first_look_and_only_then(monkeypatch, look):
     look(table)
     assert "mine" in table
     assert loads == ["theirs"]
+
+
+def test_a_plug_in_that_cannot_be_loaded_is_named_at_every_look(monkeypatch, caplog, table):
+    plugin = EntryPoint("theirs", "no_such_module", "twostep.models")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [plugin])
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"^theirs: its plug-in no_such_module can't be loaded .*ModuleNotFound"):
+            table["theirs"]
+        assert table["flow"], "the others are there"
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("model theirs: its plug-in")
 
 
 def test_an_entry_point_of_another_package_adds_a_name(monkeypatch, tmp_path):

@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments import asked, make_older
-from twostep import environment, runs
+from twostep import environment, jsonfile, runs
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.launch import start
@@ -356,6 +356,78 @@ def test_keys_of_another_version_are_named(run):
     values = json.loads((run.path / "config.json").read_text())
     (run.path / "config.json").write_text(json.dumps({**values, "from_the_future": 1}))
     assert "from_the_future: no such key of vae" in refusal(run.path)
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "text", "says"),
+    [
+        ("metrics/test.json", "read_metrics", '{"de": {"loss": {"value": "x", "unit": "", "n": 3}}}', "de.loss.value"),
+        ("metrics/test.json", "read_metrics", '{"de": {"loss": {"value": 1}}}', "de.loss.unit"),
+        ("metrics/test.json", "read_metrics", '{"de": {"loss": 3}}', "de.loss"),
+        ("metrics/test.json", "read_metrics", '{"de": [1]}', "de"),
+        ("metrics/history.json", "read_history", '{"de": 3}', "de"),
+        ("metrics/history.json", "read_history", '{"de": [{"losses": {"loss": []}}]}', "de.0.losses.loss"),
+        ("environment.json", "read_environment", '{"command": 3}', "command"),
+        ("environment.json", "read_environment", '{"versions": []}', "versions"),
+        ("environment.json", "read_environment", '{"later": 3}', "later"),
+        ("environment.json", "read_environment", "[" * 100_000, "nested"),
+    ],
+)
+def test_values_of_another_type_are_named(run, name, read, text, says):
+    (run.path / "metrics").mkdir(exist_ok=True)
+    (run.path / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        getattr(run, read)(*(["test"] if read == "read_metrics" else []))
+    assert str(caught.value).startswith(f"{run.path / name}: ")
+    assert f" {says}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_digest_that_is_no_text_is_named(run):
+    values = json.loads((run.path / "data.json").read_text())
+    (run.path / "data.json").write_text(json.dumps({**values, "sha256": 3}))
+    assert "data.json: " in refusal(run.path)
+
+
+def test_a_file_of_any_size_is_not_read(run, monkeypatch):
+    monkeypatch.setattr(jsonfile, "LARGEST", 10)
+    assert "config.json: has " in refusal(run.path)
+
+
+def test_results_of_a_later_version_are_read(run):
+    (run.path / "metrics").mkdir()
+    result = {"value": "nan", "unit": "nats", "n": 3, "interval": ["-inf", 2], "from_the_future": 1}
+    (run.path / "metrics" / "test.json").write_text(json.dumps({"weights": "w", "de": {"loss": result}}))
+    found = run.read_metrics("test")["de"]["loss"]
+    assert math.isnan(found.value)
+    assert found.interval == (-math.inf, 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("report.html", "stdout", "lock", "config.json", "data.json", "environment.json", "dimension.json"),
+        *("checkpoints/latest.safetensors", "metrics/test.json", "samples/samples.png", "ood/scores.json"),
+        *("metrics", "samples", "ood", "events.out.tfevents.1"),
+    ],
+)
+def test_a_link_inside_a_run_is_refused_and_what_it_leads_to_stays(run, tmp_path, name):
+    outside, link = tmp_path / "outside", run.path / name
+    outside.write_text("mine")
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside)
+    assert refusal(run.path).startswith(f"{link}: is a symbolic link")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        run.claim()
+    run.close()
+    if name != "lock":
+        assert outside.read_text() == "mine"
+
+
+def test_a_run_may_be_reached_by_a_link(run, tmp_path):
+    (tmp_path / "link").symlink_to(run.path, target_is_directory=True)
+    assert Run.open(tmp_path / "link").settings == run.settings
 
 
 # ---- checkpoints

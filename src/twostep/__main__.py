@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             run(arguments)
     except Interrupted as stop:  # the command line was not there yet
-        if os.environ.get("RANK", "0") == "0":
+        if "WORLD_SIZE" not in os.environ or os.environ.get("RANK") == "0":
             sys.stderr.write(f"interrupted by {stop.signal_name}; run the command again\n")
         sys.exit(stop.status)
     finally:

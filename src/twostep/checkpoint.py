@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -83,7 +83,10 @@ def load(path: Path) -> State:
         raise CheckpointError(f"{path}: not a checkpoint of this program ({FORMAT})")
     if header.get("sha256") != _digest(tensors, header.get("values", "")):
         raise CheckpointError(f"{path}: damaged: its SHA-256 differs from the one it was written with")
-    return State(tensors, json.loads(header["values"]))
+    values: Any = json.loads(header["values"])
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: damaged: its values are no JSON object")
+    return State(tensors, cast(dict[str, Any], values))
 
 
 def _digest(tensors: Mapping[str, Tensor], values: str) -> str:

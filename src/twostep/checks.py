@@ -109,7 +109,7 @@ def check(settings: Settings, splits: Splits, models: Mapping[str, Model], ranks
     for part, model in models.items():
         config = model.config
         if part == "gae" or settings.is_gae:
-            _check_latents(cast(GeneralizedAutoencoder, model), splits.spec)
+            check_latent_dim(config, splits.spec)
         if part != "de":
             _hint_at_whitening(config, splits)
         stop = config.early_stopping_metric
@@ -183,11 +183,17 @@ def _compared(
         yield settings.run.test_metrics, settings.run.metric_kwargs, models["gae"].spec
 
 
-def _check_latents(model: GeneralizedAutoencoder, spec: DataSpec) -> None:
-    if model.latent_dim > spec.dim:
+def check_latent_dim(config: ModelConfig, spec: DataSpec) -> None:
+    """Check the latent dimension of an autoencoder, before its networks are built: they may need any memory.
+
+    Raises:
+        UserError: if it is more than the data have coordinates.
+    """
+    latent_dim = getattr(config, "latent_dim", 1)
+    if latent_dim > spec.dim:
         raise UserError(
-            f"latent_dim={model.latent_dim} of {model.config.name} is more than the {spec.dim} coordinates of "
-            f"{spec.name}: set latent_dim={spec.dim} or less"
+            f"latent_dim={latent_dim} of {config.name} is more than the {spec.dim} coordinates of {spec.name}: "
+            f"set latent_dim={spec.dim} or less"
         )
 
 

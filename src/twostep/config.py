@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
 from twostep.models.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
-from twostep.schema import Frozen, NonNegativeInt, PositiveFloat, PositiveInt, UserError, nearest
+from twostep.schema import Frozen, PositiveFloat, PositiveInt, Seed, UserError, nearest
 
 NOT_TIED = frozenset({"max_epochs", "logdir_root", "pretrained_gae"})
 """Keys, beside those that can change, of which it does not matter whether a checkpoint was written with them."""
@@ -45,7 +45,7 @@ class RunConfig(Frozen):
     train_batch_size: PositiveInt = Field(128, description="rows of a training batch, over all ranks")
     valid_batch_size: PositiveInt = Field(128, description="rows of a validation batch, over all ranks")
     test_batch_size: PositiveInt = Field(128, description="rows of a test batch, over all ranks")
-    seed: NonNegativeInt = Field(0, description="every random number of the run follows from it")
+    seed: Seed = Field(0, description="every random number of the run follows from it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Literal["32", "bf16"] = Field("32", description="bf16: mixed precision with 32-bit weights")
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")

@@ -29,6 +29,9 @@ class _Lenient(logging.Handler):
 
 
 class _RunFile(_Lenient, logging.FileHandler):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
     def close(self) -> None:
         with suppress(OSError):  # of the lines that were dropped
             super().close()
@@ -108,7 +111,7 @@ def logging_to_terminal(level: int) -> Generator[None]:
 
 def keep_in(folder: Path) -> None:
     """Append all log lines, those so far too, to the files `stdout` and `stderr` in a run's directory."""
-    out, err = (_RunFile(folder / name, encoding="utf-8") for name in ("stdout", "stderr"))
+    out, err = (_RunFile(folder / name) for name in ("stdout", "stderr"))
     out.addFilter(_Below())
     err.setLevel(logging.WARNING)
     for handler in (out, err):

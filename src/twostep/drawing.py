@@ -54,6 +54,6 @@ def draw_pictures(
 def draw_scores(scores: Mapping[str, Mapping[str, Array]], against: Sequence[Against], folder: Path) -> None:
     """Write one histogram for each score, `<score>.png`: the test rows of all data sets."""
     for name, rows in scores.items():
-        series = {Path(against[0].own).name: rows["in_test"]}
-        series |= {f"{Path(one.other).name} (other)": rows[one.split("test")] for one in against}
+        series = {pictures.plain(Path(against[0].own).name): rows["in_test"]}
+        series |= {f"{pictures.plain(Path(one.other).name)} (other)": rows[one.split("test")] for one in against}
         pictures.histogram(series, AXES[name], folder / f"{name}.png")

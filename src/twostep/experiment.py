@@ -204,7 +204,7 @@ class Experiment:
                     self.trainers[part].load_state_dict(state.part(part))
                 else:
                     model.load_state_dict(state.part(f"{part}.model").tensors)
-            except (RuntimeError, KeyError) as error:
+            except (RuntimeError, KeyError, ValueError, TypeError) as error:
                 raise CheckpointError(
                     f"{self.run.path}: the checkpoint is of another {part} than the config describes ({short(error)})"
                 ) from None

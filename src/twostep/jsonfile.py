@@ -6,10 +6,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+from pydantic import TypeAdapter, ValidationError
 
 from twostep.schema import UserError
 from twostep.wholefile import whole
+
+LARGEST = 256 * 2**20  # bytes
+
+T = TypeVar("T")
 
 
 def as_json(values: Any) -> str:
@@ -48,11 +54,33 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: if there is none.
     """
     try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise UserError(f"{path}: has {size:,} bytes, and a run's JSON files have {LARGEST:,} at most")
         values: Any = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply") from None
     except ValueError as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(f"{path}: is no whole JSON file ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")
     return values  # type: ignore[return-value]
+
+
+def checked(values: Any, kind: TypeAdapter[T], path: Path) -> T:
+    """Return values of a JSON file as the type that they must have; words for numbers (`nan`) become numbers.
+
+    Raises:
+        UserError: naming the first value that is of another type, by its keys.
+    """
+    try:
+        return kind.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise UserError(f"{path}: {where} = {first['input']!r:.60}: {message}") from None

@@ -13,6 +13,7 @@ import torch
 from twostep.checkpoint import State
 from twostep.checks import (
     check,
+    check_latent_dim,
     check_ood,
     features_of,
     fit_batches,
@@ -70,12 +71,15 @@ def start(
     models: dict[str, Model] = {}
     if "de" in request.models:
         configs["gae"] = loaded or request.preset("gae", splits.spec)
+        check_latent_dim(configs["gae"], splits.spec)
         gae = cast(GeneralizedAutoencoder, configs["gae"].build(splits.spec))
         embeddings = latent_spec(splits.spec, gae.latent_dim)
         configs["de"] = request.preset("de", embeddings)
         models = {"gae": gae, "de": configs["de"].build(embeddings)}
     else:
         configs["model"] = request.preset("model", splits.spec)
+        if request.is_gae:
+            check_latent_dim(configs["model"], splits.spec)
         models["model"] = configs["model"].build(splits.spec)
     settings = Settings(config, configs, request.is_gae)
     ood = _others(config, splits.spec) if test_ood or asks_for_ood(settings.test_metrics) else {}

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SMALLEST_TILE = 56
+LONGEST_NAME = 40  # in the legend of a figure
+
+
+def plain(name: str) -> str:
+    """Return a name as figures show it: short, and text for matplotlib, which reads formulas between dollars."""
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+    return shown.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
@@ -11,22 +12,19 @@ from twostep.schema import UserError, nearest
 T = TypeVar("T")
 Entry = TypeVar("Entry")
 
+logger = logging.getLogger("twostep")
+
 
 class Registry(Generic[T]):
     """A table of one kind of thing, open to other packages by the entry-point group `twostep.<kind>s`.
 
     Args:
         kind: what the table holds, for messages ("model").
-        planned: names that are known and refused, each with the reason.
-        elsewhere: names that are asked for in another way, each with that way.
     """
 
-    def __init__(
-        self, kind: str, planned: dict[str, str] | None = None, elsewhere: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._planned = planned or {}
-        self._elsewhere = elsewhere or {}
+        self._broken: dict[str, str] = {}
         self._entries: dict[str, T] = {}
         self._loaded_plugins = False
 
@@ -49,10 +47,8 @@ class Registry(Generic[T]):
         self._load_plugins()
         if name in self._entries:
             return self._entries[name]
-        if name in self._planned:
-            raise UserError(f"{name}: not yet: {self._planned[name]}")
-        if name in self._elsewhere:
-            raise UserError(f"{name}: {self._elsewhere[name]}")
+        if name in self._broken:
+            raise UserError(f"{name}: {self._broken[name]}")
         known = f"; known: {', '.join(sorted(self._entries))}"
         raise UserError(f"{name}: no such {self.kind}{nearest(name, self._entries) or known}")
 
@@ -65,7 +61,13 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
     def _load_plugins(self) -> None:
-        if not self._loaded_plugins:
-            self._loaded_plugins = True
-            for plugin in entry_points(group=f"twostep.{self.kind.replace(' ', '_')}s"):
+        if self._loaded_plugins:
+            return
+        self._loaded_plugins = True
+        for plugin in entry_points(group=f"twostep.{self.kind.replace(' ', '_')}s"):
+            try:
                 plugin.load()
+            except Exception as error:  # a plug-in may raise anything
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                self._broken[plugin.name] = f"its plug-in {plugin.value} can't be loaded ({reason})"
+                logger.warning("%s %s: %s", self.kind, plugin.name, self._broken[plugin.name])

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from twostep.jsonfile import as_json, read_json
 from twostep.runs import Run
 from twostep.wholefile import whole
 
@@ -43,11 +44,11 @@ def write_report(run: Run) -> Path:
             if (path := run.path / "samples" / f"{name}.png").is_file()
         ],
         curves=[_curve(part, models[part], epochs) for part, epochs in run.read_history().items() if epochs],
-        configs={path.name: path.read_text() for path in _told(run)},
+        configs={path.name: as_json(read_json(path)) for path in _told(run)},
     )
     path = run.path / "report.html"
     with whole(path) as beside:
-        beside.write_text(page, encoding="utf-8")
+        beside.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -68,9 +69,9 @@ def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, flo
     """Return the losses and validation metrics of each epoch as inline SVG."""
     series: dict[str, list[float]] = {}
     for kind in ("losses", "valid"):
-        for name in epochs[0][kind]:
+        for name in epochs[0].get(kind, {}):
             label = name if kind == "losses" else f"validation {name}"
-            series[label] = [epoch[kind].get(name, float("nan")) for epoch in epochs]
+            series[label] = [epoch.get(kind, {}).get(name, float("nan")) for epoch in epochs]
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
     for label, values in series.items():

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, TypeAdapter
 from torch import Tensor
 
 from twostep import checkpoint
 from twostep.checkpoint import CheckpointError, State
 from twostep.config import Settings
 from twostep.environment import environment
-from twostep.jsonfile import as_json, read_json, write_json
+from twostep.jsonfile import as_json, checked, read_json, write_json
 from twostep.metrics import Result
 from twostep.schema import DataSpec, UserError
 from twostep.wholefile import WriteError, folder_aside, put
@@ -34,6 +35,9 @@ Tag = Literal["latest", "best_valid"]
 
 LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
 
+RESULTS = TypeAdapter(dict[str, dict[str, Result]])
+HISTORY = TypeAdapter(dict[str, list[dict[str, dict[str, float]]]])
+
 EVALUATION = re.compile(r"evaluation-(\d{1,9})")
 
 SETTINGS, DATA = "settings", "data_sha256"
@@ -42,6 +46,21 @@ SETTINGS, DATA = "settings", "data_sha256"
 CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
 logger = logging.getLogger("twostep")
+
+
+class _Environment(BaseModel):
+    """What is read of `environment.json`."""
+
+    command: list[str] = []
+    started: str = ""
+    versions: dict[str, str] = {}
+    seed: int | None = None
+    threads: int | None = None
+    ranks: int | None = None
+    later: list[dict[str, Any]] = []
+
+
+ENVIRONMENT = TypeAdapter(_Environment)
 
 
 class Run:
@@ -104,7 +123,8 @@ class Run:
         """Open a directory that `create` made.
 
         Raises:
-            UserError: if it is none, or if its configs are damaged or of another program.
+            UserError: if it is none, if its configs are damaged or of another program, or if it holds a symbolic link,
+                by which a stranger's run would have files outside of it read or written.
         """
         if not path.is_dir():
             raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
@@ -118,7 +138,7 @@ class Run:
             found = f"of its config files it has only {', '.join(files)}" if files else "its config files are not there"
             raise UserError(f"{path}: not the directory of a run: {found}")
         facts = read_json(path / "data.json")
-        digest = facts.pop("sha256", "")
+        digest = checked(facts.pop("sha256", ""), TypeAdapter(str), path / "data.json")
         return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
 
     def claim(self) -> None:
@@ -236,9 +256,9 @@ class Run:
         path = self.path / "metrics" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         before = read_json(path) if path.is_file() else {}
-        kept = before if before.get("weights") == weights else {}
+        kept = self.read_metrics(name) if before.get("weights") == weights else {}
         values = {
-            model: {**kept.get(model, {}), **{key: asdict(result) for key, result in part.items()}}
+            model: {key: asdict(result) for key, result in {**kept.get(model, {}), **part}.items()}
             for model, part in results.items()
         }
         write_json(path, {"weights": weights, **values})
@@ -289,14 +309,15 @@ class Run:
         raise AssertionError("numbers never end")
 
     def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
-        """Read what `write_metrics` wrote; nothing if it has not."""
+        """Read what `write_metrics` wrote; nothing if it has not.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
         path = self.path / "metrics" / f"{name}.json"
         values = read_json(path) if path.is_file() else {}
         values.pop("weights", None)
-        return {
-            model: {key: Result(**{**result, **_numbers(result)}) for key, result in part.items()}
-            for model, part in values.items()
-        }
+        return checked(values, RESULTS, path)
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
@@ -312,20 +333,24 @@ class Run:
         write_json(path, history)
 
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
-        """Read what `write_history` wrote; nothing if it has not."""
+        """Read what `write_history` wrote; nothing if it has not.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
         path = self.path / "metrics" / "history.json"
-        values: dict[str, list[dict[str, dict[str, Any]]]] = read_json(path) if path.is_file() else {}
-        return {
-            model: [
-                {kind: {name: float(value) for name, value in part.items()} for kind, part in epoch.items()}
-                for epoch in epochs
-            ]
-            for model, epochs in values.items()
-        }
+        return checked(read_json(path) if path.is_file() else {}, HISTORY, path)
 
     def read_environment(self) -> dict[str, Any]:
-        """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with."""
-        return read_json(self.path / "environment.json")
+        """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        path = self.path / "environment.json"
+        values = read_json(path)
+        checked(values, ENVIRONMENT, path)
+        return values
 
     def close(self) -> None:
         """Flush the curves, and let another process write here."""
@@ -379,12 +404,3 @@ def tags(best_first: bool) -> tuple[Tag, ...]:
 def _places(root: Path) -> list[Path]:
     name = datetime.now().strftime("%b%d_%H-%M-%S")
     return [root / f"{name}{suffix}" for suffix in ("", *(f"_{number}" for number in range(1, 1000)))]
-
-
-def _numbers(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the numbers of a result that may have been written as words."""
-    kept = [key for key in ("value", "standard_error", "null") if result.get(key) is not None]
-    numbers: dict[str, Any] = {key: float(result[key]) for key in kept}
-    if result.get("interval") is not None:
-        numbers["interval"] = tuple(float(limit) for limit in result["interval"])
-    return numbers

@@ -1,7 +1,9 @@
 """Own arrays: what each shape becomes, and one line for each thing that is refused."""
 
+import io
 import logging
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -214,3 +216,15 @@ def test_constant_columns_are_named_in_a_warning(tmp_path, caplog):
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
         "7 of 10 columns are constant: 1, 2, 3, 4, 5, ..."
     ]
+
+
+@pytest.mark.parametrize("members", [{"notes.txt": b"hello"}, {"train.npy": None, "test": b"hello"}])
+def test_a_member_that_is_no_array_is_one_line(tmp_path, members):
+    path = tmp_path / "own.npz"
+    buffer = io.BytesIO()
+    np.save(buffer, np.eye(3))
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, buffer.getvalue() if content is None else content)
+    with pytest.raises(UserError, match="is no array"):
+        read_arrays(path)

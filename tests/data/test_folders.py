@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from made import pictures, save, save_all
-from PIL import EpsImagePlugin, Image
+from PIL import Image
 
 from twostep.data import decode
 from twostep.data.base import load_data
@@ -325,12 +325,3 @@ def test_progress_is_told_of_what_takes_long(folder, monkeypatch, caplog):
     with caplog.at_level("INFO", "twostep"):
         loaded(folder)
     assert f"{folder}: 2 of 3 train pictures decoded" in caplog.messages
-
-
-def test_no_other_program_is_started_for_a_file_that_calls_itself_a_picture(folder, monkeypatch):
-    started = []
-    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **keys: started.append(arguments))
-    save_all(folder, pictures(12, (4, 5)))
-    Image.new("RGB", (5, 4)).save(folder / "00.png", "eps")
-    assert "00.png: is no picture, or a damaged one" in refused(folder)
-    assert started == []

@@ -181,3 +181,32 @@ def test_what_is_no_rows_is_refused(tmp_path):
         (tmp_path / "both" / split).mkdir(parents=True)
         Image.fromarray(pictures()[0]).save(tmp_path / "both" / split / "0.png")
     assert "has train and test: give one of the two folders" in refused(tmp_path / "both")
+
+
+def test_no_other_program_decodes_a_picture(tmp_path, monkeypatch):
+    """Pillow has Ghostscript read what begins as PostScript, however its name ends."""
+    (tmp_path / "own").mkdir()
+    drawing = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "own" / "drawing.png").write_text(drawing)
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given: started.append(given))
+    assert "drawing.png: is no picture" in refused(tmp_path / "own")
+    assert started == []
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "gif", "tif"])
+def test_pictures_of_common_formats_are_decoded_from_a_table(tmp_path, ending):
+    path = tmp_path / f"picture.{ending}"
+    Image.fromarray(pictures(1)[0]).save(path)
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    encoded = pa.array([{"bytes": path.read_bytes(), "path": None}] * 2, kind)
+    parquet.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet")
+    assert read_rows(tmp_path / "rows.parquet").shape == (2, 3 if ending in ("webp", "gif") else 1, 4, 5)
+
+
+def test_a_table_may_not_name_a_file_of_this_machine(tmp_path):
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "private.png")
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    encoded = pa.array([{"bytes": None, "path": str(tmp_path / "private.png")}] * 3, kind)
+    parquet.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet")
+    assert "names a file in place of an image" in refused(tmp_path / "rows.parquet")

@@ -19,7 +19,7 @@ def test_a_device_without_double_precision_is_never_taken(no_gpu, monkeypatch):
 
 
 def test_a_device_that_is_not_there_is_refused_in_one_line(no_gpu):
-    with pytest.raises(UserError, match="^device=cuda: "):
+    with pytest.raises(UserError, match=r"^device=cuda: "):
         Engine("cuda")
 
 

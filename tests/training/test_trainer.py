@@ -7,6 +7,7 @@ import pytest
 import torch
 from toys import Watcher, build, data, same, scripted, trainer_of, weights
 
+from twostep.checkpoint import State
 from twostep.seeds import derive
 from twostep.training.trainer import InterruptedTraining, NonFiniteLossError, Trainer
 
@@ -221,6 +222,21 @@ def test_training_stops_after_the_step_in_which_it_must():
         trainer.fit()
     assert (trainer.steps_done, trainer.epochs_done, trainer.batches_done) == (4, 1, 1)
     assert watcher.calls[-1] == "checkpoint", "the state is kept"
+
+
+def test_a_state_sets_its_progress_and_no_other_attribute():
+    trainer = trainer_of(build("ae", max_epochs=2))
+    trainer.fit()
+    state, other = trainer.state_dict(), trainer_of(build("ae", max_epochs=2))
+    validate, directory = other.validate, set(vars(other))
+    other.load_state_dict(State(state.tensors, {**state.values, "validate": "mine", "objectives": [], "evil": 1}))
+    assert (other.epochs_done, other.steps_done, other.history) == (2, trainer.steps_done, trainer.history)
+    assert other.validate == validate
+    assert len(other.objectives) == 1
+    assert set(vars(other)) == directory
+    for values in ({"epochs_done": "x"}, {"history": 3}, {"steps_done": -1}):
+        with pytest.raises(ValueError, match=next(iter(values))):
+            other.load_state_dict(State(state.tensors, values))
 
 
 @pytest.mark.parametrize("name", ["ae", "vae", "flow"])

@@ -21,6 +21,7 @@ from twostep.cli.diagnosis import diagnose
 from twostep.cli.flags import Flag
 from twostep.cli.results import compare, datasets, models, report, sample, score
 from twostep.cli.training import FAILED, evaluate, train, train_single
+from twostep.environment import Ranks
 from twostep.schema import LostRankError, UserError
 from twostep.signals import Interrupted, interrupting
 
@@ -65,7 +66,8 @@ def launch(
 
         sys.stdout.write(f"twostep {installed('twostep')}\n")
         return 0
-    quiet = quiet or os.environ.get("RANK", "0") != "0"
+    first = not _is_later_rank()
+    quiet = quiet or not first
     level = console.VERBOSE if verbose else console.QUIET if quiet else console.NORMAL
     with console.logging_to_terminal(level):
         try:
@@ -76,11 +78,16 @@ def launch(
         except LostRankError as error:
             return _fail(error, FAILED, debug)
         except Interrupted as stop:
-            if os.environ.get("RANK", "0") == "0":
+            if first:
                 again = shlex.join(["twostep", *tokens])
                 console.logger.error("interrupted by %s; run it again with: %s", stop.signal_name, again)
             return stop.status
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                return _fail(error, USER_MISTAKE, debug, f"{error.filename}: {error.strerror}")
+            if _is_short_of_memory(error):
+                line = f"not enough memory for this model, batch or data set ({_one_line(error)})"
+                return _fail(error, FAILED, debug, line)
             console.logger.exception("this is a defect of twostep; please report what follows:")
             return DEFECT
         finally:
@@ -111,10 +118,24 @@ def _leave_ranks() -> None:
         distributed.destroy_process_group()
 
 
-def _fail(error: Exception, status: int, debug: bool) -> int:
-    if os.environ.get("RANK", "0") != "0":
+def _is_short_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; torch has an error of its own for that on GPUs only."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "allocate memory" in said or type(error).__name__ == "OutOfMemoryError"
+
+
+def _is_later_rank() -> bool:
+    """Whether another process, the first of several ranks, says what there is to say."""
+    try:
+        return Ranks.of_environment().rank > 0
+    except UserError:  # which the engine raises too, where it can be told
+        return False
+
+
+def _fail(error: Exception, status: int, debug: bool, line: str = "") -> int:
+    if _is_later_rank():
         time.sleep(SECONDS_FOR_FIRST_RANK)
-    console.logger.error("%s", _one_line(error), exc_info=error if debug else None)
+    console.logger.error("%s", line or _one_line(error), exc_info=error if debug else None)
     return status
 
 

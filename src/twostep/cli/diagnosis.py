@@ -6,9 +6,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from twostep.cli.flags import Devices, Flag, Overrides, refuse
+from cyclopts import Parameter
+
+from twostep.cli.flags import SEEDS, Devices, Flag, Overrides, refuse
 from twostep.schema import UserError
 from twostep.wholefile import require_free
 
@@ -27,7 +29,7 @@ def diagnose(
     quick: Flag = False,
     thorough: Flag = False,
     to: Path = Path("diagnosis"),
-    seed: int = 0,
+    seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
     device: Devices = None,
     data: Path | None = None,
     force: Flag = False,

@@ -76,9 +76,13 @@ def _load(path: Path) -> dict[str, Array]:
     try:
         with path.open("rb") as file:
             loaded: Any = np.load(file, allow_pickle=False)
-            return {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
     except Exception as error:  # what numpy and zipfile raise on damaged bytes is nowhere listed
         raise UserError(f"{path}: cannot be read as plain arrays of numbers: {_reason(path, error)}") from error
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{path}: {key} is no array: write the file by numpy.savez")
+    return arrays
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -216,7 +216,8 @@ def _require_hub(hub_id: str) -> None:
 def _downloads() -> tuple[Path, ...]:
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE), Path(_hugging_face().config.HF_DATASETS_CACHE)
+    config = _hugging_face().config
+    return tuple(map(Path, (constants.HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)))
 
 
 def _hugging_face() -> Any:

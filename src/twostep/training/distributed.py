@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from twostep.environment import Ranks
 from twostep.schema import LostRankError, UserError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -49,8 +50,10 @@ class Engine:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         elif device == "cuda" and not torch.cuda.is_available():
             raise UserError("device=cuda: this machine has no GPU; take device=cpu (for a finished run: --device cpu)")
-        ranks = int(os.environ.get("WORLD_SIZE", "1"))
-        local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        place = Ranks.of_environment()
+        ranks, local_ranks = place.world_size, place.local_world_size
+        if device == "cuda" and local_ranks > (gpus := torch.cuda.device_count()):
+            raise UserError(f"{local_ranks} ranks on a machine with {gpus} GPUs: start as many, or say device=cpu")
         if local_ranks > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_ranks))
         self._fabric = Fabric(

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from pydantic import BaseModel
 from torch import Tensor
 
 from twostep.checkpoint import State
 from twostep.data.batches import Batches
 from twostep.data.rows import Points, spread
 from twostep.models.base import Model
+from twostep.schema import NonNegativeInt
 from twostep.seeds import derive
 from twostep.signals import Interrupted
 from twostep.training.distributed import Engine
@@ -23,6 +25,19 @@ FOLLOWED_ROWS = 512  # that statistics of moving embeddings are taken from, at e
 
 class NonFiniteLossError(RuntimeError):
     """A loss that is not a finite number, in a step or on the validation rows: training can't go on."""
+
+
+class Progress(BaseModel):
+    """What of a trainer's state is no tensor; other keys of a checkpoint are left alone."""
+
+    epochs_done: NonNegativeInt = 0
+    batches_done: NonNegativeInt = 0
+    steps_done: NonNegativeInt = 0
+    bad_epochs: NonNegativeInt = 0
+    best_value: float | None = None
+    first_epoch: NonNegativeInt = 0
+    data_version: int = 0
+    history: list[dict[str, dict[str, float]]] = []
 
 
 class InterruptedTraining(Interrupted):
@@ -241,7 +256,7 @@ class Trainer:
         self.sums = {name: value.to(self.engine.device) for name, value in state.part("sums").tensors.items()}
         for name, optimizer in self.optimizers.items():
             load_optimizer_tensors(optimizer, state.part(f"optimizer.{name}").tensors)
-        for key, value in state.values.items():
+        for key, value in Progress.model_validate(state.values).model_dump(exclude_unset=True).items():
             setattr(self, key, value)
 
     def _fit_transform(self, data: Points) -> None:

@@ -15,12 +15,14 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from twostep.data.base import DATASETS, DatasetLoader, Source
+from twostep.environment import memory
 from twostep.registry import Registry
 from twostep.schema import Frozen, NonNegativeFloat, NonNegativeInt, PositiveInt, UserError
 from twostep.seeds import derive
 
 Measure = Literal["Lebesgue", "arc length", "area", "volume"]
 
+DRAWING_BYTES = 20  # for each coordinate of a point: in double precision, turned, and in single precision
 ON_MANIFOLD = 1e-3  # float32 rounds a point off its manifold by less, so long as coordinates stay below 10,000
 AMBIENT = "put into R^D by a fixed random isometry; None: the smallest D there is"
 
@@ -147,6 +149,12 @@ class SyntheticLoader(DatasetLoader):
     def load(self, data_root: Path, options: Frozen) -> Source:
         """Draw `n` training points and a fifth of that for test, float32, by the law's own seed."""
         drawn = cast(SyntheticSet, options)
+        needed = DRAWING_BYTES * drawn.n * max(drawn.dim, drawn.own_dim) + 8 * drawn.dim**2
+        if needed > memory():
+            raise UserError(
+                f"{self.name}: n={drawn.n} points of {drawn.dim} coordinates take {needed / 1e9:,.0f} GB, and this "
+                f"machine has {memory() / 1e9:,.0f} GB: take fewer"
+            )
 
         def part(name: str, n: int) -> Tensor:
             return drawn.sample(n, torch.Generator().manual_seed(derive(drawn.seed, name))).float()
