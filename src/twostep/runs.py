@@ -158,6 +158,7 @@ class Run:
         except (OSError, NotImplementedError) as error:
             logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error)
         self._lock = lock
+        _refuse_links(self.path)
         self._check_writable(*self.path.rglob("*"))
         for left in [*self.path.rglob(".*.tmp")]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
