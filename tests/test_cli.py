@@ -14,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
 from conftest import SMALL_GAE, only_run, repeated, single_arguments, two_step_arguments
 from twostep import checkpoint, cli, signals
 from twostep.experiment import Experiment
+from twostep.loading import load_module
+from twostep.models.two_step import TwoStep
 from twostep.recorder import Recorder
 from twostep.runs import Run
 
@@ -883,6 +886,28 @@ def test_samples_are_written_in_three_ways_and_follow_the_seed(twostep, two_step
             20 * 10,
         )  # 3 x 3 tiles of 6 pixels and a line between, magnified to 56 at least
         assert picture.mode == "L"
+
+
+def test_no_file_is_replaced_unless_it_is_said(refused, twostep, two_step_run):
+    rows = saved("rows.npz", np.zeros(3))
+    for command, to in ((("sample", two_step_run), "x.npy"), (("score", two_step_run, rows), "x.csv")):
+        Path(to).write_text("mine")
+        assert refused(*command, "--to", to).startswith(f"{to}: is there already: ")
+        assert Path(to).read_text() == "mine"
+    assert twostep("sample", two_step_run, "--to", "x.npy", "--force", "-n", 3).status == 0
+    assert np.load("x.npy").shape == (3, 1, 6, 6)
+
+
+def test_samples_are_drawn_in_blocks_of_which_the_first_is_what_it_was(twostep, two_step_run, monkeypatch):
+    sizes = []
+    sample = TwoStep.sample
+    monkeypatch.setattr(TwoStep, "sample", lambda self, n, generator: (sizes.append(n), sample(self, n, generator))[1])
+    assert twostep("sample", two_step_run, "-n", 2300, "--to", "x.npy", "--seed", 3).status == 0
+    assert sizes == [1000, 1000, 300]
+    drawn = np.load("x.npy")
+    expected = sample(load_module(two_step_run), 1000, torch.Generator().manual_seed(3))
+    assert np.array_equal(drawn[:1000], expected.detach().numpy())
+    assert len(np.unique(drawn.reshape(2300, -1), axis=0)) > 2000
 
 
 def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_run, tmp_path):

@@ -143,7 +143,31 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
     to = ("--to", str(tmp_path / "out"))
     assert "overfitting: yes" in twostep("diagnose", "--dataset", str(tmp_path / "table.csv"), *to).out
     keys = ("--dataset-kwargs", "n=300", "--dataset-kwargs", "ambient_dim=4")
-    assert "overfitting: yes" in twostep("diagnose", "--dataset", "affine", *keys, *to).out
+    again = ("diagnose", "--dataset", "affine", *keys, *to)
+    before = (tmp_path / "out" / "diagnosis.json").read_bytes()
+    refused = twostep(*again)
+    assert (refused.status, refused.out) == (2, "")
+    assert refused.err.startswith(f"{tmp_path / 'out' / 'diagnosis.json'}: is there already")
+    assert (tmp_path / "out" / "diagnosis.json").read_bytes() == before
+    assert "overfitting: yes" in twostep(*again, "--force").out
+    assert (tmp_path / "out" / "diagnosis.json").read_bytes() != before
+
+
+def test_what_was_found_is_printed_though_nothing_can_be_written_or_drawn(twostep, tmp_path, monkeypatch):
+    np.save(tmp_path / "circle.npy", circle(200).numpy())
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for place, file in (("os.fsync", "diagnosis.json"), ("matplotlib.figure.Figure.savefig", "diagnosis.png")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, full)
+            outcome = twostep("diagnose", "--dataset", str(tmp_path / "circle.npy"), "--to", str(tmp_path / "out"))
+        assert outcome.status == 2
+        assert outcome.out.startswith("intrinsic dimension: 1 (")
+        assert outcome.err == f"{tmp_path / 'out' / file}: can't be written (No space left on device)\n"
+    begun = twostep("diagnose", "--dataset", "none.npy", "--to", str(tmp_path / "circle.npy" / "out"))
+    assert "circle.npy is no folder that you can write to" in begun.err, "seen before any work"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from twostep.cli.flags import SEEDS, Flag, Overrides, refuse
+from twostep.cli.flags import SEEDS, Flag, Overrides, refuse, require_new
 from twostep.schema import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def diagnose(
     quick: Flag = False,
     thorough: Flag = False,
     to: Path = Path("diagnosis"),
+    force: Flag = False,
     seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
 ) -> int:
     """Tell of which dimension data are, whether a density overfits their manifold, and which latent_dim to take.
@@ -43,6 +44,7 @@ def diagnose(
         thorough: Train small models too, in minutes: autoencoders of several latent sizes, a flow that knows the
             noise, and a denoiser where the verdict is undecided.
         to: Folder for diagnosis.json and diagnosis.png.
+        force: Replace these files if they are there.
         seed: The same seed gives the same figures.
     """
     if runs:
@@ -57,17 +59,15 @@ def diagnose(
         refuse("not beside --quick", thorough=thorough)
     if to.exists() and not to.is_dir():
         raise UserError(f"{to}: is no folder: give another one by --to")
+    values, figure = to / "diagnosis.json", to / "diagnosis.png"
+    require_new(force, values, figure)
 
     from twostep.jsonfile import write_json
 
     found = _of_runs(runs, seed) if dataset is None else _of_data(dataset, dataset_kwargs or [], thorough, seed)
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{to}: can't be made ({error.strerror or error})") from None
-    found.plot(to / "diagnosis.png")
-    write_json(to / "diagnosis.json", found.to_dict())
     sys.stdout.write("".join(f"{line}\n" for line in found.lines()))
+    write_json(values, found.to_dict())
+    found.plot(figure)
     logger.info("figures and picture: %s", to)
     return 0
 

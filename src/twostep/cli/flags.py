@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -41,6 +43,20 @@ def refuse(reason: str, **flags: Any) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value not in (None, False)]
     if given:
         raise UserError(f"{', '.join(given)}: {reason}")
+
+
+def require_new(force: bool, *paths: Path) -> None:
+    """Refuse to replace files, and see before any work that they can be written.
+
+    Raises:
+        UserError: naming a file that is there, unless `force`, or a folder that can't be written.
+    """
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(f"{path}: is there already: write to another place, or replace it by --force")
+        folder = next(above for above in path.absolute().parents if above.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UserError(f"{path}: can't be written: {folder} is no folder that you can write to")
 
 
 def refuse_keys_of_flags(overrides: Mapping[str, Any]) -> None:

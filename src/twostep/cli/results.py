@@ -10,8 +10,10 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli.flags import SEEDS, Flag
+from twostep.cli.flags import SEEDS, Flag, require_new
 from twostep.schema import UserError
+
+BLOCK = 1000  # samples that are drawn at once, which bounds the memory that networks take
 
 logger = logging.getLogger("twostep")
 
@@ -21,6 +23,7 @@ def sample(
     *,
     number: Annotated[int, Parameter(name=["-n", "--number"], validator=Number(gte=1))] = 64,
     to: Path = Path("samples.png"),
+    force: Flag = False,
     seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
     load_best_valid_first: Flag = False,
 ) -> int:
@@ -30,6 +33,7 @@ def sample(
         run: Its directory.
         number: How many.
         to: A .png (a grid, for images), or a .npz (key `samples`) or .npy with arrays in units of the data.
+        force: Replace the file if it is there.
         seed: The same seed gives the same samples.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
     """
@@ -44,8 +48,11 @@ def sample(
     if not isinstance(module, DensityEstimator | TwoStep):
         raise UserError(f"{run}: {module.config.name} has no density to sample from: train a second step on it")
     check_writable(to, module.spec)
+    require_new(force, to)
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [min(BLOCK, number - first) for first in range(0, number, BLOCK)]
     with evaluating(module):
-        samples = module.sample(number, torch.Generator().manual_seed(seed))
+        samples = torch.cat([module.sample(size, generator) for size in sizes])
     write_samples(samples, module.spec, to)
     logger.info("%d samples: %s", number, to)
     return 0
@@ -56,6 +63,7 @@ def score(
     data: Path,
     *,
     to: Path = Path("scores.csv"),
+    force: Flag = False,
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.05,
     load_best_valid_first: Flag = False,
 ) -> int:
@@ -65,6 +73,7 @@ def score(
         run: Its directory.
         data: A .npy, .npz, .csv or .parquet file, or a folder of pictures, with rows of the run's shape.
         to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them.
+        force: Replace the file if it is there.
         alpha: Rows with p_value <= alpha are "out": this share of in-distribution rows is, by the validation rows.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
     """
@@ -73,6 +82,7 @@ def score(
 
     if to.suffix.lower() != ".csv" or to.is_dir():
         raise UserError(f"{to}: write to a .csv file")
+    require_new(force, to)
     scored = score_rows(run, data, alpha, load_best_valid_first)
     write_csv(scored, to)
     logger.info(
