@@ -311,6 +311,14 @@ def stopping(values, patience=2, epochs=10, watcher=None, **options):
     return trainer_of(model, watcher, validate=scripted(values, ERROR), **options)
 
 
+def test_without_a_number_of_bad_epochs_training_never_stops_early():
+    watcher = Watcher()
+    trainer = stopping([1.0, *[2.0] * 9], patience=None, watcher=watcher)
+    trainer.fit()
+    assert (trainer.epochs_done, trainer.bad_epochs) == (10, 9)
+    assert [call for call in watcher.calls if call.startswith("best")] == ["best 1"]
+
+
 def kept_weights(trainer):
     """Remember the weights after every epoch."""
     kept = []
