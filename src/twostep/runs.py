@@ -26,7 +26,7 @@ from twostep.environment import environment
 from twostep.jsonfile import as_json, checked, read_json, write_json
 from twostep.metrics import Result
 from twostep.schema import DataSpec, UserError
-from twostep.wholefile import WriteError, folder_aside, put
+from twostep.wholefile import WriteError, folder_aside, put, refuse_links
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -128,7 +128,7 @@ class Run:
         """
         if not path.is_dir():
             raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
-        _refuse_links(path)
+        refuse_links(path)
         files = {name: read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
         if set(files) not in (
             {"config.json"},
@@ -158,7 +158,7 @@ class Run:
         except (OSError, NotImplementedError) as error:
             logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error)
         self._lock = lock
-        _refuse_links(self.path)
+        refuse_links(self.path)
         self._check_writable(*self.path.rglob("*"))
         for left in [*self.path.rglob(".*.tmp")]:
             shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -383,18 +383,6 @@ class Run:
             for name, values in self.settings.files().items() if first else ():
                 self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
         return self._writer
-
-
-def _refuse_links(path: Path) -> None:
-    """Refuse symbolic links inside of a run: what is read or written through them may be any file of the reader's.
-
-    Raises:
-        UserError: naming the first.
-    """
-    for folder, folders, files in os.walk(path):
-        for name in sorted((*folders, *files)):
-            if (link := Path(folder, name)).is_symlink():
-                raise UserError(f"{link}: is a symbolic link, which no run holds: put the file itself there")
 
 
 def tags(best_first: bool) -> tuple[Tag, ...]:

@@ -71,6 +71,18 @@ def require_free(path: Path, force: bool = False) -> None:
         raise UserError(f"{path}: can't be written: {folder} is no folder that can be written")
 
 
+def refuse_links(path: Path) -> None:
+    """Refuse symbolic links inside of a folder: what is read or written through them may be any file of the reader's.
+
+    Raises:
+        UserError: naming the first.
+    """
+    for folder, folders, files in os.walk(path):
+        for name in sorted((*folders, *files)):
+            if (link := Path(folder, name)).is_symlink():
+                raise UserError(f"{link}: is a symbolic link, which no run holds: put the file itself there")
+
+
 @contextmanager
 def folder_aside(parent: Path) -> Generator[Path]:
     """Give a hidden folder to fill, which `put` brings to its place; it goes at the end if it is still there.

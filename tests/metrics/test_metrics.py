@@ -298,6 +298,8 @@ def test_every_metric_is_filed_under_its_name_and_has_a_direction():
         assert METRICS[name].name == name
         assert METRICS[name].summary
     assert {name for name in METRICS if not METRICS[name].lower_is_better} == {
+        "likelihood_ood_acc",
+        "likelihood_ood_acc_low_dim",
         "log_likelihood",
         "precision_recall_density_coverage",
     }

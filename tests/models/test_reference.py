@@ -308,7 +308,7 @@ KEYS = {
     "arm": [*ONE_LOSS, "k_mixture=2", "hidden_size=9", "num_layers=3"],
     "ebm": [*ONE_LOSS, *ENERGY, *CHAINS, "net=cnn", "spectral_norm=True", "loss_alpha=0.5", "max_length_buffer=50"],
 }
-RUN = ["data_root=a/b", "logdir_root=c", "make_valid_loader=False", "train_batch_size=5", "valid_batch_size=6"]
+RUN = ["data_root=/a/b", "logdir_root=c", "make_valid_loader=False", "train_batch_size=5", "valid_batch_size=6"]
 RUN += ["test_batch_size=7", "dataset=digits"]
 
 
