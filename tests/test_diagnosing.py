@@ -124,7 +124,7 @@ def test_data_that_have_gone_are_asked_back(tmp_path):
     np.save(data, np.random.default_rng(0).normal(size=(60, 2)))
     path = trained(asked(("ae",), str(data), tmp_path)).run.path
     data.unlink()
-    with pytest.raises(UserError, match=f"put the data of {path} back there"):
+    with pytest.raises(UserError, match=r"--data PATH"):
         diagnose_run(path)
 
 

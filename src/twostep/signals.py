@@ -42,8 +42,12 @@ class Interrupted(KeyboardInterrupt):
 def interrupting() -> Generator[None]:
     """Raise `Interrupted` at each signal of `ENDING` that is not ignored, as SIGHUP is under nohup.
 
-    In the middle of an import it is raised when that is done: C code that imports drops exceptions.
+    In the middle of an import it is raised when that is done: C code that imports drops exceptions. Inside of another
+    `interrupting` this does nothing: the outer one may hold a signal that came during an import.
     """
+    if isinstance(getattr(signal.getsignal(signal.SIGALRM), "__self__", None), _Interrupter):
+        yield
+        return
     handler = _Interrupter()
     heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
     with _handling([signal.SIGALRM], handler.again), _handling(heard, handler):
