@@ -454,10 +454,14 @@ def test_a_second_signal_stops_at_once(own_pictures, tmp_path):
 
 def test_a_signal_during_an_import_is_not_lost_where_listening_is_nested():
     """The command line listens again once it is imported, while the first listener waits for the import to end."""
-    with pytest.raises(signals.Interrupted) as stopped, signals.interrupting():
-        handler = signal.getsignal(signal.SIGTERM)
-        handler._number = signal.SIGTERM  # what a signal in the middle of an import leaves, with the timer
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def listen_again():
         with signals.interrupting():
             time.sleep(5)
+
+    with signals.interrupting():
+        signal.getsignal(signal.SIGTERM)._number = signal.SIGTERM  # a signal came in the middle of an import
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(signals.Interrupted) as stopped:
+            listen_again()
     assert stopped.value.status == 128 + signal.SIGTERM
