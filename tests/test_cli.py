@@ -736,6 +736,7 @@ def test_too_little_memory_is_one_line(twostep, monkeypatch, error):
     assert outcome.err.startswith("not enough memory")
 
 
+@pytest.mark.cmd
 @pytest.mark.parametrize("name", ["costs $1 or $2^", b"caf\xe9".decode("utf-8", "surrogateescape"), "x" * 251])
 def test_names_of_every_kind_train_test_and_are_drawn(twostep, name):
     rows = np.random.default_rng(0).random((200, 3)).astype(np.float32)

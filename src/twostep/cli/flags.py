@@ -10,7 +10,7 @@ from cyclopts.validators import Number
 
 from twostep.schema import UserError
 
-BESIDE_LOAD_DIR = "not beside --load-dir: the run in that directory has its own"
+BESIDE_LOAD_DIR = "not beside --load-dir: leave it out, the run in that directory has its own"
 TWICE = "not beside the key of that name: give one of them"
 WITHOUT_LOAD_DIR = "only for a run that exists: add --load-dir RUN"
 
