@@ -1011,8 +1011,8 @@ def test_no_file_is_replaced_without_being_told_to(twostep, refused, two_step_ru
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(refused, two_step_run, monkeypatch, tmp_path):
-    monkeypatch.setattr("twostep.launch.trained", None)
-    monkeypatch.setattr("twostep.diagnosis.diagnose", None)
+    for work in ("scoring.trained", "diagnosis.diagnose", "models.two_step.TwoStep.sample"):
+        monkeypatch.setattr(f"twostep.{work}", lambda *_, **__: pytest.fail("the work was begun"))
     np.save("circle.npy", np.zeros((60, 2)))
     Path("file").touch()
     for command in (

@@ -68,7 +68,7 @@ class LatentSize:
             )
             warnings += (
                 f"an autoencoder with {d} latent coordinates for {dim} can copy any input, so that its distance hardly "
-                f"tells new rows from those of the data: {instead}train a density alone (single_main.py)",
+                f"distinguishes new rows from the data: {instead}train a density alone (single_main.py)",
             )
         if d < rank:
             reasons += (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,8 +13,6 @@ from twostep.runs import Run, tags
 from twostep.training.trainer import Trainer
 from twostep.weights import put_weights, refuse_untrained
 
-logger = logging.getLogger("twostep")
-
 
 def load_module(path: Path, best_first: bool = False) -> Model | TwoStep:
     """Return a run's trained model on the CPU, in eval mode, without its data: the best weights it has.
@@ -26,7 +23,7 @@ def load_module(path: Path, best_first: bool = False) -> Model | TwoStep:
     run = Run.open(path)
     state = run.load(*tags(best_first))
     models = build_models(run.settings, run.spec)
-    steps = {part: state.values[f"{part}.steps_done"] for part in models if run.settings.trains(part)}
+    steps = {part: state.values.get(f"{part}.steps_done", 0) for part in models if run.settings.trains(part)}
     refuse_untrained(path, steps, best_first)
     for part, model in models.items():
         put_weights(model, state.part(part), f"{path}: the checkpoint is of another {part} than the config describes")

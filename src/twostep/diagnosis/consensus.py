@@ -6,7 +6,7 @@ principal components vote as they are, while they can: up to a quarter of their 
 of the votes, rounded, and at most the linear rank. The range holds all corrected values and their intervals. It goes up
 to the linear rank where a law that fills the space gives estimates as low: then directions of little spread may be
 there, unseen at this n. It goes down to the estimates as they are where these are corrected by half or more: in many
-dimensions a curved manifold (a product of 32 circles) can have the estimates of a flat law of twice as many.
+dimensions a curved manifold (a product of 32 circles) can have the estimates of a flat distribution of twice as many.
 
 A set may consist of components of several dimensions. Then estimates around points differ more than those of the
 reference laws with the recommended dimension, and a warning gives their range.
@@ -152,7 +152,7 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     raw = min(vote.estimate.low for vote in votes[:2])
     if recommended >= CORRECTED * raw:
         low = min(low, max(1, round(raw)))
-        told = f"a curved manifold of {low} dimensions or more can have the estimates of a flat law of {recommended}"
+        told = f"a curved manifold of {low} dimensions or more can be estimated as a flat distribution of {recommended}"
         warnings += (f"{told} at {near.n:,} rows: more rows would tell",)
     if told := _mixed_told(near, laws, recommended):
         warnings += (told,)
