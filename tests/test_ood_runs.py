@@ -48,6 +48,9 @@ def test_an_accuracy_among_the_test_metrics_asks_for_the_test(twostep, own_pictu
     results = Run.open(run).read_metrics("test")["model"]
     assert 0 <= results["likelihood_ood_acc"].value <= 1
     assert {"loss", *FIGURES} == set(results)
+    alone = twostep("evaluate", run, "--metrics", "likelihood_ood_acc")
+    assert (alone.status, "--ood" in alone.err) == (2, True)
+    assert "likelihood_ood_acc" in twostep("evaluate", run, "--metrics", "likelihood_ood_acc", "--ood", others).out
     (run / "metrics" / "test.json").unlink()
     assert twostep("evaluate", run).status == 0
     assert Run.open(run).read_metrics("test")["model"] == results

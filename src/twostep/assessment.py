@@ -16,6 +16,7 @@ from twostep.experiment import Experiment
 from twostep.launch import HERE, Place, load_other, trained
 from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.certificate import check_normalised
+from twostep.metrics.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM
 from twostep.models.metric_keys import MetricKeys
@@ -115,6 +116,8 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> tuple[t
     keys = keys.for_metrics(questions.metrics, model.spec.is_image)
     names = keys.called(questions.metrics)
     check_metrics(names, model, part)
+    if asks_for_ood(names) and not questions.ood:
+        raise UserError("--metrics: figures of the OOD test need other data: add --ood NAME or PATH")
     if line := check_features(names, keys, model.spec, experiment.splits):
         logger.info("%s", line)
     if questions.density and not isinstance(model, DensityEstimator | TwoStep):
