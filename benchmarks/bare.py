@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from twostep.core.schema import DataSpec
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec
-from twostep.schema import DataSpec
 
 Step = Callable[[], None]
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from bare import BareARM, BareVAE, Step, bare_step
+from twostep.core.schema import DataSpec
 from twostep.models import MODELS
-from twostep.schema import DataSpec
 
 
 class BarePixelARM(BareARM):

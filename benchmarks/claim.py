@@ -30,14 +30,14 @@ from torch.nn.functional import avg_pool2d
 import tables
 from quality import LABELLED, METRICS, compared, short
 from results import DES, FOLDER, ROWS
-from twostep import pictures
+from twostep.core import figures as pictures
 from twostep.data.base import load_data
-from twostep.experiment import Experiment
-from twostep.launch import resume, start
-from twostep.metrics.classifier import classifier, train_classifier
-from twostep.metrics.features import Extractor
+from twostep.experiment.experiment import Experiment
+from twostep.experiment.prepare import resume, start
+from twostep.metrics.features.base import Extractor
+from twostep.metrics.features.classifier import classifier, train_classifier
 from twostep.models.base import evaluating
-from twostep.request import Request
+from twostep.runs.request import Request
 
 SMALLER = {
     "arm": {"max_epochs": 12, "hidden_size": 128, "num_layers": 1, "context": 0},

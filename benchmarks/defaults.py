@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from twostep.data.base import load_data
-from twostep.experiment import Experiment
-from twostep.launch import start
+from twostep.experiment.experiment import Experiment
+from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
 from twostep.models.bigan import BiGAN
 from twostep.models.wae import WAE
-from twostep.request import Request
+from twostep.runs.request import Request
 
 ROWS = 10_000
 SECONDS = 120

@@ -19,9 +19,9 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from twostep.data.base import load_data
-from twostep.launch import start
+from twostep.experiment.prepare import start
 from twostep.models.flow import PLAIN
-from twostep.request import Request
+from twostep.runs.request import Request
 
 
 def mixture_bits(components: int, kind: str) -> float:

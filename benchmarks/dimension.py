@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from twostep.data.synthetic import law
-from twostep.diagnosis.consensus import Dimension, dimension_of
+from twostep.diagnosis.dimension.consensus import Dimension, dimension_of
 
 DIMENSIONS = range(1, 21)
 FLAT = (1, 2, 5, 10, 15, 20)

@@ -30,14 +30,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twostep.core.schema import DataSpec
 from twostep.data.batches import Batches
-from twostep.launch import Place, resume, start, trained
+from twostep.experiment.prepare import Place, resume, start, trained
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, Role, evaluating
 from twostep.models.ebm import EBM
-from twostep.request import Limits, Request
-from twostep.schema import DataSpec
-from twostep.training.distributed import Engine
+from twostep.runs.request import Limits, Request
+from twostep.training.engine import Engine
 from twostep.training.trainer import Trainer
 
 SPECS = (

@@ -20,7 +20,7 @@ ROUNDS = 3
 STEPS = """
 import resource, torch
 from twostep.models.ae import AutoencoderConfig
-from twostep.schema import DataSpec
+from twostep.core.schema import DataSpec
 torch.set_num_threads(1)
 spec = DataSpec(name="pictures", shape=(3, 32, 32), size=128, low=0, high=255, discrete=True)
 model = AutoencoderConfig.for_data(spec, "gae", preset="reference").build(spec)

@@ -18,7 +18,7 @@ from torch import Tensor
 from twostep.data.rows import spread
 from twostep.data.synthetic import law
 from twostep.data.training_rows import training_rows
-from twostep.diagnosis.reconstruction_curve import coordinates_of, reconstruction_curve, sizes_around
+from twostep.diagnosis.trained.reconstruction_curve import coordinates_of, reconstruction_curve, sizes_around
 
 LAWS = {
     "von-mises-circle": (1, {}, "2, or 1 with a cut"),

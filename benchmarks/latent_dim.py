@@ -20,10 +20,10 @@ from typing import Any
 import tables
 from quality import own_classifier, quality, short
 from results import FOLDER, first_rows, trained
-from twostep.experiment import Experiment
-from twostep.launch import resume, start
-from twostep.metrics.features import Extractor
-from twostep.request import Request
+from twostep.experiment.experiment import Experiment
+from twostep.experiment.prepare import resume, start
+from twostep.metrics.features.base import Extractor
+from twostep.runs.request import Request
 
 NAME = "fashion-mnist"
 SIZES = (5, 10, 20, 40)

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, vmap
 
+from twostep.core.schema import DataSpec
 from twostep.models.ae import AutoencoderConfig
 from twostep.models.base import GeneralizedAutoencoder, evaluating
-from twostep.schema import DataSpec
 
 ROUNDS = 3
 

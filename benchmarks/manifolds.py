@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from twostep.data.synthetic import law
-from twostep.launch import start
+from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
-from twostep.request import Request
+from twostep.runs.request import Request
 
 SETS: dict[str, dict[str, Any]] = {
     "s_curve": {},

@@ -24,8 +24,8 @@ import torch
 from sklearn.metrics import pairwise_distances
 from torch import Tensor
 
-from twostep.metrics.frechet import Gaussian, distance, frechet
-from twostep.metrics.prdc import K, prdc
+from twostep.metrics.samples.frechet import Gaussian, distance, frechet
+from twostep.metrics.samples.prdc import K, prdc
 
 Measure = Callable[[Tensor, Tensor], float]
 

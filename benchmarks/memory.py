@@ -18,9 +18,9 @@ import lightning_fabric  # noqa: F401  (what a run imports counts as imports)
 import numpy as np
 import torch.utils.tensorboard  # noqa: F401
 
-from twostep.launch import start
+from twostep.experiment.prepare import start
 from twostep.models import MODELS
-from twostep.request import Request
+from twostep.runs.request import Request
 
 LIMIT_MB, FLAT = 250, 0.02
 

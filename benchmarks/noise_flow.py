@@ -19,10 +19,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from twostep.data.synthetic import law
-from twostep.diagnosis.consensus import dimension_of
-from twostep.diagnosis.denoiser import trained_ladder
-from twostep.diagnosis.noise_flow import FlowLadder, flow_ladder
-from twostep.diagnosis.points import principal_coordinates
+from twostep.diagnosis.dimension.consensus import dimension_of
+from twostep.diagnosis.dimension.points import principal_coordinates
+from twostep.diagnosis.overfitting.denoiser import trained_ladder
+from twostep.diagnosis.trained.noise_flow import FlowLadder, flow_ladder
 
 ROUNDING = 1e-6
 SETS: dict[str, tuple[str, dict[str, object]]] = {

@@ -30,9 +30,9 @@ from sklearn.datasets import load_breast_cancer
 from torch import Tensor
 
 from twostep.data.base import load_data
-from twostep.launch import start
+from twostep.experiment.prepare import start
 from twostep.metrics import Result
-from twostep.request import Request
+from twostep.runs.request import Request
 
 SCORES = {
     "density": "likelihood_ood_auroc",

@@ -21,17 +21,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from results import CELLS, FOLDER
-from twostep.config import RunConfig
+from twostep.core.metric_keys import MetricKeys
 from twostep.data.base import load_data
-from twostep.data.images import OOD_PARTNERS
-from twostep.experiment import Experiment
-from twostep.launch import load_other, resume
+from twostep.data.named import OOD_PARTNERS
+from twostep.experiment.experiment import Experiment
+from twostep.experiment.prepare import load_other, resume
 from twostep.metrics import Result, evaluate
-from twostep.metrics.classifier import classifier, train_classifier
-from twostep.metrics.efficientnet import efficientnet_lite0
-from twostep.metrics.features import Extractor
-from twostep.metrics.gallery import Gallery
-from twostep.models.metric_keys import MetricKeys
+from twostep.metrics.features.base import Extractor
+from twostep.metrics.features.classifier import classifier, train_classifier
+from twostep.metrics.features.efficientnet import efficientnet_lite0
+from twostep.metrics.samples.feature_sets import Gallery
+from twostep.runs.config import RunConfig
 
 LABELLED = 20_000
 METRICS = {"classifier": ("fd", "kid", "precision_recall_density_coverage"), "efficientnet-lite0": ("fd",)}

@@ -23,13 +23,13 @@ import torch
 
 import tables
 from tables import FOLDER, stored
-from twostep import pictures
+from twostep.core import figures as pictures
 from twostep.data.base import load_data
-from twostep.experiment import Experiment
-from twostep.launch import resume, start
+from twostep.experiment.experiment import Experiment
+from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
 from twostep.models.base import evaluating
-from twostep.request import Request
+from twostep.runs.request import Request
 
 ROWS = 10_000
 GAES = [name for name in MODELS if "gae" in MODELS[name].roles]

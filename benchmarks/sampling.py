@@ -12,10 +12,10 @@ import time
 
 import torch
 
+from twostep.core.schema import DataSpec
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, evaluating
 from twostep.models.two_step import latent_spec
-from twostep.schema import DataSpec
 
 COUNT, DIM = 10_000, 20
 LIMITS = {"flow": 0.30, "ebm": 0.50, "arm": 1.32}

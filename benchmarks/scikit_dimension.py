@@ -34,8 +34,8 @@ def read(path: Path) -> None:
     import torch
 
     from twostep.diagnosis import dimension_of
-    from twostep.diagnosis.intrinsic_dimension import maximum_likelihood, two_nn
-    from twostep.diagnosis.neighbourhoods import neighbourhoods
+    from twostep.diagnosis.dimension.estimators import maximum_likelihood, two_nn
+    from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 
     print(f"{'':18}{'d':>4}{'ML':>8}{'theirs':>8}{'TwoNN':>8}{'theirs':>8}  recommended")
     stored = np.load(path)

@@ -26,13 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twostep.core.schema import DataSpec
 from twostep.data.base import load_data
-from twostep.distributions import normal_log_prob
 from twostep.models import MODELS
 from twostep.models.base import Model, ModelConfig, Role, evaluating
-from twostep.models.gaussian_decoder import GaussianDecoder
+from twostep.models.parts.gaussian_decoder import GaussianDecoder
 from twostep.models.two_step import latent_spec
-from twostep.schema import DataSpec
+from twostep.nn.distributions import normal_log_prob
 from twostep.training.optim import build_optimizer, clip, cosine, set_rate
 
 BATCH = 128

@@ -20,13 +20,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from twostep.distributions import standard_normal_log_prob
-from twostep.launch import start
+from twostep.experiment.prepare import start
 from twostep.metrics.bounds import bound_curve
-from twostep.models.annealing import AnnealedPath
 from twostep.models.base import evaluating
+from twostep.models.parts.annealing import AnnealedPath
 from twostep.models.vae import VAE
-from twostep.request import Request
+from twostep.nn.distributions import standard_normal_log_prob
+from twostep.runs.request import Request
 
 POINTS = 100
 DRAWS = (1, 10, 100, 1000, 5000)

@@ -17,9 +17,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from twostep.launch import start
+from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
-from twostep.request import Request
+from twostep.runs.request import Request
 
 POINTS = 10_000
 EPOCHS = 60

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twostep.listing import MODEL_COLUMNS, model_rows
+from twostep.cli.tables import MODEL_COLUMNS, model_rows
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- models: made by docs/readme.py -->\n", "<!-- end of models -->\n"

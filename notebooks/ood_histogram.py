@@ -32,14 +32,14 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from twostep.core.figures import draw_histogram
 from twostep.data.base import load_data
 from twostep.data.batches import Batches
-from twostep.data.images import OOD_PARTNERS
+from twostep.data.named import OOD_PARTNERS
 from twostep.data.rows import spread
-from twostep.loading import load_run
-from twostep.metrics.detection import auroc, stump
-from twostep.metrics.scores import MAX_ROWS, ranked, score_splits
-from twostep.pictures import draw_histogram
+from twostep.experiment.load import load_run
+from twostep.metrics.ood.detection import auroc, stump
+from twostep.metrics.ood.scores import MAX_ROWS, ranked, score_splits
 
 RUNS = {
     "one-step": os.environ.get("ONE_STEP", "runs/one-step"),

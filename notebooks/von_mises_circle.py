@@ -29,9 +29,9 @@ import torch
 
 from twostep.data.synthetic import law
 from twostep.diagnosis import diagnose
-from twostep.launch import start
+from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
-from twostep.request import Request
+from twostep.runs.request import Request
 
 FIGURES = Path(os.environ.get("FIGURES", "."))
 EPOCHS = (20, 40, 80)  # of an energy

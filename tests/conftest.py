@@ -9,17 +9,14 @@ import functools
 import itertools
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers.arguments import only_run, single_arguments, two_step_arguments
 from twostep.cli import main
 
-SMALL_GAE = ("latent_dim=2", "encoder_hidden_dims=[8]", "decoder_hidden_dims=[8]", "max_epochs=2")
-SMALL_FLOW = ("hidden_units=4", "num_layers=1", "num_blocks_per_layer=1", "max_epochs=2")
-
-pytest.register_assert_rewrite("contracts", "commands")
+pytest.register_assert_rewrite("helpers.contracts", "helpers.commands")
 
 
 def pytest_configure(config):
@@ -59,7 +56,7 @@ def _no_weights(monkeypatch):
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
     """Leave the curves out of reports, half the time of a small run; who looks at them overrides this."""
-    monkeypatch.setattr("twostep.report._curve", lambda *_: "")
+    monkeypatch.setattr("twostep.analysis.report._curve", lambda *_: "")
 
 
 @pytest.fixture(autouse=True)
@@ -107,7 +104,7 @@ def own_pictures(tmp_path_factory):
 @pytest.fixture(scope="session")
 def blobs(tmp_path_factory):
     """Give a file of 200 training and 60 test pictures of a bright spot, 10 x 10, grey."""
-    from commands import blob
+    from helpers.commands import blob
 
     random = np.random.default_rng(1)
     pictures = np.stack([blob(random, (28, 28))[4:24:2, 4:24:2] for _ in range(260)])
@@ -119,7 +116,7 @@ def blobs(tmp_path_factory):
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory):
     """Give a folder with small picture sets."""
-    from commands import make_sets
+    from helpers.commands import make_sets
 
     folder = tmp_path_factory.mktemp("sets")
     make_sets(folder)
@@ -129,37 +126,9 @@ def sets(tmp_path_factory):
 @pytest.fixture
 def shell(sets, tmp_path):
     """Give a function that runs one of the scripts in an empty folder and returns the finished process."""
-    from commands import run_script
+    from helpers.commands import run_script
 
     return functools.partial(run_script, sets, tmp_path)
-
-
-def repeated(flag, items):
-    """Return `flag item flag item ...`."""
-    return [part for item in items for part in (flag, item)]
-
-
-def two_step_arguments(dataset, root):
-    """Return what trains a small VAE + flow, the flow with early stopping, in a moment."""
-    return [
-        *("train", "--dataset", dataset, "--gae-model", "vae", "--de-model", "flow"),
-        *repeated("--gae-config", SMALL_GAE),
-        *repeated("--de-config", (*SMALL_FLOW, "early_stopping_metric=loss")),
-        *repeated("--shared-config", ("train_batch_size=16", f"logdir_root={root}", "device=cpu")),
-    ]
-
-
-def single_arguments(dataset, root, model="ae"):
-    """Return what trains a small model alone, in a moment."""
-    keys = {"ae": SMALL_GAE, "vae": SMALL_GAE, "flow": SMALL_FLOW}[model]
-    config = (*keys, "train_batch_size=16", f"logdir_root={root}", "device=cpu")
-    return ["train-single", "--dataset", dataset, "--model", model, *repeated("--config", config)]
-
-
-def only_run(root):
-    """Return the one run directory in a folder."""
-    (path,) = Path(root).iterdir()
-    return path
 
 
 def _trained(arguments):

@@ -7,11 +7,11 @@ from typing import Any
 
 _HOMES = {
     "load_data": "data.base",
-    "load_module": "loading",
-    "load_run": "loading",
+    "load_module": "experiment.load",
+    "load_run": "experiment.load",
     "MODELS": "models",
     "TwoStep": "models.two_step",
-    "UserError": "schema",
+    "UserError": "core.schema",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

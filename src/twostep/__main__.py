@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from twostep.signals import Interrupted, interrupting
+from twostep.core.signals import Interrupted, interrupting
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi
-from made import pictures, png, save, write
 
+from helpers.image_files import pictures, png, save, write
+from twostep.core.schema import UserError
 from twostep.data import celeba
 from twostep.data.base import DATASETS, load_data
-from twostep.schema import UserError
 
 PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
+from twostep.core.schema import UserError
 from twostep.data.base import DATASETS, cut, load_data
-from twostep.schema import UserError
 
 
 @pytest.fixture

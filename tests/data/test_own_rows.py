@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
+from twostep.core.schema import UserError
+from twostep.data.files.tables import read_table
 from twostep.data.own_rows import read_rows
-from twostep.data.tables import read_table
-from twostep.schema import UserError
 
 TABLE = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, 1e-3]])
 

@@ -6,11 +6,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from made import pictures, save_all
 
-from twostep.data import cache
+from helpers.image_files import pictures, save_all
 from twostep.data.base import load_data
 from twostep.data.batches import Batches
+from twostep.data.files import cache
 from twostep.data.latents import embed
 from twostep.data.rows import Rows, part, spread
 
@@ -87,7 +87,8 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 import torch
-from twostep.data import cache, rows
+from twostep.data import rows
+from twostep.data.files import cache
 from twostep.data.base import load_data
 from twostep.data.batches import Batches
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from twostep.core.schema import UserError
 from twostep.data.base import DATASETS, load_data
 from twostep.data.synthetic import SYNTHETIC, law
-from twostep.schema import UserError
 
 TURN = 2 * math.pi
 SAMPLES = 20_000

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from laws import gaussian
+from helpers.laws import gaussian
+from twostep.core.schema import UserError
 from twostep.data.synthetic import law
 from twostep.diagnosis import diagnose
-from twostep.schema import UserError
 
 
 def circle(n=400):
@@ -184,8 +184,8 @@ def test_what_rounding_hides_is_left_open():
 
 @pytest.fixture
 def hurried(monkeypatch):
-    monkeypatch.setattr("twostep.diagnosis.blurred_flow.STEPS", 40)
-    monkeypatch.setattr("twostep.diagnosis.stacked_autoencoders.STEPS", 40)
+    monkeypatch.setattr("twostep.diagnosis.trained.blurred_flow.STEPS", 40)
+    monkeypatch.setattr("twostep.diagnosis.trained.stacked_autoencoders.STEPS", 40)
 
 
 def test_a_thorough_diagnosis_tells_what_trained_models_say(hurried, tmp_path):

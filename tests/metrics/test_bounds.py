@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from contracts import Case
+from helpers.contracts import Case
+from twostep.core.schema import DataSpec, UserError
 from twostep.metrics.base import Result
 from twostep.metrics.bounds import bound_curve
 from twostep.metrics.comparison import ranked
 from twostep.models.vae import VAEConfig
-from twostep.schema import DataSpec, UserError
 
 SPEC = DataSpec(name="vectors", shape=(3,), size=50, low=-9, high=9)
 

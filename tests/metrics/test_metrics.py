@@ -4,19 +4,19 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
-import known
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from helpers import known_models as known
+from twostep.core.schema import DataSpec, UserError
 from twostep.data.batches import Batches
 from twostep.metrics import METRICS, Result, check_metrics, evaluate
 from twostep.metrics.base import Moments
 from twostep.models import MODELS
 from twostep.models.base import Objective
 from twostep.models.two_step import TwoStep, latent_spec
-from twostep.schema import DataSpec, UserError
 
 VECTORS = DataSpec(name="vectors", shape=(3,), size=23, low=-5, high=5)
 PIXELS = DataSpec(name="pixels", shape=(1, 2, 3), size=23, low=0, high=255, discrete=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
+from twostep.core.schema import DataSpec
 from twostep.models.arm import ARMConfig, earlier
-from twostep.schema import DataSpec
 
 TRANSFORMS = [
     {},

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from twostep.core.schema import DataSpec
 from twostep.models import avb
 from twostep.models.avb import AVBConfig
 from twostep.models.base import evaluating
-from twostep.models.noisy_encoder import kl_to_prior, moments
-from twostep.schema import DataSpec
+from twostep.models.parts.noisy_encoder import kl_to_prior, moments
 
 DIM, LATENT, NOISE, PSI = 4, 2, 3, 0.4
 VECTORS = DataSpec(name="vectors", shape=(DIM,), size=50, low=-9, high=9)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from twostep.core.schema import DataSpec, UserError
 from twostep.models import MODELS
 from twostep.models.ae import AutoencoderConfig
 from twostep.models.arm import ARMConfig
@@ -13,7 +14,6 @@ from twostep.models.base import evaluating
 from twostep.models.flow import FlowConfig
 from twostep.models.two_step import latent_spec
 from twostep.models.vae import VAEConfig
-from twostep.schema import DataSpec, UserError
 
 GREY = DataSpec(name="grey", shape=(1, 6, 5), size=60, low=0, high=255, discrete=True)
 COLOUR = DataSpec(name="colour", shape=(3, 6, 5), size=60, low=0, high=255, discrete=True)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from twostep.core.schema import DataSpec
 from twostep.data.batches import Batches
 from twostep.models.base import evaluating
 from twostep.models.bigan import BiGANConfig
-from twostep.schema import DataSpec
-from twostep.training.distributed import Engine
+from twostep.training.engine import Engine
 from twostep.training.optim import cosine, set_rate
 from twostep.training.trainer import Trainer
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contracts import CASES, CHECKS
+from helpers.contracts import CASES, CHECKS
 from twostep.models import MODELS
 
 

@@ -7,11 +7,11 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 from torch.overrides import TorchFunctionMode
 
-from contracts import Case
+from helpers.contracts import Case
+from twostep.core.schema import DataSpec, UserError
 from twostep.models.base import evaluating
 from twostep.models.ebm import EBMConfig
 from twostep.nn.energy import EnergyCNN, EnergyMLP, SpectralNorm
-from twostep.schema import DataSpec, UserError
 
 PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-1, high=1)
 PICTURES = DataSpec(name="pictures", shape=(2, 7, 5), size=50, low=0, high=255, discrete=True)

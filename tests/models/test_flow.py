@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
+from twostep.core.schema import DataSpec, UserError
 from twostep.models.flow import FlowConfig
-from twostep.schema import DataSpec, UserError
 
 TRANSFORMS = [
     {},

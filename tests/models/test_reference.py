@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from twostep.config import RunConfig, TwoStepRunConfig, parse_overrides, split_single
+from twostep.core.schema import DataSpec, UserError
 from twostep.models import MODELS
-from twostep.models.coupling import FlowLayer
+from twostep.models.parts.coupling import FlowLayer
 from twostep.nn.energy import SpectralNorm
 from twostep.nn.joined import JoinedNet
-from twostep.schema import DataSpec, UserError
+from twostep.runs.config import RunConfig, TwoStepRunConfig, parse_overrides, split_single
 
 VECTORS = DataSpec(name="embeddings", shape=(20,), size=5000, low=-9, high=9)
 GREY = DataSpec(name="grey", shape=(1, 28, 28), size=5000, low=0, high=255, discrete=True)

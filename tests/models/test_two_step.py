@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from twostep.core.schema import DataSpec
 from twostep.models.ae import AutoencoderConfig
 from twostep.models.base import evaluating
 from twostep.models.flow import FlowConfig
 from twostep.models.two_step import TwoStep, latent_spec
 from twostep.models.vae import VAEConfig
-from twostep.schema import DataSpec
 
 DIM, LATENT = 6, 2
 VECTORS = DataSpec(name="vectors", shape=(DIM,), size=100, low=-3, high=3)

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from twostep.core.schema import DataSpec
 from twostep.models import MODELS
 from twostep.models.vae import VAEConfig
-from twostep.schema import DataSpec
 
 VECTORS = DataSpec(name="vectors", shape=(4,), size=50, low=-9, high=9)
 DIM, LATENT = 4, 2

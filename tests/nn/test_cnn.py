@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from twostep.nn.activations import ACTIVATIONS
+from twostep.core.schema import UserError
 from twostep.nn.cnn import ConvDecoder, ConvEncoder
-from twostep.schema import UserError
+from twostep.nn.layers import ACTIVATIONS
 
 SIDE = st.integers(1, 17)
 KERNEL = st.integers(1, 8)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from twostep.nn.activations import ACTIVATIONS
+from twostep.nn.layers import ACTIVATIONS
 from twostep.nn.mlp import MLP, ResidualMLP
 
 WIDTH = st.integers(1, 9)

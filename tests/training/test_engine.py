@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from twostep.schema import UserError
-from twostep.training.distributed import Engine
+from twostep.core.schema import UserError
+from twostep.training.engine import Engine
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_ranks_of_one_machine_share_its_cores(monkeypatch, cores, local_ranks, t
     set_to = []
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setattr("torch.set_num_threads", set_to.append)
-    monkeypatch.setattr("twostep.training.distributed.Fabric", lambda **settings: Launched(settings))
+    monkeypatch.setattr("twostep.training.engine.Fabric", lambda **settings: Launched(settings))
     for name, value in {"WORLD_SIZE": 2 * local_ranks, "LOCAL_WORLD_SIZE": local_ranks}.items():
         monkeypatch.setenv(name, str(value))
     engine = Engine("cpu")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from experiments import PAIRS, asked
-from twostep.launch import resume, start
+from helpers.experiments import PAIRS, asked
+from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
 from twostep.training.trainer import NonFiniteLossError
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from experiments import PAIRS, asked, trained
+from helpers.experiments import PAIRS, asked, trained
 from twostep.models.base import evaluating
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import DES, GAES, asked, trained
-from twostep.loading import load_module
+from helpers.experiments import DES, GAES, asked, trained
+from twostep.experiment.load import load_module
 from twostep.models import MODELS
-from twostep.runs import Run
+from twostep.runs.directory import Run
 
 # As torchrun starts two processes, but the second one is a fork that needs no imports; `make cmd` runs torchrun itself.
 RANKS = """
@@ -23,7 +23,7 @@ import json, logging, os, socket, sys
 from pathlib import Path
 import torch
 sys.path[:0] = json.loads(sys.argv[1])
-from experiments import asked, trained
+from helpers.experiments import asked, trained
 logging.getLogger("twostep").setLevel(logging.ERROR)
 with socket.create_server(("127.0.0.1", 0)) as free:
     port = str(free.getsockname()[1])
@@ -56,7 +56,7 @@ def on_two_ranks(asked_for, dataset, tmp_path, keys):
     """Train each of some models on two ranks; return for each the states of both ranks, and the run."""
     out = tmp_path / "out"
     out.mkdir()
-    paths = json.dumps([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    paths = json.dumps([str(Path(__file__).parents[1])])
     what = json.dumps([asked_for, str(dataset), str(tmp_path / "runs"), str(out), keys])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-c", RANKS, paths, what]

@@ -5,11 +5,11 @@ import functools
 import pytest
 import torch
 
-from experiments import GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
-from twostep.examiner import Examiner
-from twostep.launch import resume, start
+from helpers.experiments import GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
+from twostep.experiment.evaluator import Examiner
+from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
-from twostep.request import Limits
+from twostep.runs.request import Limits
 
 BOTH = ("vae", "flow")
 # Three batches an epoch, four epochs: 12 steps for each model.

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from toys import Watcher, build, data, same, weights
 
+from helpers.toys import Watcher, build, data, same, weights
+from twostep.core.schema import DataSpec
 from twostep.data.batches import Batches
 from twostep.data.latents import embed
 from twostep.models.base import evaluating
 from twostep.models.two_step import latent_spec
-from twostep.schema import DataSpec
-from twostep.training.distributed import Engine
+from twostep.training.engine import Engine
 from twostep.training.schedules import by_epoch, by_iteration, sequential
 from twostep.training.trainer import InterruptedTraining, Trainer
 

@@ -5,10 +5,10 @@ import math
 
 import pytest
 import torch
-from toys import Watcher, build, data, same, scripted, trainer_of, weights
 
-from twostep.checkpoint import State
-from twostep.seeds import derive
+from helpers.toys import Watcher, build, data, same, scripted, trainer_of, weights
+from twostep.core.checkpoint import State
+from twostep.core.seeds import derive
 from twostep.training.trainer import InterruptedTraining, NonFiniteLossError, Trainer
 
 # ---- steps

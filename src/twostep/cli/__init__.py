@@ -16,14 +16,14 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from twostep import console
-from twostep.cli.diagnosis import diagnose
-from twostep.cli.flags import Flag
-from twostep.cli.results import compare, datasets, models, report, sample, score
-from twostep.cli.training import FAILED, evaluate, train, train_single
-from twostep.environment import Ranks
-from twostep.schema import LostRankError, UserError
-from twostep.signals import Interrupted, interrupting
+from twostep.cli.diagnose import diagnose
+from twostep.cli.options import Flag
+from twostep.cli.show import compare, datasets, models, report, sample, score
+from twostep.cli.train import FAILED, evaluate, train, train_single
+from twostep.core import console
+from twostep.core.machine import Ranks
+from twostep.core.schema import LostRankError, UserError
+from twostep.core.signals import Interrupted, interrupting
 
 DEFECT, USER_MISTAKE = 1, 2
 # OpenMP's threads wait by spinning for milliseconds, and so take the core from whom they wait for when another process

@@ -1,5 +1,5 @@
 """The data room: importing it files the data sets that are known by name."""
 
 from twostep.data import celeba as celeba
-from twostep.data import images as images
+from twostep.data import named as named
 from twostep.data import synthetic as synthetic

@@ -13,13 +13,13 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from twostep.data import hub
-from twostep.data.arrays import is_file_name, read_arrays
-from twostep.data.decode import PictureKeys, read_pictures
+from twostep.core.registry import Registry
+from twostep.core.schema import DataSpec, Frozen, UserError
+from twostep.data.files import hub
+from twostep.data.files.arrays import is_file_name, read_arrays
+from twostep.data.files.images import PictureKeys, read_pictures
 from twostep.data.own_rows import pictures_at
 from twostep.data.rows import Points, chunks, part
-from twostep.registry import Registry
-from twostep.schema import DataSpec, Frozen, UserError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twostep.core.seeds import derive
 from twostep.data.rows import Points
-from twostep.seeds import derive
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from typing import cast
 
 from pydantic import Field
 
+from twostep.core.schema import Frozen, PositiveInt, UserError
 from twostep.data.base import DATASETS, DatasetLoader, Source
-from twostep.data.decode import Form, PictureSource, read_pictures
-from twostep.data.folders import Files, Folder, find
-from twostep.data.hub import VALIDATION, Hub, Parquet, parquet_files
-from twostep.schema import Frozen, PositiveInt, UserError
+from twostep.data.files.folders import Files, Folder, find
+from twostep.data.files.hub import VALIDATION, Hub, Parquet, parquet_files
+from twostep.data.files.images import Form, PictureSource, read_pictures
 
 HUB_ID = "flwrlabs/celeba"
 LISTS = ("list_eval_partition.csv", "list_eval_partition.txt")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from twostep.data import folders
-from twostep.data.arrays import read_array
-from twostep.data.decode import PictureSource, Size, read_pictures
-from twostep.data.hub import Parquet
-from twostep.data.tables import column_types
-from twostep.schema import UserError
+from twostep.core.schema import UserError
+from twostep.data.files import folders
+from twostep.data.files.arrays import read_array
+from twostep.data.files.hub import Parquet
+from twostep.data.files.images import PictureSource, Size, read_pictures
+from twostep.data.files.tables import column_types
 
 
 def pictures_at(path: Path) -> PictureSource | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twostep.data import cache
+from twostep.data.files import cache
 
 CHUNK = 2**24  # bytes
 

@@ -1,7 +1,7 @@
 """Diagnosis: of which dimension data are, and whether a density overfits their manifold."""
 
-from twostep.diagnosis.consensus import Dimension, dimension_of
 from twostep.diagnosis.diagnosis import Diagnosis, diagnose
-from twostep.diagnosis.overfitting import Overfitting
+from twostep.diagnosis.dimension.consensus import Dimension, dimension_of
+from twostep.diagnosis.overfitting.verdict import Overfitting
 
 __all__ = ["Diagnosis", "Dimension", "Overfitting", "diagnose", "dimension_of"]

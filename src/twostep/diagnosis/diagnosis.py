@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twostep.core.schema import UserError
 from twostep.diagnosis.columns import column_warnings
-from twostep.diagnosis.consensus import ROWS, Dimension, consensus
-from twostep.diagnosis.intrinsic_dimension import NEIGHBOURS
-from twostep.diagnosis.ladder import Ladder, noise_ladder
-from twostep.diagnosis.neighbourhoods import neighbourhoods
-from twostep.diagnosis.overfitting import Overfitting, overfitting
-from twostep.diagnosis.thorough import Thorough, trained_models
-from twostep.schema import UserError
+from twostep.diagnosis.dimension.consensus import ROWS, Dimension, consensus
+from twostep.diagnosis.dimension.estimators import NEIGHBOURS
+from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
+from twostep.diagnosis.overfitting.noise_scales import Ladder, noise_ladder
+from twostep.diagnosis.overfitting.verdict import Overfitting, overfitting
+from twostep.diagnosis.trained.thorough import Thorough, trained_models
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Diagnosis:
         Raises:
             UserError: if it can't be written.
         """
-        from twostep.diagnosis.picture import draw
+        from twostep.diagnosis.figures import draw
 
         draw(self, path)
 

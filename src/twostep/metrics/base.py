@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from twostep.registry import Registry
-from twostep.schema import UserError
+from twostep.core.registry import Registry
+from twostep.core.schema import UserError
 
 METRICS: Registry[Metric] = Registry("metric")
 
@@ -66,7 +66,7 @@ class Result:
 
 
 class Metric(ABC):
-    """A measure of a model: a `RowMetric`, or one of its samples (`twostep.metrics.samples`)."""
+    """A measure of a model: a `RowMetric`, or one of its samples (`twostep.metrics.samples.table`)."""
 
     name: str
     summary: str

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from twostep.core.schema import UserError
 from twostep.metrics.base import Moments, Result
 from twostep.models.base import evaluating
-from twostep.models.importance_bound import ImportanceBound, bound
-from twostep.schema import UserError
+from twostep.models.parts.importance_bound import ImportanceBound, bound
 
 BLOCK = 1000  # points whose weights are held at once
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from twostep.core.schema import UserError
 from twostep.metrics.base import Result
-from twostep.schema import UserError
 
 
 def ranked(results: Mapping[str, Result], lower_is_better: bool) -> list[str]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from twostep.metrics.base import METRICS, Result, RowMetric, SumOverRanks
-from twostep.metrics.gallery import Gallery
-from twostep.metrics.ood import OODAccuracy
-from twostep.metrics.samples import SampleMetric
+from twostep.metrics.ood.ood import OODAccuracy
+from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import evaluating
 
 
@@ -25,7 +25,7 @@ def evaluate(
     """Measure a model, in eval mode, without gradients, with the same random numbers for the same seed.
 
     Args:
-        names: of the metrics; those of the OOD test are left to `twostep.metrics.ood`.
+        names: of the metrics; those of the OOD test are left to `twostep.metrics.ood.ood`.
         model: that is measured.
         batches: rows that it is measured on, this rank's.
         sum_over_ranks: adds what every rank has.

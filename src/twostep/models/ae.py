@@ -12,9 +12,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from twostep.core.schema import DataSpec
 from twostep.models.base import MODELS, TEST_METRICS, Objective, OneLossConfig, Role
-from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
-from twostep.schema import DataSpec
+from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
 
 
 @MODELS.register("ae")

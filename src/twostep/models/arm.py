@@ -29,9 +29,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
-from twostep.distributions import LOG_2PI
+from twostep.core.schema import DataSpec, NonNegativeInt, PositiveFloat, PositiveInt
 from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
-from twostep.schema import DataSpec, NonNegativeInt, PositiveFloat, PositiveInt
+from twostep.nn.distributions import LOG_2PI
 
 FLOOR = 1e-4
 STEPS_AT_ONCE = 2**17  # of the LSTM in one evaluation: 0.5 GB of gates at hidden_size 256

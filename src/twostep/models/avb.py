@@ -27,16 +27,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from twostep.distributions import normal_log_prob
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.avb_defaults import PUBLISHED_DENSITY, published, replaced
 from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
-from twostep.models.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
-from twostep.models.noisy_encoder import NoisyEncoder, cholesky, kl_to_prior, log_weights, moments
-from twostep.nn.activations import Activation
+from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
+from twostep.models.parts.noisy_encoder import NoisyEncoder, cholesky, kl_to_prior, log_weights, moments
+from twostep.nn.distributions import normal_log_prob
 from twostep.nn.joined import JoinedNet
+from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 from twostep.nn.running import RunningMean
-from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
 ROWS = 25  # for each coordinate, of which the running covariance is

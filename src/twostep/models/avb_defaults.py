@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twostep.core.schema import DataSpec
 from twostep.models.base import Role
-from twostep.schema import DataSpec
 
 ROWS = 200_000  # that a density passes over, in at most 150 epochs
 # Two steps of the discriminator to one of the others, which are slower and larger. The std is a parameter that starts

@@ -12,11 +12,11 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from twostep.models import jacobian
-from twostep.models.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
-from twostep.registry import Registry
-from twostep.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
-from twostep.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
+from twostep.core.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
+from twostep.core.registry import Registry
+from twostep.core.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
+from twostep.nn import jacobian
+from twostep.nn.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
 
 Role = Literal["gae", "de"]
 Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]

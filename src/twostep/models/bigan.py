@@ -24,6 +24,7 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import (
     MODELS,
     PATIENCE,
@@ -34,11 +35,10 @@ from twostep.models.base import (
     OptimizerConfig,
     Role,
 )
-from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
-from twostep.nn.activations import Activation
+from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.nn.joined import JoinedNet
+from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
-from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 JUDGE = "l2_reconstruction_error"
 # With the paper's rates of 1e-4 and a weight of 1, generator and encoder are not each other's inverse on small sets:

@@ -27,7 +27,7 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from twostep.models.annealing import LogNormalizer, log_normalizer
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import (
     MODELS,
     TEST_METRICS,
@@ -39,16 +39,16 @@ from twostep.models.base import (
     Role,
     evaluating,
 )
-from twostep.models.ebm_defaults import published, tilted
-from twostep.models.langevin import Langevin
-from twostep.models.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, unpadded
-from twostep.models.principal import Principal
-from twostep.models.replay import Ring
-from twostep.models.tilt import Base, Box, Gaussian, Turned
-from twostep.nn.activations import Activation
+from twostep.models.parts.annealing import LogNormalizer, log_normalizer
+from twostep.models.parts.energy_base import Base, Box, Gaussian, Turned
+from twostep.models.parts.langevin import Langevin
+from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, unpadded
+from twostep.models.parts.replay import Ring
+from twostep.models.presets import published, tilted
 from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
-from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
-from twostep.transforms import Chain
+from twostep.nn.layers import Activation
+from twostep.nn.principal import Principal
+from twostep.nn.transforms import Chain
 
 
 @MODELS.register("ebm")

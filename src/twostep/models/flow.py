@@ -18,10 +18,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from twostep.distributions import standard_normal_log_prob
+from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt
 from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
-from twostep.models.coupling import Multiscale, VectorLayers
-from twostep.schema import DataSpec, PositiveFloat, PositiveInt
+from twostep.models.parts.coupling import Multiscale, VectorLayers
+from twostep.nn.distributions import standard_normal_log_prob
 
 PLAIN = {"transform": "simple_nsf", "hidden_units": 128, "lr": 5e-4}  # of pictures
 

@@ -18,8 +18,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from twostep.core.schema import DataSpec
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood
-from twostep.schema import DataSpec
 
 
 @final

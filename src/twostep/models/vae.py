@@ -20,10 +20,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from twostep.distributions import kl_to_standard_normal, normal_log_prob, standard_normal_log_prob
+from twostep.core.schema import DataSpec
 from twostep.models.base import MODELS, Objective, OneLossConfig, Role
-from twostep.models.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
-from twostep.schema import DataSpec
+from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
+from twostep.nn.distributions import kl_to_standard_normal, normal_log_prob, standard_normal_log_prob
 
 
 @MODELS.register("vae")

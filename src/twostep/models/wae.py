@@ -20,11 +20,11 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import MODELS, PATIENCE, TEST_METRICS, AdversarialConfig, Objective, OptimizerConfig, Role
-from twostep.models.networks import EncoderDecoderConfig, NetworkDecoder
-from twostep.nn.activations import Activation
+from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
-from twostep.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 
 JUDGE = "l2_reconstruction_error"
 # The paper's weight of the penalty is for errors of so many coordinates. With it nothing is learned of digits, which

@@ -8,9 +8,9 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from twostep.nn.activations import ACTIVATIONS, Activation
+from twostep.core.schema import UserError
 from twostep.nn.affine import Affine
-from twostep.schema import UserError
+from twostep.nn.layers import ACTIVATIONS, Activation
 
 PerLayer = int | Sequence[int]
 """One number for all layers, or one for each."""

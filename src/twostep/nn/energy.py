@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from twostep.nn.activations import Activation
 from twostep.nn.cnn import ConvEncoder, PerLayer
+from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
 BLOCK = 256  # pictures whose activations are held at once

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from twostep.nn.activations import ACTIVATIONS, Activation
+from twostep.nn.layers import ACTIVATIONS, Activation
 
 
 class MLP(nn.Sequential):

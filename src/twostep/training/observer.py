@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """What a trainer calls as it goes; `twostep.recorder` is one."""
+    """What a trainer calls as it goes; `twostep.experiment.progress` is one."""
 
     def begin(self, trainer: Trainer) -> None:
         """Training starts or goes on."""

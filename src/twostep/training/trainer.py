@@ -9,14 +9,14 @@ from dataclasses import replace
 from pydantic import BaseModel
 from torch import Tensor
 
-from twostep.checkpoint import State
+from twostep.core.checkpoint import State
+from twostep.core.schema import NonNegativeInt
+from twostep.core.seeds import derive
+from twostep.core.signals import Interrupted
 from twostep.data.batches import Batches
 from twostep.data.rows import Points, spread
 from twostep.models.base import Model
-from twostep.schema import NonNegativeInt
-from twostep.seeds import derive
-from twostep.signals import Interrupted
-from twostep.training.distributed import Engine
+from twostep.training.engine import Engine
 from twostep.training.observer import Observer
 from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
 

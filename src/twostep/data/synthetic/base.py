@@ -14,11 +14,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from twostep.core.machine import memory
+from twostep.core.registry import Registry
+from twostep.core.schema import Frozen, NonNegativeFloat, NonNegativeInt, PositiveInt, UserError
+from twostep.core.seeds import derive
 from twostep.data.base import DATASETS, DatasetLoader, Source
-from twostep.environment import memory
-from twostep.registry import Registry
-from twostep.schema import Frozen, NonNegativeFloat, NonNegativeInt, PositiveInt, UserError
-from twostep.seeds import derive
 
 Measure = Literal["Lebesgue", "arc length", "area", "volume"]
 

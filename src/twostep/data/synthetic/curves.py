@@ -22,9 +22,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from twostep.core.schema import NonNegativeFloat
 from twostep.data.synthetic.base import SyntheticSet, synthetic
 from twostep.data.synthetic.numerics import CHUNK, choice, minimise, panels, uniform
-from twostep.schema import NonNegativeFloat
 
 CELLS = 500
 PANEL = 4  # in units of the noise

@@ -8,10 +8,10 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from twostep.core.schema import PositiveFloat, PositiveInt
 from twostep.data.synthetic.base import SyntheticSet, law, synthetic
 from twostep.data.synthetic.numerics import normal
 from twostep.data.synthetic.toys_2d import EightGaussians
-from twostep.schema import PositiveFloat, PositiveInt
 
 
 @synthetic("affine", "a Gaussian on a flat subspace")

@@ -18,10 +18,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from twostep.core.schema import NonNegativeFloat, PositiveInt
+from twostep.core.seeds import derive
 from twostep.data.synthetic.base import SyntheticSet, synthetic
 from twostep.data.synthetic.numerics import choice, normal
-from twostep.schema import NonNegativeFloat, PositiveInt
-from twostep.seeds import derive
 
 NEWTON_STEPS = 40
 SETTLED = 1e-9

@@ -21,9 +21,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from twostep.core.schema import NonNegativeFloat, PositiveInt
 from twostep.data.synthetic.base import SyntheticSet, synthetic
 from twostep.data.synthetic.numerics import gauss_legendre, normal, rejection, uniform
-from twostep.schema import NonNegativeFloat, PositiveInt
 
 MANIFOLD = "dimension k of the sphere, which lies in R^(k+1)"
 

@@ -14,9 +14,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
+from twostep.core.schema import PositiveFloat
 from twostep.data.synthetic.base import SyntheticSet, synthetic
 from twostep.data.synthetic.numerics import minimise, rejection, uniform
-from twostep.schema import PositiveFloat
 
 CELLS = 500
 TURN = 2 * math.pi

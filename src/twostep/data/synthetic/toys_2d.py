@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from twostep.core.schema import NonNegativeFloat, PositiveFloat
 from twostep.data.synthetic.base import SyntheticSet, synthetic
 from twostep.data.synthetic.numerics import choice, normal, uniform
-from twostep.schema import NonNegativeFloat, PositiveFloat
 
 
 class PlaneSet(SyntheticSet):

@@ -1,0 +1,84 @@
+"""The page of a run: what it was, how it went, what it made. One file, readable offline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from twostep.core.files import whole
+from twostep.core.jsonfile import as_json, read_json
+from twostep.runs.directory import Run
+
+CAPTIONS = {
+    "samples": "Samples of the model.",
+    "reconstructions": "Test points (above) and their reconstructions (below).",
+}
+
+
+def write_report(run: Run) -> Path:
+    """Write `report.html` into a run's directory, from what the directory holds, and return its path.
+
+    Raises:
+        UserError: if the directory can't be written, or its files are damaged.
+    """
+    models = {part: config.name for part, config in run.settings.models.items()}
+    template = Environment(loader=PackageLoader("twostep.analysis"), autoescape=True).get_template("report.html")
+    page = template.render(
+        title=f"{' + '.join(models.values())} on {run.spec.name}",
+        summary=_summary(run, models),
+        environment=run.read_environment(),
+        results=[
+            {"model": part, "metric": name, "result": result}
+            for part, results in run.read_metrics("test").items()
+            for name, result in results.items()
+        ],
+        pictures=[
+            {"name": name, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode()}
+            for name, caption in CAPTIONS.items()
+            if (path := run.path / "samples" / f"{name}.png").is_file()
+        ],
+        curves=[_curve(part, models[part], epochs) for part, epochs in run.read_history().items() if epochs],
+        configs={path.name: as_json(read_json(path)) for path in _told(run)},
+    )
+    path = run.path / "report.html"
+    with whole(path) as beside:
+        beside.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def _summary(run: Run, models: Mapping[str, str]) -> str:
+    shape = "x".join(str(side) for side in run.spec.shape)
+    data = f"{run.spec.size:,} training points of shape {shape}"
+    if "de" not in models:
+        return f"A {models['model']} alone, on {data}."
+    return f"A two-step model on {data}: {models['gae']} finds the manifold, {models['de']} the density on it."
+
+
+def _told(run: Run) -> list[Path]:
+    """Return the files that say what was asked for, and how `latent_dim=auto` was answered."""
+    return [*sorted(run.path.glob("*config.json")), *run.path.glob("dimension.json")]
+
+
+def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
+    """Return the losses and validation metrics of each epoch as inline SVG."""
+    series: dict[str, list[float]] = {}
+    for kind in ("losses", "valid"):
+        for name in epochs[0].get(kind, {}):
+            label = name if kind == "losses" else f"validation {name}"
+            series[label] = [epoch.get(kind, {}).get(name, float("nan")) for epoch in epochs]
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for label, values in series.items():
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
+    axes.set(title=f"{part}: {model}" if part != "model" else model, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.legend(loc="best")
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return svg.getvalue()[svg.getvalue().index("<svg") :]

@@ -1,0 +1,131 @@
+"""Scores of a user's rows by a finished run: densities, distance, a conformal p-value, a verdict.
+
+The p-value is calibrated on the run's validation rows: an in-distribution row gets the verdict "out" with probability
+`alpha`, whatever the data (`metrics.conformal` says when). Which score it is of, `metrics.judge` says.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twostep.core.files import whole
+from twostep.core.schema import UserError
+from twostep.core.seeds import derive
+from twostep.data.own_rows import read_rows
+from twostep.data.rows import spread
+from twostep.experiment.experiment import Experiment
+from twostep.experiment.prepare import HERE, Place, trained
+from twostep.metrics.ood.calibrator import DISTANCE, Judge
+from twostep.metrics.ood.conformal import FEWEST
+from twostep.metrics.ood.scores import MAX_ROWS
+
+logger = logging.getLogger("twostep")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of rows, in their order.
+
+    Args:
+        columns: by name, `(N,)` each: `row`; the scores that the model has (`log_prob` and `log_prob_latent` in nats,
+            `distance`, the Euclidean distance to the reconstruction in units of the data); `p_value`, where the run has
+            at least 4 validation rows; `verdict`, "in" or "out", where some p-value can be as small as `alpha`.
+        by: the score that `p_value` belongs to; empty if there is none.
+        calibrated_on: number of validation rows behind it.
+        smallest: the smallest p-value that these can give.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    by: str = ""
+    calibrated_on: int = 0
+    smallest: float = 1.0
+
+    @property
+    def out(self) -> int | None:
+        """Number of rows with the verdict "out"; None if there is no verdict."""
+        return int((self.columns["verdict"] == "out").sum()) if "verdict" in self.columns else None
+
+
+def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, place: Place = HERE) -> Scored:
+    """Score the rows of a file or folder by a run's model.
+
+    What the validation rows are too few for, p-values or a verdict at `alpha`, is left out with a warning.
+
+    Args:
+        run: its directory.
+        data: what `read_rows` reads; its rows must have the shape of the run's. Image files of any size are brought
+            to that of the run's.
+        alpha: level of the verdict: the share of in-distribution rows that are called "out".
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+        place: where the run is opened, device and data.
+
+    Raises:
+        UserError: for a directory that is no run, or rows that can't be read or are of another shape.
+    """
+    experiment = trained(run, best_first, place)
+    rows = _own_rows(data, experiment)
+    scored = {name: found["rows"] for name, found in experiment.examiner.score({"rows": rows}).items()}
+    columns: dict[str, NDArray[Any]] = {"row": np.arange(len(rows))}
+    columns |= {name: values for name, values in scored.items() if name != DISTANCE}
+    if DISTANCE in scored:
+        columns["distance"] = np.sqrt(-scored[DISTANCE])
+    valid = experiment.splits.valid
+    calibration = 0 if valid is None else len(valid)
+    if valid is None or calibration < FEWEST:
+        logger.warning(
+            "%s has %d validation rows: p-values take %d or more, so there are none and no verdict; train with more "
+            "rows or make_valid_loader=True",
+            *(run, calibration, FEWEST),
+        )
+        return Scored(columns)
+    held_out = {
+        name: found["valid"] for name, found in experiment.examiner.score({"valid": spread(valid, MAX_ROWS)}).items()
+    }
+    judge = Judge.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
+    p_value = judge.p_values(scored)[judge.headline]
+    columns["p_value"] = p_value
+    if alpha < judge.smallest:
+        logger.warning(
+            "the run's %d validation rows give no p-value below %.3g, so no row can be out at alpha=%g and there is no "
+            "verdict; take a larger alpha or train with more rows",
+            *(calibration, judge.smallest, alpha),
+        )
+    else:
+        columns["verdict"] = np.where(p_value <= alpha, "out", "in")
+    return Scored(columns, judge.headline, judge.calibrated_on, judge.smallest)
+
+
+def write_csv(scored: Scored, path: Path) -> None:
+    """Write the columns as a table in one piece; numbers in as many digits as they have.
+
+    Raises:
+        UserError: if it can't be written.
+    """
+    with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(scored.columns)
+        table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
+
+
+def _own_rows(data: Path, experiment: Experiment) -> Tensor:
+    spec = experiment.splits.spec
+    rows = read_rows(data, (spec.shape[1], spec.shape[2]) if spec.is_image else None)
+    if tuple(rows.shape[1:]) != spec.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (rows.shape[1:], spec.shape)]
+        raise UserError(f"{data}: its rows have the shape {shapes[0]}, those of the run {shapes[1]}: give such rows")
+    low, high = float(rows.min()), float(rows.max())
+    if spec.discrete and (low < spec.low or high > spec.high or high <= 1 < spec.high):
+        logger.warning(
+            "%s has values from %g to %g, and the run's data from %g to %g: are they in the same units?",
+            *(data, low, high, spec.low, spec.high),
+        )
+    return rows

@@ -1,0 +1,165 @@
+"""The commands that show and make things: `sample`, `score`, `report`, `compare`, `models`, `datasets`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from twostep.cli.options import SEEDS, Devices, Flag
+from twostep.core.files import require_free
+from twostep.core.schema import UserError
+
+AT_ONCE = 1000  # samples, to bound the memory that a network needs
+
+logger = logging.getLogger("twostep")
+
+
+def sample(
+    run: Path,
+    *,
+    number: Annotated[int, Parameter(name=["-n", "--number"], validator=Number(gte=1))] = 64,
+    to: Path = Path("samples.png"),
+    seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
+    load_best_valid_first: Flag = False,
+    device: Devices = None,
+    force: Flag = False,
+) -> int:
+    """Draw samples from a run's model.
+
+    Args:
+        run: Its directory.
+        number: How many.
+        to: A .png (a grid, for images), or a .npz (key `samples`) or .npy with arrays in units of the data.
+        seed: The same seed gives the same samples.
+        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+        device: Where to compute; the CPU if it is left out.
+        force: Replace a file that is there.
+    """
+    import torch
+
+    from twostep.core.figures import check_writable, write_samples
+    from twostep.experiment.load import load_module
+    from twostep.models.base import Sampler, evaluating
+    from twostep.training.engine import Engine
+
+    module = load_module(run, load_best_valid_first)
+    if not isinstance(module, Sampler):
+        raise UserError(f"{run}: {module.config.name} does not sample: train a density on its embeddings")
+    check_writable(to, module.spec)
+    require_free(to, force)
+    place = Engine(device or "cpu").device
+    module.to(place)
+    with evaluating(module):
+        generator = torch.Generator(place).manual_seed(seed)
+        sizes = [min(AT_ONCE, number - begin) for begin in range(0, number, AT_ONCE)]
+        samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
+    write_samples(samples, module.spec, to)
+    logger.info("%d samples: %s", number, to)
+    return 0
+
+
+def score(
+    run: Path,
+    rows: Path,
+    *,
+    to: Path = Path("scores.csv"),
+    alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.05,
+    load_best_valid_first: Flag = False,
+    device: Devices = None,
+    data: Path | None = None,
+    force: Flag = False,
+) -> int:
+    """Say of each row of a file whether a run's model knows such data: densities, distance, p-value, verdict.
+
+    Args:
+        run: Its directory.
+        rows: A .npy, .npz, .csv or .parquet file, or a folder of pictures, with rows of the run's shape.
+        to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them and
+            the run's validation rows are enough for them.
+        alpha: Rows with p_value <= alpha are "out": this share of in-distribution rows is, by the validation rows.
+        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
+        device: Where to compute, if not where the run was trained.
+        data: Where the run's own data are now: their file or folder, or the folder of data sets.
+        force: Replace a file that is there.
+    """
+    from twostep.analysis.score import score as score_rows
+    from twostep.analysis.score import write_csv
+    from twostep.experiment.prepare import Place
+
+    if to.suffix.lower() != ".csv":
+        raise UserError(f"{to}: write to a .csv file")
+    require_free(to, force)
+    scored = score_rows(run, rows, alpha, load_best_valid_first, Place(device, data))
+    if scored.out is None:
+        logger.info("%d rows scored: %s", len(scored.columns["row"]), to)
+    else:
+        logger.info(
+            "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
+            *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, scored.smallest, to),
+        )
+    write_csv(scored, to)
+    return 0
+
+
+def report(run: Path) -> int:
+    """Write the page report.html of a run anew.
+
+    Args:
+        run: Its directory.
+    """
+    from twostep.analysis.report import write_report
+    from twostep.runs.directory import Run
+
+    logger.info("report: %s", write_report(Run.open(run)))
+    return 0
+
+
+def compare(*runs: Path) -> int:
+    """Compare what the tests of runs found: a row for each model, a column for each metric of one kind and measure.
+
+    Args:
+        runs: Their directories.
+    """
+    from twostep.cli.tables import comparison
+
+    sys.stdout.write(f"{comparison(runs)}\n")
+    return 0
+
+
+def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: str | None = None) -> int:
+    """List the models, or the keys of one with default, type and meaning.
+
+    Args:
+        name: A model.
+        dataset: Whose defaults to show: a data set's name or path, or `embeddings`.
+        role: `gae` or `de`; the model's first one if it is left out.
+    """
+    from twostep.cli.tables import model_keys, model_list
+
+    table = model_list() if name is None else model_keys(name, dataset, role)
+    sys.stdout.write(f"{table}\n")
+    return 0
+
+
+def datasets(name: str | None = None, *, clear_cache: Flag = False) -> int:
+    """List the data sets and where their files are looked for, or the keys of one with default, type and meaning.
+
+    Args:
+        name: A data set's name.
+        clear_cache: Remove the decoded arrays that are kept between runs instead.
+    """
+    from twostep.cli.tables import dataset_keys, dataset_list
+
+    if clear_cache:
+        from twostep.data.files import cache
+
+        files, size = cache.clear()
+        logger.info("removed %d files, %.0f MB", files, size / 1e6)
+    else:
+        sys.stdout.write(f"{dataset_list() if name is None else dataset_keys(name)}\n")
+    return 0

@@ -1,0 +1,181 @@
+"""The tables of `twostep models`, `datasets`, `evaluate` and `compare`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from rich.console import Console
+from rich.table import Table
+
+from twostep.core.schema import DataSpec, Frozen, UserError
+from twostep.data.base import DATASETS, default_data_root, load_data
+from twostep.data.synthetic import SYNTHETIC
+from twostep.metrics import Result
+from twostep.models import MODELS
+from twostep.models.base import DensityEstimator, Role
+from twostep.models.two_step import latent_spec
+from twostep.runs.config import config_class
+from twostep.runs.directory import Run
+from twostep.runs.request import AUTO, LATENT_DIM
+
+EMBEDDINGS = "embeddings"
+MODEL_COLUMNS = ("model", "roles", "density", "what it is", "paper")
+PIPE_WIDTH = 100_000  # in a file or a pipe, a row is a line
+
+
+def model_list() -> str:
+    """Return a table of all models."""
+    return _table(MODEL_COLUMNS, model_rows())
+
+
+def model_rows() -> list[tuple[str, ...]]:
+    """Return name, roles, kind of density, meaning and source of each model."""
+    rows: list[tuple[str, ...]] = []
+    for name in sorted(MODELS):
+        config = MODELS[name]
+        model = config.for_data(_spec(EMBEDDINGS), config.roles[0]).build(_spec(EMBEDDINGS))
+        density = model.likelihood if isinstance(model, DensityEstimator) else "none"
+        rows.append((name, ", ".join(config.roles), density, config.summary, config.paper))
+    return rows
+
+
+def model_keys(name: str, dataset: str, role: str | None) -> str:
+    """Return a table of a model's keys with default, type and meaning, for a data set and a role.
+
+    Raises:
+        UserError: for an unknown model, data set or role.
+    """
+    roles = MODELS[name].roles
+    config = config_class(name, _role(role) if role else roles[0])
+    values = config.for_data(_spec(dataset), _role(role) if role else roles[0])
+    return _table(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
+
+
+def dataset_keys(name: str) -> str:
+    """Return a table of a data set's keys with default, type and meaning.
+
+    Raises:
+        UserError: for an unknown data set.
+    """
+    keys = DATASETS[name].keys
+    if not keys.model_fields:
+        return f"{name} has no keys"
+    return _table(("key of dataset_kwargs", "default", "type", "meaning"), _key_rows(keys.parse({}, name)))
+
+
+def dataset_list() -> str:
+    """Return a table of all data sets and the folder that holds their files."""
+    loaders = [DATASETS[name] for name in DATASETS]
+    rows = [(loader.name, "x".join(map(str, loader.shape)), loader.description, loader.files) for loader in loaders]
+    own = [
+        ("PATH.npy, PATH.npz", "any", "your own array: `train` and `test`, or one array that is split", "the path"),
+        ("PATH.csv, PATH.parquet", "any", "your own table of numbers, which is split", "the path"),
+        ("FOLDER", "any", "your own pictures, of one size or brought to it by the key image_size", "the folder"),
+        ("OWNER/NAME", "any", "a set of pictures on the hub; key image_size", "the hub"),
+    ]
+    table = _table(("data set", "shape", "what it shows", "files"), [*rows, *own])
+    return f"{table}\ndata_root: {default_data_root().resolve()}"
+
+
+def result_list(results: Mapping[str, Result]) -> str:
+    """Return a table of results, each with what it is; a note stands below its row."""
+    columns = ("metric", "value", "± error [95 %]", "held-out data", "unit", "kind", "measure", "n")
+    rows = [
+        (
+            *(name, one.shown, one.spread, "" if one.null is None else f"{one.null:.6g}"),
+            *(one.unit, one.kind, one.measure, f"{one.n:,}"),
+        )
+        for name, one in results.items()
+    ]
+    notes = [f"{name}: {one.note}" for name, one in results.items() if one.note]
+    return "\n".join([_table(columns, rows), *notes])
+
+
+def comparison(runs: Sequence[Path]) -> str:
+    """Return a table of what the tests of runs found, with a row for each part.
+
+    A column holds results of one unit, kind and measure: a bound never stands below an exact density.
+
+    Raises:
+        UserError: for a directory that is no run, or has no test.
+    """
+    rows: list[tuple[str, str, Mapping[str, Result]]] = []
+    for path in runs:
+        run = Run.open(path)
+        parts = run.read_metrics("test")
+        if not parts:
+            raise UserError(f"{path}: it was not tested: twostep train --load-dir {path} --only-test")
+        names = {part: config.name for part, config in run.settings.models.items()}
+        rows += [(str(path), names.get(part, " + ".join(names.values())), found) for part, found in parts.items()]
+    asked = dict.fromkeys((name, *_sort(one)) for _, _, results in rows for name, one in results.items())
+    columns = sorted(asked, key=lambda column: [name for name, *_ in asked].index(column[0]))
+    heads = ["\n".join(text for text in column if text) for column in columns]
+    cells = [(path, part, *(_cell(results.get(name), sort) for name, *sort in columns)) for path, part, results in rows]
+    return _table(("run", "model", *heads), cells)
+
+
+def _sort(result: Result) -> tuple[str, str, str]:
+    return result.unit, result.kind, result.measure
+
+
+def _cell(result: Result | None, sort: Sequence[str]) -> str:
+    return "" if result is None or _sort(result) != tuple(sort) else f"{result.shown} {result.spread}".strip()
+
+
+def _key_rows(values: Frozen) -> list[tuple[str, ...]]:
+    return [
+        (key, _shown(getattr(values, key)), _asked_as(key, field.annotation), field.description or "")
+        for key, field in type(values).model_fields.items()
+        if key != "name"
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Frozen):
+        return repr(value.model_dump())
+    return repr(list(value)) if isinstance(value, tuple) else repr(value)
+
+
+def _spec(dataset: str) -> DataSpec:
+    if dataset == EMBEDDINGS:
+        return latent_spec(DataSpec(name="data", shape=(1,), size=1, low=0, high=1), 20)
+    if dataset in DATASETS and dataset not in SYNTHETIC:
+        return DataSpec(name=dataset, shape=DATASETS[dataset].shape, size=1, low=0, high=255, discrete=True)
+    return load_data(dataset).spec
+
+
+def _role(role: str) -> Role:
+    if role == "gae" or role == "de":
+        return role
+    raise UserError(f"--role {role}: choose gae or de")
+
+
+def _asked_as(key: str, annotation: Any) -> str:
+    return _type_name(annotation) + (f" | {AUTO!r}" if key == LATENT_DIM else "")
+
+
+def _type_name(annotation: Any) -> str:
+    """Return a type as a user writes it: `int`, `list of int`, `"adam" | "sgd"`."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin is Literal:
+        return " | ".join(repr(value) for value in arguments)
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    if arguments:
+        return " | ".join(_type_name(argument) for argument in arguments)
+    return "None" if annotation is type(None) else annotation.__name__
+
+
+def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

@@ -1,0 +1,151 @@
+"""Grids of images, all with the same contrast, the range of the data; scatters and histograms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from twostep.core.files import whole
+from twostep.core.schema import DataSpec, UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SMALLEST_TILE = 56
+LONGEST_NAME = 40  # in the legend of a figure
+
+
+def plain(name: str) -> str:
+    """Return a name as figures show it: short, and text for matplotlib, which reads formulas between dollars."""
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
+    return shown.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+
+
+def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
+    """Lay images `(n, C, H, W)` out in a grid `(C, height, width)` with values in [0, 1].
+
+    Args:
+        images: in units of the data; values out of its range are clamped, for the picture only.
+        spec: of the data.
+        columns: images in a row; the square root of their number if it is None.
+    """
+    count, channels, height, width = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scaled = ((images.detach().float().cpu() - spec.low) / max(spec.high - spec.low, 1e-12)).clamp(0, 1)
+    canvas = torch.ones(channels, rows * (height + 1) - 1, columns * (width + 1) - 1)
+    for index, image in enumerate(scaled):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        canvas[:, top : top + height, left : left + width] = image
+    return canvas
+
+
+def save_png(canvas: Tensor, path: Path, tile: int) -> None:
+    """Write a grid as PNG, in one atomic step, magnified by a whole number if its tiles are small.
+
+    Args:
+        canvas: `(C, height, width)` with values in [0, 1], C = 1 or 3.
+        path: of the file.
+        tile: height of a tile in pixels.
+
+    Raises:
+        UserError: if it can't be written.
+    """
+    pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    factor = max(1, math.ceil(SMALLEST_TILE / tile))
+    with whole(path) as beside:
+        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(beside, "png")
+
+
+def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
+    """Plot the first two coordinates of data and samples `(n, D)` on top of each other as PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for points, label in ((data, "data"), (samples, "samples")):
+        first, second = points.detach().float().cpu()[:, :2].unbind(1)
+        axes.scatter(first.numpy(), second.numpy(), s=8, alpha=0.6, label=label)
+    axes.set(xlabel="coordinate 1", ylabel="coordinate 2")
+    axes.legend(loc="best")
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, in one atomic step.
+
+    Raises:
+        UserError: if it can't be written, or the path does not end in .png.
+    """
+    if path.suffix != ".png":
+        raise UserError(f"{path}: can't be written: give a path that ends in .png")
+    with whole(path) as beside:
+        figure.savefig(beside, format="png")
+
+
+BINS = 80
+
+
+def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path) -> None:
+    """Plot histograms of several sets of numbers `(n,)` on one axis of densities as PNG.
+
+    The axis shows all but one in 200 of each set at either end; those, and infinities, count in the outermost bins.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    draw_histogram(figure.add_subplot(), series, xlabel)
+    save_figure(figure, path)
+
+
+def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel: str) -> None:
+    """Draw what `histogram` plots on axes that are there."""
+    finite = [values[np.isfinite(values)] for values in series.values()]
+    ends = np.array([np.quantile(values, [0.005, 0.995]) for values in finite if len(values)] or [[0.0, 1.0]])
+    low, high = float(ends.min()), float(ends.max())
+    edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
+    for label, values in series.items():
+        within = np.nan_to_num(values, nan=low).clip(edges[0], edges[-1])
+        axes.hist(within, edges, density=True, alpha=0.6, label=label)
+    axes.set(xlabel=xlabel, ylabel="density")
+    # asked for, or matplotlib warns of it where a busy machine takes a second
+    axes.legend(loc="best")
+
+
+def check_writable(path: Path, spec: DataSpec) -> None:
+    """Check that `write_samples` knows how to write such points to such a file.
+
+    Raises:
+        UserError: for an ending that is not .png, .npz or .npy, or a picture of points that are not images.
+    """
+    if path.suffix not in (".png", ".npz", ".npy"):
+        raise UserError(f"{path}: write to a .png, .npz or .npy file")
+    if path.suffix == ".png" and not spec.is_image:
+        raise UserError(f"{path}: points of shape {spec.shape} are no images: write to a .npz or .npy file")
+
+
+def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
+    """Write samples `(n, *S)`, in one step, as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
+
+    Raises:
+        UserError: for a path that can't be written, or that `check_writable` refuses.
+    """
+    check_writable(path, spec)
+    if path.suffix == ".png":
+        save_png(grid(samples, spec), path, spec.shape[1])
+        return
+    array = samples.detach().cpu().numpy()
+    with whole(path) as beside, beside.open("wb") as file:
+        if path.suffix == ".npz":
+            np.savez(file, samples=array)
+        else:
+            np.save(file, array)

@@ -1,0 +1,73 @@
+"""Names to models, metrics, features and data sets: the only lookup tables there are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar, cast
+
+from twostep.core.schema import UserError, nearest
+
+T = TypeVar("T")
+Entry = TypeVar("Entry")
+
+logger = logging.getLogger("twostep")
+
+
+class Registry(Generic[T]):
+    """A table of one kind of thing, open to other packages by the entry-point group `twostep.<kind>s`.
+
+    Args:
+        kind: what the table holds, for messages ("model").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._broken: dict[str, str] = {}
+        self._entries: dict[str, T] = {}
+        self._loaded_plugins = False
+
+    def register(self, name: str) -> Callable[[Entry], Entry]:
+        """Return a decorator that files what it decorates under `name`."""
+
+        def file(entry: Entry) -> Entry:
+            assert name not in self._entries, f"{self.kind} {name} is registered twice"
+            self._entries[name] = cast(T, entry)
+            return entry
+
+        return file
+
+    def __getitem__(self, name: str) -> T:
+        """Look a name up.
+
+        Raises:
+            UserError: for an unknown name, with the nearest known one.
+        """
+        self._load_plugins()
+        if name in self._entries:
+            return self._entries[name]
+        if name in self._broken:
+            raise UserError(f"{name}: {self._broken[name]}")
+        known = f"; known: {', '.join(sorted(self._entries))}"
+        raise UserError(f"{name}: no such {self.kind}{nearest(name, self._entries) or known}")
+
+    def __contains__(self, name: str) -> bool:
+        self._load_plugins()
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_plugins()
+        return iter(self._entries)
+
+    def _load_plugins(self) -> None:
+        if self._loaded_plugins:
+            return
+        self._loaded_plugins = True
+        for plugin in entry_points(group=f"twostep.{self.kind.replace(' ', '_')}s"):
+            try:
+                plugin.load()
+            except Exception as error:  # a plug-in may raise anything
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                self._broken[plugin.name] = f"its plug-in {plugin.value} can't be loaded ({reason})"
+                logger.warning("%s %s: %s", self.kind, plugin.name, self._broken[plugin.name])

@@ -1,0 +1,170 @@
+"""Own numbers: arrays and tables in files, checked and brought into the shapes that models take."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twostep.core.schema import UserError
+from twostep.data.files import tables
+
+Array = NDArray[Any]
+
+logger = logging.getLogger("twostep")
+
+ACCEPTED = (
+    "accepted are vectors N x D or N, uint8 pictures N x H x W, N x H x W x C or N x C x H x W, "
+    "and float pictures N x C x H x W, where C is 1 or 3"
+)
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name ends like a file of arrays or like a table."""
+    return Path(name).suffix.lower() in {".npy", ".npz", *tables.ENDINGS}
+
+
+def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
+    """Read a `.npy` file, a table, or a `.npz` file with the keys `train` and `test` or with one array.
+
+    Returns:
+        the training points `N x *S`, the test points `M x *S` or None where the file has one array, and whether they
+        are discrete. uint8 pictures become `N x C x H x W`, uint8, discrete; everything else becomes float32.
+
+    Raises:
+        UserError: if the file is missing, damaged, or holds something else than finite numbers in accepted shapes.
+    """
+    arrays = _load(path)
+    if len(arrays) == 1:
+        ((key, array),) = arrays.items()
+        train, test = to_points(array, f"{path}, {key}" if key else str(path)), None
+    elif set(arrays) == {"train", "test"}:
+        train, test = (to_points(arrays[key], f"{path}, {key}") for key in ("train", "test"))
+        if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
+            raise UserError(f"{path}: train has {_kind(train)}, test has {_kind(test)}: make them alike")
+    else:
+        found = ", ".join(sorted(arrays)) or "none"
+        raise UserError(f"{path}: its keys must be train and test, or one alone under any name; found: {found}")
+    if len(train) > 1:
+        _check_variation(train, arrays["train"] if "train" in arrays else next(iter(arrays.values())), path)
+    return train, test, train.dtype == torch.uint8
+
+
+def read_array(path: Path) -> Tensor:
+    """Read all rows of a `.npy` file, a table, or a `.npz` file with one array, `N x *S`, however few or alike.
+
+    Raises:
+        UserError: as `read_arrays` does, and for several arrays.
+    """
+    arrays = _load(path)
+    if len(arrays) != 1:
+        raise UserError(f"{path}: holds several arrays ({', '.join(sorted(arrays)) or 'none'}): save one alone")
+    ((key, array),) = arrays.items()
+    return to_points(array, f"{path}, {key}" if key else str(path))
+
+
+def _load(path: Path) -> dict[str, Array]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.suffix.lower() in tables.ENDINGS:
+        return {"": tables.read_table(path)}
+    try:
+        with path.open("rb") as file:
+            loaded: Any = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except Exception as error:  # what numpy and zipfile raise on damaged bytes is nowhere listed
+        raise UserError(f"{path}: cannot be read as plain arrays of numbers: {_reason(path, error)}") from error
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{path}: {key} is no array: write the file by numpy.savez")
+    return arrays
+
+
+def _reason(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        first = file.read(6)
+    if not first:
+        return "it is empty; write it by numpy.save or numpy.savez"
+    if not first.startswith((b"\x93NUMPY", b"PK")):
+        return "there is something else in it; write it by numpy.save or numpy.savez, or as a table, .csv or .parquet"
+    if "allow_pickle" in str(error):
+        return "it holds Python objects, which are never loaded; convert them to numbers"
+    return f"write it anew ({' '.join(str(error).split())})"
+
+
+def to_points(array: Array, where: str) -> Tensor:
+    """Check an array and bring it into the shape that models take, `N x *S`; `where` is what messages call it by.
+
+    Raises:
+        UserError: if it holds something else than finite numbers in accepted shapes.
+    """
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{where}: values of type {array.dtype} are not real numbers: convert them first")
+    if array.size == 0:
+        raise UserError(f"{where}: is empty (shape {_times(array.shape)})")
+    if array.ndim in (1, 2):
+        return _finite(array.reshape(len(array), -1), where)
+    if array.dtype == np.uint8 and array.ndim in (3, 4):
+        return torch.as_tensor(np.ascontiguousarray(_channels_first(array, where)))
+    if array.dtype.kind == "f" and array.ndim == 4 and array.shape[1] in (1, 3):
+        return _finite(array, where)
+    raise UserError(f"{where}: {array.dtype} of shape {_times(array.shape)}: {ACCEPTED}")
+
+
+def _channels_first(array: Array, where: str) -> Array:
+    if array.ndim == 3:
+        return array[:, None]
+    first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
+    if first and last:
+        raise UserError(f"{where}: shape {_times(array.shape)} may have its channels first or last: {ACCEPTED}")
+    if not first and not last:
+        raise UserError(f"{where}: shape {_times(array.shape)}: {ACCEPTED}")
+    return array if first else array.transpose(0, 3, 1, 2)
+
+
+def _finite(array: Array, where: str) -> Tensor:
+    with np.errstate(over="ignore"):
+        points = np.ascontiguousarray(array, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(points))
+    if len(bad):
+        row, column = divmod(int(bad[0]), points[0].size)
+        value = array[row].flat[column]
+        place = "column" if array.ndim == 2 else "flat index"
+        others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
+        raise UserError(f"{where}: row {row}, {place} {column} is {value}{others}: must be finite in float32")
+    return torch.as_tensor(points)
+
+
+def _check_variation(train: Tensor, given: Array, path: Path) -> None:
+    """Refuse rows that are all the same, and warn of constant columns; `given` is what `train` was rounded from."""
+    if bool((train == train[:1]).all()):
+        rounded = " in single precision; subtract the columns' means first" if (given != given[:1]).any() else ""
+        raise UserError(f"{path}: all rows are the same{rounded}: there is nothing to learn")
+    if train.dim() > 2:
+        return
+    constant = (train.amin(0) == train.amax(0)).numpy()
+    varied = constant & (given != given[:1]).any(0)
+    for columns, what in (
+        (constant & ~varied, "are constant"),
+        (varied, "vary too little beside their size for single precision, where they are constant (subtract the mean)"),
+    ):
+        if columns.any():
+            named = _some(np.flatnonzero(columns).tolist())
+            logger.warning("%s: %d of %d columns %s: %s", path, columns.sum(), len(columns), what, named)
+
+
+def _some(columns: list[int]) -> str:
+    return ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+
+
+def _kind(points: Tensor) -> str:
+    return f"{str(points.dtype).removeprefix('torch.')} points of shape {_times(points.shape[1:])}"
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape)) or "()"

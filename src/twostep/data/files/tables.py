@@ -1,0 +1,208 @@
+"""Tables of numbers in `.csv` and `.parquet` files."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import logging
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twostep.core.schema import UserError
+from twostep.data.files.images import reason
+
+ENDINGS = frozenset({".csv", ".parquet"})
+SEPARATORS = ",;\t"
+UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
+"""Names of columns that have none, the last two as pandas gives them."""
+
+WRITTEN = (
+    "write it in UTF-8, with commas, semicolons or tabs between columns, points in numbers, no gaps, and words in no "
+    "row but the first"
+)
+
+logger = logging.getLogger("twostep")
+
+
+def read_table(path: Path) -> NDArray[Any]:
+    """Return the numbers of a `.csv` or `.parquet` file, `N x D`.
+
+    Columns without a name that are empty or that only number the rows (an index) are left out with a warning.
+
+    Raises:
+        UserError: if it is damaged, or holds something else than numbers.
+    """
+    if path.suffix.lower() == ".parquet":
+        return _parquet(path)
+    return _csv(path)
+
+
+def column_types(path: Path) -> list[str]:
+    """Return what the columns of a `.parquet` file hold, in arrow's words.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    with _opened(path) as file:
+        return [str(kind) for kind in file.schema_arrow.types]
+
+
+def _csv(path: Path) -> NDArray[Any]:
+    try:
+        separator = _separator(path)
+        names = _names(path, separator)
+        table = _numbers(path, separator, skip_names=names is not None)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"{path}: is no table of numbers ({reason(error)}): {WRITTEN}") from error
+    except ValueError as error:
+        fault = _first_fault(path) or reason(error)
+        raise UserError(f"{path}: is no table of numbers ({fault}): {WRITTEN}") from error
+    if not len(table):
+        return table
+    if names and any(map(_is_number, names)):
+        logger.warning(
+            "%s: the first row, %s to %s, is taken for the names of the columns, as pandas writes them; if it is data, "
+            "write a row of names above it",
+            *(path, next(name for name in names if name), names[-1]),
+        )
+    unnamed = [place for place in range(table.shape[1]) if names is None or _unnamed(names, place)]
+    empty = [place for place in unnamed if np.isnan(table[:, place]).all()]
+    index = [0] if names is not None and 0 in unnamed and _numbers_rows(table[:, 0]) else []
+    kept = _without(path, empty, index, table.shape[1])
+    if (np.isnan(table[:, kept]).any() or (names and len(names) != table.shape[1])) and (
+        fault := _first_fault(path, {*empty, *index})
+    ):
+        raise UserError(f"{path}: is no table of numbers ({fault}): {WRITTEN}")
+    return table[:, kept]
+
+
+def _numbers(path: Path, separator: str, skip_names: bool) -> NDArray[Any]:
+    """Return the rows below the names, `N x D` in float64; what is missing is NaN."""
+    import pandas  # here because few need it
+
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        if skip_names:
+            next(filter(None, csv.reader(file, delimiter=separator)))
+        try:
+            frame: Any = pandas.read_csv(
+                file,
+                sep=separator,
+                header=None,
+                dtype=np.float64,
+                keep_default_na=False,
+                na_values=["", "nan", "NaN", "NAN"],
+            )
+        except pandas.errors.EmptyDataError:
+            return np.empty((0, 0))
+    return frame.to_numpy()
+
+
+def _records(path: Path, separator: str, most: int) -> list[list[str]]:
+    """Return the cells of the first rows that are not blank."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(itertools.islice(filter(None, csv.reader(file, delimiter=separator)), most))
+
+
+def _separator(path: Path) -> str:
+    """Return what splits the second row, which holds no names, into the most numbers."""
+
+    def numbers(separator: str) -> int:
+        return sum(map(_is_number, next(reversed(_records(path, separator, 2)), [])))
+
+    return max(SEPARATORS, key=numbers)
+
+
+def _names(path: Path, separator: str) -> list[str] | None:
+    """Return the names of the columns, or None where the first row holds data.
+
+    Names are words, or pandas' default ones: 0, 1, 2, ... If a row with a number and a gap were taken for names, it
+    would be lost in silence.
+    """
+    first, *rest = _records(path, separator, 2) or [[]]
+    if any(first) and not any(map(_is_number, first)):
+        return first
+    named = first[1:] if first and _unnamed(first, 0) else first
+    if not named or not rest or named != [str(place) for place in range(len(named))]:
+        return None
+    if len(first) == 1 and re.fullmatch(r"\s*-?\d+\s*", rest[0][0]):
+        return None  # one column of integers that starts at 0
+    return first
+
+
+def _unnamed(names: Sequence[str], place: int) -> bool:
+    return place < len(names) and UNNAMED.fullmatch(names[place]) is not None
+
+
+def _first_fault(path: Path, left_out: Collection[int] = ()) -> str:
+    """Return in words the first cell that holds no number, or the first line of another length; empty: none is seen."""
+    separator = _separator(path)
+    names = _names(path, separator)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = ((number, cells) for number, cells in enumerate(csv.reader(file, delimiter=separator), 1) if cells)
+        width = len(names) if names else 0
+        for number, cells in itertools.islice(lines, int(names is not None), None):
+            if len(cells) != (width := width or len(cells)):
+                return f"line {number} has {len(cells)} columns, those before it have {width}"
+            for place, cell in enumerate(cells):
+                if place not in left_out and not _is_number(cell):
+                    held = f"holds {cell.strip()[:40]!r}" if cell.strip() else "is empty"
+                    return f"line {number}, column {names[place].strip() if names else place + 1} {held}"
+    return ""
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return "_" not in field
+
+
+def _parquet(path: Path) -> NDArray[Any]:
+    with _opened(path) as file:
+        try:
+            table = file.read()
+        except Exception as error:  # arrow's errors have no common base
+            raise _damaged(path, error) from error
+    for name, kind in zip(table.column_names, table.schema.types, strict=True):
+        if not str(kind).startswith(("int", "uint", "float", "double", "halffloat", "bool")):
+            raise UserError(f"{path}: column {name} holds {kind}, not real numbers: leave it out")
+    columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in table.columns]
+    index = [
+        place for place, column in enumerate(columns) if _unnamed(table.column_names, place) and _numbers_rows(column)
+    ]
+    kept = _without(path, [], index, len(columns))
+    return np.stack([columns[place] for place in kept], 1) if columns else np.empty((0, 0))
+
+
+def _opened(path: Path) -> Any:
+    from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]  # here because few need it
+
+    try:
+        return parquet.ParquetFile(path)
+    except Exception as error:  # arrow's errors have no common base
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: is not a whole parquet file ({reason(error)})")
+
+
+def _numbers_rows(values: NDArray[Any]) -> bool:
+    """Whether a column holds integers, each once."""
+    return len(np.unique(values)) == len(values) and bool((values == np.round(values)).all())
+
+
+def _without(path: Path, empty: Sequence[int], index: Sequence[int], width: int) -> list[int]:
+    """Return which columns are kept, and warn of those that are not: empty ones, and those that number the rows."""
+    kept = [place for place in range(width) if place not in {*empty, *index}]
+    for places, what in ((empty, "are empty"), (index, "only number the rows")):
+        if places and kept:
+            named = ", ".join(str(place + 1) for place in places)
+            logger.warning("%s: columns without a name that %s are left out: %s (counted from 1)", path, what, named)
+    return kept or list(range(width))

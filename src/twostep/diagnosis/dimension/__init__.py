@@ -1,0 +1,1 @@
+"""Intrinsic dimension: estimators, their calibration and their consensus."""

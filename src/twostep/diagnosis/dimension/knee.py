@@ -1,0 +1,71 @@
+"""The knee of reconstruction error over latent size: the smallest size after which more coordinates hardly help.
+
+Let E(k) be the share of variance that an autoencoder of k latent coordinates leaves; E(0) = 1 is what the mean leaves.
+Between two sizes j < k the error falls as a power of the size, the mean counted as one coordinate more:
+
+    a(j, k) = log(E(j) / E(k)) / log((1 + k) / (1 + j))
+
+A curve that falls steadily as a power, E = (1 + k)^-a, has one slope a everywhere; the spectrum of a Gaussian or a cube
+and exponential decay get steeper and steeper. None of them has a knee. A knee is where the curve turns from steep to
+flat at once: the step to k from the size before, i, must halve the error at least, and no later size may go on
+nearly as steeply:
+
+    E(i) >= 2 E(k),    a(i, k) >= 3 a(k, j) for each j > k.
+
+A smooth bend is none, nor is the last size, of which nothing tells that more would not help. Like Kneedle the rule
+compares slopes, but in logarithms and by a factor: Kneedle finds the largest bend of any curve, also of one that has no
+knee.
+
+An error of a millionth counts as none, so a spectrum that decays to it ends in a knee there.
+
+A closed manifold of d dimensions (a circle, a sphere) has no chart of d coordinates without a cut, at which neighbours
+are torn apart and errors large. Its knee is d + 1 where that costs something, which is the size to take; where training
+makes the cut so narrow that it hardly costs, as on circles and spheres without noise, the knee is d.
+
+Compare: Finding a "Kneedle" in a Haystack: Detecting Knee Points in System Behavior (Satopaa et al., 2011).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from twostep.core.schema import UserError
+
+STEEPER = 3.0
+HALVED = 2.0
+NOTHING = 1e-6  # share of variance that rounding leaves
+
+
+def knee_of(sizes: Sequence[int], errors: Sequence[float], unresolved: Sequence[float] = ()) -> int | None:
+    """Return the knee, one of the sizes; None where the error falls steadily, or too few sizes are known.
+
+    Args:
+        sizes: latent dimensions, ascending, 1 or more, `(m,)`.
+        errors: share of variance left by an autoencoder of each size, `(m,)`.
+        unresolved: errors at each size that are taken for none when it is asked whether more coordinates would help:
+            what training alone leaves, say, `(m,)`; empty: none but rounding.
+
+    Raises:
+        UserError: if sizes are not ascending or errors not positive numbers, or not one for each size.
+    """
+    floors = [max(NOTHING, floor) for floor in unresolved] or [NOTHING] * len(sizes)
+    if not len(sizes) == len(errors) == len(floors):
+        raise UserError(f"{len(errors)} errors and {len(floors)} bounds of {len(sizes)} sizes: give one for each")
+    if any(before >= after for before, after in pairwise([0, *sizes])):
+        raise UserError(f"sizes must ascend from 1 or more, not {list(sizes)}")
+    if not all(0 <= error < math.inf for error in errors):
+        raise UserError(f"errors must be numbers of 0 or more, not {list(errors)}")
+    curve = list(zip([0, *sizes], [1.0, *(max(NOTHING, error) for error in errors)], strict=True))
+    for place, ((size, error), floor) in enumerate(zip(curve[1:-1], floors, strict=False), 1):
+        before, later = curve[place - 1], curve[place + 1 :]
+        still = max(_slope((size, max(error, floor)), (more, max(left, floor))) for more, left in later)
+        if before[1] >= HALVED * error and _slope(before, (size, error)) >= STEEPER * still:
+            return size
+    return None
+
+
+def _slope(one: tuple[int, float], other: tuple[int, float]) -> float:
+    (size, error), (more, left) = one, other
+    return math.log(error / left) / math.log((1 + more) / (1 + size))

@@ -1,0 +1,1 @@
+"""Whether a density on the data would suffer from manifold overfitting."""

@@ -1,0 +1,1 @@
+"""How a run is carried out: prepared, checked, trained, evaluated, written, loaded."""

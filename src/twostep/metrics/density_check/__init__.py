@@ -1,0 +1,1 @@
+"""Whether a density is normalised: quadrature and importance sampling."""

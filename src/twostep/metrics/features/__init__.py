@@ -1,0 +1,1 @@
+"""Features of images in which samples and data are compared."""

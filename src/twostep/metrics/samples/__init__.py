@@ -1,0 +1,1 @@
+"""Samples compared with data: Fréchet and kernel distances, PRDC, memorisation, classifier tests."""

@@ -1,0 +1,49 @@
+"""An energy-based model with an estimate of its normaliser, which makes its log-densities estimates.
+
+log p(x) = -E(y) - log Z + log|det t'(x)|,  y = t(x) in the box of the chains
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from twostep.models.base import DensityEstimator, Likelihood, Objective
+from twostep.models.ebm import EBM
+from twostep.models.parts.annealing import LogNormalizer
+
+
+class Normalised(DensityEstimator):
+    """The density of an energy. It shares the energy's weights, and is no longer right once they change.
+
+    Args:
+        model: the energy.
+        log_z: its log-normaliser; the standard error is one of every log-density, the same for all points.
+    """
+
+    likelihood: ClassVar[Likelihood] = "estimate"
+
+    def __init__(self, model: EBM, log_z: LogNormalizer) -> None:
+        super().__init__(model.config, model.spec)
+        self.model, self.log_z = model, log_z
+        self.transform, self.noise = model.transform, model.noise
+
+    @classmethod
+    def of(cls, model: EBM, chains: int = 1000, temperatures: int = 200, seed: int = 0) -> Self:
+        """Estimate the normaliser of an energy by as many chains each way, of as many steps."""
+        return cls(model, model.log_normalizer(chains, temperatures, seed))
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """Return the log-density in data space, of shape `(B,)`, in nats, but for the error of `log_z`."""
+        energy = self.model.boxed_energy(self.transform(x))
+        return self.transform.log_abs_det_jacobian(x) - energy - self.log_z.value
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw `(n, *S)` points as the energy does."""
+        return self.model.sample(n, generator)
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Return the energy's objectives."""
+        return self.model.objectives()

@@ -1,0 +1,1 @@
+"""Parts of models: networks by config, couplings, Langevin sampling, base distributions."""

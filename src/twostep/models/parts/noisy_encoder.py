@@ -1,0 +1,94 @@
+"""An encoder whose law has no density in closed form, and Gaussians that have the moments of its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from twostep.nn.distributions import standard_normal_log_prob
+from twostep.nn.joined import JoinedNet
+
+CACHED = 512  # draws made at once where all are kept: more do not fit a core's cache
+
+
+class NoisyEncoder(JoinedNet):
+    """Draws `z = f(y, ε)` with `ε ~ N(0, sigma² I)`; the features of y are computed once for all draws at it.
+
+    Args:
+        net: network of y; its first linear layer is where the noise enters.
+        noise_dim: number of coordinates of the noise.
+        sigma: std of the noise.
+    """
+
+    def __init__(self, net: nn.Sequential, noise_dim: int, sigma: float) -> None:
+        super().__init__(net, noise_dim)
+        self.noise_dim, self.sigma = noise_dim, sigma
+
+    def draw(self, features: Tensor) -> Tensor:
+        """Return one draw for each row of features, `(B, d)`."""
+        return self.join(features, self._noise(len(features), features))
+
+    def draw_and_pair(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a draw at every point, `(B, d)`, and two more of opposite noise, `(B, 2, d)`."""
+        one, other = self.side(self._noise(2 * len(features), features)).chunk(2)
+        draws = self.rest(features + torch.stack([one, other, -other]))
+        return draws[0], draws[1:].transpose(0, 1)
+
+    def all_draws(self, features: Tensor, noise: Tensor) -> Tensor:
+        """Return what noise `(m, noise_dim)` of std 1 gives at every point, `(B, m, d)`."""
+        entering = self.side(self.sigma * noise)
+        blocks = features.split(max(1, CACHED // len(noise)))
+        return torch.cat([self.rest(rows[:, None] + entering) for rows in blocks])
+
+    def _noise(self, n: int, like: Tensor) -> Tensor:
+        return like.new_empty(n, self.noise_dim).normal_(std=self.sigma)
+
+
+def moments(draws: Tensor, prior_sigma: float) -> tuple[Tensor, Tensor]:
+    """Return the mean `(B, d)` of draws `(B, m, d)` and a Cholesky factor `(B, d, d)` of their covariance."""
+    mean = draws.mean(1)
+    centred = draws - mean[:, None]
+    return mean, cholesky(centred.mT @ centred / (draws.shape[1] - 1), prior_sigma)
+
+
+def cholesky(covariance: Tensor, prior_sigma: float) -> Tensor:
+    """Return a Cholesky factor of covariances `(*, d, d)`, NaN for those that are not finite.
+
+    Every variance grows by a thousandth, which keeps the correlations regular in single precision, and by a millionth
+    of the prior's, which is what is left of a distribution that has collapsed to a point.
+    """
+    with torch.autocast(covariance.device.type, enabled=False):  # CUDA has no cholesky in half precision
+        covariance = covariance.to(torch.promote_types(covariance.dtype, torch.float32))
+        jitter = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-6 * prior_sigma**2
+        factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter))
+    return factor.masked_fill(failed.bool()[..., None, None], torch.nan)
+
+
+def kl_to_prior(mean: Tensor, factor: Tensor, prior_sigma: float) -> Tensor:
+    """Return `KL(N(mean, factor factorᵀ) ‖ N(0, prior_sigma² I))` of shape `(B,)`, for means `(B, d)`."""
+    squares = mean.square().sum(1) + factor.square().sum((1, 2))
+    scale = mean.new_tensor(prior_sigma).log()
+    return 0.5 * (squares / prior_sigma**2 - mean.shape[1]) + mean.shape[1] * scale - _log_det(factor)
+
+
+def log_weights(log_joint: Callable[[Tensor], Tensor], proposal: tuple[Tensor, Tensor], k: int) -> Tensor:
+    """Return `log p(y, z_i) / N(z_i; mean, factor factorᵀ)` of k draws of the proposal at each point, `(k, B)`.
+
+    Args:
+        log_joint: maps latents `(B, d)` to `log p(y, z)`.
+        proposal: means `(B, d)` and Cholesky factors `(B, d, d)`.
+        k: number of draws at each point.
+    """
+    mean, factor = proposal
+    weights: list[Tensor] = []
+    for _ in range(k):
+        noise = torch.randn_like(mean)
+        z = mean + (factor @ noise[:, :, None]).squeeze(2)
+        weights.append(log_joint(z) - standard_normal_log_prob(noise) + _log_det(factor))
+    return torch.stack(weights)
+
+
+def _log_det(factor: Tensor) -> Tensor:
+    return factor.diagonal(dim1=1, dim2=2).log().sum(1)

@@ -1,0 +1,127 @@
+"""Log-volumes of decoders.
+
+A decoder g: R^d -> R^D with Jacobian J (D x d) stretches d-dimensional volume by `sqrt(det JᵀJ)`. With the thin QR
+decomposition `J = QR` this is `|det R|`, so `½ log det JᵀJ = Σ log |r_ii|`: J is never squared, which would halve
+the digits that survive.
+
+Where g ends in an affine map of fewer inputs than outputs, `g(z) = A h(z) + b` with A (D x m), m < D, the factor S of
+`A = PS` replaces A: P has orthonormal columns, so the volume of `A h'(z)` is that of the smaller `S h'(z)`.
+
+Columns of J are pushed through a decoder whose layers are known one by one, as more rows of a batch: an affine layer
+takes them without its bias, an activation multiplies them by its slope. Other maps are differentiated by autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+
+from twostep.nn.affine import Affine
+from twostep.nn.layers import ACTIVATIONS
+
+Map = Callable[[Tensor], Tensor]
+
+BLOCK_ENTRIES = 2**18  # hidden layers of a block stay below the 32 MB beyond which glibc gives memory back each time
+
+WITH_BIAS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+KNOWN = (*WITH_BIAS, Affine, *ACTIVATIONS.values())
+
+
+def tangents(function: Map, z: Tensor) -> Tensor:
+    """Return the columns of a function's Jacobian at each point, one forward-mode pass for each coordinate of z.
+
+    Shapes: `z: (B, d)`, result `(d, B, D)`, where the function's values have D entries.
+    """
+    if isinstance(function, nn.Sequential) and all(isinstance(layer, KNOWN) for layer in function):
+        return _pushed(function, z)
+
+    def column(direction: Tensor) -> Tensor:
+        return jvp(function, (z,), (direction.expand_as(z),))[1].flatten(1)
+
+    return vmap(column)(torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+
+
+def _pushed(layers: nn.Sequential, z: Tensor) -> Tensor:
+    columns = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
+    for layer in layers:
+        if isinstance(layer, WITH_BIAS):
+            z, columns = layer(z), _without_bias(layer, columns)
+        elif isinstance(layer, Affine):
+            z, columns = layer(z), jvp(layer.of, (torch.zeros_like(columns),), (columns,))[1]
+        else:
+            z, slope = cast(tuple[Tensor, Tensor], jvp(layer, (z,), (torch.ones_like(z),)))
+            columns = (columns.unflatten(0, (-1, len(z))) * slope).flatten(0, 1)
+    return columns.flatten(1).unflatten(0, (-1, len(z)))
+
+
+def _without_bias(layer: nn.Module, columns: Tensor) -> Tensor:
+    zero = {name: torch.zeros_like(value) for name, value in layer.named_parameters() if name == "bias"}
+    return functional_call(layer, zero, (columns,))
+
+
+def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
+    """Return `½ log det JᵀJ` of the decoder `affine ∘ curved` at each point, in nats; `-inf` exactly at lower rank.
+
+    The rank is judged as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
+    diagonal of R; where J is not a number, neither is the result. Points go through in blocks, so that memory does not
+    grow with their number. For evaluation only: the result can't be differentiated.
+
+    Shapes: `curved: (B, d) -> (B, m)`, `affine: (B, m) -> (B, *S)`, `z: (B, d)`, result `(B,)`; where `affine` is the
+    identity, `(B, m)` may be any `(B, *S)`.
+    """
+    if not len(z):
+        return z.new_zeros(0)
+    with full_precision():
+        return _log_volume(curved, affine, z)
+
+
+@contextmanager
+def full_precision() -> Generator[None]:
+    """Multiply in all 24 bits of single precision, not in the 11 of TF32, by which ranks can't be judged.
+
+    The settings of `torch.set_float32_matmul_precision` and of cuDNN's convolutions are put back afterwards.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def _log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
+    with torch.no_grad():
+        inner = curved(z[:1])
+        size = affine(inner).numel()
+    width, factor = inner.numel(), None
+    if width < min(size, z.numel()):  # a smaller matrix for more columns than it takes to find it
+        factor = torch.linalg.qr(tangents(affine, inner)[:, 0].T, mode="r").R
+    else:
+        curved, width = composed(curved, affine), size
+    found: list[Tensor] = []
+    for part in z.split(max(4, BLOCK_ENTRIES // (width * z.shape[1]))):
+        columns = tangents(curved, part)
+        J = (columns if factor is None else columns @ factor.T).movedim(0, 2)
+        found.append(_log_abs_det(J, size))
+    return torch.cat(found)
+
+
+def composed(first: Map, second: Map) -> Map:
+    """Return the second map, an affine one, after the first, so that `tangents` still knows layers that are known."""
+    return nn.Sequential(*first, Affine(second)) if isinstance(first, nn.Sequential) else lambda z: second(first(z))
+
+
+def _log_abs_det(J: Tensor, size: int) -> Tensor:
+    """Return `log |det R|`, of shape `(B,)`, of matrices `(B, m, d)` that have the R of Jacobians with `size` rows."""
+    if J.shape[1] < J.shape[2]:
+        return J.new_full((len(J),), -torch.inf)
+    r = torch.linalg.qr(J, mode="r").R.diagonal(dim1=-2, dim2=-1).abs()
+    singular = r.amin(1) <= torch.finfo(J.dtype).eps * size * r.amax(1)
+    return torch.where(singular, -torch.inf, r.log().sum(1))

@@ -1,0 +1,1 @@
+"""What a run is: its configs, its directory, its environment."""

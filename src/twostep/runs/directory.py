@@ -1,0 +1,395 @@
+"""A run's directory: its configs, checkpoints, curves, pictures and results."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, TypeAdapter
+from torch import Tensor
+
+from twostep.core import checkpoint
+from twostep.core.checkpoint import CheckpointError, State
+from twostep.core.files import WriteError, folder_aside, put, refuse_links
+from twostep.core.jsonfile import as_json, checked, read_json, write_json
+from twostep.core.schema import DataSpec, UserError
+from twostep.metrics import Result
+from twostep.runs.config import Settings
+from twostep.runs.environment import environment
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Tag = Literal["latest", "best_valid"]
+
+LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
+
+RESULTS = TypeAdapter(dict[str, dict[str, Result]])
+HISTORY = TypeAdapter(dict[str, list[dict[str, dict[str, float]]]])
+
+EVALUATION = re.compile(r"evaluation-(\d{1,9})")
+
+SETTINGS, DATA = "settings", "data_sha256"
+"""Values of a checkpoint that tie it to its run."""
+
+CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
+
+logger = logging.getLogger("twostep")
+
+
+class _Environment(BaseModel):
+    """What is read of `environment.json`."""
+
+    command: list[str] = []
+    started: str = ""
+    versions: dict[str, str] = {}
+    seed: int | None = None
+    threads: int | None = None
+    ranks: int | None = None
+    later: list[dict[str, Any]] = []
+
+
+ENVIRONMENT = TypeAdapter(_Environment)
+
+
+class Run:
+    """The directory of one run, open for reading and writing.
+
+    Args:
+        path: of the directory.
+        settings: the run's configs.
+        spec: facts of its data.
+        digest: fingerprint of its data; empty for a run that has none.
+    """
+
+    def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
+        self.path, self.settings, self.spec, self.digest = path, settings, spec, digest
+        self._writer: SummaryWriter | None = None
+        self._lock: FileLock | None = None
+
+    @classmethod
+    def create(
+        cls,
+        settings: Settings,
+        spec: DataSpec,
+        digest: str = "",
+        ranks: int = 1,
+        more: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Self:
+        """Make a new directory under `logdir_root`, named by the time, that holds configs and environment.
+
+        It is filled under a hidden name and renamed last, so that no run is ever seen without its configs.
+
+        Args:
+            settings: the run's configs.
+            spec: facts of its data.
+            digest: fingerprint of its data.
+            ranks: number of processes that train it.
+            more: values of further JSON files, by file name.
+
+        Raises:
+            UserError: if the directory can't be made.
+        """
+        root = settings.run.logdir_root
+        files = {
+            **settings.files(),
+            "data.json": {**spec.model_dump(mode="json"), "sha256": digest},
+            "environment.json": environment(settings.run.seed, ranks),
+            **(more or {}),
+        }
+        try:
+            with folder_aside(root) as folder:
+                (folder / "checkpoints").mkdir()
+                for name, values in files.items():
+                    (folder / name).write_text(as_json(values))
+                path = put(folder, _places(root))
+        except OSError as error:
+            raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
+        return cls(path, settings, spec, digest)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a directory that `create` made.
+
+        Raises:
+            UserError: if it is none, if its configs are damaged or of another program, or if it holds a symbolic link,
+                by which a stranger's run would have files outside of it read or written.
+        """
+        if not path.is_dir():
+            raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
+        refuse_links(path)
+        files = {name: read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
+        if set(files) not in (
+            {"config.json"},
+            {"gae_config.json"},
+            {"gae_config.json", "de_config.json", "shared_config.json"},
+        ):
+            found = f"of its config files it has only {', '.join(files)}" if files else "its config files are not there"
+            raise UserError(f"{path}: not the directory of a run: {found}")
+        facts = read_json(path / "data.json")
+        digest = checked(facts.pop("sha256", ""), TypeAdapter(str), path / "data.json")
+        return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
+
+    def claim(self) -> None:
+        """Be the one process that writes here, until `close` or its end, and remove what a killed one left behind.
+
+        The lock is the system's, so that it ends with its process in any case.
+
+        Raises:
+            UserError: if something here can't be written, or another process writes here.
+        """
+        self._check_writable(self.path)
+        lock = FileLock(self.path / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"{self.path}: another process writes into it; wait until it ends, or stop it") from None
+        except (OSError, NotImplementedError) as error:
+            logger.warning("%s: can't be locked (%s); start no second process on it", self.path, error)
+        self._lock = lock
+        refuse_links(self.path)
+        self._check_writable(*self.path.rglob("*"))
+        for left in [*self.path.rglob(".*.tmp")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    @staticmethod
+    def _check_writable(*paths: Path) -> None:
+        fixed = next((path for path in paths if not os.access(path, os.W_OK)), None)
+        if fixed is not None:
+            raise UserError(f"{fixed}: can't be written, and this command writes into the run's directory; use a copy")
+
+    def record(self, ranks: int) -> None:
+        """Add the command that goes on with this run, and what it runs on, to `environment.json`."""
+        started = self.read_environment()
+        later = [*started.get("later", []), environment(self.settings.run.seed, ranks)]
+        write_json(self.path / "environment.json", {**started, "later": later})
+
+    def keep_limits(self, max_epochs: Mapping[str, int]) -> None:
+        """Make the stored configs of models say to how many epochs they are trained from now on."""
+        stored = Run.open(self.path).settings
+        models = {
+            part: config.model_copy(update={"max_epochs": max_epochs.get(part, config.max_epochs)})
+            for part, config in stored.models.items()
+        }
+        for name, values in replace(stored, models=models).files().items():
+            if values != stored.files()[name]:
+                write_json(self.path / name, values)
+
+    def save(self, tag: Tag, state: State) -> None:
+        """Write a checkpoint, with the run's configs and the fingerprint of its data, in one atomic step.
+
+        Raises:
+            UserError: if the disk is full or can't be written.
+        """
+        tied = {SETTINGS: self.settings.files(), DATA: self.digest}
+        checkpoint.save(self._checkpoint(tag), State(state.tensors, {**state.values, **tied}))
+
+    def load(self, *tags: Tag) -> State:
+        """Read the first checkpoint that is there and whole, with a warning for each one before it that is not.
+
+        Raises:
+            CheckpointError: if there is none.
+            UserError: if it was written with other configs or data than the run's, naming what differs.
+        """
+        problems: list[str] = []
+        for tag in tags:
+            try:
+                state = checkpoint.load(self._checkpoint(tag))
+            except CheckpointError as error:
+                problems.append(str(error))
+                continue
+            for problem in problems:
+                logger.warning("%s; taking %s instead", problem, self._checkpoint(tag).name)
+            self._refuse_untied(self._checkpoint(tag), state.values.pop(SETTINGS, None), state.values.pop(DATA, ""))
+            return state
+        raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
+
+    def _refuse_untied(self, path: Path, files: Mapping[str, Any] | None, digest: str) -> None:
+        """Refuse a checkpoint of other settings or data; one of an earlier version names none."""
+        differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
+        if digest and self.digest and digest != self.digest:
+            differ.append("other data")
+        if differ:
+            raise UserError(
+                f"{path}: written with other settings than the run's configs say: {'; '.join(differ)}; put the configs "
+                "or the checkpoint back, or start a new run"
+            )
+
+    def has_checkpoint(self, *tags: Tag) -> bool:
+        """Whether training has saved any of these yet; without tags, anything."""
+        return any(self._checkpoint(tag).exists() for tag in tags or LATEST_FIRST)
+
+    def log(self, name: str, value: float, step: int) -> None:
+        """Put one number on a curve of tensorboard."""
+        with self._curves(step) as curves:
+            curves.add_scalar(name, value, step)
+
+    def log_results(self, results: Mapping[str, Mapping[str, Result]], step: int) -> None:
+        """Put the results of a test, by model and metric, into tensorboard."""
+        for model, measured in results.items():
+            for name, result in measured.items():
+                self._tensorboard(None).add_scalar(f"{model}/test/{name}", result.value, step)
+
+    def log_pictures(self, name: str, grid: Tensor, step: int) -> None:
+        """Put a picture `(C, H, W)` with values in [0, 1] into tensorboard."""
+        with self._curves(None) as curves:
+            curves.add_image(name, grid, step)
+
+    def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]], weights: str) -> Path:
+        """Write the results of each model to `metrics/<name>.json`; those of other metrics and the same weights stay.
+
+        Args:
+            name: of the file.
+            results: by model and metric.
+            weights: fingerprint of the weights that were measured.
+        """
+        path = self.path / "metrics" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        before = read_json(path) if path.is_file() else {}
+        kept = self.read_metrics(name) if before.get("weights") == weights else {}
+        values = {
+            model: {key: asdict(result) for key, result in {**kept.get(model, {}), **part}.items()}
+            for model, part in results.items()
+        }
+        write_json(path, {"weights": weights, **values})
+        return path
+
+    def add_evaluation(
+        self,
+        results: Mapping[str, Result],
+        weights: str,
+        asked: Mapping[str, Any],
+        write_scores: Callable[[Path], object] | None = None,
+    ) -> Path:
+        """Write results to `metrics/evaluation-001.json`, or 002 and so on, and return its path.
+
+        Args:
+            results: by name.
+            weights: fingerprint of the weights that were measured.
+            asked: what the results follow from: part, seed, keys.
+            write_scores: fills the folder `ood/evaluation-001` of the same number; None: there is none.
+
+        Raises:
+            UserError: if the disk is full or can't be written.
+        """
+        values = {"weights": weights, **asked, "results": {key: asdict(one) for key, one in results.items()}}
+        if write_scores is None:
+            return self._write_evaluation(values)
+        scores = self.path / "ood"
+        try:
+            with folder_aside(scores) as folder:
+                write_scores(folder)
+                path = self._write_evaluation(values)
+                put(folder, [scores / path.stem])
+        except OSError as error:
+            raise WriteError(f"{scores}: can't be written ({error.strerror or error})") from None
+        return path
+
+    def _write_evaluation(self, values: Mapping[str, Any]) -> Path:
+        """Write to the first number above all that are there; several processes that do so get one each."""
+        folders = (self.path / "metrics", self.path / "ood")
+        names = [EVALUATION.fullmatch(path.stem) for folder in folders for path in folder.glob("evaluation-*")]
+        for number in itertools.count(1 + max((int(name[1]) for name in names if name), default=0)):
+            path = self.path / "metrics" / f"evaluation-{number:03d}.json"
+            try:
+                write_json(path, values, new=True)
+            except FileExistsError:
+                continue
+            return path
+        raise AssertionError("numbers never end")
+
+    def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
+        """Read what `write_metrics` wrote; nothing if it has not.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        path = self.path / "metrics" / f"{name}.json"
+        values = read_json(path) if path.is_file() else {}
+        values.pop("weights", None)
+        return checked(values, RESULTS, path)
+
+    def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
+
+        What is there and only goes on beyond it stays: the test of a run that was taken back to its best epoch.
+        """
+        path = self.path / "metrics" / "history.json"
+        path.parent.mkdir(exist_ok=True)
+        with suppress(UserError):  # a damaged file is replaced
+            before = self.read_history()
+            if before and all(str(before.get(part, [])[: len(new)]) == str(list(new)) for part, new in history.items()):
+                return
+        write_json(path, history)
+
+    def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
+        """Read what `write_history` wrote; nothing if it has not.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        path = self.path / "metrics" / "history.json"
+        return checked(read_json(path) if path.is_file() else {}, HISTORY, path)
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with.
+
+        Raises:
+            UserError: if the file is damaged.
+        """
+        path = self.path / "environment.json"
+        values = read_json(path)
+        checked(values, ENVIRONMENT, path)
+        return values
+
+    def close(self) -> None:
+        """Flush the curves, and let another process write here."""
+        if self._writer is not None:
+            with suppress(OSError):  # of a full disk, which what is written after the curves tells of
+                self._writer.close()
+            self._writer = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _checkpoint(self, tag: Tag) -> Path:
+        return self.path / "checkpoints" / f"{tag}.safetensors"
+
+    @contextmanager
+    def _curves(self, going_on_from: int | None) -> Generator[SummaryWriter]:
+        try:
+            yield self._tensorboard(going_on_from)
+        except OSError as error:
+            raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
+
+    def _tensorboard(self, going_on_from: int | None) -> SummaryWriter:
+        """Open the curves; what an interrupted session wrote at or after the step from which they go on is dropped."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            first = not any(self.path.glob("events.*"))
+            self._writer = SummaryWriter(str(self.path), purge_step=going_on_from)
+            for name, values in self.settings.files().items() if first else ():
+                self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
+        return self._writer
+
+
+def tags(best_first: bool) -> tuple[Tag, ...]:
+    """Return the checkpoints to try, in order."""
+    return LATEST_FIRST[::-1] if best_first else LATEST_FIRST
+
+
+def _places(root: Path) -> list[Path]:
+    name = datetime.now().strftime("%b%d_%H-%M-%S")
+    return [root / f"{name}{suffix}" for suffix in ("", *(f"_{number}" for number in range(1, 1000)))]

@@ -1,0 +1,43 @@
+"""What a command runs on: enough to repeat it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetensors", "pydantic")
+
+
+def environment(seed: int, ranks: int) -> dict[str, Any]:
+    """Return this process's command and time, the commit of this code, versions, and the machine's facts."""
+    import torch  # here because the command line asks for its ranks before it needs torch
+
+    tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD") if tracked else None,
+        "uncommitted_changes": tracked and bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "seed": seed,
+        "threads": torch.get_num_threads(),
+        "ranks": ranks,
+        "cuda": torch.version.cuda,
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """Ask git about the repository around this code, which need not be the code's own; None if there is none."""
+    command: Sequence[str] = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

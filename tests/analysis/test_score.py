@@ -1,0 +1,201 @@
+"""`twostep score`: the model's own scores by row, a verdict at the announced rate, one line for each mistake."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.arguments import only_run, single_arguments, two_step_arguments
+from helpers.experiments import asked
+from twostep.analysis.evaluate import Questions, assess
+from twostep.analysis.score import Scored, score, write_csv
+from twostep.core.schema import UserError
+from twostep.data.own_rows import read_rows
+from twostep.experiment.load import load_module
+from twostep.experiment.prepare import start
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory):
+    """Give files of 1,000 training rows and 600 others on a plane in R^5, and of 50 rows off it."""
+    folder, random = tmp_path_factory.mktemp("plane"), np.random.default_rng(0)
+    axes = random.normal(size=(2, 5))
+    rows = random.normal(size=(1600, 2)) @ axes + 0.05 * random.normal(size=(1600, 5))
+    np.savez(folder / "plane.npz", train=rows[:1000], test=rows[1000:])
+    np.save(folder / "more.npy", rows[1000:])
+    np.save(folder / "off.npy", rows[:50] + 2 * random.normal(size=(50, 5)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plane_run(plane, tmp_path_factory):
+    """Give the directory of a two-step run on the plane."""
+    keys = {"max_epochs": 12, "encoder_hidden_dims": (16,), "decoder_hidden_dims": (16,)}
+    root = tmp_path_factory.mktemp("plane-run")
+    experiment = start(asked(("ae", "flow"), plane / "plane.npz", root, gae=keys | {"denoising_sigma": 0.0}))
+    experiment.fit()
+    experiment.run.close()
+    return experiment.run.path
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_holds_the_models_own_scores_in_order(twostep, plane_run, plane, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in plane_run.rglob("*")}
+    done = twostep("score", plane_run, plane / "more.npy", "--to", tmp_path / "new" / "scores.csv")
+    assert done.status == 0, done.err
+    assert (
+        "of 600 rows are out at 0.05 (two_part, calibrated on 50 validation rows, smallest p-value 0.0196)" in done.out
+    )
+    rows = table(tmp_path / "new" / "scores.csv")
+    assert list(rows[0]) == ["row", "log_prob", "log_prob_latent", "distance", "p_value", "verdict"]
+    assert [int(row["row"]) for row in rows] == list(range(600))
+    module, x = load_module(plane_run), torch.tensor(np.load(plane / "more.npy"), dtype=torch.float32)
+    with torch.no_grad():
+        expected = module.log_prob(x), module.log_prob_latent(x), module.reconstruction_error(x).sqrt()
+    for name, values in zip(("log_prob", "log_prob_latent", "distance"), expected, strict=True):
+        assert np.allclose([float(row[name]) for row in rows], values, rtol=1e-3, atol=1e-3)
+    for row in rows:
+        assert row["verdict"] == ("out" if float(row["p_value"]) <= 0.05 else "in")
+    assert before == {path: path.stat().st_mtime_ns for path in plane_run.rglob("*")}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["scores.csv"]
+
+
+def test_the_verdict_keeps_its_rate_and_finds_rows_off_the_plane(plane_run, plane):
+    # given 50 calibration rows, the rate is a Beta variable with standard deviation 0.06
+    assert score(plane_run, plane / "more.npy", alpha=0.25).out / 600 == pytest.approx(0.25, abs=0.18)
+    assert score(plane_run, plane / "off.npy").out > 40
+
+
+def test_scores_repeat_to_the_last_digit(plane_run, plane, tmp_path):
+    for name in ("one.csv", "two.csv"):
+        write_csv(score(plane_run, plane / "off.npy"), tmp_path / name)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+
+
+def test_an_autoencoder_alone_gives_distances(twostep, ae_run, own_pictures, tmp_path):
+    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    done = twostep("score", ae_run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv", "--alpha", "0.2")
+    assert done.status == 0, done.err
+    assert "(reconstruction_error, calibrated on 5 validation rows, smallest p-value 0.167)" in done.out
+    assert list(table(tmp_path / "s.csv")[0]) == ["row", "distance", "p_value", "verdict"]
+
+
+def test_a_density_alone_is_asked_on_both_sides(twostep, own_pictures, tmp_path):
+    assert twostep(*single_arguments(own_pictures, tmp_path / "runs", "flow")).status == 0
+    run = only_run(tmp_path / "runs")
+    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    scored = score(run, tmp_path / "rows.npy", alpha=0.4)
+    assert list(scored.columns) == ["row", "log_prob", "p_value", "verdict"]
+    assert set(np.round(scored.columns["p_value"] * 3, 6)) <= {1.0, 2.0, 3.0}
+
+
+def test_images_of_another_size_are_brought_to_the_runs(two_step_run, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (5, 9, 12), dtype=np.uint8)):
+        Image.fromarray(pixels[: 9 - number % 2]).save(folder / f"{number}.png")
+    np.save(tmp_path / "resized.npy", read_rows(folder, (6, 6)).numpy())
+    found, expected = (score(two_step_run, path, alpha=0.5) for path in (folder, tmp_path / "resized.npy"))
+    assert found.columns["distance"].tolist() == expected.columns["distance"].tolist()
+    assert len(found.columns["row"]) == 5
+    results, _ = assess(shutil.copytree(two_step_run, tmp_path / "run"), Questions(ood=(str(folder),)))
+    assert results["distance_ood_auroc"].n == 10 + 1  # test rows of both
+
+
+# ---- few validation rows
+
+
+def test_where_no_row_can_be_out_there_are_p_values_and_no_verdict(twostep, two_step_run, own_pictures, tmp_path):
+    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    done = twostep("score", two_step_run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv")
+    assert done.status == 0, done.err
+    assert "5 validation rows give no p-value below 0.333" in done.err
+    rows = table(tmp_path / "s.csv")
+    assert list(rows[0]) == ["row", "log_prob", "log_prob_latent", "distance", "p_value"]
+    larger = score(two_step_run, tmp_path / "rows.npy", alpha=0.34)
+    assert larger.smallest == pytest.approx(1 / 3)
+    assert [float(row["p_value"]) for row in rows] == larger.columns["p_value"].tolist()
+    assert "verdict" in larger.columns
+
+
+def test_runs_that_cannot_calibrate_give_scores(twostep, own_pictures, tmp_path):
+    keys = ("--shared-config", "make_valid_loader=False", "--de-config", "early_stopping_metric=None")
+    assert twostep(*two_step_arguments(own_pictures, tmp_path / "runs"), *keys).status == 0
+    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    few = tmp_path / "few.npy"
+    np.save(few, np.load(own_pictures)["train"][:24])
+    assert twostep(*single_arguments(few, tmp_path / "few")).status == 0
+    for runs, rows, names in (
+        ("runs", 0, ["row", "log_prob", "log_prob_latent", "distance"]),
+        ("few", 2, ["row", "distance"]),
+    ):
+        run = only_run(tmp_path / runs)
+        done = twostep("score", run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv", "--force")
+        assert done.status == 0, done.err
+        assert f"has {rows} validation rows" in done.err
+        assert list(table(tmp_path / "s.csv")[0]) == names
+
+
+# ---- mistakes
+
+
+@pytest.fixture
+def refused(twostep, tmp_path):
+    """Give the one line that a command is refused with; it must leave no file."""
+
+    def line(*arguments, to=tmp_path / "out" / "scores.csv"):
+        done = twostep("score", *arguments, "--to", to)
+        assert done.status == 2, done.err
+        assert done.err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+        return done.err
+
+    return line
+
+
+def test_each_mistake_has_its_line(refused, two_step_run, plane, tmp_path):
+    pictures = tmp_path / "pictures.npy"
+    np.save(pictures, np.full((3, 6, 6), 200, dtype=np.uint8))
+    assert "its rows have the shape 5, those of the run 1x6x6" in refused(two_step_run, plane / "more.npy")
+    assert "no such file or folder" in refused(two_step_run, tmp_path / "none.npy")
+    assert "no such directory" in refused(tmp_path / "none", pictures)
+    assert "scores.txt: write to a .csv file" in refused(two_step_run, pictures, to=tmp_path / "scores.txt")
+    assert "alpha" in refused(two_step_run, pictures, "--alpha", "1.5")
+    np.save(tmp_path / "nan.npy", np.full((3, 1, 6, 6), np.nan))
+    assert "is nan" in refused(two_step_run, tmp_path / "nan.npy")
+
+
+def test_pictures_in_other_units_are_warned_of(two_step_run, tmp_path, caplog):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((3, 1, 6, 6)))
+    score(two_step_run, tmp_path / "rows.npy", alpha=0.5)
+    assert "are they in the same units?" in caplog.text
+
+
+def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
+    class Breaks:
+        def tolist(self):
+            return (1 / (2 - i) for i in range(9))
+
+    with pytest.raises(ZeroDivisionError):
+        write_csv(Scored({"row": Breaks()}), tmp_path / "scores.csv")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="can't be written"):
+        write_csv(Scored({"row": np.arange(3)}, "two_part", 9), tmp_path / "file" / "scores.csv")
+
+
+def test_a_run_on_other_data_is_refused(twostep, own_pictures, tmp_path):
+    data = tmp_path / "data.npz"
+    shutil.copy(own_pictures, data)
+    assert twostep(*single_arguments(data, tmp_path / "runs")).status == 0
+    data.unlink()
+    done = twostep("score", only_run(tmp_path / "runs"), own_pictures, "--to", tmp_path / "scores.csv")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "no such file" in done.err

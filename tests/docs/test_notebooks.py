@@ -1,0 +1,109 @@
+"""The notebooks run from beginning to end, on small runs, and draw what they say."""
+
+import io
+import runpy
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import jupytext
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+
+from helpers.arguments import only_run, single_arguments
+from twostep.experiment.load import load_module
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+
+
+@pytest.fixture
+def executed(twostep, two_step_run, own_pictures, tmp_path, monkeypatch):
+    """Give what the cells of `ood_histogram` leave: a flow and a two-step model, against pictures of noise in black."""
+    assert twostep(*single_arguments(own_pictures, tmp_path / "runs", "flow")).status == 0
+    others = np.random.default_rng(0).integers(0, 30, (12, 6, 6), dtype=np.uint8)
+    np.savez(tmp_path / "others.npz", train=others[:5], test=others[5:])
+    places = {"ONE_STEP": only_run(tmp_path / "runs"), "TWO_STEP": two_step_run, "OOD": tmp_path / "others.npz"}
+    for name, value in {**places, "FIGURE": tmp_path / "figure.png"}.items():
+        monkeypatch.setenv(name, str(value))
+    with mpl.rc_context():
+        mpl.use("Agg")
+        with redirect_stdout(io.StringIO()) as out:
+            left = runpy.run_path(str(NOTEBOOKS / "ood_histogram.py"))
+        yield left, places, out.getvalue().splitlines()
+        left["plt"].close("all")
+
+
+def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_pictures, tmp_path):
+    left, places, printed = executed
+    module = load_module(places["TWO_STEP"])
+    with torch.no_grad():
+        expected = -module.reconstruction_error(torch.tensor(np.load(own_pictures)["test"][:, None]).float())
+    assert np.allclose(left["scores"]["two-step"]["reconstruction_error"]["in"], expected, rtol=1e-5)
+    assert [len(left["scores"][kind]["log_prob"]["out"]) for kind in ("one-step", "two-step")] == [7, 7]
+    for axes in left["panels"]:
+        (own, other) = axes.containers
+        for bars in (own, other):
+            assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
+        labels = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert labels == ["pictures", "others (other)"]
+        assert "AUROC" in axes.get_title()
+    for axes, line, (boundary, rate) in zip(left["panels"], printed, left["stumps"].values(), strict=True):
+        assert list(axes.lines[-1].get_xdata()) == [boundary, boundary]
+        assert f"classification rate {rate:.2%}" in line
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+@pytest.fixture
+def run_cells(tmp_path, monkeypatch):
+    """Give a function that runs a notebook which needs no run and returns what its cells leave."""
+    monkeypatch.setenv("FIGURES", str(tmp_path))
+    with mpl.rc_context():
+        mpl.use("Agg")
+        yield lambda name: runpy.run_path(str(NOTEBOOKS / name))
+        mpl.pyplot.close("all")
+
+
+@pytest.mark.cmd
+def test_two_steps_find_the_law_on_the_circle_where_one_step_loses_it(run_cells, tmp_path):
+    left = run_cells("von_mises_circle.py")
+    assert (left["found"].overfitting.verdict, left["found"].latent_dim) == ("yes", 1)
+    assert left["found"].dimension.recommended == 1
+    angle = left["angle"].numpy()
+    assert np.allclose(left["truth"], np.exp(np.cos(angle)) / (2 * np.pi * np.i0(1)))
+    masses = list(left["masses"].values())
+    assert masses == sorted(masses)
+    last = left["EPOCHS"][-1]
+    assert masses[-1] > 5
+    assert left["errors_two"][last] < 0.05 < left["errors"][last]
+    assert left["cut"].double().mean() < 0.1
+    for name in ("von_mises_circle.png", "von_mises_diagnosis.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_the_diagnosis_of_digits_is_told_and_drawn(run_cells, tmp_path, capsys):
+    left = run_cells("diagnose_your_data.py")
+    told = capsys.readouterr().out
+    assert "overfitting: yes" in told
+    assert f"recommended latent_dim: {left['found'].latent_dim}" in told
+    assert left["command"].endswith("--dataset digits --gae-model ae --de-model flow --gae-config latent_dim=auto")
+    assert 5 <= left["found"].latent_dim <= 15
+    assert (tmp_path / "diagnosis.png").stat().st_size > 10_000
+
+
+def test_an_array_of_the_readers_own_takes_the_place_of_the_digits(run_cells, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "full.npy", np.random.default_rng(0).normal(size=(400, 2)))
+    monkeypatch.setenv("DATA", str(tmp_path / "full.npy"))
+    left = run_cells("diagnose_your_data.py")
+    assert left["found"].overfitting.verdict == "no"
+    assert left["command"].startswith("twostep train-single")
+    assert "overfitting: no" in capsys.readouterr().out
+
+
+def test_every_notebook_is_in_percent_format():
+    sources = sorted(NOTEBOOKS.glob("*.py"))
+    assert sources
+    for source in sources:
+        cells = jupytext.read(source).cells
+        assert {cell.cell_type for cell in cells} == {"markdown", "code"}
+        assert not any(cell.get("outputs") for cell in cells)

@@ -1,0 +1,267 @@
+"""`latent_dim=auto` is the number that it stands for: in stored configs, in training, after a resume, on every rank."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.arguments import single_arguments, two_step_arguments
+from helpers.experiments import GAES, asked, break_off, differences, trained
+from twostep.analysis.report import write_report
+from twostep.core.schema import DataSpec, UserError
+from twostep.data.base import Splits
+from twostep.data.rows import Rows
+from twostep.data.synthetic import law
+from twostep.experiment import auto_latent_dim as latent_size
+from twostep.experiment.auto_latent_dim import estimated
+from twostep.experiment.prepare import resume, start
+from twostep.runs.request import Request
+from twostep.training.engine import Engine
+
+AUTO = {"latent_dim": "auto"}
+
+
+@pytest.fixture
+def plane(tmp_path):
+    """Give a file of 100 training and 20 test points of a plane in R^4."""
+    rows = np.random.default_rng(0).normal(size=(120, 2)) @ [[1, 0, 2, 0], [0, 1, 0, 2]]
+    np.savez(tmp_path / "plane.npz", train=rows[:100].astype(np.float32), test=rows[100:].astype(np.float32))
+    return tmp_path / "plane.npz"
+
+
+def told(run):
+    return json.loads((run.path / "dimension.json").read_text())
+
+
+def stored(run):
+    return json.loads((run.path / "gae_config.json").read_text())["latent_dim"]
+
+
+def alone(keys):
+    return Request({"model": "ae"}, {"model": keys, "run": {"dataset": "mine"}}, is_gae=True)
+
+
+def never(*_, **__):
+    raise AssertionError("estimated again")
+
+
+# ---- the number
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "may_be_closed"),
+    [
+        ("von-mises-circle", {}, True),
+        ("uniform_sphere", {"manifold_dim": 2}, True),
+        ("uniform_sphere", {"manifold_dim": 3, "ambient_dim": 10}, True),
+        ("torus", {}, True),
+        ("affine", {"manifold_dim": 3, "ambient_dim": 12}, False),
+        ("checkerboard", {}, False),
+    ],
+)
+def test_it_is_the_dimension_of_a_known_manifold(tmp_path, name, keys, may_be_closed):
+    request = asked(("ae", "flow"), name, tmp_path, run={"dataset_kwargs": {**keys, "n": 700}}, gae=AUTO)
+    experiment = start(request)
+    experiment.run.close()
+    found, d = told(experiment.run), law(name, keys).intrinsic_dim
+    assert found["latent_dim"] == stored(experiment.run) == experiment.models["gae"].latent_dim == d
+    assert experiment.models["de"].spec.shape == (d,)
+    assert found["low"] <= d <= found["high"]
+    assert found["rows"] == len(experiment.splits.train) == 630
+    assert any(f"latent_dim={d + 1} may avoid it" in reason for reason in found["reasons"]) == may_be_closed
+
+
+@pytest.mark.parametrize(("dim", "latent", "warned"), [(6, 6, True), (10, 9, True), (10, 5, False), (1, 1, True)])
+def test_as_many_latent_coordinates_as_the_data_have_are_warned_of(dim, latent, warned):
+    random = np.random.default_rng(0)
+    turned = np.linalg.qr(random.normal(size=(dim, dim)))[0][:latent]
+    rows = torch.tensor(random.normal(size=(800, latent)) @ turned, dtype=torch.float32)
+    spec = DataSpec(name="mine", shape=(dim,), size=800, low=-9, high=9)
+    _, size = estimated(alone(AUTO), Splits(spec, rows, None, rows), Engine("cpu"), 0)
+    assert size.latent_dim == latent
+    assert any("can copy any input" in warning for warning in size.warnings) == warned
+
+
+@pytest.mark.parametrize("name", GAES)
+def test_every_autoencoder_trains_as_with_the_number_to_the_last_bit(plane, tmp_path, name):
+    by_word, by_number = (
+        trained(asked((name,), plane, tmp_path / root, model={"latent_dim": latent_dim, "max_epochs": 2}))
+        for root, latent_dim in (("word", "auto"), ("number", 2))
+    )
+    assert not differences(by_word.state(), by_number.state())
+    files = [
+        {file.name: file.read_text() for file in one.run.path.glob("*config.json")} for one in (by_word, by_number)
+    ]
+    assert files[0] == {key: text.replace("/number", "/word") for key, text in files[1].items()}
+    assert all('"auto"' not in text for text in files[0].values())
+    assert not (by_number.run.path / "dimension.json").exists()
+
+
+def test_a_density_alone_may_take_the_dimension_too(plane, tmp_path):
+    request = asked(("vae",), plane, tmp_path / "runs", model=AUTO)
+    experiment = start(Request(request.models, request.overrides, is_gae=False))
+    experiment.run.close()
+    assert experiment.models["model"].latent_dim == told(experiment.run)["latent_dim"] == 2
+
+
+def test_pictures_are_estimated_flat_and_twice_alike(blobs, tmp_path):
+    """A blob has two coordinates, and noise on each pixel above the distance of neighbours."""
+    runs = [start(asked(("ae",), blobs, tmp_path / str(seed), model=AUTO)).run for seed in range(2)]
+    for run in runs:
+        run.close()
+    assert told(runs[0]) == told(runs[1])
+    assert 2 <= told(runs[0])["latent_dim"] <= 100
+
+
+@pytest.mark.parametrize(("whitened", "d"), [(False, 1), (True, 2)])
+def test_columns_of_little_spread_count_if_the_network_sees_them_whitened(tmp_path, whitened, d):
+    file = tmp_path / "table.npy"
+    np.save(file, np.random.default_rng(0).normal(size=(300, 2)) * [1, 1e-4])
+    keys = {**AUTO, "whitening_transform": whitened, "scale_data": not whitened}
+    run = start(asked(("ae",), file, tmp_path / "runs", model=keys)).run
+    run.close()
+    assert told(run)["latent_dim"] == d
+
+
+def test_only_training_rows_are_looked_at(plane, tmp_path):
+    rows = dict(np.load(plane))
+    other = tmp_path / "other.npz"
+    np.savez(other, train=rows["train"], test=np.random.default_rng(1).normal(size=(500, 4)))
+    runs = [start(asked(("ae",), file, tmp_path / file.stem, model=AUTO)).run for file in (plane, other)]
+    for run in runs:
+        run.close()
+    assert told(runs[0]) == told(runs[1])
+
+
+def test_large_data_are_thinned_and_the_seed_is_the_runs(monkeypatch):
+    seen = []
+
+    def watched(x, seed):
+        seen.append((x, seed))
+        raise UserError("enough")
+
+    monkeypatch.setattr(latent_size, "dimension_of", watched)
+    monkeypatch.setattr(latent_size, "ROWS", 5)
+    data = torch.arange(60.0).view(20, 3)
+    spec = DataSpec(name="mine", shape=(3,), size=10, low=0, high=60)
+    splits = Splits(spec, Rows(data, torch.arange(0, 20, 2)), None, data)
+    with pytest.raises(UserError, match=r"^latent_dim=auto: enough; or set latent_dim to a number$"):
+        estimated(alone(AUTO), splits, Engine("cpu"), 7)
+    ((rows, seed),) = seen
+    assert seed == 7
+    assert torch.equal(rows, data[[0, 4, 8, 12, 16]])
+
+
+# ---- once
+
+
+def test_a_run_that_was_stopped_goes_on_without_estimating_again(plane, tmp_path, monkeypatch):
+    whole = trained(asked(("vae", "flow"), plane, tmp_path / "whole", gae=AUTO))
+    broken = start(asked(("vae", "flow"), plane, tmp_path / "broken", gae=AUTO))
+    assert break_off(broken, "step 3")
+    before = told(broken.run)
+    monkeypatch.setattr(latent_size, "dimension_of", never)
+    again = resume(broken.run.path, writing=True)
+    again.fit()
+    again.run.close()
+    assert not differences(again.state(), whole.state())
+    assert told(again.run) == before == told(whole.run)
+
+
+def test_a_number_asks_for_no_estimate(plane, tmp_path, monkeypatch):
+    monkeypatch.setattr(latent_size, "dimension_of", never)
+    start(asked(("ae", "flow"), plane, tmp_path / "runs")).run.close()
+
+
+def test_another_rank_takes_what_the_first_has_found(plane, tmp_path, monkeypatch, caplog):
+    """That of an engine whose first rank has found 3, though its own rows would say 2."""
+    experiment = start(asked(("ae",), plane, tmp_path / "runs", model=AUTO))
+    experiment.run.close()
+    found = latent_size.LatentSize(3, 2, 4, 90, 0, (), ("odd",))
+
+    class Second:
+        is_main = False
+
+        def on_first(self, _):
+            return found
+
+    monkeypatch.setattr(latent_size, "dimension_of", never)
+    caplog.clear()
+    request, size = estimated(alone({**AUTO, "lr": 0.1}), experiment.splits, Second(), 0)
+    assert size is found
+    assert request.overrides["model"] == {"latent_dim": 3, "lr": 0.1}
+    assert not caplog.messages
+
+
+# ---- on screen, in files
+
+
+def replaced(arguments, old, new):
+    return [new if item == old else item for item in arguments]
+
+
+def test_the_command_tells_the_number_its_range_and_reasons(plane, tmp_path, twostep):
+    root = tmp_path / "runs"
+    done = twostep(*replaced(two_step_arguments(plane, root), "latent_dim=2", "latent_dim=auto"))
+    assert done.status == 0, done.err
+    assert "latent_dim=auto of vae: 2 (dimension 2 to 2), by 90 training rows (dimension.json)" in done.out
+    (path,) = root.iterdir()
+    assert all(f"  {reason}\n" in done.out for reason in json.loads((path / "dimension.json").read_text())["reasons"])
+    assert "latent_dim=auto of vae: 2" in (path / "stdout").read_text()
+    assert "dimension.json" in (path / "report.html").read_text()
+
+
+def test_the_report_of_a_run_with_a_number_names_no_estimate(ae_run):
+    from twostep.runs.directory import Run
+
+    assert "dimension.json" not in write_report(Run.open(ae_run)).read_text()
+
+
+# ---- refused
+
+
+def test_a_run_that_exists_keeps_its_number(two_step_run, ae_run, twostep):
+    for command in (
+        ("train", "--load-dir", two_step_run, "--gae-config", "latent_dim=auto"),
+        ("train-single", "--load-dir", ae_run, "--config", "latent_dim=auto"),
+        (
+            *("train", "--load-dir", ae_run, "--load-pretrained-gae"),
+            *("--de-model", "flow", "--gae-config", "latent_dim=auto"),
+        ),
+    ):
+        done = twostep(*command)
+        assert done.status == 2
+        assert done.err.startswith("latent_dim: can't be changed in a run that exists")
+
+
+@pytest.mark.parametrize(
+    ("models", "keys", "says"),
+    [
+        (
+            ("ae", "vae"),
+            {"de": AUTO},
+            "latent_dim=auto of vae: it sees embeddings, which are not there yet: give a number",
+        ),
+        (("flow",), {"model": AUTO}, "latent_dim: no such key of flow"),
+        (("ae",), {"model": {"latent_dim": "atuo"}}, "latent_dim = 'atuo': input should be a valid integer, or auto"),
+        (("ae",), {"model": {**AUTO, "encoder_net": "cnn", "decoder_net": "cnn"}}, "a cnn needs pictures"),
+        (("ae",), {"model": AUTO}, "latent_dim=auto: 44 rows are too few to tell a dimension: give 50 or more; or set"),
+    ],
+)
+def test_what_can_not_be_estimated_is_refused_before_there_is_a_directory(tmp_path, models, keys, says):
+    file = tmp_path / "few.npy"
+    np.save(file, np.random.default_rng(0).normal(size=(60, 3)))
+    with pytest.raises(UserError) as caught:
+        start(asked(models, file, tmp_path / "runs", **keys))
+    assert str(caught.value).startswith(says)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_command_refuses_too_few_rows_with_one_line(own_pictures, tmp_path, twostep):
+    """50 training rows leave 45 for training."""
+    arguments = single_arguments(own_pictures, tmp_path / "runs")
+    done = twostep(*replaced(arguments, "latent_dim=2", "latent_dim=auto"))
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert done.err.startswith("latent_dim=auto: 45 rows are too few")
+    assert not (tmp_path / "runs").exists()

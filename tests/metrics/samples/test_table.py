@@ -1,0 +1,230 @@
+"""Metrics of samples: what they compare, in which features, and that each set is made once."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.experiments import asked, trained
+from twostep.core.metric_keys import MetricKeys
+from twostep.core.schema import DataSpec, UserError
+from twostep.data.base import Splits, load_data
+from twostep.data.batches import Batches
+from twostep.experiment.prepare import start
+from twostep.metrics import METRICS, evaluate
+from twostep.metrics.features.choice import gallery_of
+from twostep.metrics.samples.table import SampleMetric
+from twostep.models import MODELS
+from twostep.models.base import DensityEstimator
+
+PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-9, high=9)
+NAMES = [name for name in METRICS if isinstance(METRICS[name], SampleMetric) and name != "fid"]
+FIGURES = {
+    "precision_recall_density_coverage": ["precision", "recall", "density", "coverage"],
+    "memorisation": ["farther", "c_t", "copies"],
+}
+
+
+class Given(DensityEstimator):
+    """A density that samples a Gaussian around `mean`, and counts what it draws."""
+
+    likelihood = "exact"
+    mean, drawn = 0.0, 0
+
+    def log_density(self, x):
+        raise NotImplementedError
+
+    def sample(self, n, generator=None):
+        assert not torch.is_grad_enabled()
+        self.drawn += n
+        return self.mean + torch.randn(n, *self.spec.shape, generator=generator)
+
+    def objectives(self):
+        return ()
+
+
+def given(mean=0.0, spec=PLANE):
+    model = Given(MODELS["flow"].for_data(spec, "de"), spec)
+    model.mean = mean
+    return model
+
+
+def normal(n, seed, shape=(2,)):
+    return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gallery(model, keys=None, rank=0, ranks=1, gather=lambda rows: rows, with_null=True, labels=None):
+    splits = Splits(model.spec, normal(1000, 1), None, normal(600, 2), labels)
+    training, held_out = (Batches(rows, 128, rank, ranks) for rows in (splits.train, splits.test))
+    keys = MetricKeys.parse({"gen_samples": 800, "gen_batch_size": 300, **(keys or {})}, "keys")
+    return gallery_of(model, splits, lambda: training, held_out, keys, gather, 0, with_null)
+
+
+def measured(names, model, **keys):
+    shown = gallery(model, **keys)
+    return evaluate(names, model, shown.held_out, lambda values: values, 0, shown)
+
+
+def test_a_perfect_model_scores_what_held_out_data_score():
+    found = measured(NAMES, given())
+    assert sorted(found) == sorted(figure for name in NAMES for figure in FIGURES.get(name, [name]))
+    for name, result in found.items():
+        low, high = result.interval
+        assert low <= result.value <= high
+        room = 2 * (high - low) + 0.02
+        assert result.value == pytest.approx(result.null, abs=room), name
+        assert "standardised features" in result.note
+
+
+def test_a_shifted_model_scores_worse_by_every_metric():
+    perfect, shifted = measured(NAMES, given()), measured(NAMES, given(mean=1.0))
+    for name in NAMES:
+        figure = FIGURES.get(name, [name])[-1 if name != "memorisation" else 0]
+        better, worse = perfect[figure], shifted[figure]
+        assert worse.null == better.null, "the null value knows nothing of the model"
+        if name == "memorisation" or METRICS[name].lower_is_better:
+            assert worse.interval[0] > better.interval[1], name
+        else:
+            assert worse.interval[1] < better.interval[0], name
+
+
+def test_samples_are_drawn_once_for_all_metrics_and_again_for_no_seed():
+    model = given()
+    first = measured(NAMES, model)
+    assert model.drawn == 800
+    assert measured(["fd"], model)["fd"] == first["fd"], "alone or in company, the same digits"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_least_rows_are_those_that_a_comparison_takes(name):
+    metric, keys = METRICS[name], MetricKeys.parse({"nearest_k": 3}, "keys")
+    least = metric.least(keys.nearest_k)
+    metric.compare(*of(least, keys))
+    with pytest.raises(UserError, match="are too few"):
+        metric.compare(*of(least - 1, keys))
+
+
+def of(n, keys):
+    data = normal(n, 1)
+    return data, normal(n, 2), SimpleNamespace(seed=0, keys=keys, unseen=normal(n, 3), all_data=lambda: [data])
+
+
+def test_training_rows_are_asked_for_once():
+    """Embeddings are made for them."""
+    asked_for = []
+    splits = Splits(PLANE, normal(300, 1), None, normal(100, 2))
+    keys = MetricKeys.parse({"gen_samples": 100}, "keys")
+    held_out = Batches(splits.test, 50)
+
+    def training():
+        asked_for.append(1)
+        return Batches(splits.train, 50)
+
+    shown = gallery_of(given(), splits, training, held_out, keys, lambda rows: rows, 0, True)
+    assert asked_for == []
+    evaluate(["fd", "kid"], shown.model, held_out, lambda values: values, 0, shown)
+    assert asked_for == [1]
+
+
+def test_without_null_held_out_data_are_not_looked_at():
+    model = given()
+    shown = gallery(model, with_null=False)
+    result = evaluate(["fd"], model, shown.held_out, lambda values: values, 0, shown)["fd"]
+    assert result.null is None
+    assert "unseen" not in vars(shown)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_draw_a_share_each(ranks):
+    shares = []
+    for rank in range(ranks):
+        model = given()
+        shares.append(gallery(model, rank=rank, ranks=ranks).samples)
+        assert model.drawn == len(shares[-1])
+        assert len(gallery(model, rank=rank, ranks=ranks).data) == 800, "every rank sees the data"
+    assert sum(map(len, shares)) == 800
+    assert len(torch.cat(shares).unique(dim=0)) == 800, "no two ranks draw the same"
+
+
+def test_at_most_so_many_rows_of_data_count():
+    shown = gallery(given(), {"gen_samples": 100})
+    assert (len(shown.data), len(shown.unseen), len(shown.samples)) == (100, 100, 100)
+
+
+@pytest.mark.parametrize("encode", [None, lambda x: 2 * x])
+def test_copies_of_training_rows_beyond_those_compared_are_seen(monkeypatch, encode):
+    monkeypatch.setattr("twostep.metrics.samples.feature_sets.BLOCK", 300)
+    model, train = given(), normal(1000, 1)
+    splits = Splits(PLANE, train, None, normal(600, 2))
+    keys = MetricKeys.parse({"gen_samples": 100}, "keys")
+    training, held_out = Batches(train, 128, encode=encode), Batches(splits.test, 128, encode=encode)
+    monkeypatch.setattr(model, "sample", lambda n, _: (encode or (lambda x: x))(train[-n:]))
+    shown = gallery_of(model, splits, lambda: training, held_out, keys, lambda rows: rows, 0, True)
+    assert [len(block) for block in shown.all_data()] == [300, 300, 300, 100]
+    assert torch.equal(torch.cat(list(shown.all_data())), shown.extractor(torch.cat(list(training))))
+    assert evaluate(["memorisation"], model, held_out, lambda values: values, 0, shown)["copies"].value == 1.0
+
+
+# ---- features
+
+
+def test_a_classifier_does_not_depend_on_how_rows_were_split(tmp_path, monkeypatch):
+    monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path))
+    digests = set()
+    for seed in (0, 1):
+        splits = load_data("digits", seed=seed)
+        model = given(spec=splits.spec)
+        train, test = (Batches(rows, 128) for rows in (splits.train, splits.test))
+        keys = MetricKeys.parse({"gen_samples": 300}, "keys")
+        shown = gallery_of(model, splits, lambda rows=train: rows, test, keys, lambda rows: rows, 0, True)
+        assert shown.extractor.name == "classifier"
+        digests.add(shown.extractor.digest)
+    assert len(digests) == 1
+
+
+def test_features_of_data_are_kept_by_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("TWOSTEP_CACHE", str(tmp_path))
+    splits = load_data("digits")
+    model, seen = given(spec=splits.spec), []
+    for change in (0, 0, 1):
+        rows = splits.train.clone()
+        rows[0, 0, 0, 0] += change
+        keys = MetricKeys.parse({"gen_samples": 2000}, "keys")
+        shown = gallery_of(
+            model, splits, lambda rows=rows: Batches(rows, 128), Batches(splits.test, 128), keys, lambda x: x, 0, True
+        )
+        of = shown.extractor.of
+        object.__setattr__(shown.extractor, "of", lambda x, of=of: (seen.append(len(x)), of(x))[1])
+        assert len(shown.data) == len(rows)
+        seen.append("")
+    assert [one for one in seen if one == ""] == ["", "", ""]
+    first, second, third = "".join("." if one else "|" for one in seen).split("|")[:3]
+    assert first == third
+    assert second == "", "the second time they come from the cache"
+
+
+# ---- runs
+
+
+def test_a_run_can_be_stopped_and_tested_by_samples(tmp_path):
+    keys = {
+        "early_stopping_metric": "fid",
+        "valid_metrics": ("loss", "fid"),
+        "test_metrics": ["fid", "kid"],
+        "metric_kwargs": {"gen_samples": 200},
+    }
+    np.save(tmp_path / "rows.npy", normal(300, 0).numpy())
+    run = {"test_metrics": "fid", "metric_kwargs": {"gen_samples": 150}}
+    experiment = trained(asked(("ae", "vae"), tmp_path / "rows.npy", tmp_path, run=run, de=keys))
+    trainer = experiment.trainers["de"]
+    values = [epoch["valid"]["fd"] for epoch in trainer.history]
+    assert trainer.best_value == min(values)
+    results = experiment.test()
+    assert list(results["de"]) == ["fd", "kid"]
+    assert results["de"]["fd"].n == 200
+    assert results["two_step"]["fd"].n == 150
+    again = start(asked(("ae", "vae"), tmp_path / "rows.npy", tmp_path, run=run, de=keys))
+    again.fit()
+    again.run.close()
+    assert again.test() == results, "the same seed gives the same digits"
