@@ -590,7 +590,7 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(twoste
     assert outcome.status == 3
     assert outcome.err.count("\n") == 1
     assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 3, training rows \[\d+, ", outcome.err)
-    assert outcome.err.rstrip().endswith("what was saved before is good")
+    assert outcome.err.rstrip().endswith("the last checkpoint is intact")
     assert latest.read_bytes() == before
     assert twostep("evaluate", ae_copy).status == 0
 
@@ -905,7 +905,7 @@ def test_a_raised_limit_is_what_the_directory_says(twostep, two_step_copy):
     outcome = twostep("train", "--load-dir", two_step_copy, "--max-epochs-loaded", 1)
     assert outcome.status == 0
     assert "gae: has had 2 epochs already" in outcome.out
-    assert "de: has had 3 epochs already; the new limit of 1 only keeps it from more" in outcome.out
+    assert "de: has had 3 epochs already" in outcome.out
     assert epochs(two_step_copy) == {"gae": 2, "de": 3}
     assert json.loads((two_step_copy / "de_config.json").read_text())["max_epochs"] == 3
 
