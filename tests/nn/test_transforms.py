@@ -257,14 +257,14 @@ def test_gaussian_noise_and_a_logit_exclude_each_other_in_one_line():
         config.build(spec()).fit_transform([torch.zeros(50, 1, 2, 3)])
 
 
-def test_dequantising_needs_whole_numbers():
-    with pytest.raises(UserError, match="dequantize=True: set has no whole numbers"):
+def test_dequantising_needs_integers():
+    with pytest.raises(UserError, match=r"^dequantize=True: "):
         FlowConfig(dequantize=True).build(spec(discrete=False))
 
 
 def test_flatten_may_only_agree_with_the_network():
     assert FlowConfig(flatten=True).build(spec())
-    with pytest.raises(UserError, match=r"flatten=False: the network of flow takes vectors; leave the key out"):
+    with pytest.raises(UserError, match=r"^flatten=False: "):
         FlowConfig(flatten=False).build(spec())
 
 
