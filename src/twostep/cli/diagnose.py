@@ -67,7 +67,7 @@ def diagnose(
     for file in files:
         require_free(file, force)
 
-    from twostep.core.jsonfile import write_json
+    from twostep.core.files import write_json
 
     found = (
         _of_runs(runs, seed, device, data)
