@@ -173,7 +173,8 @@ def page() -> str:
     )
     measured = [line for name in CELLS for line in tables.samples(name)]
     parts = [head, cells, seen, ["", *quality, *measured]]
-    parts += [["", *claim, "", *tables.claim()], ["", *ood, "", *tables.detection(), "", *tables.detection_by_threshold()]]
+    parts += [["", *claim, "", *tables.claim()]]
+    parts += [["", *ood, "", *tables.detection(), "", *tables.detection_by_threshold()]]
     parts += [["", *latent_dim, "", *tables.latent_dim()]]
     return "\n".join([*(line for part in parts for line in (*part, "")), *commands(), ""])
 

@@ -1,4 +1,4 @@
-"""Tables of docs/results.md: samples of all pairs, the paper's claim, OOD detection; from the figures in docs/results."""
+"""Tables of docs/results.md: samples of all pairs, the paper's claim, OOD detection; from figures in docs/results."""
 
 from __future__ import annotations
 
