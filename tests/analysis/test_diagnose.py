@@ -11,7 +11,7 @@ from twostep.analysis.diagnose import diagnose_run
 from twostep.analysis.evaluate import Questions, assess
 from twostep.analysis.family import Family, diagnose_family
 from twostep.analysis.score import score
-from twostep.core.jsonfile import write_json
+from twostep.core.files import write_json
 from twostep.core.schema import UserError
 from twostep.data.rows import spread
 from twostep.diagnosis.dimension.knee import knee_of

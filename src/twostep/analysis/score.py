@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twostep.core.files import whole
+from twostep.core.files import atomic_write
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.own_rows import read_rows
@@ -110,7 +110,7 @@ def write_csv(scored: Scored, path: Path) -> None:
     Raises:
         UserError: if it can't be written.
     """
-    with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(scored.columns)
         table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))

@@ -202,9 +202,9 @@ class Experiment:
         for part, model in self.models.items():
             try:
                 if part in self.trainers:
-                    self.trainers[part].load_state_dict(state.part(part))
+                    self.trainers[part].load_state_dict(state.under(part))
                 else:
-                    model.load_state_dict(state.part(f"{part}.model").tensors)
+                    model.load_state_dict(state.under(f"{part}.model").tensors)
             except (RuntimeError, KeyError, ValueError, TypeError) as error:
                 raise CheckpointError(
                     f"{self.run.path}: the checkpoint is of another {part} than the config describes ({short(error)})"

@@ -291,7 +291,7 @@ def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig
 
 
 def _pretrained_state(source: Run, best_first: bool) -> State:
-    return source.load(*tags(best_first)).part("model")
+    return source.load(*tags(best_first)).under("model")
 
 
 def _set_limit(trainer: Trainer, max_epochs: int) -> None:

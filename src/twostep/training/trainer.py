@@ -251,11 +251,11 @@ class Trainer:
 
     def load_state_dict(self, state: State) -> None:
         """Take up a state that `state_dict` gave."""
-        self.model.load_state_dict(state.part("model").tensors)
-        self._best, self._last = state.part("best").tensors, {}
-        self.sums = {name: value.to(self.engine.device) for name, value in state.part("sums").tensors.items()}
+        self.model.load_state_dict(state.under("model").tensors)
+        self._best, self._last = state.under("best").tensors, {}
+        self.sums = {name: value.to(self.engine.device) for name, value in state.under("sums").tensors.items()}
         for name, optimizer in self.optimizers.items():
-            load_optimizer_tensors(optimizer, state.part(f"optimizer.{name}").tensors)
+            load_optimizer_tensors(optimizer, state.under(f"optimizer.{name}").tensors)
         for key, value in Progress.model_validate(state.values).model_dump(exclude_unset=True).items():
             setattr(self, key, value)
 
