@@ -199,7 +199,7 @@ def test_log_prob_dequantises_integers_and_leaves_what_lies_in_a_bin():
     inside = integers + 0.25
     with evaluating(model):
         torch.manual_seed(1)
-        filled = model.noise.fill_bins(integers)
+        filled = model.noise.dequantize(integers)
         torch.manual_seed(1)
         assert torch.equal(model.log_prob(integers), model.log_density(filled))
         assert torch.equal(model.log_prob(inside), model.log_density(inside))

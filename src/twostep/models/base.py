@@ -231,7 +231,7 @@ class DensityEstimator(Model):
         A model of dequantised data (key `dequantize`) dequantises integers first, by a uniform draw from torch's
         generator, as in training; a point that already lies inside of a bin stays where it is.
         """
-        return self.log_density(self.noise.fill_bins(x))
+        return self.log_density(self.noise.dequantize(x))
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:
