@@ -15,9 +15,9 @@ import time
 import torch
 from torch import Tensor
 
-from twostep.data.rows import spread
-from twostep.data.synthetic import law
-from twostep.data.training_rows import training_rows
+from twostep.data.batches import subsample
+from twostep.data.load import training_rows
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.trained.reconstruction_curve import coordinates_of, reconstruction_curve, sizes_around
 
 LAWS = {
@@ -37,11 +37,11 @@ def case(name: str, n: int) -> tuple[Tensor, int, str]:
     generator = torch.Generator().manual_seed(0)
     if name in LAWS:
         d, keys, expected = LAWS[name]
-        return law(name, keys).sample(n, generator), d, expected
+        return distribution(name, keys).sample(n, generator), d, expected
     if name in FULL:
         draw = torch.randn if name == "gaussian" else torch.rand
         return draw(n, FULL[name], generator=generator), FULL[name], "none"
-    return spread(training_rows(name, {}), n).flatten(1), PICTURES[name], "not known"
+    return subsample(training_rows(name, {}), n).flatten(1), PICTURES[name], "not known"
 
 
 def main() -> None:

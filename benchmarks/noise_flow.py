@@ -18,7 +18,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.consensus import dimension_of
 from twostep.diagnosis.dimension.points import principal_coordinates
 from twostep.diagnosis.overfitting.denoiser import trained_ladder
@@ -48,7 +48,7 @@ def rows_of(name: str, n: int) -> tuple[str, Tensor]:
         return "10", torch.randn(n, 10, generator=generator, dtype=torch.double)
     if name == "cube":
         return "5", standardised(torch.rand(n, 5, generator=generator, dtype=torch.double))
-    made = law(*SETS[name])
+    made = distribution(*SETS[name])
     return str(made.intrinsic_dim), standardised(made.sample(n, generator).double())
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.laws import gaussian
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.trained import blurred_flow, noise_flow
 from twostep.diagnosis.trained.blurred_flow import BlurredFlow
 from twostep.diagnosis.trained.noise_flow import FlowLadder, FlowRung, Reading, dimensions, flow_ladder
@@ -142,7 +142,7 @@ def test_a_trained_ladder_of_a_gaussian_is_the_closed_form():
 
 
 def circle(n):
-    rows = law("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
+    rows = distribution("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
     return (rows - rows.mean(0)) / rows.std(0)
 
 
@@ -166,5 +166,5 @@ def test_training_is_seeded_and_leaves_the_global_generator(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dim", "error"), [(2, 0.1), (5, 0.25)])
 def test_spheres_have_their_dimension(dim, error):
-    rows = law("uniform_sphere", {"manifold_dim": dim}).sample(1500, torch.Generator().manual_seed(0))
+    rows = distribution("uniform_sphere", {"manifold_dim": dim}).sample(1500, torch.Generator().manual_seed(0))
     assert flow_ladder(rows / rows.std(0)).dimension.value == pytest.approx(dim, abs=error)
