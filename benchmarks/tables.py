@@ -1,4 +1,4 @@
-"""Tables of docs/results.md: samples of the zoo, the claim, other data told apart; from figures in docs/results."""
+"""Tables of docs/results.md: samples of all pairs, the paper's claim, OOD detection; from figures in docs/results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shown(result: dict[str, Any] | None, digits: int) -> str:
 
 
 def samples(name: str) -> list[str]:
-    """Return the table of the samples of one data set's models, and what held-out data have in their place."""
+    """Return the table of the samples of one data set's models, and the reference value of held-out data."""
     facts = stored(f"{name}-quality")
     if not facts:
         return []
@@ -60,21 +60,21 @@ def samples(name: str) -> list[str]:
         lines.append(row(f"`{de}` alone" if gae == "alone" else f"`{gae}` + `{de}`", *figures))
     any_found = next(iter(facts.values()))
     references = [f"{any_found[kind][figure]['reference']:,.{digits}f}" for kind, figure, digits in SAMPLES.values()]
-    return [*lines, row("*held-out pictures*", *references)]
+    return [*lines, row("*held-out images*", *references)]
 
 
-def told_apart() -> list[str]:
-    """Return the table of how well scores tell other data, of `ood.py` and of `quality.py`."""
+def detection() -> list[str]:
+    """Return the table of how well scores separate OOD data, by `ood.py` and `quality.py`."""
     facts = stored("ood")
-    lines = [*head("trained on -> told from", *SCORES, "false alarms", "found")] if facts else []
+    lines = [*head("trained on -> OOD data", *SCORES, "false-positive rate", "detection rate")] if facts else []
     for pair, found in facts.items():
         rates = (f"{found[f'two_part_ood_{rate}']['value']:.3f}" for rate in ("false_positive_rate", "detection_rate"))
         lines.append(row(pair, *(shown(found.get(figure), 3) for figure in SCORES.values()), *rates))
     return lines
 
 
-def zoo_told_apart() -> list[str]:
-    """Return the table of scores of four models of the zoo, and the accuracy of a threshold that saw both sets."""
+def detection_by_threshold() -> list[str]:
+    """Return the table of scores of four pairs, and the accuracy of a threshold that saw both sets."""
     lines = head("", *SCORES, *STUMPS)
     for name, other in (("fashion-mnist", "mnist"), ("mnist", "fashion-mnist")):
         for cell, found in stored(f"{name}-quality").items():
@@ -125,4 +125,4 @@ def latent_dim() -> list[str]:
         figures = (f"{statistics.mean(distances):.2f}", spread, f"{error:,.0f}", f"{seconds:.0f}", str(len(those)))
         lines.append(row(named, *figures))
     reference = statistics.mean(run["fd"]["reference"] for run in runs)
-    return [*lines, row("*held-out pictures*", f"{reference:.2f}", "", "", "", "")]
+    return [*lines, row("*held-out images*", f"{reference:.2f}", "", "", "", "")]

@@ -44,8 +44,7 @@ def diagnose(
         dataset: Name of a data set, or path of an array, a table or a folder of pictures.
         dataset_kwargs: key=value for the data set; may be repeated.
         quick: Train nothing (the default).
-        thorough: Train small models too, in minutes: autoencoders of several latent sizes, a flow that knows the
-            noise, and a denoiser where the verdict is undecided.
+        thorough: Train a small denoiser, in seconds, where the verdict is undecided otherwise.
         to: Folder for diagnosis.json and diagnosis.png.
         seed: The same seed gives the same figures.
         device: Where to compute of a run, if not where it was trained.
