@@ -8,7 +8,8 @@ from huggingface_hub import HfApi
 from helpers.image_files import pictures, png, save, write
 from twostep.core.schema import UserError
 from twostep.data import celeba
-from twostep.data.base import DATASETS, load_data
+from twostep.data.base import DATASETS
+from twostep.data.load import load_data
 
 PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 

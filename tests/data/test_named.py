@@ -12,8 +12,8 @@ from huggingface_hub import HfApi
 
 from helpers.image_files import pictures, png, write
 from twostep.core.schema import UserError
-from twostep.data.base import load_data
 from twostep.data.files import cache
+from twostep.data.load import load_data
 
 SHAPES = {"svhn": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28)}
 
@@ -98,7 +98,7 @@ def test_second_load_is_from_the_cache_and_light(root, tmp_path):
     expected = make_set(root)
     first = load_data("svhn", data_root=root)
     code = (
-        "import sys, torch; from pathlib import Path; from twostep.data.base import load_data\n"
+        "import sys, torch; from pathlib import Path; from twostep.data.load import load_data\n"
         f"splits = load_data('svhn', data_root=Path({str(root)!r}))\n"
         "print(int(splits.train.long().sum()), {'datasets', 'pandas', 'pyarrow'} & sys.modules.keys())"
     )

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from twostep.core.schema import UserError
 from twostep.data.files.tables import read_table
-from twostep.data.own_rows import read_rows
+from twostep.data.load import read_rows
 
 TABLE = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, 1e-3]])
 

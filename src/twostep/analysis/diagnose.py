@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from twostep.core.seeds import derive
-from twostep.data.rows import Points, spread
-from twostep.data.synthetic import SYNTHETIC, law
+from twostep.data.batches import Rows, subsample
+from twostep.data.synthetic import SYNTHETIC, distribution
 from twostep.diagnosis.dimension.consensus import dimension_of
 from twostep.diagnosis.model.chart import Chart, chart_of
 from twostep.diagnosis.model.density_thickness import Falls, falls
@@ -146,7 +146,7 @@ def _known(experiment: Experiment, module: DensityEstimator | TwoStep, test: Ten
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
     dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.spec.dim
-    found = against_law(log_probs, test, law(run.dataset, run.dataset_kwargs), dim)
+    found = against_law(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
     return [] if found is None else [found]
 
 
@@ -160,8 +160,8 @@ def _likelihoods(density: Model, history: Sequence[Mapping[str, Mapping[str, flo
     return ()
 
 
-def _rows(data: Points, most: int) -> Tensor:
-    return spread(data, most).float()
+def _rows(data: Rows, most: int) -> Tensor:
+    return subsample(data, most).float()
 
 
 def _curve(fallen: Falls) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from twostep.core.metric_keys import MetricKeys
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.preflight import check_features, check_ood
 from twostep.experiment.prepare import HERE, Place, load_other, trained
@@ -139,7 +139,7 @@ def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Resu
     model = cast(DensityEstimator | TwoStep, experiment.examiner.part(part)).cpu()  # where quadrature and fits are
     energy = model.de if isinstance(model, TwoStep) else model
     if not isinstance(energy, EBM):
-        rows = spread(batches.data, ROWS).float()
+        rows = subsample(batches.data, ROWS).float()
         certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
         return {f"integral ({certificate.verdict})": certificate.integral}
     density = Normalised.of(energy, seed=derive(seed, "normaliser"))

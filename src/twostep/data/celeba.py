@@ -14,7 +14,7 @@ from twostep.core.schema import Frozen, PositiveInt, UserError
 from twostep.data.base import DATASETS, DatasetLoader, Source
 from twostep.data.files.folders import Files, Folder, find
 from twostep.data.files.hub import VALIDATION, Hub, Parquet, parquet_files
-from twostep.data.files.images import Form, PictureSource, read_pictures
+from twostep.data.files.images import Form, ImageSource, read_images
 
 HUB_ID = "flwrlabs/celeba"
 LISTS = ("list_eval_partition.csv", "list_eval_partition.txt")
@@ -35,10 +35,10 @@ class CelebA(DatasetLoader):
         """Return 182,637 training and 19,962 test pictures `N x 3 x image_size x image_size`."""
         side = cast(CelebAKeys, options).image_size
         source = _source(data_root.resolve() / self.name)
-        return Source.of_pictures(read_pictures(self.name, source, Form(3, side, side)))
+        return Source.from_images(read_images(self.name, source, Form(3, side, side)))
 
 
-def _source(folder: Path) -> PictureSource:
+def _source(folder: Path) -> ImageSource:
     lists = [folder / name for name in LISTS if (folder / name).is_file()]
     if lists:
         return Folder(_partitioned(lists[0]))

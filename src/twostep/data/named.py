@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from twostep.core.schema import Frozen, UserError
-from twostep.data.base import DATASETS, DatasetLoader, Source, cut
+from twostep.data.base import DATASETS, DatasetLoader, Source, hold_out
 from twostep.data.files.folders import find
 from twostep.data.files.hub import Hub, Parquet, parquet_files
-from twostep.data.files.images import Form, PictureSource, read_pictures
+from twostep.data.files.images import Form, ImageSource, read_images
 
 
 class Digits(DatasetLoader):
@@ -24,12 +24,12 @@ class Digits(DatasetLoader):
         bundle = _bundled_digits()
         pictures = torch.as_tensor(bundle.images.astype(np.uint8)).unsqueeze(1)
         labels = torch.as_tensor(bundle.target.astype(np.int64))
-        train, test = cut(len(pictures), 5, torch.Generator().manual_seed(0))
+        train, test = hold_out(len(pictures), 5, torch.Generator().manual_seed(0))
         return Source(pictures[train], pictures[test], labels[train], labels[test], discrete=True, low=0.0, high=16.0)
 
 
 @dataclass(frozen=True)
-class PictureSet(DatasetLoader):
+class ImageDataset(DatasetLoader):
     """A set of uint8 pictures of one size, with labels, kept decoded in the cache.
 
     Args:
@@ -44,9 +44,9 @@ class PictureSet(DatasetLoader):
         """Return the pictures `N x C x H x W` and labels, from the cache, the files of `data_root/name` or the hub."""
         source = self._source(data_root.resolve() / self.name)
         channels, height, width = self.shape
-        return Source.of_pictures(read_pictures(self.name, source, Form(channels, height, width, exact=True)))
+        return Source.from_images(read_images(self.name, source, Form(channels, height, width, exact=True)))
 
-    def _source(self, folder: Path) -> PictureSource:
+    def _source(self, folder: Path) -> ImageSource:
         files = parquet_files(folder)
         if files is not None:
             return Parquet(files, labelled=True)
@@ -60,7 +60,7 @@ class PictureSet(DatasetLoader):
         return Hub(self.hub_id, instead, self.hub_config, splits, labelled=True)
 
 
-def _labelled(folder: Path) -> PictureSource:
+def _labelled(folder: Path) -> ImageSource:
     pictures = find(folder)
     for split in ("train", "test"):
         if split not in pictures.splits or pictures.splits[split].labels is None:
@@ -79,7 +79,7 @@ def _file(loader: DatasetLoader) -> None:
 
 
 def _picture_set(name: str, shape: tuple[int, ...], description: str, hub_id: str, config: str | None = None) -> None:
-    _file(PictureSet(name, shape, description, f"data_root/{name}, else the hub's {hub_id}", hub_id, config))
+    _file(ImageDataset(name, shape, description, f"data_root/{name}, else the hub's {hub_id}", hub_id, config))
 
 
 _file(Digits("digits", (1, 8, 8), "handwritten digits, values 0 to 16", "bundled with scikit-learn"))

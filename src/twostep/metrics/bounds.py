@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from twostep.core.schema import UserError
-from twostep.metrics.base import Moments, Result
+from twostep.metrics.base import Result, RowMean
 from twostep.models.base import evaluating
 from twostep.models.parts.importance_bound import ImportanceBound, bound
 
@@ -47,7 +47,7 @@ def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -
     measure = f"Lebesgue on R^{model.spec.dim}"
     curve: dict[int, Result] = {}
     for k, values in found.items():
-        moments = Moments.of(values, lambda total: total)
+        moments = RowMean.of(values, lambda total: total)
         note = f"{k:,} draws at each point, mean of {max(ks) // k:,} such"
         curve[k] = Result(moments.mean, "nats", moments.n, moments.standard_error, "bound", measure, note)
     return curve

@@ -11,8 +11,8 @@ from PIL import Image
 
 from helpers.image_files import pictures, save, save_all
 from twostep.core.schema import UserError
-from twostep.data.base import load_data
 from twostep.data.files import images as decode
+from twostep.data.load import load_data
 
 
 @pytest.fixture

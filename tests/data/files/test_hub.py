@@ -10,8 +10,8 @@ from huggingface_hub import HfApi
 
 from helpers.image_files import pictures, png, save, save_all
 from twostep.core.schema import UserError
-from twostep.data.base import load_data, located
 from twostep.data.files import hub
+from twostep.data.load import load_data, located
 
 ROWS = pictures(12, (5, 7, 3))
 HERE = "127.0.0.1"

@@ -38,7 +38,7 @@ logger = logging.getLogger("twostep")
 Size = tuple[PositiveInt, PositiveInt]
 
 
-class PictureKeys(Frozen):
+class ImageKeys(Frozen):
     """Keys of own pictures."""
 
     image_size: Size | None = Field(None, description="side, or [height, width], that all pictures are brought to")
@@ -69,7 +69,7 @@ class Pictures(Protocol):
     def __iter__(self) -> Iterator[Encoded]: ...
 
 
-class PictureSource(Protocol):
+class ImageSource(Protocol):
     """Where the pictures of a set come from."""
 
     def facts(self) -> list[object]:
@@ -117,8 +117,8 @@ class Form:
         return np.asarray(picture).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 
-def read_pictures(
-    name: str, source: PictureSource, form: Form | None = None, size: Size | None = None
+def read_images(
+    name: str, source: ImageSource, form: Form | None = None, size: Size | None = None
 ) -> dict[str, Tensor]:
     """Return the pictures of a source from the cache, or decode them and keep them there.
 

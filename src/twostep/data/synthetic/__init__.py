@@ -1,4 +1,4 @@
-"""Synthetic data sets, known by name; `law("sphere", {"manifold_dim": 3})` gives the truth about one."""
+"""Synthetic data sets, known by name; `distribution("sphere", {"manifold_dim": 3})` gives the truth about one."""
 
 from twostep.data.synthetic import curves as curves
 from twostep.data.synthetic import linear as linear
@@ -7,5 +7,5 @@ from twostep.data.synthetic import spheres as spheres
 from twostep.data.synthetic import surfaces as surfaces
 from twostep.data.synthetic import toys_2d as toys_2d
 from twostep.data.synthetic.base import SYNTHETIC as SYNTHETIC
-from twostep.data.synthetic.base import SyntheticSet as SyntheticSet
-from twostep.data.synthetic.base import law as law
+from twostep.data.synthetic.base import SyntheticDistribution as SyntheticDistribution
+from twostep.data.synthetic.base import distribution as distribution

@@ -27,7 +27,7 @@ ON_MANIFOLD = 1e-3  # float32 rounds a point off its manifold by less, so long a
 AMBIENT = "put into R^D by a fixed random isometry; None: the smallest D there is"
 
 
-class SyntheticSet(Frozen, ABC):
+class SyntheticDistribution(Frozen, ABC):
     """A law on R^D, often on a manifold in it: x = Q y + noise, where Q is a random isometry R^m -> R^D.
 
     A set says what y is: how to draw it (`draw`), its density on its manifold in R^m (`density`) and, where the
@@ -130,10 +130,10 @@ class SyntheticSet(Frozen, ABC):
         return self
 
 
-SYNTHETIC: Registry[type[SyntheticSet]] = Registry("synthetic set")
+SYNTHETIC: Registry[type[SyntheticDistribution]] = Registry("synthetic set")
 
 
-def law(name: str, kwargs: Mapping[str, Any] | None = None) -> SyntheticSet:
+def distribution(name: str, kwargs: Mapping[str, Any] | None = None) -> SyntheticDistribution:
     """Return the law of the data set `name` with these keys (a run's `dataset_kwargs`).
 
     Raises:
@@ -148,7 +148,7 @@ class SyntheticLoader(DatasetLoader):
 
     def load(self, data_root: Path, options: Frozen) -> Source:
         """Draw `n` training points and a fifth of that for test, float32, by the law's own seed."""
-        drawn = cast(SyntheticSet, options)
+        drawn = cast(SyntheticDistribution, options)
         needed = DRAWING_BYTES * drawn.n * max(drawn.dim, drawn.own_dim) + 8 * drawn.dim**2
         if needed > memory():
             raise UserError(
@@ -162,10 +162,10 @@ class SyntheticLoader(DatasetLoader):
         return Source(part("train", drawn.n), part("test", max(1, drawn.n // 5)))
 
 
-def synthetic(name: str, description: str) -> Callable[[type[SyntheticSet]], type[SyntheticSet]]:
+def synthetic(name: str, description: str) -> Callable[[type[SyntheticDistribution]], type[SyntheticDistribution]]:
     """Return a decorator that files a law among the synthetic sets and the data sets."""
 
-    def file(kind: type[SyntheticSet]) -> type[SyntheticSet]:
+    def file(kind: type[SyntheticDistribution]) -> type[SyntheticDistribution]:
         kind.name = name
         SYNTHETIC.register(name)(kind)
         loader = SyntheticLoader(

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from twostep.core.schema import NonNegativeFloat
-from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
 from twostep.data.synthetic.numerics import CHUNK, choice, minimise, panels, uniform
 
 CELLS = 500
@@ -32,7 +32,7 @@ COMPLEX_STEP = 1e-20  # Im c(t + ih) / h is the derivative to all digits, for th
 NOISE = "std of Gaussian noise around the curve; 0: points on the curve"
 
 
-class CurveSet(SyntheticSet):
+class CurveSet(SyntheticDistribution):
     """A mixture of `pieces` curves `c_k: [low, high] -> R^2`, their parameter uniform unless a set says otherwise."""
 
     pieces: ClassVar[int] = 1

@@ -9,13 +9,13 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from twostep.core.schema import PositiveFloat, PositiveInt
-from twostep.data.synthetic.base import SyntheticSet, law, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, distribution, synthetic
 from twostep.data.synthetic.numerics import normal
 from twostep.data.synthetic.toys_2d import EightGaussians
 
 
 @synthetic("affine", "a Gaussian on a flat subspace")
-class Affine(SyntheticSet):
+class Affine(SyntheticDistribution):
     """`N(0, std² I)` on a random d-dimensional subspace; with noise s, `N(0, std² Q Qᵀ + s² I)`."""
 
     manifold_dim: PositiveInt = Field(2, description="dimension d of the subspace")
@@ -49,7 +49,7 @@ class Affine(SyntheticSet):
 
 
 @synthetic("repeated", "planar data whose two coordinates are repeated up to 24")
-class Repeated(SyntheticSet):
+class Repeated(SyntheticDistribution):
     """`(y, y, ..., y)` for a planar set y: a plane in R^D, on which lengths have grown by `sqrt(D / 2)`."""
 
     base: str = Field(EightGaussians.name, description="the planar set, with its own defaults")
@@ -80,8 +80,8 @@ class Repeated(SyntheticSet):
         return on.repeat(1, self._copies)
 
     @property
-    def _planar(self) -> SyntheticSet:
-        return law(self.base)
+    def _planar(self) -> SyntheticDistribution:
+        return distribution(self.base)
 
     @property
     def _copies(self) -> int:

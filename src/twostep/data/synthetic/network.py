@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from twostep.core.schema import NonNegativeFloat, PositiveInt
 from twostep.core.seeds import derive
-from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
 from twostep.data.synthetic.numerics import choice, normal
 
 NEWTON_STEPS = 40
@@ -48,7 +48,7 @@ class Coupling:
 
 
 @synthetic("network_manifold", "a Gaussian mixture pushed through a fixed random network")
-class NetworkManifold(SyntheticSet):
+class NetworkManifold(SyntheticDistribution):
     """A d-dimensional manifold in R^D, D > d."""
 
     manifold_dim: PositiveInt = Field(2, description="dimension d of the manifold")

@@ -22,13 +22,13 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from twostep.core.schema import NonNegativeFloat, PositiveInt
-from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
 from twostep.data.synthetic.numerics import gauss_legendre, normal, rejection, uniform
 
 MANIFOLD = "dimension k of the sphere, which lies in R^(k+1)"
 
 
-class SphereSet(SyntheticSet):
+class SphereSet(SyntheticDistribution):
     """A law on S^k."""
 
     @property

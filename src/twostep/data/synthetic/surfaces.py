@@ -15,14 +15,14 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from twostep.core.schema import PositiveFloat
-from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
 from twostep.data.synthetic.numerics import minimise, rejection, uniform
 
 CELLS = 500
 TURN = 2 * math.pi
 
 
-class TubeSet(SyntheticSet):
+class TubeSet(SyntheticDistribution):
     """Uniform on a tube of radius r around a circle of radius R: theta goes round the tube, phi along the circle."""
 
     R: PositiveFloat = Field(2.0, description="radius of the circle in the middle of the tube")
@@ -125,7 +125,7 @@ class Klein(TubeSet):
         return self.place(tube(y, phi), phi)
 
 
-class SheetSet(SyntheticSet):
+class SheetSet(SyntheticDistribution):
     """A curve `c: [low, high] -> R^2` times an interval `[0, width]`: `(c1(t), v, c2(t))`, t and v uniform."""
 
     @property

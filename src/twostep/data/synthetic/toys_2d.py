@@ -13,11 +13,11 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from twostep.core.schema import NonNegativeFloat, PositiveFloat
-from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
 from twostep.data.synthetic.numerics import choice, normal, uniform
 
 
-class PlaneSet(SyntheticSet):
+class PlaneSet(SyntheticDistribution):
     """A law with a density in the plane."""
 
     @property

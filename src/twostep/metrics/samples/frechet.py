@@ -38,7 +38,7 @@ CUTS = (1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Moments of rows, in float64.
+    """RowMean of rows, in float64.
 
     Args:
         n: number of rows.
