@@ -180,7 +180,7 @@ def test_what_is_no_rows_is_refused(tmp_path):
     for split in ("train", "test"):
         (tmp_path / "both" / split).mkdir(parents=True)
         Image.fromarray(pictures()[0]).save(tmp_path / "both" / split / "0.png")
-    assert "has train and test: give one of the two folders" in refused(tmp_path / "both")
+    assert "both train and test" in refused(tmp_path / "both")
 
 
 def test_no_other_program_decodes_a_picture(tmp_path, monkeypatch):
