@@ -162,7 +162,7 @@ def epochs(run):
             "loss: a two-step model has no such metric: its two steps",
         ),
         ((*SINGLE, "--config", "encoder_net=cnn"), "encoder_net and decoder_net differ: set both"),
-        ((*SINGLE, "--config", "flatten=False"), "flatten=False: the network of vae takes vectors; leave the key out"),
+        ((*SINGLE, "--config", "flatten=False"), "flatten=False: "),
         ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu' or 'cuda'"),
         (
             (*SINGLE, "--config", "train_batch_size=1296"),

@@ -217,7 +217,7 @@ def test_bits_per_dimension_by_hand():
     model, x = standard_flow(PIXELS, std=50.0, dequantize=True), points(PIXELS)
     scores = measure("log_likelihood", model, Batches(x, 10), seed=5)
     torch.manual_seed(5)
-    y = np.concatenate([model.noise.fill_bins(part).numpy().reshape(len(part), -1) for part in x.split(10)])
+    y = np.concatenate([model.noise.dequantize(part).numpy().reshape(len(part), -1) for part in x.split(10)])
     assert (np.floor(y) == x.flatten(1).numpy()).all(), "noise stays inside its bin"
     logs = -0.5 * (((y - 100) / 50) ** 2).sum(1) - 3 * math.log(2 * math.pi) - 6 * math.log(50)
     bits = -logs / (6 * math.log(2))

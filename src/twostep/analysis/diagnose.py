@@ -121,7 +121,7 @@ def _density(experiment: Experiment, density: DensityEstimator, seed: int) -> tu
         rows, near = module.encode(rows), torch.cat([module.encode(part) for part in near.split(BATCH)])
     else:
         findings.append(_dimension(near, seed))
-        rows, near = density.noise.fill_bins(rows), density.noise.fill_bins(near)
+        rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
     fallen = falls(density.log_prob, rows, near, derive(seed, "falls"))
     samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
     off, _ = off_support(_rows(splits.train, DATA), test, samples)

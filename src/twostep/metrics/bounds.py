@@ -39,7 +39,7 @@ def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -
     found: dict[int, list[Tensor]] = {k: [] for k in sorted(ks)}
     with evaluating(model), torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        for points in model.noise.fill_bins(x.to(next(model.parameters()).dtype)).split(BLOCK):
+        for points in model.noise.dequantize(x.to(next(model.parameters()).dtype)).split(BLOCK):
             weights = model.log_weights(points, max(ks))
             for k, values in found.items():
                 groups = weights[: len(weights) // k * k].split(k)

@@ -38,7 +38,7 @@ class LogLikelihood(RowMetric):
         model = cast(DensityEstimator, model)
         moments = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks)
         results = {self.name: _result(moments, model.likelihood, f"Lebesgue on R^{model.spec.dim}")}
-        if model.noise.dequantize and model.likelihood != "unnormalised":
+        if model.noise.dequantizes and model.likelihood != "unnormalised":
             bits = model.spec.dim * math.log(2)
             error = None if moments.standard_error is None else moments.standard_error / bits
             results["bits_per_dim"] = Result(

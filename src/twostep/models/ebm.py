@@ -27,18 +27,9 @@ from pydantic import Field, FiniteFloat, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
-from twostep.models.base import (
-    MODELS,
-    TEST_METRICS,
-    DensityEstimator,
-    Gather,
-    Likelihood,
-    Objective,
-    OneLossConfig,
-    Role,
-    evaluating,
-)
+from twostep.models.base import MODELS, DensityEstimator, Gather, Likelihood, Objective, OneLossConfig, Role, evaluating
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
 from twostep.models.parts.energy_base import Base, Box, Gaussian, Turned
 from twostep.models.parts.langevin import Langevin
@@ -111,13 +102,13 @@ class EBMConfig(OneLossConfig):
         """Whether chains move in vectors."""
         return self.net == "mlp" or self.base == "gaussian"
 
-    def build_transform(self, spec: DataSpec) -> Chain:
+    def build_transform(self, spec: DataSpec, flat: bool) -> Chain:
         """Return the map to the chains' space: with a base, to principal axes.
 
         Vectors are whitened, pictures half of the way: noise makes their energy as steep along long axes as along short
         ones, so whitened chains would need steps as small as the noise is along the longest.
         """
-        parts = super().build_transform(spec)
+        parts = super().build_transform(spec, flat)
         if self.base == "none":
             return parts
         return Chain([*parts, Principal(spec.dim, power=0.5 if spec.is_image else 1.0)])
