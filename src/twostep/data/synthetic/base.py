@@ -132,7 +132,7 @@ class SyntheticDistribution(Frozen, ABC):
 
 SYNTHETIC: Registry[type[SyntheticDistribution]] = Registry("synthetic set")
 
-Kind = TypeVar("Kind", bound=type[SyntheticDistribution])
+S = TypeVar("S", bound=SyntheticDistribution)
 
 
 def distribution(name: str, kwargs: Mapping[str, Any] | None = None) -> SyntheticDistribution:
@@ -164,7 +164,7 @@ class SyntheticLoader(DatasetLoader):
         return Source(split("train", drawn.n), split("test", max(1, drawn.n // 5)))
 
 
-def synthetic(name: str, description: str, dims: tuple[int, int] | None = None) -> Callable[[Kind], Kind]:
+def synthetic(name: str, description: str, dims: tuple[int, int] | None = None) -> Callable[[type[S]], type[S]]:
     """Return a decorator that registers a distribution among the synthetic datasets.
 
     Args:
@@ -173,7 +173,7 @@ def synthetic(name: str, description: str, dims: tuple[int, int] | None = None) 
         dims: dimension of the manifold and number m of coordinates; None: as the class has them.
     """
 
-    def register(kind: Kind) -> Kind:
+    def register(kind: type[S]) -> type[S]:
         kind.name, kind.dims = name, dims or kind.dims
         SYNTHETIC.register(name)(kind)
         shape = (kind.parse({}, name).dim,)
