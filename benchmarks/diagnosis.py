@@ -116,7 +116,7 @@ def drawn(seed: int, count: int) -> Iterator[Case]:
             d = choose.randint(2, 8)
             keys |= {"manifold_dim": d, "ambient_dim": d + room}
         else:
-            keys |= {"ambient_dim": distribution(name, {}).own_dim + room - 1}
+            keys |= {"ambient_dim": distribution(name, {}).native_dim + room - 1}
         yield manifold(name, n, own, **keys)
 
 

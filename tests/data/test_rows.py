@@ -36,8 +36,8 @@ def test_they_are_what_indexing_gives():
 def test_a_part_of_a_part_is_one_too(small):
     once = take(DATA, INDEX)
     twice = take(once, torch.tensor([0, 2, 6]))
-    assert isinstance(once, Rows)
-    assert isinstance(twice, Rows)
+    assert isinstance(once, LazyRows)
+    assert isinstance(twice, LazyRows)
     assert twice.data is DATA
     assert torch.equal(twice[:], COPY[[0, 2, 6]])
 
@@ -75,7 +75,7 @@ def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeyp
             splits = load_data(name, seed=2)
             for split in ("train", "valid", "test"):
                 rows = getattr(splits, split)
-                assert isinstance(rows, Rows)
+                assert isinstance(rows, LazyRows)
                 assert torch.equal(rows[:], getattr(other, split))
             assert splits.spec == other.spec
             assert splits.digest() == other.digest()

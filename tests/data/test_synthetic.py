@@ -116,6 +116,11 @@ def flat(name, **kwargs):
     return Chart(name, lambda *p: columns(*p) @ basis, ((-6, 6, 100 if d > 1 else 2000),) * d, kwargs)
 
 
+def project(truth, x):
+    """Return the points `(n, D)` of the manifold nearest to `x`."""
+    return truth.nearest(x.double() @ truth.isometry) @ truth.isometry.T
+
+
 def no_noise(name):
     """A curve set without noise: its curves one after another."""
     curves = distribution(name)
@@ -337,8 +342,7 @@ def test_areas_of_the_klein_bottle():
 def test_a_flat_gaussian_with_noise_has_the_known_slope(d, D):
     x = torch.randn(10, D, generator=seeded(), dtype=torch.double)
     kwargs = {"manifold_dim": d, "ambient_dim": D}
-    on = distribution("affine", kwargs).project(x)
-    x = x if on is None else on
+    x = project(distribution("affine", kwargs), x)
     for s in (0.5, 0.01):
         high, low = (distribution("affine", {**kwargs, "noise": s * f}).log_prob(x) for f in (1.0001, 0.9999))
         expected = -(D - d) - d * s**2 / (1 + s**2) + x.square().sum(1) * s**2 / (1 + s**2) ** 2
@@ -359,13 +363,12 @@ def test_projections_are_nearest_points(name):
     truth = distribution(name, {"noise": 0.0})
     on = truth.sample(3000, seeded())
     if truth.intrinsic_dim == truth.dim:
-        assert truth.project(on) is None
         assert truth.measure == "Lebesgue"
         return
-    assert torch.allclose(truth.project(on), on, atol=1e-6)
+    assert torch.allclose(project(truth, on), on, atol=1e-6)
     beside = on[:200] + 0.05 * torch.randn(on[:200].shape, generator=seeded(1), dtype=torch.double)
-    nearest = truth.project(beside)
-    assert torch.allclose(truth.project(nearest), nearest, atol=1e-6)
+    nearest = project(truth, beside)
+    assert torch.allclose(project(truth, nearest), nearest, atol=1e-6)
     apart = (beside - nearest).norm(dim=1)
     assert (apart <= (beside - on[:200]).norm(dim=1)).all()
     assert (apart <= torch.cdist(beside, on).amin(1) + 1e-9).all()
@@ -375,8 +378,8 @@ def test_projections_are_nearest_points(name):
 
 
 def test_a_projection_goes_to_the_end_where_the_manifold_ends():
-    assert distribution("line").project(torch.tensor([[9.0, 8.0]]))[0].tolist() == pytest.approx([2.5, 2.5])
-    roll = distribution("swiss_roll").project(torch.tensor([[-7.0, 30.0, 0.0]]))
+    assert project(distribution("line"), torch.tensor([[9.0, 8.0]]))[0].tolist() == pytest.approx([2.5, 2.5])
+    roll = project(distribution("swiss_roll"), torch.tensor([[-7.0, 30.0, 0.0]]))
     assert float(roll[0, 1]) == 21
 
 
@@ -397,7 +400,7 @@ def test_an_isometry_changes_no_density_of_points_on_the_manifold(name):
 def test_noise_reaches_every_coordinate_of_the_space_around():
     noisy = distribution("two_moons", {"ambient_dim": 6, "noise": 0.1})
     x = noisy.sample(5000, seeded())
-    beside = x - distribution("two_moons", {"ambient_dim": 6, "noise": 0.0}).project(x)
+    beside = x - project(distribution("two_moons", {"ambient_dim": 6, "noise": 0.0}), x)
     assert float(beside.square().sum(1).mean()) == pytest.approx(5 * 0.01, rel=0.05)
     planar = distribution("two_moons").sample(5000, seeded(1))
     entropy = -float(distribution("two_moons").log_prob(planar).mean())
@@ -446,21 +449,22 @@ def test_every_set_is_a_data_set(name):
     ("name", "kwargs", "message"),
     [
         ("sphere", {"manifld_dim": 3}, "manifld_dim: no such key of sphere; did you mean manifold_dim"),
-        ("sphere", {"manifold_dim": 5, "ambient_dim": 3}, "sphere: ambient_dim=3 is too small: it needs 6 or more"),
-        ("sphere", {"mu": [1.0]}, r"sphere: mu=\[1.0\]: give manifold_dim \+ 1 = 3 finite numbers"),
+        ("sphere", {"manifold_dim": 5, "ambient_dim": 3}, "sphere: ambient_dim=3 .* 6"),
+        ("sphere", {"mu": [1.0]}, r"sphere: mu=\[1.0\]: .* 3 "),
+        ("sphere", {"mu": [0.0, 1.0, float("inf")]}, "mu.2 = inf: .*finite"),
         ("sphere", {"n": 0}, r"n = 0: input should be greater than 0 \(key of sphere\)"),
         ("sphere", {"n": 2.5}, "n = 2.5: .*valid integer"),
         ("sphere", {"noise": -1.0}, "noise = -1.0: .*greater than or equal to 0"),
         ("von-mises-circle", {"kappa": float("inf")}, "kappa = inf: .*finite"),
-        ("torus", {"R": 1.0}, "torus: r=1 must be smaller than R=1, or the surface is pinched"),
+        ("torus", {"R": 1.0}, "torus: r=1 must be smaller than R=1"),
         ("klein", {"r": 3}, "klein: r=3 must be smaller than R=2"),
         ("checkerboard", {"kappa": 1.0}, "kappa: no such key of checkerboard; its keys are: ambient_dim, n, noise"),
-        ("repeated", {"base": "torus"}, "repeated: base=torus: choose a planar set"),
-        ("repeated", {"base": "repeated"}, "repeated: base=repeated: choose a planar set"),
+        ("repeated", {"base": "torus"}, "repeated: base=torus: choose a planar"),
+        ("repeated", {"base": "repeated"}, "repeated: base=repeated: choose a planar"),
         ("repeated", {"base": "8gausians"}, "8gausians: no such synthetic set; did you mean 8gaussians"),
         ("repeated", {"ambient_dim": 7}, "repeated: ambient_dim=7 must be even"),
         ("network_manifold", {"ambient_dim": 2}, "ambient_dim=2 must be more than manifold_dim=2"),
-        ("digits", {"n": 5}, "dataset_kwargs: digits has no keys, and these were given: n"),
+        ("digits", {"n": 5}, "dataset_kwargs: digits has no keys, .*: n"),
         ("shpere", {}, "shpere: no such data set; did you mean sphere"),
     ],
 )
@@ -471,7 +475,7 @@ def test_mistakes_are_named(name, kwargs, message):
 
 def test_a_file_takes_no_keys(tmp_path):
     np.save(tmp_path / "own.npy", np.arange(10.0))
-    with pytest.raises(UserError, match=r"own\.npy has no keys, and these were given: n"):
+    with pytest.raises(UserError, match=r"own\.npy has no keys, .*: n"):
         load_data(str(tmp_path / "own.npy"), kwargs={"n": 5})
 
 

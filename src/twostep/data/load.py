@@ -13,9 +13,10 @@ from torch import Tensor
 from twostep.core.schema import DataSpec, Frozen, UserError
 from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
-from twostep.data.files import folders, hub
 from twostep.data.files.arrays import is_file_name, read_array, read_arrays
-from twostep.data.files.images import ImageKeys, ImageSource, Size, read_images
+from twostep.data.files.folders import read_folder
+from twostep.data.files.images import ImageKeys, Size, read_images
+from twostep.data.files.sources import ImageSource, from_hub, from_parquet, is_hub_id
 from twostep.data.files.tables import column_types
 
 MAX_TRAINING_ROWS = 20_000
@@ -148,7 +149,7 @@ def takes_image_size(name: str) -> bool:
         return images_at(Path(name)) is not None
     if name in DATASETS or "/" not in name:
         return "image_size" in DATASETS[name].keys.model_fields
-    return hub.is_id(name)
+    return is_hub_id(name)
 
 
 def images_at(path: Path) -> ImageSource | None:
@@ -158,11 +159,11 @@ def images_at(path: Path) -> ImageSource | None:
         UserError: for a folder without images, a damaged `.parquet` file, or a missing path.
     """
     if path.is_dir():
-        return folders.find(path.resolve())
+        return read_folder(path.resolve())
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
     if path.suffix.lower() == ".parquet" and any(kind.startswith("struct") for kind in column_types(path)):
-        return hub.Parquet({"train": [path.resolve()]}, labelled=False)
+        return from_parquet({"train": [path.resolve()]})
     return None
 
 
@@ -172,10 +173,10 @@ def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     if name in DATASETS or "/" not in name:
         loader = DATASETS[name]
         return loader.load(data_root, _options(loader.keys, kwargs, name))
-    if not hub.is_id(name):
+    if not is_hub_id(name):
         raise UserError(f"{name}: no such file or folder")
     size = _options(ImageKeys, kwargs, name).image_size
-    return Source.from_images(read_images(name, hub.Hub(name, f"{name}: no such file or folder,"), size=size))
+    return Source.from_images(read_images(name, from_hub(name, f"{name}: no such file or folder,"), size=size))
 
 
 def _options(keys: type[Keys], kwargs: Mapping[str, Any], name: str) -> Keys:
