@@ -10,12 +10,12 @@ import torch
 
 from helpers.laws import gaussian
 from twostep.core.schema import UserError
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis import diagnose
 
 
 def circle(n=400):
-    return law("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
+    return distribution("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
 
 
 @functools.cache
@@ -180,33 +180,3 @@ def test_too_few_rows_asked_for_are_refused():
 def test_what_rounding_hides_is_left_open():
     x = (1e6 + gaussian(1000, 3) * torch.tensor([1, 1, 0.1])).float()
     assert diagnose(x).overfitting.verdict == "undecided"
-
-
-@pytest.fixture
-def hurried(monkeypatch):
-    monkeypatch.setattr("twostep.diagnosis.trained.blurred_flow.STEPS", 40)
-    monkeypatch.setattr("twostep.diagnosis.trained.stacked_autoencoders.STEPS", 40)
-
-
-def test_a_thorough_diagnosis_tells_what_trained_models_say(hurried, tmp_path):
-    found = diagnose(circle(), thorough=True)
-    curve, ladder = found.thorough.lines()
-    assert curve.startswith("variance left by a small autoencoder of so many latent coordinates: 1: ")
-    assert ladder.startswith("noise ladder of a flow: ")
-    assert {*found.thorough.lines()} < {*found.lines()}
-    assert max(numbers(json.loads(json.dumps(found.to_dict(), allow_nan=False))["thorough"])) < 1e6
-    found.plot(tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
-    assert diagnose(circle(), thorough=True).to_dict() == found.to_dict()
-    assert told_of_the_circle().thorough is None
-
-
-def test_a_flow_is_trained_on_what_is_not_flat_and_in_the_units_of_the_data(hurried):
-    plane = torch.cat([gaussian(400, 2), 1e-4 * gaussian(400, 1, seed=1)], 1)
-    found = diagnose(100 * plane, thorough=True).thorough
-    assert found.flow.dim == 2
-    assert found.unit == pytest.approx(100, rel=0.2)
-    assert [point.size for point in found.reconstruction.points] == [1, 2, 3]
-    wide = diagnose(gaussian(100, 70), thorough=True).thorough
-    assert wide.flow is None
-    assert "not tried in more than 60 directions" in wide.lines()[1]

@@ -11,8 +11,7 @@ from helpers.experiments import GAES, asked, break_off, differences, trained
 from twostep.analysis.report import write_report
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
-from twostep.data.rows import Rows
-from twostep.data.synthetic import law
+from twostep.data.batches import LazyRows
 from twostep.experiment import auto_latent_dim as latent_size
 from twostep.experiment.auto_latent_dim import with_latent_dim
 from twostep.experiment.prepare import resume, start
@@ -147,7 +146,7 @@ def test_large_data_are_thinned_and_the_seed_is_the_runs(monkeypatch):
     monkeypatch.setattr(latent_size, "ROWS", 5)
     data = torch.arange(60.0).view(20, 3)
     spec = DataSpec(name="mine", shape=(3,), size=10, low=0, high=60)
-    splits = Splits(spec, Rows(data, torch.arange(0, 20, 2)), None, data)
+    splits = Splits(spec, LazyRows(data, torch.arange(0, 20, 2)), None, data)
     with pytest.raises(UserError, match=r"^latent_dim=auto: enough; or set latent_dim to a number$"):
         estimated(AUTO, splits, Engine("cpu"), 7)
     ((rows, seed),) = seen

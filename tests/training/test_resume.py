@@ -156,11 +156,11 @@ def test_a_limit_raised_on_loading_is_that_of_one_session(own_pictures, tmp_path
 def test_each_model_of_two_has_its_own_limit(own_pictures, tmp_path):
     path = trained(asked(("ae", "flow"), own_pictures, tmp_path)).run.path
     raised = resume(path, max_epochs={"de": 6})
-    gae = snapshot(raised).part("gae")
+    gae = snapshot(raised).under("gae")
     raised.fit()
     raised.run.close()
     assert [trainer.epochs_done for trainer in raised.trainers] == [4, 6]
-    assert differences(raised.state().part("gae"), gae) == []
+    assert differences(raised.state().under("gae"), gae) == []
     again = resume(path)
     assert (again.trainer.gae.max_epochs, again.trainer.de.max_epochs) == (4, 6), "limits are kept"
 
@@ -184,7 +184,7 @@ def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(o
     assert "de: has had its 4 epochs, on embeddings from before" in caplog.text
     assert "raise --max-epochs-loaded-de too" in caplog.text
     assert (raised.trainer.gae.epochs_done, raised.trainer.de.epochs_done) == (5, 4)
-    before, after = snapshot(first).part("de").part("model").tensors, raised.module.de.state_dict()
+    before, after = snapshot(first).under("de").under("model").tensors, raised.module.de.state_dict()
     assert {key for key, value in after.items() if not torch.equal(value, before[key])} == {
         key for key in after if key.startswith("transform.")
     }
@@ -201,7 +201,7 @@ def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures,
     first.trainer.de.validate = lambda *_: {"loss": next(values)}
     first.fit()
     first.run.close()
-    best = first.trainer.de.state_dict().part("best").tensors
+    best = first.trainer.de.state_dict().under("best").tensors
     raised = resume(first.run.path, max_epochs={"gae": 6, "de": 6, "model": 6})
     de, began = raised.trainer.de, []
     watcher = Callback()
@@ -212,7 +212,7 @@ def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures,
     raised.run.close()
     assert "de: continues from its weights on new embeddings" in caplog.text
     assert [name for name, _ in began] == ["gae", "de"]
-    at_start = began[1][1].part("de").part("model").tensors
+    at_start = began[1][1].under("de").under("model").tensors
     layers = [key for key in best if key.startswith("layers.")]
     assert layers
     assert all(torch.equal(at_start[key], best[key]) for key in layers)

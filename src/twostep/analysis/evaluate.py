@@ -15,7 +15,7 @@ from twostep.core.metric_keys import MetricKeys
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.experiment.artifacts import write_detection
 from twostep.experiment.evaluator import Component, Evaluator
 from twostep.experiment.load import load_finished
@@ -26,7 +26,7 @@ from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM
-from twostep.models.normalized_ebm import Normalised
+from twostep.models.normalized_ebm import NormalizedEBM
 from twostep.models.two_step import TwoStep
 from twostep.training.engine import Device
 
@@ -155,10 +155,10 @@ def _certificate(evaluator: Evaluator, component: Component, seed: int) -> dict[
     assert isinstance(model, DensityEstimator | TwoStep)
     energy = model.de if isinstance(model, TwoStep) else model
     if not isinstance(energy, EBM):
-        rows = spread(batches.data, ROWS).float()
+        rows = subsample(batches.data, ROWS).float()
         certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
         return {f"integral ({certificate.verdict})": certificate.integral}
-    density = Normalised.of(energy, seed=derive(seed, "normaliser"))
+    density = NormalizedEBM.of(energy, seed=derive(seed, "normaliser"))
     log_z = density.log_z
     whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
     likelihood = evaluate(["log_likelihood"], whole, batches, evaluator.engine.sum, seed)["log_likelihood"]

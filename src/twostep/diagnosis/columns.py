@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 
 LEVELS = 10  # distinct values up to which a column is taken for one of categories
 LOOKED_AT = 1000  # rows
@@ -16,7 +16,7 @@ def column_warnings(x: Tensor) -> tuple[str, ...]:
     """Return what is odd about the columns of data `(N, D)`; of pictures `(N, C, H, W)` nothing is."""
     if x.ndim > 2:
         return ()
-    table = spread(x, LOOKED_AT).reshape(-1, x[:1].numel()).double()
+    table = subsample(x, LOOKED_AT).reshape(-1, x[:1].numel()).double()
     counts = [len(column.unique()) for column in table.T]
     stds = (table / table.abs().max().clamp(min=1e-300)).std(0)
     usual = stds[stds > 0].median() if bool((stds > 0).any()) else stds.max()

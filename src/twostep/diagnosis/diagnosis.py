@@ -17,7 +17,6 @@ from twostep.diagnosis.dimension.estimators import NEIGHBOURS
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 from twostep.diagnosis.overfitting.noise_scales import Ladder, noise_ladder
 from twostep.diagnosis.overfitting.verdict import Overfitting, overfitting
-from twostep.diagnosis.trained.thorough import Thorough, trained_models
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Diagnosis:
         n: distinct rows that it is of.
         dim: coordinates of a row.
         warnings: what is odd about the data, a sentence each.
-        thorough: what models that were trained for it say; None if it was not asked for.
     """
 
     dimension: Dimension
@@ -42,7 +40,6 @@ class Diagnosis:
     n: int
     dim: int
     warnings: tuple[str, ...]
-    thorough: Thorough | None = None
 
     @property
     def latent_dim(self) -> int:
@@ -75,8 +72,6 @@ class Diagnosis:
         if scales:
             answers.append(f"manifold resolved at scales from {scales[0]:.3g} to {scales[1]:.3g}")
         answers += [f"reason: {reason}" for reason in self.dimension.reasons]
-        if self.thorough is not None:
-            answers += self.thorough.lines()
         return (*answers, *(f"warning: {warning}" for warning in self.warnings))
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,7 +109,7 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
 
     Args:
         x: numbers of any type; rows are flattened.
-        thorough: train a denoiser where the rest leaves the verdict undecided, and a flow and autoencoders (minutes).
+        thorough: train a denoiser where the rest leaves the verdict undecided (seconds).
         seed: of all that is drawn: the same seed gives the same figures.
         n: rows to take at most, at random.
 
@@ -130,5 +125,4 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
     verdict = overfitting(near, dimension, ladder, thorough, seed)
     warnings = dimension.warnings + column_warnings(x)
     spectrum = tuple((near.principal[1].flip(0) * near.unit).tolist())
-    models = trained_models(near, dimension.recommended, seed) if thorough else None
-    return Diagnosis(dimension, verdict, ladder, spectrum, near.n, near.dim, warnings, models)
+    return Diagnosis(dimension, verdict, ladder, spectrum, near.n, near.dim, warnings)

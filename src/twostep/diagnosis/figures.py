@@ -1,4 +1,4 @@
-"""A diagnosis as one picture: noise ladder, scale curve, spectrum, and autoencoders' errors if there are any."""
+"""A diagnosis as one figure: noise ladder, scale curve, spectrum."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from twostep.core.figures import save_figure
 if TYPE_CHECKING:
     from twostep.diagnosis.diagnosis import Diagnosis
 
-LEAST = 1e-7  # share of variance that is drawn
-
 
 def draw(found: Diagnosis, path: Path) -> None:
     """Write the picture as PNG, in one atomic step.
@@ -21,7 +19,7 @@ def draw(found: Diagnosis, path: Path) -> None:
     """
     from matplotlib.figure import Figure  # here because it takes a second
 
-    panels = [_ladder, _curve, _spectrum] + ([] if found.thorough is None else [_reconstruction])
+    panels = _ladder, _curve, _spectrum
     figure = Figure(figsize=(4.3 * len(panels), 4), dpi=120, layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
         panel(axes, found)
@@ -41,11 +39,6 @@ def _ladder(axes: Any, found: Diagnosis) -> None:
     scales = [rung.scale for rung in seen]
     axes.plot(scales, [rung.dimension for rung in seen], "o-", color="C0", label="data (dotted: not resolved)")
     axes.fill_between(scales, [rung.low for rung in seen], [rung.high for rung in seen], alpha=0.3)
-    if found.thorough is not None and found.thorough.flow is not None:
-        flow, unit = found.thorough.flow.rungs, found.thorough.unit
-        axes.plot(
-            [rung.scale * unit for rung in flow], [rung.lidl.value for rung in flow], "s-", color="C2", label="flow"
-        )
     axes.axhline(found.latent_dim, color="C1", linewidth=1, label="recommended")
     top = max(found.dim if found.dim <= 2 * found.latent_dim + 3 else 0, 1.5 * found.latent_dim)
     axes.set(xscale="log", ylim=(0, 1.1 * top), xlabel="scale of the noise", ylabel="dimension d(s)")
@@ -70,21 +63,3 @@ def _spectrum(axes: Any, found: Diagnosis) -> None:
     axes.axvline(found.latent_dim, color="C1", linewidth=1)
     axes.set(yscale="log", xlabel="principal direction", ylabel="std, in units of the data", title="spectrum")
     axes.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _reconstruction(axes: Any, found: Diagnosis) -> None:
-    assert found.thorough is not None
-    curve = found.thorough.reconstruction
-    sizes, values = [point.size for point in curve.points], [max(point.value, LEAST) for point in curve.points]
-    axes.plot(sizes, [point.linear for point in curve.points], "--", color="grey", label="principal components")
-    axes.plot(sizes, values, "o-", label="autoencoder")
-    low, high = (
-        [max(end, LEAST) for end in ends] for ends in zip(*((p.low, p.high) for p in curve.points), strict=True)
-    )
-    axes.fill_between(sizes, low, high, alpha=0.3)
-    if curve.knee is not None:
-        axes.axvline(curve.knee, color="C1", linewidth=1, label="knee")
-    axes.set(yscale="log", ylim=(0.5 * min(values), 1.5), xlabel="latent_dim", ylabel="share of variance left")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_title("reconstruction error")
-    axes.legend(loc="best", fontsize="small")

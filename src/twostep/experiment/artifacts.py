@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from twostep.core import figures as pictures
-from twostep.core.files import whole
-from twostep.core.jsonfile import write_json
+from twostep.core.files import atomic_write, write_json
 from twostep.experiment.evaluator import Detection
 from twostep.metrics.ood.scores import Array
 from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
@@ -84,7 +83,7 @@ def write_scores(folder: Path, scores: Mapping[str, Mapping[str, Array]]) -> Non
     for score, splits in scores.items():
         for split, rows in splits.items():
             path = folder / f"{score}_{split}.npy"
-            with whole(path) as beside, beside.open("wb") as file:
+            with atomic_write(path) as beside, beside.open("wb") as file:
                 np.save(file, rows)
             checksum = hashlib.sha256(path.read_bytes()).hexdigest()
             facts[path.name] = {"score": score, "split": split, "shape": list(rows.shape), "sha256": checksum}

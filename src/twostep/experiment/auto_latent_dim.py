@@ -22,7 +22,7 @@ from torch import Tensor
 
 from twostep.core.schema import UserError
 from twostep.data.base import Splits
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.diagnosis import Dimension, dimension_of
 from twostep.models.base import ModelConfig
 from twostep.models.parts.networks import AUTO
@@ -131,7 +131,7 @@ def _as_seen(splits: Splits, config: ModelConfig) -> Tensor:
         UserError: if the model's keys contradict the data.
     """
     model = config.build(splits.spec)
-    rows = spread(splits.train, ROWS)
+    rows = subsample(splits.train, ROWS)
     if not (config.whitening_transform or config.logit_transform):
         return rows
     model.transform.fit([rows.float()])

@@ -7,17 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from twostep.core.keys import EvaluationKeys
 from twostep.core.metric_keys import MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
-from twostep.data.batches import Batches
-from twostep.data.latents import embed
-from twostep.data.rows import Points
+from twostep.data.batches import Batches, Rows, embed
 from twostep.metrics import Result, evaluate
-from twostep.metrics.features.choice import gallery_of
+from twostep.metrics.features.choice import feature_sets_of
 from twostep.metrics.ood import ood
 from twostep.metrics.ood.scores import Array, score_splits
-from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig, Sampler, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
@@ -39,7 +38,7 @@ class Component:
 
     name: str
     model: Model | TwoStep
-    keys: ModelConfig | TwoStepRunConfig
+    keys: EvaluationKeys | TwoStepRunConfig
     encoder: GeneralizedAutoencoder | None = None
 
 
@@ -57,7 +56,7 @@ class Detection:
     results: dict[str, Result]
     scores: Mapping[str, Mapping[str, Array]]
     p_values: Mapping[str, Mapping[str, Array]]
-    against: Sequence[ood.Against]
+    against: Sequence[ood.OODComparison]
 
 
 class Evaluator:
@@ -76,10 +75,8 @@ class Evaluator:
         if isinstance(module, TwoStep):
             assert isinstance(run, TwoStepRunConfig)
             self.whole = Component("two_step", module, run)
-            gae, de = (
-                Component("gae", module.gae, configs["gae"]),
-                Component("de", module.de, configs["de"], module.gae),
-            )
+            gae = Component("gae", module.gae, configs["gae"])
+            de = Component("de", module.de, configs["de"], encoder=module.gae)
             self.components: tuple[Component, ...] = (gae, de, self.whole)
         else:
             self.whole = Component("model", module, configs["model"])
@@ -90,7 +87,7 @@ class Evaluator:
         """Keys of the run."""
         return self.settings.run
 
-    def batches(self, data: Points, size: int) -> Batches:
+    def batches(self, data: Rows, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
@@ -140,7 +137,7 @@ class Evaluator:
         found = evaluate(names, component.model, valid, self.engine.sum, drawn, gallery)
         return {name: result.value for name, result in found.items()}
 
-    def score(self, rows: Mapping[str, Points], seed: int | None = None) -> dict[str, dict[str, Array]]:
+    def score(self, rows: Mapping[str, Rows], seed: int | None = None) -> dict[str, dict[str, Array]]:
         """Return the scores of the whole model, by name and by name of the rows, in the rows' order.
 
         Args:
@@ -160,14 +157,14 @@ class Evaluator:
         """
         scored = self.score(ood.rows_to_score(self.splits, others), seed)
         seed = derive(self.run.seed if seed is None else seed, "ood")
-        scores, p_values = ood.judged(self.module, scored, seed)
+        scores, p_values = ood.calibrate(self.module, scored, seed)
         against = ood.comparisons(self.splits, others)
         results: dict[str, Result] = {}
         for one in against:
             results |= ood.detection(self.module, scores, p_values, one, seed)
         return Detection(results, scores, p_values, against)
 
-    def _seen(self, component: Component, data: Points) -> Batches:
+    def _seen(self, component: Component, data: Rows) -> Batches:
         size = self.run.test_batch_size
         if component.encoder is None:
             return self.batches(data, size)
@@ -182,7 +179,7 @@ class Evaluator:
         keys: MetricKeys | None,
         seed: int,
         testing: bool,
-    ) -> Gallery | None:
+    ) -> FeatureSets | None:
         """Return what samples are compared with: for embeddings, `train` or, where it is None, all of them anew."""
         model, keys = component.model, keys or component.keys.metric_kwargs
         if not isinstance(model, Sampler):
@@ -194,4 +191,6 @@ class Evaluator:
             return self._seen(component, self.splits.train) if train is None else train
 
         seed = derive(seed, "gallery")
-        return gallery_of(model, self.splits, training, held_out, keys, self.engine.gather, seed, with_null=testing)
+        return feature_sets_of(
+            model, self.splits, training, held_out, keys, self.engine.gather, seed, with_reference=testing
+        )

@@ -134,7 +134,7 @@ class Experiment:
         """
         trainer = self.trainer
         try:
-            trainer.load_state_dict(state.part(trainer.name) if isinstance(trainer, Trainer) else state)
+            trainer.load_state_dict(state.under(trainer.name) if isinstance(trainer, Trainer) else state)
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
                 f"{self.run.path}: the checkpoint is of other models than the configs describe ({short(error)})"

@@ -148,10 +148,10 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
     models = {"gae": module.gae, "de": module.de} if isinstance(module, TwoStep) else {"model": module}
     trained = [name for name in models if not (name == "gae" and run.settings.freezes_gae)]
     problem = f"{run.path}: the checkpoint is of another {{}} than the config describes"
-    progress = {name: _progress(state.part(name), problem.format(name)) for name in trained}
+    progress = {name: _progress(state.under(name), problem.format(name)) for name in trained}
     _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
     for name, model in models.items():
-        load_weights(model, state.part(name), problem.format(name))
+        load_weights(model, state.under(name), problem.format(name))
     return module.eval(), progress
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from twostep.core.checkpoint import State, load_weights
 from twostep.core.schema import UserError
-from twostep.data.base import Splits, located
+from twostep.data.base import Splits
+from twostep.data.load import located
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.preflight import (
     features_of,
@@ -59,7 +60,7 @@ def start(
     preflight(settings, splits, module, ood, engine.world_size)
     features = features_of(settings, splits, module)
     note_missing_validation(splits)
-    state = None if source is None else source.load(*tags(best_first)).part("model")
+    state = None if source is None else source.load(*tags(best_first)).under("model")
     digest = splits.digest()
     if source is not None and state is not None:
         assert isinstance(module, TwoStep)

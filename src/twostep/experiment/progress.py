@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from twostep.core.checkpoint import State
-from twostep.core.console import Bar
+from twostep.core.console import ProgressBar
 from twostep.core.signals import FirstNoted
 from twostep.runs.directory import Run
 from twostep.training.callbacks import Callback, InterruptedTraining
@@ -140,7 +140,7 @@ class Lines(Callback):
 
     def __init__(self, several: bool) -> None:
         self.several = several
-        self._bars: dict[str, Bar] = {}
+        self._bars: dict[str, ProgressBar] = {}
         self._epochs: dict[str, EpochUnderWay] = {}
         self._shown: dict[str, str] = {}
         self._clock = self._logged = time.monotonic()
@@ -157,7 +157,7 @@ class Lines(Callback):
             logger.info("%s: resuming %s", trainer.label, place)
         beside = next(iter(self._bars.values()), None)
         total = trainer.max_epochs * len(trainer.train)
-        self._bars[trainer.name] = Bar(trainer.label, total, trainer.steps_done, beside)
+        self._bars[trainer.name] = ProgressBar(trainer.label, total, trainer.steps_done, beside)
 
     @override
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:

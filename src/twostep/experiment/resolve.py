@@ -11,7 +11,8 @@ import torch
 from twostep.core.metric_keys import settled
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
-from twostep.data.base import Splits, load_data, located, takes_image_size
+from twostep.data.base import Splits
+from twostep.data.load import load_data, located, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import LatentSize, with_latent_dim
 from twostep.experiment.preflight import check_latent_dim, fit_batches, warn_of_units

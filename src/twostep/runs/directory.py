@@ -19,8 +19,16 @@ from torch import Tensor
 
 from twostep.core import checkpoint
 from twostep.core.checkpoint import CheckpointError, State
-from twostep.core.files import WriteError, folder_aside, put, refuse_links
-from twostep.core.jsonfile import as_json, checked, read_json, write_json
+from twostep.core.files import (
+    WriteError,
+    move_into_place,
+    read_json,
+    refuse_links,
+    temporary_folder,
+    to_json,
+    validated,
+    write_json,
+)
 from twostep.core.schema import DataSpec, UserError
 from twostep.metrics import Result
 from twostep.runs.config import Settings
@@ -104,11 +112,11 @@ class Run(ResultFiles):
             **(more or {}),
         }
         try:
-            with folder_aside(root) as folder:
+            with temporary_folder(root) as folder:
                 (folder / "checkpoints").mkdir()
                 for name, values in files.items():
-                    (folder / name).write_text(as_json(values))
-                path = put(folder, _places(root))
+                    (folder / name).write_text(to_json(values))
+                path = move_into_place(folder, _places(root))
         except OSError as error:
             raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
         return cls(path, settings, spec, digest)
@@ -133,7 +141,7 @@ class Run(ResultFiles):
             found = f"of its config files it has only {', '.join(files)}" if files else "its config files are not there"
             raise UserError(f"{path}: not the directory of a run: {found}")
         facts = read_json(path / "data.json")
-        digest = checked(facts.pop("sha256", ""), TypeAdapter(str), path / "data.json")
+        digest = validated(facts.pop("sha256", ""), TypeAdapter(str), path / "data.json")
         return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
 
     def claim(self) -> None:
@@ -249,7 +257,7 @@ class Run(ResultFiles):
         """
         path = self.path / "environment.json"
         values = read_json(path)
-        checked(values, ENVIRONMENT, path)
+        validated(values, ENVIRONMENT, path)
         return values
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twostep.core.schema import DataSpec, UserError, nearest
-from twostep.data.base import located
+from twostep.data.load import located
 from twostep.metrics import METRICS
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role

@@ -12,8 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from twostep.core.files import WriteError, folder_aside, put
-from twostep.core.jsonfile import checked, read_json, write_json
+from twostep.core.files import WriteError, move_into_place, read_json, temporary_folder, validated, write_json
 from twostep.core.schema import UserError
 from twostep.metrics import Result
 
@@ -74,10 +73,10 @@ class ResultFiles:
             return self._write_evaluation(values)
         scores = self.path / "ood"
         try:
-            with folder_aside(scores) as folder:
+            with temporary_folder(scores) as folder:
                 write_scores(folder)
                 path = self._write_evaluation(values)
-                put(folder, [scores / path.stem])
+                move_into_place(folder, [scores / path.stem])
         except OSError as error:
             raise WriteError(f"{scores}: can't be written ({error.strerror or error})") from None
         return path
@@ -104,7 +103,7 @@ class ResultFiles:
         path = self.path / "metrics" / f"{name}.json"
         values = read_json(path) if path.is_file() else {}
         values.pop("weights", None)
-        return checked(values, RESULTS, path)
+        return validated(values, RESULTS, path)
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
@@ -126,4 +125,4 @@ class ResultFiles:
             UserError: if the file is damaged.
         """
         path = self.path / "metrics" / "history.json"
-        return checked(read_json(path) if path.is_file() else {}, HISTORY, path)
+        return validated(read_json(path) if path.is_file() else {}, HISTORY, path)

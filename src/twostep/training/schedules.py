@@ -14,8 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from twostep.core.checkpoint import State
-from twostep.data.batches import Batches
-from twostep.data.latents import embed
+from twostep.data.batches import Batches, embed
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
 from twostep.training.callbacks import Callback
@@ -77,10 +76,10 @@ class TwoStepTrainer:
     def load_state_dict(self, state: State) -> None:
         """Load what `state_dict` returned."""
         if self.gae is None:
-            self.model.gae.load_state_dict(state.part("gae.model").tensors)
+            self.model.gae.load_state_dict(state.under("gae.model").tensors)
         else:
-            self.gae.load_state_dict(state.part("gae"))
-        self.de.load_state_dict(state.part("de"))
+            self.gae.load_state_dict(state.under("gae"))
+        self.de.load_state_dict(state.under("de"))
 
     def embed(self, data: Batches) -> Batches:
         """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now."""

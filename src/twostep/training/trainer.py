@@ -11,11 +11,11 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from twostep.core.checkpoint import State
+from twostep.core.keys import FitKeys
 from twostep.core.schema import NonNegativeInt
 from twostep.core.seeds import derive
-from twostep.data.batches import Batches
-from twostep.data.rows import Points, spread
-from twostep.models.base import Model, ModelConfig, OptimizerConfig
+from twostep.data.batches import Batches, Rows, subsample
+from twostep.models.base import Model, OptimizerConfig
 from twostep.training.callbacks import Callback, InterruptedTraining, NonFiniteLossError
 from twostep.training.engine import Engine
 from twostep.training.optim import Stepper
@@ -61,7 +61,7 @@ class Trainer:
         self,
         name: str,
         model: Model,
-        keys: ModelConfig,
+        keys: FitKeys,
         optimizers: Mapping[str, OptimizerConfig],
         engine: Engine,
         validate: Validate,
@@ -154,7 +154,7 @@ class Trainer:
         them by a hundred of their standard deviations. The statistics follow from the encoder's weights alone, so a
         resumed run finds them again.
         """
-        self._fit_transform(spread(self._data.data, REFIT_ROWS))
+        self._fit_transform(subsample(self._data.data, REFIT_ROWS))
 
     def set_max_epochs(self, max_epochs: int) -> None:
         """Set the number of epochs; a trainer that stopped early below it continues, counting bad epochs from 0."""
@@ -216,10 +216,10 @@ class Trainer:
 
     def load_state_dict(self, state: State) -> None:
         """Load what `state_dict` returned."""
-        self.model.load_state_dict(state.part("model").tensors)
-        self._best, self._last = state.part("best").tensors, {}
-        self.sums = {name: value.to(self.engine.device) for name, value in state.part("sums").tensors.items()}
-        self.stepper.load_tensors(state.part("optimizer").tensors)
+        self.model.load_state_dict(state.under("model").tensors)
+        self._best, self._last = state.under("best").tensors, {}
+        self.sums = {name: value.to(self.engine.device) for name, value in state.under("sums").tensors.items()}
+        self.stepper.load_tensors(state.under("optimizer").tensors)
         for key, value in Progress.model_validate(state.values).model_dump(exclude_unset=True).items():
             setattr(self, key, value)
 
@@ -232,7 +232,7 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, event)(self)
 
-    def _fit_transform(self, data: Points) -> None:
+    def _fit_transform(self, data: Rows) -> None:
         self.engine.seed(derive(self.seed, self.name, "transform"))
         self.model.fit_transform(replace(self._data, data=data, rank=0, world_size=1))
 

@@ -7,7 +7,7 @@ import torch
 
 from helpers.charts import rows
 from helpers.laws import gaussian
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.model.growth import growth
 from twostep.diagnosis.model.off_support import off_support
 from twostep.diagnosis.model.true_distribution import against_law
@@ -58,7 +58,7 @@ def test_few_epochs_tell_nothing():
 
 def circle(noise, n=2000):
     x = rows("von-mises-circle", n, 0)
-    return law("von-mises-circle", {"noise": noise}).log_prob(x), x, law("von-mises-circle")
+    return distribution("von-mises-circle", {"noise": noise}).log_prob(x), x, distribution("von-mises-circle")
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.01, 0.001])
@@ -73,34 +73,34 @@ def test_the_blur_of_the_true_law_is_found(noise):
 def test_the_wrong_law_that_is_thinner_scores_higher():
     """The wrong law is p², here von Mises with twice the concentration; a tenth as thick it outscores the right one."""
     log_probs, x, known = circle(0.01)
-    squared = law("von-mises-circle", {"kappa": 2.0})
+    squared = distribution("von-mises-circle", {"kappa": 2.0})
     assert known.kappa == 1.0
     found = against_law(log_probs, x, known, dim=2)
     assert found.numbers["wrong"] == pytest.approx(float(squared.log_prob(x).mean()), abs=0.02)
     enough = found.numbers["enough"]
     for blur, higher in ((0.9 * enough, True), (1.1 * enough, False)):
-        wrong = law("von-mises-circle", {"kappa": 2.0, "noise": blur}).log_prob(x)
+        wrong = distribution("von-mises-circle", {"kappa": 2.0, "noise": blur}).log_prob(x)
         assert (wrong.mean() > log_probs.mean()) == higher
 
 
 def test_a_density_on_the_manifold_is_right_or_as_wrong_as_a_wrong_law():
-    x, known = rows("von-mises-circle", 2000, 0), law("von-mises-circle")
+    x, known = rows("von-mises-circle", 2000, 0), distribution("von-mises-circle")
     right = against_law(known.log_prob(x), x, known, dim=1)
     assert right.verdict == "good"
     assert right.numbers["error"] == 0
-    for log_probs in (known.log_prob(x) + 0.5, law("von-mises-circle", {"kappa": 4.0}).log_prob(x)):
+    for log_probs in (known.log_prob(x) + 0.5, distribution("von-mises-circle", {"kappa": 4.0}).log_prob(x)):
         assert against_law(log_probs, x, known, dim=1).verdict == "look here"
 
 
 def test_a_law_that_fills_its_space_is_compared_as_it_is():
-    x, known = rows("8gaussians", 1000, 0), law("8gaussians", {})
+    x, known = rows("8gaussians", 1000, 0), distribution("8gaussians", {})
     assert against_law(known.log_prob(x), x, known, dim=2).verdict == "good"
     assert against_law(known.log_prob(x) - 3, x, known, dim=2).verdict == "look here"
     assert against_law(known.log_prob(x), x, known, dim=1) is None
 
 
 def test_embeddings_of_too_many_dimensions_leave_room_for_thinness():
-    inside = law("von-mises-circle", {"ambient_dim": 9})
+    inside = distribution("von-mises-circle", {"ambient_dim": 9})
     x = inside.sample(2000, torch.Generator().manual_seed(0))
     blurred = inside.log_prob(x) - 2 * math.log(0.01 * math.sqrt(2 * math.pi))
     found = against_law(blurred, x, inside, dim=3)
@@ -109,6 +109,6 @@ def test_embeddings_of_too_many_dimensions_leave_room_for_thinness():
 
 
 def test_a_law_without_a_density_says_nothing():
-    noisy = law("torus", {"noise": 0.1})
+    noisy = distribution("torus", {"noise": 0.1})
     x = noisy.sample(50, torch.Generator().manual_seed(0))
     assert against_law(torch.zeros(50), x, noisy, dim=2) is None

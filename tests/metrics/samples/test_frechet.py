@@ -8,8 +8,9 @@ from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from helpers.laws import gaussian, held
+from twostep.core.moments import Moments
 from twostep.core.schema import UserError
-from twostep.metrics.samples.frechet import Gaussian, distance, fd_infinity, frechet
+from twostep.metrics.samples.frechet import distance, fd_infinity, frechet
 
 
 class Given(nn.Module):
@@ -31,7 +32,7 @@ def torchmetrics_fid(first, second):
 
 
 def law(mean, covariance):
-    return Gaussian(2, torch.as_tensor(mean).double(), torch.as_tensor(covariance).double())
+    return Moments(2, torch.as_tensor(mean).double(), torch.as_tensor(covariance).double())
 
 
 @pytest.mark.parametrize("dim", [3, 40])
@@ -39,7 +40,7 @@ def test_equal_to_torchmetrics(dim):
     mix = gaussian(dim, dim, seed=9)
     first, second = gaussian(300, dim) @ mix, gaussian(200, dim, 0.3, seed=1) @ mix.T
     assert frechet(first, second).value == pytest.approx(torchmetrics_fid(first, second), rel=1e-9)
-    assert distance(Gaussian.of(first), Gaussian.of(second)) == pytest.approx(frechet(first, second).value, rel=1e-12)
+    assert distance(Moments.of(first), Moments.of(second)) == pytest.approx(frechet(first, second).value, rel=1e-12)
 
 
 def test_closed_form_of_commuting_covariances_also_where_they_are_singular():
@@ -67,15 +68,6 @@ def test_equal_sets_and_constant_sets():
     assert frechet(zeros, zeros + 2).value == pytest.approx(12)
     padded = torch.cat([x, zeros.double().repeat(10, 1)], 1)
     assert frechet(padded, 2 * padded).value == pytest.approx(frechet(x, 2 * x).value, rel=1e-9)
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_moments_of_blocks_are_those_of_the_whole(offset):
-    x = gaussian(500, 7, offset)
-    merged = Gaussian.of_blocks(x.split(17))
-    assert merged.n == 500
-    torch.testing.assert_close(merged.mean, x.mean(0), rtol=1e-12, atol=0)
-    torch.testing.assert_close(merged.covariance, torch.cov(x.T), rtol=1e-9, atol=1e-9)
 
 
 def test_bias_of_two_samples_of_one_law():

@@ -38,31 +38,27 @@ HALVED = 2.0
 NOTHING = 1e-6  # share of variance that rounding leaves
 
 
-def knee_of(sizes: Sequence[int], errors: Sequence[float], unresolved: Sequence[float] = ()) -> int | None:
+def knee_of(sizes: Sequence[int], errors: Sequence[float]) -> int | None:
     """Return the knee, one of the sizes; None where the error falls steadily, or too few sizes are known.
 
     Args:
         sizes: latent dimensions, ascending, 1 or more, `(m,)`.
         errors: share of variance left by an autoencoder of each size, `(m,)`.
-        unresolved: errors at each size that are taken for none when it is asked whether more coordinates would help:
-            what training alone leaves, say, `(m,)`; empty: none but rounding.
 
     Raises:
         UserError: if sizes are not ascending or errors not positive numbers, or not one for each size.
     """
-    floors = [max(NOTHING, floor) for floor in unresolved] or [NOTHING] * len(sizes)
-    if not len(sizes) == len(errors) == len(floors):
-        raise UserError(f"{len(errors)} errors and {len(floors)} bounds of {len(sizes)} sizes: give one for each")
+    if len(sizes) != len(errors):
+        raise UserError(f"{len(errors)} errors of {len(sizes)} sizes: give one for each")
     if any(before >= after for before, after in pairwise([0, *sizes])):
         raise UserError(f"sizes must ascend from 1 or more, not {list(sizes)}")
     if not all(0 <= error < math.inf for error in errors):
         raise UserError(f"errors must be numbers of 0 or more, not {list(errors)}")
     curve = list(zip([0, *sizes], [1.0, *(max(NOTHING, error) for error in errors)], strict=True))
-    for place, ((size, error), floor) in enumerate(zip(curve[1:-1], floors, strict=False), 1):
-        before, later = curve[place - 1], curve[place + 1 :]
-        still = max(_slope((size, max(error, floor)), (more, max(left, floor))) for more, left in later)
-        if before[1] >= HALVED * error and _slope(before, (size, error)) >= STEEPER * still:
-            return size
+    for before, point, later in ((curve[i - 1], curve[i], curve[i + 1 :]) for i in range(1, len(curve) - 1)):
+        steepest = max(_slope(point, end) for end in later)
+        if before[1] >= HALVED * point[1] and _slope(before, point) >= STEEPER * steepest:
+            return point[0]
     return None
 
 

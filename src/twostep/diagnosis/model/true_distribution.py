@@ -25,14 +25,14 @@ import math
 from torch import Tensor
 
 from twostep.core.schema import UserError
-from twostep.data.synthetic.base import SyntheticSet
+from twostep.data.synthetic.base import SyntheticDistribution
 from twostep.diagnosis.model.finding import Finding
 
 PER_DIM = 0.05  # nats that a density may be off for each dimension
 NAME = "likelihood against the true law"
 
 
-def against_law(log_probs: Tensor, rows: Tensor, law: SyntheticSet, dim: int) -> Finding | None:
+def against_law(log_probs: Tensor, rows: Tensor, law: SyntheticDistribution, dim: int) -> Finding | None:
     """Compare a model's log-densities with the true ones.
 
     Args:

@@ -37,10 +37,10 @@ from twostep.diagnosis.overfitting.noise_scales import Ladder
 from twostep.diagnosis.overfitting.quadrics import enough_rows, thinnest_quadrics
 from twostep.diagnosis.overfitting.reference_distributions import tamed
 from twostep.diagnosis.overfitting.thickness import thickness_of
-from twostep.diagnosis.trained.thorough import WIDEST
 
 Verdict = Literal["yes", "no", "undecided"]
 
+WIDEST = 60  # directions of a denoiser
 LOW = 0.7  # of the estimate for a law of the same covariance
 ROWS = 20  # for each direction, to whiten
 THIN_GAP = 200.0  # std of a direction over that of the next flatter one

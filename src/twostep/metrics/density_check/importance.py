@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from twostep.core.moments import gaussian_mixture
 
 FREEDOM = 10.0  # degrees of freedom of t
 COMPONENTS = (1, 10)
@@ -42,19 +43,15 @@ class StudentMixture:
     @classmethod
     def fit(cls, points: Tensor, seed: int) -> StudentMixture:
         """Fit Gaussian mixtures to half of the points `(N, d)`, and take the one that suits the other half best."""
-        from sklearn.mixture import GaussianMixture  # here because it takes a second
-
         mean, std = points.double().mean(0), points.double().std(0)
         std = torch.where(std > 0, std, 1.0)
-        unit = ((points.double() - mean) / std).numpy()
-        fitted: list[Any] = [
-            GaussianMixture(count, reg_covar=REGULAR, random_state=seed % 2**32).fit(unit[::2])
-            for count in COMPONENTS
-            if count * 10 <= len(unit)
-        ]
-        best = max(fitted, key=lambda mixture: mixture.score(unit[1::2]))
-        factors = torch.linalg.cholesky(torch.from_numpy(best.covariances_))
-        return cls(torch.from_numpy(best.weights_), mean + std * torch.from_numpy(best.means_), std[:, None] * factors)
+        unit = (points.double() - mean) / std
+        counts = [count for count in COMPONENTS if count * 10 <= len(unit)]
+        others = unit[1::2].numpy()
+        weights, means, covariances = gaussian_mixture(
+            unit[::2], counts, seed, score=lambda mixture: mixture.score(others), reg_covar=REGULAR
+        )
+        return cls(weights, mean + std * means, std[:, None] * torch.linalg.cholesky(covariances))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `(n, d)` points."""

@@ -15,8 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from twostep.core.moments import Moments, principal_axes
 from twostep.core.schema import UserError
-from twostep.metrics.samples.frechet import Gaussian
 from twostep.nn.transforms import Whiten
 
 
@@ -91,8 +91,8 @@ def pca(train: Iterable[Tensor], dim: int) -> Extractor:
         train: batches `(b, *S)` of training data.
         dim: components; no more than a point has coordinates are given.
     """
-    moments = Gaussian.of_blocks(batch.flatten(1) for batch in train)
-    axes = _principal_axes(moments.covariance)[:, :dim]
+    moments = Moments.of_blocks(batch.flatten(1) for batch in train)
+    axes = principal_axes(moments.covariance)[1][:, :dim]
     mean = moments.mean
     return Extractor(
         "pca",
@@ -124,12 +124,6 @@ def check_range(name: str, low: float, high: float) -> None:
         raise UserError(
             f"{name}: these data have no range to scale by ({low:g} to {high:g}): use standardised features"
         )
-
-
-def _principal_axes(covariance: Tensor) -> Tensor:
-    """Return the eigenvectors, the largest first, each with its largest entry above 0: an axis has two directions."""
-    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)
-    return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
 
 
 def _chained(first: Tensor, rest: Iterable[Tensor]) -> Iterable[Tensor]:

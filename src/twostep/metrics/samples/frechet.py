@@ -20,67 +20,19 @@ Unbiased FID and Inception Score and Where to Find Them (Chong and Forsyth, 2020
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from twostep.core.moments import BLOCK, Moments
 from twostep.metrics.samples.estimates import NORMAL, Estimate, check_features, permutation, symmetric
 
-BLOCK = 4096
-STRIPE = 512  # columns
 CUTS = (1, 2, 3, 4)
 """Into how many parts `fd_infinity` cuts the sets."""
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """Moments of rows, in float64.
-
-    Args:
-        n: number of rows.
-        mean: of them, `(D,)`.
-        scatter: sum of outer products of what remains without the mean, `(D, D)`.
-    """
-
-    n: int
-    mean: Tensor
-    scatter: Tensor
-
-    @staticmethod
-    def of(features: Tensor) -> Gaussian:
-        """Gather the moments of features `(n, D)`."""
-        return Gaussian.of_blocks(features.split(BLOCK))
-
-    @staticmethod
-    def of_blocks(blocks: Iterable[Tensor]) -> Gaussian:
-        """Gather the moments of features that come in blocks `(b, D)`; no more than one block is held."""
-        return functools.reduce(Gaussian.merge, map(Gaussian._of_block, blocks))
-
-    @staticmethod
-    def _of_block(block: Tensor) -> Gaussian:
-        x = block.double()
-        mean = x.mean(0)
-        x = x - mean
-        return Gaussian(len(x), mean, _gram(x))
-
-    def merge(self, other: Gaussian) -> Gaussian:
-        """Return the moments of both sets of rows together."""
-        n = self.n + other.n
-        gap = other.mean - self.mean
-        scatter = (self.scatter + other.scatter).addr_(gap, gap, alpha=self.n * other.n / n)
-        return Gaussian(n, self.mean + gap * (other.n / n), scatter)
-
-    @property
-    def covariance(self) -> Tensor:
-        """Unbiased covariance, `(D, D)`; needs two rows."""
-        return self.scatter / (self.n - 1)
-
-
-def distance(first: Gaussian, second: Gaussian) -> float:
+def distance(first: Moments, second: Moments) -> float:
     """Return the Fréchet distance of two Gaussians, in squared units of the features."""
     S = _root(first.covariance)
     eigenvalues = torch.linalg.eigvalsh(_between(S, second.covariance))
@@ -96,7 +48,7 @@ def frechet(first: Tensor, second: Tensor) -> Estimate:
         UserError: if the features can't be compared.
     """
     check_features(2, first=first, second=second)
-    one, two = Gaussian.of(first), Gaussian.of(second)
+    one, two = Moments.of(first), Moments.of(second)
     S = _root(one.covariance)
     eigenvalues, axes = torch.linalg.eigh(_between(S, two.covariance))
     roots = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)[:, None] ** 0.25
@@ -134,8 +86,8 @@ def _mean_of_parts(first: Tensor, second: Tensor, order: Tensor, other: Tensor, 
     return sum(distance(_moments(first, a), _moments(second, b)) for a, b in parts) / cuts
 
 
-def _moments(features: Tensor, rows: Tensor) -> Gaussian:
-    return Gaussian.of_blocks(features[part] for part in rows.split(BLOCK))
+def _moments(features: Tensor, rows: Tensor) -> Moments:
+    return Moments.of_blocks(features[part] for part in rows.split(BLOCK))
 
 
 def _at_zero(x: tuple[int, ...], y: list[float]) -> float:
@@ -145,20 +97,10 @@ def _at_zero(x: tuple[int, ...], y: list[float]) -> float:
     return mean_y - slope * mean_x
 
 
-def _distance(first: Gaussian, second: Gaussian, eigenvalues: Tensor) -> float:
+def _distance(first: Moments, second: Moments, eigenvalues: Tensor) -> float:
     kept = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)
     traces = first.covariance.trace() + second.covariance.trace() - 2 * kept.sqrt().sum()
     return max(0.0, float((first.mean - second.mean).square().sum() + traces))
-
-
-def _gram(x: Tensor) -> Tensor:
-    """Return `xᵀ x`, of whose mirrored blocks each is computed once."""
-    gram = x.new_empty(x.shape[1], x.shape[1])
-    for start in range(0, x.shape[1], STRIPE):
-        columns, rest = slice(start, start + STRIPE), slice(start, None)
-        stripe = x[:, columns].T @ x[:, rest]
-        gram[columns, rest], gram[rest, columns] = stripe, stripe.T
-    return gram
 
 
 def _root(covariance: Tensor) -> Tensor:

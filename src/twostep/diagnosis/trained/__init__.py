@@ -1,1 +1,0 @@
-"""Models trained for a diagnosis."""
