@@ -7,7 +7,7 @@ DEMO := runs/demo
 DEMO_FLAGS ?= --gae-config latent_dim=10 --gae-config max_epochs=250 --gae-config lr=0.002 \
   --gae-config use_lr_scheduler=True --de-config max_epochs=60 --de-config use_lr_scheduler=True
 
-.PHONY: help $(VENV) demo test cmd exhaustive lint lock bench clean
+.PHONY: help $(VENV) demo test cmd exhaustive lint docs lock bench clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -17,7 +17,7 @@ $(VENV): $(INSTALLED)
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev,features]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev,docs,features]'
 	@touch $@
 
 demo: $(DEMO)/done  ## train, test and sample a VAE + flow on the bundled digits
@@ -43,6 +43,9 @@ lint: $(INSTALLED)  ## style, format, types, and which way imports point
 	  echo "$$check"; $(BIN)/$$check || status=1; \
 	done; exit $$status
 
+docs: $(INSTALLED)  ## the documentation site in site/; a broken link or reference fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # CUDA packages and the "+cpu" of torch depend on where torch was found; torch itself pins the former.
 lock: $(INSTALLED)  ## resolve the newest releases into requirements.lock
 	echo torch==2.13.0 | $(BIN)/uv pip compile --quiet --all-extras --python-version 3.11 \
@@ -54,5 +57,5 @@ bench: $(INSTALLED)  ## every benchmark, one after the other
 	set -e; for script in $(sort $(filter-out benchmarks/bare.py,$(wildcard benchmarks/*.py))); do $(BIN)/python $$script; done
 
 clean:  ## remove the environment and the caches of the tools, never runs
-	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build site .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +

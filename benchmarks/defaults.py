@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import start
 from twostep.models.base import evaluating

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twostep.data.synthetic import law
-from twostep.data.training_rows import training_rows
+from twostep.data.load import training_rows
+from twostep.data.synthetic import distribution
 from twostep.diagnosis import Diagnosis, diagnose
 
 N = 1500
@@ -61,7 +61,7 @@ def full(kind: str, n: int, dim: int, seed: int) -> Case:
 
 def manifold(name: str, n: int, seed: int, **keys: object) -> Case:
     """Return a law on a manifold."""
-    made = law(name, {**keys, "seed": seed})
+    made = distribution(name, {**keys, "seed": seed})
     told = ", ".join(f"{key}={value:.2g}" for key, value in keys.items() if isinstance(value, int | float))
     return Case(f"{name} {told}", "yes", made.intrinsic_dim, made.sample(n, torch.Generator().manual_seed(seed)))
 
@@ -116,7 +116,7 @@ def drawn(seed: int, count: int) -> Iterator[Case]:
             d = choose.randint(2, 8)
             keys |= {"manifold_dim": d, "ambient_dim": d + room}
         else:
-            keys |= {"ambient_dim": law(name, {}).own_dim + room - 1}
+            keys |= {"ambient_dim": distribution(name, {}).native_dim + room - 1}
         yield manifold(name, n, own, **keys)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.consensus import Dimension, dimension_of
 
 DIMENSIONS = range(1, 21)
@@ -38,7 +38,7 @@ def sets(n: int) -> Iterator[tuple[str, int, Tensor]]:
     """Yield sets: a name, the true dimension, and points `(n, D)`."""
 
     def drawn(name: str, **keys: object) -> tuple[str, int, Tensor]:
-        made = law(name, keys)
+        made = distribution(name, keys)
         return name, made.intrinsic_dim, made.sample(n, torch.Generator().manual_seed(0))
 
     for name, keys in NAMED.items():

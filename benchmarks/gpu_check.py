@@ -151,7 +151,7 @@ def compare(check: Check, label: str, role: Role, model: Model, twin: Model, x: 
             check.equal(f"{label}: decode", model.decode(z.to(place)), twin.decode(z))
             check.equal(f"{label}: log_volume", model.log_volume(z.to(place)), twin.log_volume(z))
         if role == "de" and isinstance(model, DensityEstimator) and isinstance(twin, DensityEstimator):
-            inside = twin.noise.fill_bins(x)
+            inside = twin.noise.dequantize(x)
             if model.likelihood == "bound":
                 one = torch.stack([model.log_prob(inside.to(place)) for _ in range(DRAWS)])
                 two = torch.stack([twin.log_prob(inside) for _ in range(DRAWS)])

@@ -1,4 +1,4 @@
-"""Every autoencoder with every density, and every density alone, on 10,000 training pictures of the real sets.
+"""Every autoencoder with every density, and every density alone, on 10,000 training images of the real sets.
 
 Each cell is a run with the defaults, but for what `SLOW` says; an autoencoder is trained once, then frozen under each
 density. Finished cells are skipped and broken ones resumed, so that a table may take several sittings:
@@ -24,7 +24,7 @@ import torch
 import tables
 from tables import FOLDER, stored
 from twostep.core import figures as pictures
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
@@ -34,7 +34,7 @@ from twostep.runs.request import Request
 ROWS = 10_000
 GAES = [name for name in MODELS if "gae" in MODELS[name].roles]
 DES = [name for name in MODELS if "de" in MODELS[name].roles]
-# A cell is `vae-gae`, an autoencoder; `vae-flow`, a density on its embeddings; or `alone-flow`, one on the pictures.
+# A cell is `vae-gae`, an autoencoder; `vae-flow`, a density on its embeddings; or `alone-flow`, one on the images.
 ALL = [*(f"{gae}-gae" for gae in GAES), *(f"{gae}-{de}" for de in DES for gae in GAES), *(f"alone-{de}" for de in DES)]
 CELLS = {"fashion-mnist": ALL, "mnist": ALL, "cifar10": ["ae-gae", "vae-gae", "ae-flow", "vae-flow", "vae-vae"]}
 # What would take many hours with the defaults: fewer epochs or a smaller network.
@@ -108,7 +108,7 @@ def trained(experiment: Experiment, clock: Path) -> float:
 
 
 def draw(name: str, cell: str, experiment: Experiment) -> None:
-    """Write 64 samples, or 32 pictures over their reconstructions for an autoencoder."""
+    """Write 64 samples, or 32 images above their reconstructions for an autoencoder."""
     module: Any = experiment.module
     with evaluating(module):
         if cell.endswith("-gae"):
@@ -137,7 +137,7 @@ def value(result: dict[str, Any], digits: int = 2) -> str:
 
 
 def entry(name: str, cell: str, facts: dict[str, Any]) -> str:
-    """Return a cell of a table: its figure, a link to its pictures, and what it cost."""
+    """Return a cell of a table: its figure, a link to its images, and what it cost."""
     if cell not in facts:
         return "not yet"
     found = facts[cell]
@@ -173,7 +173,8 @@ def page() -> str:
     )
     measured = [line for name in CELLS for line in tables.samples(name)]
     parts = [head, cells, seen, ["", *quality, *measured]]
-    parts += [["", *claim, "", *tables.claim()], ["", *ood, "", *tables.told_apart(), "", *tables.zoo_told_apart()]]
+    parts += [["", *claim, "", *tables.claim()]]
+    parts += [["", *ood, "", *tables.detection(), "", *tables.detection_by_threshold()]]
     parts += [["", *latent_dim, "", *tables.latent_dim()]]
     return "\n".join([*(line for part in parts for line in (*part, "")), *commands(), ""])
 
@@ -184,7 +185,7 @@ def commands() -> list[str]:
     if not path.exists():
         return []
     about = "`make exhaustive` trains every pair in every order, and every density on every pretrained autoencoder, by"
-    rest = "whole commands on small pictures; reloads each with a raised limit, and samples. Its last run ended with"
+    rest = "whole commands on small images; reloads each with a raised limit, and samples. Its last run ended with"
     return ["## Commands", "", about, rest, "", f"    {path.read_text().strip()}"]
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from twostep.core.schema import DataSpec
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.models import MODELS
 from twostep.models.base import Model, ModelConfig, Role, evaluating
 from twostep.models.parts.gaussian_decoder import GaussianDecoder
@@ -107,7 +107,7 @@ def trained(model: Model, errors: Errors | None, train: Tensor, epochs: int) -> 
 def figure(model: GaussianDecoder, valid: Tensor) -> float:
     with evaluating(model):
         torch.manual_seed(2)
-        x = model.noise.fill_bins(valid.float())
+        x = model.noise.dequantize(valid.float())
         bound = torch.cat([model.log_prob(part) for part in x.split(1000)])
         return float((model.transform.log_abs_det_jacobian(x) - bound).mean())
 

@@ -1,4 +1,4 @@
-"""Tables of docs/results.md: samples of the zoo, the claim, other data told apart; from figures in docs/results."""
+"""Tables of docs/results.md: samples of all pairs, the paper's claim, OOD detection; from figures in docs/results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shown(result: dict[str, Any] | None, digits: int) -> str:
 
 
 def samples(name: str) -> list[str]:
-    """Return the table of the samples of one data set's models, and what held-out data have in their place."""
+    """Return the table of the samples of one data set's models, and the reference value of held-out data."""
     facts = stored(f"{name}-quality")
     if not facts:
         return []
@@ -59,22 +59,22 @@ def samples(name: str) -> list[str]:
         figures = [shown(found[kind].get(figure), digits) for kind, figure, digits in SAMPLES.values()]
         lines.append(row(f"`{de}` alone" if gae == "alone" else f"`{gae}` + `{de}`", *figures))
     any_found = next(iter(facts.values()))
-    nulls = [f"{any_found[kind][figure]['null']:,.{digits}f}" for kind, figure, digits in SAMPLES.values()]
-    return [*lines, row("*held-out pictures*", *nulls)]
+    references = [f"{any_found[kind][figure]['reference']:,.{digits}f}" for kind, figure, digits in SAMPLES.values()]
+    return [*lines, row("*held-out images*", *references)]
 
 
-def told_apart() -> list[str]:
-    """Return the table of how well scores tell other data, of `ood.py` and of `quality.py`."""
+def detection() -> list[str]:
+    """Return the table of how well scores separate OOD data, by `ood.py` and `quality.py`."""
     facts = stored("ood")
-    lines = [*head("trained on -> told from", *SCORES, "false alarms", "found")] if facts else []
+    lines = [*head("trained on -> OOD data", *SCORES, "false-positive rate", "detection rate")] if facts else []
     for pair, found in facts.items():
-        rates = (f"{found[f'two_part_ood_{rate}']['value']:.3f}" for rate in ("false_alarms", "detected"))
+        rates = (f"{found[f'two_part_ood_{rate}']['value']:.3f}" for rate in ("false_positive_rate", "detection_rate"))
         lines.append(row(pair, *(shown(found.get(figure), 3) for figure in SCORES.values()), *rates))
     return lines
 
 
-def zoo_told_apart() -> list[str]:
-    """Return the table of scores of four models of the zoo, and the accuracy of a threshold that saw both sets."""
+def detection_by_threshold() -> list[str]:
+    """Return the table of scores of four pairs, and the accuracy of a threshold that saw both sets."""
     lines = head("", *SCORES, *STUMPS)
     for name, other in (("fashion-mnist", "mnist"), ("mnist", "fashion-mnist")):
         for cell, found in stored(f"{name}-quality").items():
@@ -124,5 +124,5 @@ def latent_dim() -> list[str]:
         spread = f"{min(distances):.2f}-{max(distances):.2f}" if len(those) > 1 else ""
         figures = (f"{statistics.mean(distances):.2f}", spread, f"{error:,.0f}", f"{seconds:.0f}", str(len(those)))
         lines.append(row(named, *figures))
-    null = statistics.mean(run["fd"]["null"] for run in runs)
-    return [*lines, row("*held-out pictures*", f"{null:.2f}", "", "", "", "")]
+    reference = statistics.mean(run["fd"]["reference"] for run in runs)
+    return [*lines, row("*held-out images*", f"{reference:.2f}", "", "", "", "")]

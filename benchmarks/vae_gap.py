@@ -71,7 +71,7 @@ def main() -> None:
         print(f"bound of {k:5,} draws: {result.value:.3f} nats", flush=True)
     torch.manual_seed(0)
     with evaluating(model):
-        points = model.noise.fill_bins(x)
+        points = model.noise.dequantize(x)
         exact: Tensor | None = None
         for steps in (given.steps // 4, given.steps):
             began = time.process_time()

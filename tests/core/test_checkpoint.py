@@ -80,9 +80,9 @@ def test_parts_are_put_together_and_taken_apart():
     joined = State.join(parts)
     assert joined.tensors.keys() == {"gae.model.w", "gae2.w"}
     for name, part in parts.items():
-        assert equal(joined.part(name), part), "a prefix ends at its dot"
-    assert joined.part("gae").part("model").tensors.keys() == {"w"}
-    assert equal(joined.part("none"), State())
+        assert equal(joined.under(name), part), "a prefix ends at its dot"
+    assert joined.under("gae").under("model").tensors.keys() == {"w"}
+    assert equal(joined.under("none"), State())
 
 
 def test_every_flipped_bit_is_refused(path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from helpers.arguments import only_run, repeated, single_arguments, two_step_arguments
-from twostep.core.console import NORMAL, QUIET, VERBOSE, Bar, keep_in, logging_to_terminal
+from twostep.core.console import NORMAL, QUIET, VERBOSE, ProgressBar, log_to_files, logging_to_terminal
 
 logger = logging.getLogger("twostep")
 
@@ -53,7 +53,7 @@ def test_everything_is_put_back_afterwards(capsys):
 def test_files_keep_lines_from_before_and_after_they_were_there(capsys, tmp_path):
     with logging_to_terminal(VERBOSE):
         say()
-        keep_in(tmp_path)
+        log_to_files(tmp_path)
         say()
     out, err = capsys.readouterr()
     assert (tmp_path / "stdout").read_text() == out == "a detail\ninformation\n" * 2
@@ -63,7 +63,7 @@ def test_files_keep_lines_from_before_and_after_they_were_there(capsys, tmp_path
 def test_files_of_a_quiet_run_keep_information(capsys, tmp_path):
     with logging_to_terminal(QUIET):
         say()
-        keep_in(tmp_path)
+        log_to_files(tmp_path)
         say()
     assert capsys.readouterr().out == ""
     assert (tmp_path / "stdout").read_text() == "information\n" * 2
@@ -72,14 +72,14 @@ def test_files_of_a_quiet_run_keep_information(capsys, tmp_path):
 def test_a_run_that_goes_on_appends_to_its_files(capsys, tmp_path):
     for _ in range(2):
         with logging_to_terminal(NORMAL):
-            keep_in(tmp_path)
+            log_to_files(tmp_path)
             logger.info("once more")
     assert (tmp_path / "stdout").read_text() == "once more\n" * 2
 
 
 def test_both_files_are_there_when_a_stream_stays_empty(capsys, tmp_path):
     with logging_to_terminal(NORMAL):
-        keep_in(tmp_path)
+        log_to_files(tmp_path)
         logger.info("information")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["stderr", "stdout"]
     assert (tmp_path / "stderr").read_text() == ""
@@ -87,7 +87,7 @@ def test_both_files_are_there_when_a_stream_stays_empty(capsys, tmp_path):
 
 def test_tracebacks_are_kept_whole(capsys, tmp_path):
     with logging_to_terminal(NORMAL):
-        keep_in(tmp_path)
+        log_to_files(tmp_path)
         try:
             raise ValueError("two\nlines")
         except ValueError:
@@ -106,7 +106,7 @@ def test_a_bar_is_drawn_on_a_terminal_unless_quiet(monkeypatch, level, shown):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdout", Terminal())
     with logging_to_terminal(level):
-        bar = Bar("gae vae", 10, 3)
+        bar = ProgressBar("gae vae", 10, 3)
         bar.update(7, "epoch 2 loss 1.5, 300 samples/s")
         bar.close()
         logger.info("an epoch line", extra={"epoch_line": True})
@@ -118,7 +118,7 @@ def test_a_bar_is_drawn_on_a_terminal_unless_quiet(monkeypatch, level, shown):
 
 def test_without_a_command_line_nothing_is_drawn(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
-    bar = Bar("vae", 10, 0)
+    bar = ProgressBar("vae", 10, 0)
     bar.update(5, "epoch 1")
     bar.close()
     assert sys.stdout.getvalue() == ""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from twostep.core import figures as pictures
-from twostep.core.files import folder_aside, put, whole
+from twostep.core.files import atomic_write, move_into_place, temporary_folder
 from twostep.core.schema import DataSpec, UserError
 from twostep.experiment import score_files
 
@@ -24,7 +24,7 @@ def test_what_breaks_leaves_the_old_file_and_nothing_beside_it(tmp_path, mistake
     path.write_text("old")
 
     def write_half():
-        with whole(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text("ne")
             raise mistake
 
@@ -36,10 +36,11 @@ def test_what_breaks_leaves_the_old_file_and_nothing_beside_it(tmp_path, mistake
 
 
 def test_folders_are_made_and_a_file_in_their_place_is_told(tmp_path):
-    with whole(tmp_path / "new" / "file.txt") as beside:
+    with atomic_write(tmp_path / "new" / "file.txt") as beside:
         beside.write_text("text")
     assert (tmp_path / "new" / "file.txt").read_text() == "text"
-    with pytest.raises(UserError, match=r"x: can't be written"), whole(tmp_path / "new" / "file.txt" / "x") as beside:
+    path = tmp_path / "new" / "file.txt" / "x"
+    with pytest.raises(UserError, match=r"x: can't be written"), atomic_write(path) as beside:
         beside.write_text("text")
 
 
@@ -49,7 +50,7 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place_and_its_folder_after(tm
     place = {tmp_path.stat().st_ino: "folder"}
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append(place[os.fstat(handle).st_ino]), flush(handle)))
     monkeypatch.setattr(Path, "replace", lambda self, target: (done.append("replace"), replace(self, target)))
-    with whole(tmp_path / "file.txt") as beside:
+    with atomic_write(tmp_path / "file.txt") as beside:
         beside.write_text("text")
         place[beside.stat().st_ino] = "file"
     assert done == ["file", "replace", "folder"]
@@ -59,13 +60,13 @@ def test_everything_in_a_folder_is_on_the_disk_before_it_takes_its_place(tmp_pat
     done = []
     flush = os.fsync
     monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), flush(handle)))
-    with folder_aside(tmp_path) as folder:
+    with temporary_folder(tmp_path) as folder:
         (folder / "below").mkdir()
         files = [folder / "one.txt", folder / "below" / "two.txt"]
         for path in files:
             path.write_text("text")
         before = {path.stat().st_ino for path in (*files, folder, folder / "below")}
-        placed = put(folder, [tmp_path / "place"])
+        placed = move_into_place(folder, [tmp_path / "place"])
     assert set(done[:-1]) == before
     assert done[-1] == tmp_path.stat().st_ino
     assert (placed / "below" / "two.txt").read_text() == "text"
@@ -75,18 +76,18 @@ def test_a_new_file_or_folder_replaces_none(tmp_path):
     for name in ("file", "folder/inside"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("old")
-    with pytest.raises(FileExistsError), whole(tmp_path / "file", new=True) as beside:
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / "file", new=True) as beside:
         beside.write_text("new")
-    with folder_aside(tmp_path) as folder:
+    with temporary_folder(tmp_path) as folder:
         (folder / "inside").write_text("new")
-        assert put(folder, [tmp_path / name for name in ("file", "folder", "free")]) == tmp_path / "free"
+        assert move_into_place(folder, [tmp_path / name for name in ("file", "folder", "free")]) == tmp_path / "free"
     assert [(tmp_path / name).read_text() for name in ("file", "folder/inside", "free/inside")] == ["old", "old", "new"]
     assert not list(tmp_path.glob(".*"))
 
 
 def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
     path = tmp_path / ("x" * 251 + ".txt")
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text("text")
     assert path.read_text() == "text"
 

@@ -8,7 +8,8 @@ from huggingface_hub import HfApi
 from helpers.image_files import pictures, png, save, write
 from twostep.core.schema import UserError
 from twostep.data import celeba
-from twostep.data.base import DATASETS, load_data
+from twostep.data.base import DATASETS
+from twostep.data.load import load_data
 
 PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 
@@ -134,21 +135,21 @@ def test_half_a_layout_is_refused(root):
     assert refused(root).startswith(f"{folder / 'img_align_celeba' / '000003.png'}: can't be read (No such file")
     (folder / "img_align_celeba").rename(folder / "img")
     assert refused(root) == (
-        f"{folder / 'list_eval_partition.csv'}: the pictures it lists are not there: put them into "
+        f"{folder / 'list_eval_partition.csv'}: the images it lists are missing: put them into "
         f"{folder / 'img_align_celeba'}"
     )
     (folder / "img").rename(folder / "img_align_celeba")
     (folder / "list_eval_partition.csv").unlink()
-    assert refused(root) == f"{folder}: has img_align_celeba/ and no list_eval_partition.csv: put that there too"
+    assert refused(root) == f"{folder}: has img_align_celeba/ but no list_eval_partition.csv: put that there too"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("image_id,partition\n000001.png,3\n", ", line 2: must hold a file's name and 0, 1 or 2; found: 000001.png,3"),
-        ("000001.png 0\n000002.png\n", ", line 2: must hold a file's name and 0, 1 or 2; found: 000002.png"),
-        ("image_id,partition\n000001.png,0\n", ": lists no pictures for training (0) or none for test (2)"),
-        ("", ": lists no pictures for training (0) or none for test (2)"),
+        ("image_id,partition\n000001.png,3\n", ", line 2: must hold a file name and 0, 1 or 2; found: 000001.png,3"),
+        ("000001.png 0\n000002.png\n", ", line 2: must hold a file name and 0, 1 or 2; found: 000002.png"),
+        ("image_id,partition\n000001.png,0\n", ": lists no images for training (0) or none for test (2)"),
+        ("", ": lists no images for training (0) or none for test (2)"),
     ],
 )
 def test_a_list_of_something_else_is_refused(root, text, says):

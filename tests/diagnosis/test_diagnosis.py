@@ -10,12 +10,12 @@ import torch
 
 from helpers.laws import gaussian
 from twostep.core.schema import UserError
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis import diagnose
 
 
 def circle(n=400):
-    return law("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
+    return distribution("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
 
 
 @functools.cache

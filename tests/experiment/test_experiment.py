@@ -69,7 +69,7 @@ WRONG = {
     ),
     "an unknown data set": ({"run": {"dataset": "digitz"}}, "digitz: no such data set; did you mean digits?"),
     "a file that is not there": ({"run": {"dataset": "none.npy"}}, f"{Path.cwd()}/none.npy: no such file"),
-    "a network that contradicts": ({"gae": {"flatten": False}}, "flatten=False: the network of ae takes vectors"),
+    "a network that contradicts": ({"gae": {"flatten": False}}, "flatten=False: "),
     "bins where there are none": ({"de": {"dequantize": True}}, "dequantize=True: embeddings of "),
 }
 

@@ -159,7 +159,7 @@ def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_densi
     assert notes[-2:] == [("best_valid", 24), ("latest", 24)], "the latest of an epoch is never older than the best"
     best = experiment.run.load("best_valid")
     assert best.values["gae.best_value"] == 1.0
-    assert best.part("gae").part("best").tensors.keys() == best.part("gae").part("model").tensors.keys()
+    assert best.under("gae").under("best").tensors.keys() == best.under("gae").under("model").tensors.keys()
     assert differences(best, experiment.run.load("latest")) == []
 
 
@@ -241,10 +241,10 @@ def test_a_long_epoch_leaves_checkpoints_inside(own_pictures, tmp_path, minutes,
 def test_a_checkpoint_holds_what_its_moment_was(own_pictures, tmp_path):
     experiment = start(asked(("vae",), own_pictures, tmp_path))
     assert break_off(experiment, "step 4")
-    state = checkpoint.load(experiment.run.path / "checkpoints" / "latest.safetensors").part("model")
+    state = checkpoint.load(experiment.run.path / "checkpoints" / "latest.safetensors").under("model")
     assert (state.values["epochs_done"], state.values["batches_done"], state.values["steps_done"]) == (1, 1, 4)
     assert len(state.values["history"]) == 1
-    assert state.part("sums").tensors.keys() == {"loss"}
+    assert state.under("sums").tensors.keys() == {"loss"}
     weights = experiment.models["model"].state_dict()
     assert all(torch.equal(state.tensors[f"model.{key}"], value) for key, value in weights.items())
     assert float(weights["mean_square.weight"]) == pytest.approx(1 - 0.9**4), "of four steps"
@@ -313,7 +313,7 @@ def test_each_of_two_that_take_turns_has_its_own_time(own_pictures, tmp_path, ca
 def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypatch):
     drawn = []
 
-    class Bar:
+    class ProgressBar:
         def __init__(self, name, total, done, beside=None):
             drawn.append((name, beside))
 
@@ -325,13 +325,13 @@ def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypa
         def close(self):
             self.closed = True
 
-    monkeypatch.setattr("twostep.experiment.progress.Bar", Bar)
+    monkeypatch.setattr("twostep.experiment.progress.ProgressBar", ProgressBar)
     experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, run={"sequential_training": False}))
     experiment.fit()
     experiment.run.close()
     (first, alone), (second, beside) = drawn
     assert (first, second, alone) == ("gae ae", "de flow", None)
-    assert isinstance(beside, Bar)
+    assert isinstance(beside, ProgressBar)
     assert experiment.recorder._bars == {}
     drawn.clear()
     trained(asked(("ae", "flow"), own_pictures, tmp_path / "one after the other"))

@@ -5,13 +5,13 @@ import math
 import torch
 
 from twostep.core.schema import DataSpec
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.models.ae import Autoencoder, AutoencoderConfig
 
 
 def rows(name, n, seed, **keys):
     """Draw `(n, D)` points of a law, as floats."""
-    return law(name, keys).sample(n, torch.Generator().manual_seed(seed)).float()
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(seed)).float()
 
 
 class Known(Autoencoder):

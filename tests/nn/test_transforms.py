@@ -257,14 +257,14 @@ def test_gaussian_noise_and_a_logit_exclude_each_other_in_one_line():
         config.build(spec()).fit_transform([torch.zeros(50, 1, 2, 3)])
 
 
-def test_dequantising_needs_whole_numbers():
-    with pytest.raises(UserError, match="dequantize=True: set has no whole numbers"):
+def test_dequantising_needs_integers():
+    with pytest.raises(UserError, match=r"^dequantize=True: "):
         FlowConfig(dequantize=True).build(spec(discrete=False))
 
 
 def test_flatten_may_only_agree_with_the_network():
     assert FlowConfig(flatten=True).build(spec())
-    with pytest.raises(UserError, match=r"flatten=False: the network of flow takes vectors; leave the key out"):
+    with pytest.raises(UserError, match=r"^flatten=False: "):
         FlowConfig(flatten=False).build(spec())
 
 
@@ -274,7 +274,7 @@ def test_flatten_may_only_agree_with_the_network():
 def test_uniform_noise_fills_each_bin_and_leaves_none():
     x = torch.tensor([0.0, 3.0, 254.0, 255.0]).repeat(100_000, 1)
     torch.manual_seed(0)
-    noisy = Noise(dequantize=True, sigma=0.0).fill_bins(x)
+    noisy = Noise(dequantize=True, sigma=0.0).dequantize(x)
     assert torch.equal(noisy.floor(), x)
     u = (noisy - x).double()
     assert torch.allclose(u.mean(0), torch.full((4,), 0.5, dtype=torch.float64), atol=0.005)
@@ -294,7 +294,7 @@ def test_gaussian_noise_has_the_given_deviation_in_training_alone():
     noisy = noise(x)
     assert float(noisy.mean()) == pytest.approx(7, abs=0.02)
     assert float(noisy.std()) == pytest.approx(2, rel=0.01)
-    assert torch.equal(noise.fill_bins(x), x)
+    assert torch.equal(noise.dequantize(x), x)
 
 
 def test_both_noises_add_up():
@@ -318,6 +318,6 @@ def test_no_noise_is_the_data_themselves():
     noise, x = Noise(dequantize=False, sigma=0.0), torch.randn(3, 2)
     before = torch.get_rng_state()
     assert torch.equal(noise(x), x)
-    assert torch.equal(noise.fill_bins(x), x)
+    assert torch.equal(noise.dequantize(x), x)
     assert torch.equal(torch.get_rng_state(), before)
     assert isinstance(noise, nn.Module)

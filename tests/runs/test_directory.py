@@ -15,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers.experiments import asked, make_older
-from twostep.core import jsonfile
+from twostep.core import files
 from twostep.core.checkpoint import CheckpointError, State
 from twostep.core.schema import DataSpec, UserError
 from twostep.experiment.prepare import start
@@ -392,7 +392,7 @@ def test_a_digest_that_is_no_text_is_named(run):
 
 
 def test_a_file_of_any_size_is_not_read(run, monkeypatch):
-    monkeypatch.setattr(jsonfile, "LARGEST", 10)
+    monkeypatch.setattr(files, "LARGEST_JSON", 10)
     assert "config.json: has " in refusal(run.path)
 
 

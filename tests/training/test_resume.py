@@ -151,11 +151,11 @@ def test_a_limit_raised_on_loading_is_that_of_one_session(own_pictures, tmp_path
 def test_each_model_of_two_has_its_own_limit(own_pictures, tmp_path):
     path = trained(asked(("ae", "flow"), own_pictures, tmp_path)).run.path
     raised = resume(path, limits=Limits(de=6))
-    gae = snapshot(raised).part("gae")
+    gae = snapshot(raised).under("gae")
     raised.fit()
     raised.run.close()
     assert {part: trainer.epochs_done for part, trainer in raised.trainers.items()} == {"gae": 4, "de": 6}
-    assert differences(raised.state().part("gae"), gae) == []
+    assert differences(raised.state().under("gae"), gae) == []
     again = resume(path)
     assert (again.trainers["gae"].max_epochs, again.trainers["de"].max_epochs) == (4, 6), "limits are kept"
 
@@ -174,7 +174,7 @@ def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(o
     assert "de: has had its 4 epochs, on embeddings from before" in caplog.text
     assert "raise --max-epochs-loaded-de too" in caplog.text
     assert (raised.trainers["gae"].epochs_done, raised.trainers["de"].epochs_done) == (5, 4)
-    before, after = snapshot(first).part("de").part("model").tensors, raised.models["de"].state_dict()
+    before, after = snapshot(first).under("de").under("model").tensors, raised.models["de"].state_dict()
     assert {key for key, value in after.items() if not torch.equal(value, before[key])} == {
         key for key in after if key.startswith("transform.")
     }
@@ -191,7 +191,7 @@ def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures,
     first.trainers["de"].validate = lambda batches: {"loss": next(values)}
     first.fit()
     first.run.close()
-    best = first.trainers["de"].state_dict().part("best").tensors
+    best = first.trainers["de"].state_dict().under("best").tensors
     raised = resume(first.run.path, limits=Limits(every=6))
     de, began = raised.trainers["de"], []
     begin = raised.recorder.begin
@@ -201,7 +201,7 @@ def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures,
     raised.run.close()
     assert "de: goes on from its old weights on new embeddings" in caplog.text
     assert [name for name, _ in began] == ["gae", "de"]
-    at_start = began[1][1].part("de").part("model").tensors
+    at_start = began[1][1].under("de").under("model").tensors
     layers = [key for key in best if key.startswith("layers.")]
     assert layers
     assert all(torch.equal(at_start[key], best[key]) for key in layers)

@@ -178,7 +178,7 @@ def test_inside_of_an_epoch_a_checkpoint_holds_the_sum_of_the_losses_of_full_bat
     trainer = trainer_of(build("ae", max_epochs=1), watcher, rows=20, size=8)
     with pytest.raises(InterruptedTraining):
         trainer.fit()
-    sums = trainer.state_dict().part("sums").tensors
+    sums = trainer.state_dict().under("sums").tensors
     assert sums["loss"].item() == pytest.approx(watcher.losses[0]["loss"] + watcher.losses[1]["loss"])
 
 
@@ -296,7 +296,7 @@ def test_new_data_renew_the_transform_and_the_patience():
     (whiten,) = [part for part in trainer.model.transform if hasattr(part, "std")]
     assert torch.allclose(whiten.mean, (data(20, seed=9) + 5).mean(0), atol=1e-5)
     assert (trainer.best_value, trainer.bad_epochs, trainer.data_version) == (None, 0, 1)
-    assert not trainer.state_dict().part("best").tensors
+    assert not trainer.state_dict().under("best").tensors
     assert same(weights(trainer.model.layers), layers)
     assert watcher.calls[-1] == "renewed"
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from twostep.core.seeds import derive
-from twostep.data.rows import Points, spread
-from twostep.data.synthetic import SYNTHETIC, law
+from twostep.data.batches import Rows, subsample
+from twostep.data.synthetic import SYNTHETIC, distribution
 from twostep.diagnosis.dimension.consensus import dimension_of
 from twostep.diagnosis.figures import draw_run
 from twostep.diagnosis.model.chart import Chart, chart_of
@@ -120,7 +120,7 @@ def _density(experiment: Experiment, density: DensityEstimator, seed: int) -> tu
         rows, near = module.encode(rows), torch.cat([module.encode(part) for part in near.split(BATCH)])
     else:
         findings.append(_dimension(near, seed))
-        rows, near = density.noise.fill_bins(rows), density.noise.fill_bins(near)
+        rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
     decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
     samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
     off, _ = off_support(_rows(splits.train, DATA), test, samples)
@@ -145,7 +145,7 @@ def _known(experiment: Experiment, module: DensityEstimator | TwoStep, test: Ten
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
     dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.spec.dim
-    found = compare_with_truth(log_probs, test, law(run.dataset, run.dataset_kwargs), dim)
+    found = compare_with_truth(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
     return [] if found is None else [found]
 
 
@@ -159,8 +159,8 @@ def _likelihoods(density: Model, history: Sequence[Mapping[str, Mapping[str, flo
     return ()
 
 
-def _rows(data: Points, most: int) -> Tensor:
-    return spread(data, most).float()
+def _rows(data: Rows, most: int) -> Tensor:
+    return subsample(data, most).float()
 
 
 def _curve(decay: DensityDecay) -> dict[str, list[float]]:

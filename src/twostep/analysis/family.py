@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from twostep.core.schema import UserError
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.diagnosis.dimension.knee import knee_of
 from twostep.diagnosis.figures import draw_knee
 from twostep.experiment.experiment import Experiment
@@ -106,7 +106,7 @@ def _left(gae: GeneralizedAutoencoder, experiment: Experiment) -> float:
         raise UserError(
             f"{experiment.run.path}: has no validation rows to measure on (make_valid_loader=False); train it with them"
         )
-    valid, train = (spread(rows, HELD_OUT).float() for rows in (experiment.splits.valid, experiment.splits.train))
+    valid, train = (subsample(rows, HELD_OUT).float() for rows in (experiment.splits.valid, experiment.splits.train))
     with evaluating(gae):
         left = torch.cat([gae.reconstruction_error(part) for part in valid.split(BATCH)]).double()
     variance = (valid - train.mean(0)).double().flatten(1).square().sum(1)

@@ -11,8 +11,7 @@ from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from twostep.core.files import whole
-from twostep.core.jsonfile import as_json, read_json
+from twostep.core.files import atomic_write, read_json, to_json
 from twostep.runs.directory import Run
 
 CAPTIONS = {
@@ -44,10 +43,10 @@ def write_report(run: Run) -> Path:
             if (path := run.path / "samples" / f"{name}.png").is_file()
         ],
         curves=[_curve(part, models[part], epochs) for part, epochs in run.read_history().items() if epochs],
-        configs={path.name: as_json(read_json(path)) for path in _told(run)},
+        configs={path.name: to_json(read_json(path)) for path in _told(run)},
     )
     path = run.path / "report.html"
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twostep.core.files import whole
+from twostep.core.files import atomic_write
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
-from twostep.data.own_rows import read_rows
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
+from twostep.data.load import read_rows
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import HERE, Place, trained
-from twostep.metrics.ood.calibrator import DISTANCE, Judge
+from twostep.metrics.ood.calibrator import DISTANCE, ConformalCalibrator
 from twostep.metrics.ood.conformal import FEWEST
 from twostep.metrics.ood.scores import MAX_ROWS
 
@@ -88,9 +88,9 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, 
         )
         return Scored(columns)
     held_out = {
-        name: found["valid"] for name, found in experiment.examiner.score({"valid": spread(valid, MAX_ROWS)}).items()
+        name: found["valid"] for name, found in experiment.examiner.score({"valid": subsample(valid, MAX_ROWS)}).items()
     }
-    judge = Judge.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
+    judge = ConformalCalibrator.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
     p_value = judge.p_values(scored)[judge.headline]
     columns["p_value"] = p_value
     if alpha < judge.smallest:
@@ -110,7 +110,7 @@ def write_csv(scored: Scored, path: Path) -> None:
     Raises:
         UserError: if it can't be written.
     """
-    with whole(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(scored.columns)
         table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))

@@ -67,7 +67,7 @@ def diagnose(
     for file in files:
         require_free(file, force)
 
-    from twostep.core.jsonfile import write_json
+    from twostep.core.files import write_json
 
     found = (
         _of_runs(runs, seed, device, data)
@@ -95,7 +95,7 @@ def _of_runs(runs: Sequence[Path], seed: int, device: Devices, data: Path | None
 
 
 def _of_data(dataset: str, keys: Sequence[str], thorough: bool, seed: int) -> Diagnosis:
-    from twostep.data.training_rows import training_rows
+    from twostep.data.load import training_rows
     from twostep.diagnosis import diagnose as diagnose_rows
     from twostep.runs.config import parse_overrides
 

@@ -25,7 +25,7 @@ from twostep.cli.options import (
     refuse_keys_of_flags,
     require,
 )
-from twostep.core.console import keep_in
+from twostep.core.console import log_to_files
 from twostep.core.files import WriteError
 from twostep.core.schema import LostRankError, UserError
 from twostep.core.signals import Interrupted
@@ -271,7 +271,7 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
     experiment = prepare()
     path = experiment.run.path
     if experiment.engine.is_main:
-        keep_in(path)
+        log_to_files(path)
     for config in (experiment.settings.run, *experiment.settings.models.values()):
         logger.debug("%r", config)
     try:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from twostep.core.files import whole
+from twostep.core.files import atomic_write
 from twostep.core.schema import UserError
 
 FORMAT = "twostep-checkpoint-1"
@@ -43,7 +43,7 @@ class State:
             {f"{name}.{key}": value for name, part in parts.items() for key, value in part.values.items()},
         )
 
-    def part(self, prefix: str) -> State:
+    def under(self, prefix: str) -> State:
         """Return what lies under a prefix, without it."""
         start = f"{prefix}."
         return State(
@@ -61,7 +61,7 @@ def save(path: Path, state: State) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     values = json.dumps(state.values, sort_keys=True)
     header = {"format": FORMAT, "values": values, "sha256": _digest(tensors, values)}
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_bytes(serialize(tensors, metadata=header))  # safetensors' own writer makes them the owner's alone
 
 

@@ -109,7 +109,7 @@ def logging_to_terminal(level: int) -> Generator[None]:
         logger.propagate = before[1]
 
 
-def keep_in(folder: Path) -> None:
+def log_to_files(folder: Path) -> None:
     """Append all log lines, those so far too, to the files `stdout` and `stderr` in a run's directory."""
     out, err = (_RunFile(folder / name) for name in ("stdout", "stderr"))
     out.addFilter(_Below())
@@ -127,7 +127,7 @@ def keep_in(folder: Path) -> None:
     logger.addHandler(err)
 
 
-class Bar:
+class ProgressBar:
     """A bar for the epochs of one trainer: epoch, loss, samples a second, time left. Only on a terminal, unless quiet.
 
     Args:
@@ -137,7 +137,7 @@ class Bar:
         beside: a bar that is there still, under which this one is drawn; closing either closes both.
     """
 
-    def __init__(self, name: str, total: int, done: int, beside: Bar | None = None) -> None:
+    def __init__(self, name: str, total: int, done: int, beside: ProgressBar | None = None) -> None:
         self._progress: Progress | None = None if beside is None else beside._progress
         if self._progress is None and sys.stdout.isatty() and _shows_information():
             self._progress = Progress(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from twostep.core.files import whole
+from twostep.core.files import atomic_write
 from twostep.core.schema import DataSpec, UserError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def save_png(canvas: Tensor, path: Path, tile: int) -> None:
     pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     factor = max(1, math.ceil(SMALLEST_TILE / tile))
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(beside, "png")
 
 
@@ -88,7 +88,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """
     if path.suffix != ".png":
         raise UserError(f"{path}: can't be written: give a path that ends in .png")
-    with whole(path) as beside:
+    with atomic_write(path) as beside:
         figure.savefig(beside, format="png")
 
 
@@ -144,7 +144,7 @@ def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
         save_png(grid(samples, spec), path, spec.shape[1])
         return
     array = samples.detach().cpu().numpy()
-    with whole(path) as beside, beside.open("wb") as file:
+    with atomic_write(path) as beside, beside.open("wb") as file:
         if path.suffix == ".npz":
             np.savez(file, samples=array)
         else:

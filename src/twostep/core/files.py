@@ -1,16 +1,25 @@
-"""Files and folders written in one piece: beside their place first, flushed to the disk, then renamed into it."""
+"""Files and folders written atomically (temporary file, fsync, rename), and the JSON files of a run."""
 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
+from pydantic import TypeAdapter, ValidationError
+
 from twostep.core.schema import UserError
+
+LARGEST_JSON = 256 * 2**20  # bytes
+
+T = TypeVar("T")
 
 
 class WriteError(UserError):
@@ -21,7 +30,7 @@ OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says 
 
 
 @contextmanager
-def whole(path: Path, *, new: bool = False) -> Generator[Path]:
+def atomic_write(path: Path, *, new: bool = False) -> Generator[Path]:
     """Give a path to write to; the file there becomes `path` at the end, or goes if anything fails before.
 
     The folders above are made. At every moment, after a power cut too, the old file or the new one is there, whole.
@@ -84,7 +93,7 @@ def refuse_links(path: Path) -> None:
 
 
 @contextmanager
-def folder_aside(parent: Path) -> Generator[Path]:
+def temporary_folder(parent: Path) -> Generator[Path]:
     """Give a hidden folder to fill, which `put` brings to its place; it goes at the end if it is still there.
 
     Raises:
@@ -99,7 +108,7 @@ def folder_aside(parent: Path) -> Generator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def put(folder: Path, places: Iterable[Path]) -> Path:
+def move_into_place(folder: Path, places: Iterable[Path]) -> Path:
     """Flush a folder, which must hold something, and rename it to the first of `places` that is free; return that.
 
     Of several processes that want one place, one gets it.
@@ -140,3 +149,71 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def to_json(values: Any) -> str:
+    """Return values as JSON; numbers that are not finite become words (`nan`, `inf`), for JSON has none."""
+    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, values: Any, *, new: bool = False) -> None:
+    """Write values `to_json` in one atomic step.
+
+    Args:
+        path: of the file.
+        values: what JSON can hold.
+        new: never replace a file.
+
+    Raises:
+        FileExistsError: if `new`, and a file is there.
+        UserError: if the disk is full or can't be written.
+    """
+    with atomic_write(path, new=new) as beside:
+        beside.write_text(to_json(values))
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in cast(Mapping[str, Any], values).items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in cast(Sequence[Any], values)]
+    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: if there is none.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_JSON:
+            raise UserError(f"{path}: has {size:,} bytes, and a run's JSON files have {LARGEST_JSON:,} at most")
+        values: Any = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror})") from None
+    except RecursionError:
+        raise UserError(f"{path}: is nested too deeply") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: is no whole JSON file ({error})") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return values  # type: ignore[return-value]
+
+
+def validated(values: Any, kind: TypeAdapter[T], path: Path) -> T:
+    """Return values of a JSON file as the type that they must have; words for numbers (`nan`) become numbers.
+
+    Raises:
+        UserError: naming the first value that is of another type, by its keys.
+    """
+    try:
+        return kind.validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise UserError(f"{path}: {where} = {first['input']!r:.60}: {message}") from None

@@ -17,7 +17,7 @@ VARIABLE = "TWOSTEP_INCEPTION"
 NAMING = ("valid_metrics", "test_metrics", "early_stopping_metric")
 """Keys of configs that name metrics."""
 
-FeatureSet = Literal["standardised", "pixels", "pca", "classifier", "efficientnet-lite0", "inception"]
+FeatureName = Literal["standardised", "pixels", "pca", "classifier", "efficientnet-lite0", "inception"]
 
 
 class MetricKeys(Frozen):
@@ -26,7 +26,7 @@ class MetricKeys(Frozen):
     gen_samples: PositiveInt = Field(10_000, description="samples, and rows of data at most, that are compared")
     gen_batch_size: PositiveInt = Field(1000, description="samples that are drawn at once")
     nearest_k: PositiveInt = Field(5, description="neighbours within a ball of precision, recall, density, coverage")
-    features: FeatureSet | None = Field(
+    features: FeatureName | None = Field(
         None,
         description="None: inception where fid is asked for and has its weights; else classifier for pictures with "
         "labels, pca for others, standardised for vectors",

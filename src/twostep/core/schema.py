@@ -24,6 +24,14 @@ class LostRankError(RuntimeError):
     """Another process of a run on several ranks ended before this one: one line, exit status 3."""
 
 
+def reason(error: Exception) -> str:
+    """Return why something failed, in one line."""
+    cause = error.__cause__ or error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return " ".join(str(cause).split()) or type(cause).__name__
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return `"; did you mean X?"` for the choices that a short name ends, or the nearest to a misspelt one; or ""."""
     choices = list(choices)

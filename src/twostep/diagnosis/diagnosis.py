@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from twostep.core.schema import UserError
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.diagnosis.dimension.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.dimension.estimators import NEIGHBOURS
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
@@ -136,7 +136,7 @@ def column_warnings(x: Tensor) -> tuple[str, ...]:
     """Return warnings about columns of a table `(N, D)` with few values, or with units that hide the others."""
     if x.ndim > 2:
         return ()
-    table = spread(x, COLUMN_ROWS).reshape(-1, x[:1].numel()).double()
+    table = subsample(x, COLUMN_ROWS).reshape(-1, x[:1].numel()).double()
     counts = [len(column.unique()) for column in table.T]
     stds = (table / table.abs().max().clamp(min=1e-300)).std(0)
     typical = stds[stds > 0].median() if bool((stds > 0).any()) else stds.max()

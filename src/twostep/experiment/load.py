@@ -26,7 +26,7 @@ def load_module(path: Path, best_first: bool = False) -> Model | TwoStep:
     steps = {part: state.values.get(f"{part}.steps_done", 0) for part in models if run.settings.trains(part)}
     refuse_untrained(path, steps, best_first)
     for part, model in models.items():
-        put_weights(model, state.part(part), f"{path}: the checkpoint is of another {part} than the config describes")
+        put_weights(model, state.under(part), f"{path}: the checkpoint is of another {part} than the config describes")
         model.eval()
     if run.settings.is_two_step:
         return TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"])).eval()

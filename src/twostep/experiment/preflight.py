@@ -11,7 +11,7 @@ from twostep.core.metric_keys import VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.metrics import METRICS, check_metrics
-from twostep.metrics.features.choice import Choice
+from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.features.inception import NAME as INCEPTION
 from twostep.metrics.ood.conformal import FEWEST
 from twostep.metrics.ood.ood import asks_for_ood
@@ -151,7 +151,7 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
                 f"{metric.name}: needs {least} training rows, test rows and samples, and {spec.name} has "
                 f"{len(splits.train)}, {len(splits.test)} and {keys.gen_samples}: leave it out, or give more"
             )
-    choice = Choice.of(spec, keys, splits)
+    choice = FeatureChoice.of(spec, keys, splits)
     choice.check()
     no_fid = "fd" in wanted and choice.name != INCEPTION
     told = "; fd is no FID, which is the one in Inception's features" if no_fid else ""

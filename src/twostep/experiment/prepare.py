@@ -14,7 +14,8 @@ from twostep.core.checkpoint import State
 from twostep.core.metric_keys import settled
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
-from twostep.data.base import Splits, load_data, located, takes_image_size
+from twostep.data.base import Splits
+from twostep.data.load import load_data, located, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import estimated
 from twostep.experiment.experiment import Experiment
@@ -291,7 +292,7 @@ def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig
 
 
 def _pretrained_state(source: Run, best_first: bool) -> State:
-    return source.load(*tags(best_first)).part("model")
+    return source.load(*tags(best_first)).under("model")
 
 
 def _set_limit(trainer: Trainer, max_epochs: int) -> None:

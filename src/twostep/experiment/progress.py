@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from twostep.core.checkpoint import State
-from twostep.core.console import Bar
+from twostep.core.console import ProgressBar
 from twostep.core.signals import FirstNoted
 from twostep.runs.directory import Run
 from twostep.training.engine import Engine
@@ -47,7 +47,7 @@ class Recorder:
     def __init__(self, run: Run, engine: Engine, trainers: Mapping[str, Trainer], state: Callable[[], State]) -> None:
         self.run, self.engine, self.trainers, self.state = run, engine, trainers, state
         self.noted = FirstNoted()
-        self._bars: dict[str, Bar] = {}
+        self._bars: dict[str, ProgressBar] = {}
         self._epochs: dict[str, Epoch] = {}
         self._shown: dict[str, str] = {}
         self._saved = self._heard = self._told = time.monotonic()
@@ -84,7 +84,7 @@ class Recorder:
             label = f"{trainer.name} {trainer.config.name}" if trainer.name != "model" else trainer.config.name
             beside = next(iter(self._bars.values()), None)
             total = trainer.max_epochs * len(trainer.train)
-            self._bars[trainer.name] = Bar(label, total, trainer.steps_done, beside)
+            self._bars[trainer.name] = ProgressBar(label, total, trainer.steps_done, beside)
 
     def renewed(self, trainer: Trainer) -> None:
         """Write the state in place of all that were saved."""

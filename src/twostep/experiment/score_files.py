@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twostep.core.files import whole
-from twostep.core.jsonfile import write_json
+from twostep.core.files import atomic_write, write_json
 
 
 def write_scores(folder: Path, scores: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> Path:
@@ -29,7 +28,7 @@ def write_scores(folder: Path, scores: Mapping[str, Mapping[str, NDArray[np.floa
     for score, splits in scores.items():
         for split, rows in splits.items():
             path = folder / f"{score}_{split}.npy"
-            with whole(path) as beside, beside.open("wb") as file:
+            with atomic_write(path) as beside, beside.open("wb") as file:
                 np.save(file, rows)
             checksum = hashlib.sha256(path.read_bytes()).hexdigest()
             facts[path.name] = {"score": score, "split": split, "shape": list(rows.shape), "sha256": checksum}

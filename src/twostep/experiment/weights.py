@@ -17,7 +17,7 @@ from twostep.models.base import Model
 def put_weights(model: Model, state: State, problem: str) -> None:
     """Put the best weights that a trainer's state has into a model."""
     try:
-        model.load_state_dict(state.part("best").tensors or state.part("model").tensors)
+        model.load_state_dict(state.under("best").tensors or state.under("model").tensors)
     except RuntimeError as error:
         raise CheckpointError(f"{problem} ({short(error)})") from None
 

@@ -6,14 +6,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from twostep.core.registry import Registry
 from twostep.core.schema import UserError
 
 METRICS: Registry[Metric] = Registry("metric")
+
+OLD_REFERENCE = "null"  # in the files of older runs
 
 SumOverRanks = Callable[[Tensor], Tensor]
 
@@ -31,8 +35,8 @@ class Result:
         measure: what a density refers to; empty for other metrics.
         note: what a reader must know (rows left out, say); empty if there is nothing.
         interval: 95 % interval, where the metric has one.
-        null: what held-out data have in the place of samples, which is what perfect would be; None where that is not
-            asked for.
+        reference: the value that held-out data have in place of samples, which a perfect model would reach; None where
+            it is not computed.
     """
 
     value: float
@@ -43,7 +47,9 @@ class Result:
     measure: str = ""
     note: str = ""
     interval: tuple[float, float] | None = None
-    null: float | None = None
+    reference: Annotated[float | None, Field(validation_alias=AliasChoices("reference", "null"))] = (
+        None  # older runs: null
+    )
 
     @property
     def shown(self) -> str:
@@ -51,7 +57,7 @@ class Result:
         return "not a number" if math.isnan(self.value) else f"{self.value:.6g}"
 
     @property
-    def spread(self) -> str:
+    def uncertainty(self) -> str:
         """Standard error and interval, as far as there are any."""
         error = "" if self.standard_error is None else f"± {self.standard_error:.2g}"
         ends = "" if self.interval is None else f"[{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
@@ -59,9 +65,9 @@ class Result:
 
     def line(self, name: str) -> str:
         """Return the result in words, for a terminal."""
-        figures = " ".join(text for text in (name, self.shown, self.spread, self.unit) if text)
-        null = "" if self.null is None else f"held-out data in their place: {self.null:.6g}"
-        about = [f"n = {self.n:,}", *(text for text in (null, self.kind, self.measure, self.note) if text)]
+        figures = " ".join(text for text in (name, self.shown, self.uncertainty, self.unit) if text)
+        reference = "" if self.reference is None else f"held-out data: {self.reference:.6g}"
+        about = [f"n = {self.n:,}", *(text for text in (reference, self.kind, self.measure, self.note) if text)]
         return f"{figures} ({'; '.join(about)})"
 
 
@@ -103,7 +109,7 @@ def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
 
 
 @dataclass(frozen=True)
-class Moments:
+class RowMean:
     """Mean and standard error of the values of all rows on all ranks, and how many rows were left out."""
 
     mean: float
@@ -112,7 +118,7 @@ class Moments:
     left_out: int
 
     @classmethod
-    def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> Moments:
+    def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> RowMean:
         """Gather the moments of values `(B,)` of each batch, in float64, without those equal to `leave_out`.
 
         A rank may have no batch.

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from twostep.core.schema import UserError
-from twostep.metrics.base import Moments, Result
+from twostep.metrics.base import Result, RowMean
 from twostep.models.base import evaluating
-from twostep.models.parts.importance_bound import ImportanceBound, bound
+from twostep.models.parts.gaussian_decoder import ImportanceBound, bound
 
 BLOCK = 1000  # points whose weights are held at once
 
@@ -39,7 +39,7 @@ def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -
     found: dict[int, list[Tensor]] = {k: [] for k in sorted(ks)}
     with evaluating(model), torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        for points in model.noise.fill_bins(x.to(next(model.parameters()).dtype)).split(BLOCK):
+        for points in model.noise.dequantize(x.to(next(model.parameters()).dtype)).split(BLOCK):
             weights = model.log_weights(points, max(ks))
             for k, values in found.items():
                 groups = weights[: len(weights) // k * k].split(k)
@@ -47,7 +47,7 @@ def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -
     measure = f"Lebesgue on R^{model.spec.dim}"
     curve: dict[int, Result] = {}
     for k, values in found.items():
-        moments = Moments.of(values, lambda total: total)
+        moments = RowMean.of(values, lambda total: total)
         note = f"{k:,} draws at each point, mean of {max(ks) // k:,} such"
         curve[k] = Result(moments.mean, "nats", moments.n, moments.standard_error, "bound", measure, note)
     return curve

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from twostep.metrics.base import METRICS, Result, RowMetric, SumOverRanks
 from twostep.metrics.ood.ood import OODAccuracy
-from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import evaluating
 
@@ -20,7 +20,7 @@ def evaluate(
     batches: Iterable[Tensor],
     sum_over_ranks: SumOverRanks,
     seed: int,
-    gallery: Gallery | None = None,
+    sets: FeatureSets | None = None,
 ) -> dict[str, Result]:
     """Measure a model, in eval mode, without gradients, with the same random numbers for the same seed.
 
@@ -30,7 +30,7 @@ def evaluate(
         batches: rows that it is measured on, this rank's.
         sum_over_ranks: adds what every rank has.
         seed: of what metrics of rows draw.
-        gallery: what samples are compared with; needed if one of the metrics compares them.
+        sets: what samples are compared with; needed if one of the metrics compares them.
     """
     results: dict[str, Result] = {}
     with evaluating(model):
@@ -40,8 +40,8 @@ def evaluate(
             if isinstance(metric, OODAccuracy):
                 continue
             if isinstance(metric, SampleMetric):
-                assert gallery is not None
-                results |= metric(gallery)
+                assert sets is not None
+                results |= metric(sets)
             else:
                 assert isinstance(metric, RowMetric)
                 results |= metric(model, batches, sum_over_ranks)

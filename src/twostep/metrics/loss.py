@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from twostep.metrics.base import METRICS, Moments, Result, RowMetric, SumOverRanks
+from twostep.metrics.base import METRICS, Result, RowMean, RowMetric, SumOverRanks
 from twostep.models.base import Model
 
 
@@ -25,7 +25,7 @@ class Loss(RowMetric):
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         """Average the batches' losses, each weighted by its rows."""
         *_, objective = cast(Model, model).objectives()
-        moments = Moments.of((objective.loss(x).expand(len(x)) for x in batches), sum_over_ranks)
+        moments = RowMean.of((objective.loss(x).expand(len(x)) for x in batches), sum_over_ranks)
         return {self.name: Result(moments.mean, objective.unit, moments.n)}
 
 

@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from twostep.metrics.base import METRICS, Moments, Result, RowMetric, SumOverRanks
+from twostep.metrics.base import METRICS, Result, RowMean, RowMetric, SumOverRanks
 from twostep.models.base import GeneralizedAutoencoder
 from twostep.models.two_step import TwoStep
 
@@ -26,7 +26,7 @@ class L2ReconstructionError(RowMetric):
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         """Average the reconstruction error over all rows."""
         model = cast(GeneralizedAutoencoder, model)
-        moments = Moments.of((model.reconstruction_error(x) for x in batches), sum_over_ranks)
+        moments = RowMean.of((model.reconstruction_error(x) for x in batches), sum_over_ranks)
         return {self.name: Result(moments.mean, "squared data units", moments.n, moments.standard_error)}
 
 

@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from twostep.metrics.base import METRICS, Moments, Result, RowMetric, SumOverRanks
+from twostep.metrics.base import METRICS, Result, RowMean, RowMetric, SumOverRanks
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
@@ -31,14 +31,14 @@ class LogLikelihood(RowMetric):
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         """Average the log-density; points at which a decoder has not full rank are counted and left out."""
         if isinstance(model, TwoStep):
-            moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out=math.inf)
+            moments = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out=math.inf)
             left_out = f"{moments.left_out:,} points at which the decoder's Jacobian has rank below {model.de.spec.dim}"
             note = f"{left_out} are left out" if moments.left_out else ""
             return {self.name: _result(moments, model.likelihood, "volume of the learned manifold", note)}
         model = cast(DensityEstimator, model)
-        moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks)
+        moments = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks)
         results = {self.name: _result(moments, model.likelihood, f"Lebesgue on R^{model.spec.dim}")}
-        if model.noise.dequantize and model.likelihood != "unnormalised":
+        if model.noise.dequantizes and model.likelihood != "unnormalised":
             bits = model.spec.dim * math.log(2)
             error = None if moments.standard_error is None else moments.standard_error / bits
             results["bits_per_dim"] = Result(
@@ -54,5 +54,5 @@ class LogLikelihood(RowMetric):
 METRICS.register("log_likelihood")(LogLikelihood())
 
 
-def _result(moments: Moments, kind: str, measure: str, note: str = "") -> Result:
+def _result(moments: RowMean, kind: str, measure: str, note: str = "") -> Result:
     return Result(moments.mean, "nats", moments.n, moments.standard_error, kind, measure, note)

@@ -12,8 +12,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec
-from twostep.models.base import MODELS, TEST_METRICS, Objective, OneLossConfig, Role
+from twostep.models.base import MODELS, Objective, OneLossConfig, Role
 from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
 
 

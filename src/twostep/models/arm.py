@@ -29,8 +29,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
+from twostep.core.keys import STOPPING_METRIC, TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeInt, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.base import MODELS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
 from twostep.nn.distributions import LOG_2PI
 
 FLOOR = 1e-4
@@ -52,7 +53,7 @@ class ARMConfig(OneLossConfig):
     context: NonNegativeInt = Field(2, description="rows above and pixels beside that a pixel sees; 0: the last one")
     lr: PositiveFloat = Field(3e-3, description="learning rate")
     use_lr_scheduler: bool = Field(True, description="cosine decay of the rate to 0 over all steps")
-    early_stopping_metric: str | None = Field("loss", description="validation metric that stops training; None: none")
+    early_stopping_metric: str | None = Field("loss", description=STOPPING_METRIC)
     test_metrics: tuple[str, ...] = Field(("log_likelihood", "loss"), description=TEST_METRICS)
 
     @classmethod

@@ -12,17 +12,16 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from twostep.core.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
+from twostep.core.keys import EvaluationKeys, FitKeys
+from twostep.core.metric_keys import settled
 from twostep.core.registry import Registry
-from twostep.core.schema import DataSpec, Frozen, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
+from twostep.core.schema import DataSpec, Frozen, PositiveFloat
 from twostep.nn import jacobian
-from twostep.nn.transforms import Chain, DataTransform, Flatten, Logit, Noise, Scale, Whiten
+from twostep.nn.transform_keys import TransformKeys
+from twostep.nn.transforms import Noise
 
 Role = Literal["gae", "de"]
 Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]
-
-TEST_METRICS = "metrics on the test split, at the end"
-PATIENCE = "epochs without a better value before training stops; None: never"
 
 MODELS: Registry[type[ModelConfig]] = Registry("model")
 
@@ -60,8 +59,15 @@ class Objective:
     unit: str = "nats of the transformed data"
 
 
-class ModelConfig(Frozen, ABC):
-    """Keys that every model has: how it sees its data, how it is optimised, how it is judged.
+class _NameKeys(Frozen):
+    name: Any  # each model narrows it to the literal of its name
+    preset: Literal["twostep", "reference"] = Field(
+        "twostep", description="which defaults: the better ones found here, or those of the paper's code"
+    )
+
+
+class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
+    """Keys that every model has: its name, how it sees its data, how it is trained, how it is evaluated.
 
     A model's own config adds its fields and answers `defaults`, `is_flat`, `build` and, if it is no `OneLossConfig`,
     `optimizers`. `summary` says in a line what the model is, `paper` where it comes from.
@@ -73,42 +79,6 @@ class ModelConfig(Frozen, ABC):
     adjustable: ClassVar[frozenset[str]] = frozenset(
         {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs"}
     )
-
-    name: Any  # each model narrows it to the literal of its name
-    preset: Literal["twostep", "reference"] = Field(
-        "twostep", description="which defaults: the better ones found here, or those of the paper's code"
-    )
-    flatten: bool | None = Field(None, description="follows from the network; may be set only to agree with it")
-    denoising_sigma: NonNegativeFloat = Field(0.0, description="std of Gaussian noise on training data, in data units")
-    dequantize: bool = Field(False, description="add uniform noise on [0, 1) to whole numbers")
-    scale_data: bool = Field(False, description="divide by the largest absolute value of the training data")
-    whitening_transform: bool = Field(False, description="mean 0 and std 1 for every feature, after all the others")
-    logit_transform: bool = Field(False, description="open [0, 1] to the line by a logit, after scaling")
-    clamp_samples: bool = Field(False, description="clamp samples to the range of the training data")
-
-    optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="update rule")
-    max_epochs: PositiveInt = Field(100, description="epochs to train for")
-    max_grad_norm: PositiveFloat | None = Field(10.0, description="gradients are clipped to this norm; None: never")
-    early_stopping_metric: str | None = Field(None, description="validation metric that stops training; None: none")
-    max_bad_valid_epochs: PositiveInt | None = Field(10, description=PATIENCE)
-    valid_metrics: tuple[str, ...] = Field(("loss",), description="metrics on the validation split, each epoch")
-    test_metrics: tuple[str, ...] = Field(("loss",), description=TEST_METRICS)
-    metric_kwargs: MetricKeys = Field(METRIC_KEYS, description="how samples are compared with data")
-
-    @field_validator("valid_metrics", "test_metrics", mode="before")
-    @classmethod
-    def _metrics_are_a_list(cls, value: Any) -> Any:
-        return metric_names(value)
-
-    @field_validator("denoising_sigma", mode="before")
-    @classmethod
-    def _none_is_no_noise(cls, value: Any) -> Any:
-        return 0.0 if value is None else value
-
-    @field_validator("early_stopping_metric")
-    @classmethod
-    def _empty_is_none(cls, value: str | None) -> str | None:
-        return value or None
 
     @classmethod
     def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
@@ -141,39 +111,6 @@ class ModelConfig(Frozen, ABC):
     @abstractmethod
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimiser of each objective, by the objective's name."""
-
-    def build_transform(self, spec: DataSpec) -> Chain:
-        """Return the map from data to what the network sees, not fitted yet.
-
-        Raises:
-            UserError: if `flatten` contradicts the network, dequantising is asked for where there are no bins, or the
-                logit where values lie outside of the unit interval.
-        """
-        if spec.is_image and self.flatten is not None and self.flatten != self.is_flat():
-            shape = "vectors" if self.is_flat() else "pictures of shape (C, H, W)"
-            raise UserError(f"flatten={self.flatten}: the network of {self.name} takes {shape}; leave the key out")
-        if self.dequantize and not spec.discrete:
-            raise UserError(f"dequantize=True: {spec.name} has no whole numbers to spread; leave the key out")
-        if self.logit_transform and (wrong := self._beyond_unit_interval(spec)):
-            raise UserError(f"logit_transform=True needs data between 0 and 1: {wrong}")
-        shape = (spec.dim,) if self.is_flat() else spec.shape
-        parts: list[DataTransform] = [Flatten(spec.shape)] if self.is_flat() else []
-        if self.scale_data:
-            parts.append(Scale(dequantized=self.dequantize))
-        if self.logit_transform:
-            parts.append(Logit())
-        if self.whitening_transform:
-            parts.append(Whiten(shape))
-        return Chain(parts)
-
-    def _beyond_unit_interval(self, spec: DataSpec) -> str:
-        if spec.low < 0:
-            return f"{spec.name} has values down to {spec.low:g}; leave the key out"
-        if self.denoising_sigma:
-            return "noise goes beyond; set denoising_sigma=0"
-        if spec.high > 1 and not self.scale_data:
-            return f"{spec.name} has values up to {spec.high:g}; set scale_data=True"
-        return ""
 
 
 class OneLossConfig(ModelConfig):
@@ -213,8 +150,8 @@ class Model(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.spec = spec
-        self.transform = config.build_transform(spec)
-        self.noise = Noise(config.dequantize, config.denoising_sigma)
+        self.transform = config.build_transform(spec, config.is_flat())
+        self.noise = config.build_noise()
 
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:
@@ -294,7 +231,7 @@ class DensityEstimator(Model):
         A model of dequantised data (key `dequantize`) dequantises integers first, by a uniform draw from torch's
         generator, as in training; a point that already lies inside of a bin stays where it is.
         """
-        return self.log_density(self.noise.fill_bins(x))
+        return self.log_density(self.noise.dequantize(x))
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:

@@ -24,21 +24,12 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import (
-    MODELS,
-    PATIENCE,
-    TEST_METRICS,
-    AdversarialConfig,
-    Gather,
-    Objective,
-    OptimizerConfig,
-    Role,
-)
+from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
 from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
-from twostep.nn.joined import JoinedNet
 from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP
+from twostep.nn.mlp import MLP, JoinedNet
 
 JUDGE = "l2_reconstruction_error"
 # With the paper's rates of 1e-4 and a weight of 1, generator and encoder are not each other's inverse on small sets:
@@ -71,9 +62,9 @@ class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
     use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
     max_epochs: PositiveInt = Field(200, description="epochs to train for")
-    early_stopping_metric: str | None = Field(JUDGE, description="validation metric that stops training; None: none")
+    early_stopping_metric: str | None = Field(JUDGE, description=STOPPING_METRIC)
     max_bad_valid_epochs: PositiveInt | None = Field(50, description=PATIENCE)
-    valid_metrics: tuple[str, ...] = Field((JUDGE,), description="metrics on the validation split, each epoch")
+    valid_metrics: tuple[str, ...] = Field((JUDGE,), description=VALID_METRICS)
     test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
 
     @classmethod

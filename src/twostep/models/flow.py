@@ -18,8 +18,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, TEST_METRICS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.base import MODELS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
 from twostep.models.parts.coupling import Multiscale, VectorLayers
 from twostep.nn.distributions import standard_normal_log_prob
 

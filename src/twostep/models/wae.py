@@ -20,8 +20,9 @@ from pydantic import AliasChoices, Field
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, PATIENCE, TEST_METRICS, AdversarialConfig, Objective, OptimizerConfig, Role
+from twostep.models.base import MODELS, AdversarialConfig, Objective, OptimizerConfig, Role
 from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
@@ -60,9 +61,9 @@ class WAEConfig(EncoderDecoderConfig, AdversarialConfig):
     use_disc_lr_scheduler: bool = Field(False, description="cosine decay of disc_lr to 0 over all steps")
     use_rec_lr_scheduler: bool = Field(False, description="cosine decay of rec_lr to 0 over all steps")
     max_epochs: PositiveInt = Field(300, description="epochs to train for")
-    early_stopping_metric: str | None = Field(JUDGE, description="validation metric that stops training; None: none")
+    early_stopping_metric: str | None = Field(JUDGE, description=STOPPING_METRIC)
     max_bad_valid_epochs: PositiveInt | None = Field(30, description=PATIENCE)
-    valid_metrics: tuple[str, ...] = Field((JUDGE,), description="metrics on the validation split, each epoch")
+    valid_metrics: tuple[str, ...] = Field((JUDGE,), description=VALID_METRICS)
     test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
 
     @classmethod

@@ -250,17 +250,17 @@ class Noise(nn.Module):
 
     def __init__(self, dequantize: bool, sigma: float) -> None:
         super().__init__()
-        self.dequantize = dequantize
+        self.dequantizes = dequantize
         self.sigma = sigma
 
     def forward(self, x: Tensor) -> Tensor:
         """Draw what a training step sees, from torch's generator."""
-        x = self.fill_bins(x)
+        x = self.dequantize(x)
         return x + self.sigma * torch.randn_like(x) if self.sigma > 0 else x
 
-    def fill_bins(self, x: Tensor) -> Tensor:
+    def dequantize(self, x: Tensor) -> Tensor:
         """Add the uniform noise alone, to integers; values inside of a bin stay."""
-        if not self.dequantize:
+        if not self.dequantizes:
             return x
         u = torch.rand_like(x).clamp(max=LARGEST_FRACTION)
         return torch.where(x == x.floor(), x + u, x)

@@ -21,8 +21,16 @@ from torch import Tensor
 
 from twostep.core import checkpoint
 from twostep.core.checkpoint import CheckpointError, State
-from twostep.core.files import WriteError, folder_aside, put, refuse_links
-from twostep.core.jsonfile import as_json, checked, read_json, write_json
+from twostep.core.files import (
+    WriteError,
+    move_into_place,
+    read_json,
+    refuse_links,
+    temporary_folder,
+    to_json,
+    validated,
+    write_json,
+)
 from twostep.core.schema import DataSpec, UserError
 from twostep.metrics import Result
 from twostep.runs.config import Settings
@@ -109,11 +117,11 @@ class Run:
             **(more or {}),
         }
         try:
-            with folder_aside(root) as folder:
+            with temporary_folder(root) as folder:
                 (folder / "checkpoints").mkdir()
                 for name, values in files.items():
-                    (folder / name).write_text(as_json(values))
-                path = put(folder, _places(root))
+                    (folder / name).write_text(to_json(values))
+                path = move_into_place(folder, _places(root))
         except OSError as error:
             raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
         return cls(path, settings, spec, digest)
@@ -138,7 +146,7 @@ class Run:
             found = f"of its config files it has only {', '.join(files)}" if files else "its config files are not there"
             raise UserError(f"{path}: not the directory of a run: {found}")
         facts = read_json(path / "data.json")
-        digest = checked(facts.pop("sha256", ""), TypeAdapter(str), path / "data.json")
+        digest = validated(facts.pop("sha256", ""), TypeAdapter(str), path / "data.json")
         return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
 
     def claim(self) -> None:
@@ -288,10 +296,10 @@ class Run:
             return self._write_evaluation(values)
         scores = self.path / "ood"
         try:
-            with folder_aside(scores) as folder:
+            with temporary_folder(scores) as folder:
                 write_scores(folder)
                 path = self._write_evaluation(values)
-                put(folder, [scores / path.stem])
+                move_into_place(folder, [scores / path.stem])
         except OSError as error:
             raise WriteError(f"{scores}: can't be written ({error.strerror or error})") from None
         return path
@@ -318,7 +326,7 @@ class Run:
         path = self.path / "metrics" / f"{name}.json"
         values = read_json(path) if path.is_file() else {}
         values.pop("weights", None)
-        return checked(values, RESULTS, path)
+        return validated(values, RESULTS, path)
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
@@ -340,7 +348,7 @@ class Run:
             UserError: if the file is damaged.
         """
         path = self.path / "metrics" / "history.json"
-        return checked(read_json(path) if path.is_file() else {}, HISTORY, path)
+        return validated(read_json(path) if path.is_file() else {}, HISTORY, path)
 
     def read_environment(self) -> dict[str, Any]:
         """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with.
@@ -350,7 +358,7 @@ class Run:
         """
         path = self.path / "environment.json"
         values = read_json(path)
-        checked(values, ENVIRONMENT, path)
+        validated(values, ENVIRONMENT, path)
         return values
 
     def close(self) -> None:

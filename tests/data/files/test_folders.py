@@ -11,8 +11,8 @@ from PIL import Image
 
 from helpers.image_files import pictures, save, save_all
 from twostep.core.schema import UserError
-from twostep.data.base import load_data
 from twostep.data.files import images as decode
+from twostep.data.load import load_data
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_pictures_of_two_sizes_are_refused_with_the_key_that_helps(folder):
     save_all(folder, pictures(3, (4, 6)))
     odd = save(folder / "odd.png", pictures(1, (5, 6))[0])
     assert refused(folder) == (
-        f"{odd}: the picture is 6 x 5, that of {folder / '000.png'} is 6 x 4: bring all to one size by the key "
+        f"{odd}: the image is 6 x 5, that of {folder / '000.png'} is 6 x 4: resize all to one size by the key "
         "image_size, like dataset_kwargs=\"{'image_size': 64}\""
     )
     assert loaded(folder, image_size=3).spec.shape == (1, 3, 3)
@@ -207,7 +207,7 @@ def test_photographs_are_turned_upright(folder, ending, options):
 def test_more_than_8_bits_are_refused(folder):
     save_all(folder, pictures(3, (4, 4)))
     deep = save(folder / "deep.png", Image.fromarray(np.full((4, 4), 300, np.uint16)))
-    assert refused(folder).startswith(f"{deep}: has more than 8 bits a channel (mode I;16): save it with 8")
+    assert refused(folder).startswith(f"{deep}: has more than 8 bits per channel (mode I;16): save it with 8")
 
 
 # ---- what is refused
@@ -227,17 +227,17 @@ def test_a_damaged_picture_is_named(folder, damage):
     path.write_bytes(broken[damage])
     line = refused(folder)
     assert line.startswith(f"{path}: ")
-    assert line.endswith(": save it anew, or take it away")
+    assert line.endswith(": save it again, or remove it")
     path.write_bytes(whole)
     assert len(loaded(folder).train) == 5
 
 
 def test_too_few_pictures_are_refused(folder):
     folder.mkdir()
-    assert refused(folder).startswith(f"{folder}: no pictures there: put them, in .png, .jpg, .webp or .bmp files, ")
+    assert refused(folder).startswith(f"{folder}: no images found: put .png, .jpg, .webp or .bmp files ")
     (folder / "a" / "b").mkdir(parents=True)
     save_all(folder / "a" / "b", pictures(3, (4, 4)))
-    assert "no pictures there" in refused(folder), "two folders deep"
+    assert "no images found" in refused(folder), "two folders deep"
     save(folder / "a" / "a.png", pictures(1, (4, 4))[0])
     assert "too few rows: 0 for training, 1 for test" in refused(folder).replace("0 for validation, ", "")
 
@@ -245,15 +245,15 @@ def test_too_few_pictures_are_refused(folder):
 def test_an_empty_test_folder_is_named(folder):
     save_all(folder / "train", pictures(3, (4, 4)))
     (folder / "test").mkdir()
-    assert refused(folder).startswith(f"{folder / 'test'}: no pictures there")
+    assert refused(folder).startswith(f"{folder / 'test'}: no images found")
 
 
 def test_unclear_folders_are_refused(folder):
     save_all(folder / "test", pictures(3, (4, 4)))
-    assert refused(folder) == f"{folder}: has a folder test and none called train: put training pictures there"
+    assert refused(folder) == f"{folder}: has a folder test but none called train: put training images there"
     (folder / "test").rename(folder / "label")
     save(folder / "a.png", pictures(1, (4, 4))[0])
-    assert refused(folder).startswith(f"{folder}: a.png lies beside the folder label: put every picture into")
+    assert refused(folder).startswith(f"{folder}: a.png lies beside the folder label: put every image into")
 
 
 def test_what_cannot_be_read_is_refused(folder, monkeypatch):
@@ -272,7 +272,7 @@ def test_what_cannot_be_read_is_refused(folder, monkeypatch):
     ("keys", "says"),
     [
         ({"imag_size": 3}, "imag_size: no such key of .*; did you mean image_size?"),
-        ({"image_size": "3"}, "image_size = '3': write a whole number, or [height, width] (key of "),
+        ({"image_size": "3"}, "image_size = '3': write an integer, or [height, width] (key of "),
         ({"image_size": 0}, "image_size.0 = 0: input should be greater than 0"),
         ({"image_size": [3, 0]}, "image_size.1 = 0: input should be greater than 0"),
         ({"image_size": [3]}, "image_size.1: missing"),
@@ -320,8 +320,8 @@ def test_a_picture_that_comes_or_goes_is_noticed(folder):
 
 
 def test_progress_is_told_of_what_takes_long(folder, monkeypatch, caplog):
-    monkeypatch.setattr(decode, "SECONDS_BETWEEN_LINES", -1)
+    monkeypatch.setattr(decode, "SECONDS_BETWEEN_REPORTS", -1)
     save_all(folder, pictures(3, (4, 4)))
     with caplog.at_level("INFO", "twostep"):
         loaded(folder)
-    assert f"{folder}: 2 of 3 train pictures decoded" in caplog.messages
+    assert f"{folder}: 2 of 3 train images decoded" in caplog.messages

@@ -8,7 +8,7 @@ import torch
 
 from helpers.laws import gaussian
 from twostep.core.schema import UserError
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.calibration import Calibration
 from twostep.diagnosis.dimension.consensus import consensus, dimension_of
 from twostep.diagnosis.dimension.estimators import likelihood_value
@@ -37,7 +37,7 @@ EXACT = {
 
 @pytest.mark.parametrize("name", EXACT)
 def test_the_dimension_is_that_of_the_manifold(name):
-    known = law(*EXACT[name])
+    known = distribution(*EXACT[name])
     found = dimension_of(known.sample(2000, torch.Generator().manual_seed(1)))
     assert found.recommended == known.intrinsic_dim
     assert found.low <= found.recommended <= found.high
@@ -45,7 +45,7 @@ def test_the_dimension_is_that_of_the_manifold(name):
 
 
 HIGH = {
-    "sphere": lambda d: law("uniform_sphere", {"manifold_dim": d, "ambient_dim": 40}).sample(1500, seeded()),
+    "sphere": lambda d: distribution("uniform_sphere", {"manifold_dim": d, "ambient_dim": 40}).sample(1500, seeded()),
     "cube": lambda d: torch.rand(1500, d, generator=seeded()),
     "Gaussian": lambda d: gaussian(1500, d),
 }
@@ -75,7 +75,7 @@ def test_uneven_directions_count(dim, least):
 
 
 def test_uneven_directions_of_a_curved_manifold_count_more_than_by_even_distributions():
-    known = law("network_manifold", {"manifold_dim": 20, "ambient_dim": 100})
+    known = distribution("network_manifold", {"manifold_dim": 20, "ambient_dim": 100})
     near = neighbourhoods(known.sample(1000, torch.Generator().manual_seed(0)))
     found = consensus(near)
     even = [Calibration(kind, torch.ones(100), near.n, 20) for kind in ("Gaussian", "cube")]
@@ -100,7 +100,7 @@ def test_directions_below_a_gap_are_left_out_as_noise():
 
 
 def test_order_and_a_tenth_of_repeated_rows_change_nothing():
-    x = law("torus", {}).sample(800, torch.Generator().manual_seed(0))
+    x = distribution("torus", {}).sample(800, torch.Generator().manual_seed(0))
     plain = dimension_of(x, n=500)
     assert dimension_of(x.flip(0), n=500) == plain
     repeated = dimension_of(torch.cat([x, x[:80]]), n=500)
@@ -109,7 +109,7 @@ def test_order_and_a_tenth_of_repeated_rows_change_nothing():
 
 
 def test_the_seed_decides_the_resamples_of_every_vote():
-    x = law("torus", {}).sample(300, torch.Generator().manual_seed(0))
+    x = distribution("torus", {}).sample(300, torch.Generator().manual_seed(0))
     one, again, other = (dimension_of(x, seed=seed) for seed in (0, 0, 1))
     assert one == again
     for mine, theirs in zip(one.votes[:2], other.votes[:2], strict=True):
@@ -149,7 +149,7 @@ def test_too_few_distinct_rows_are_refused():
 
 
 def test_reasons_name_the_numbers():
-    near = neighbourhoods(law("swiss_roll", {}).sample(500, torch.Generator().manual_seed(0)), 60)
+    near = neighbourhoods(distribution("swiss_roll", {}).sample(500, torch.Generator().manual_seed(0)), 60)
     found = consensus(near)
     text = "\n".join(found.reasons)
     assert f"maximum likelihood with 20 neighbours: {found.votes[0].estimate.value:.2f}" in text
@@ -180,9 +180,9 @@ def test_components_of_several_dimensions_are_warned_of(dimensions):
 
 
 ONE = {
-    "torus": lambda: law("torus", {}).sample(1000, seeded()),
-    "swiss roll": lambda: law("swiss_roll", {}).sample(1000, seeded()),
-    "S^8": lambda: law("uniform_sphere", {"manifold_dim": 8, "ambient_dim": 12}).sample(1000, seeded()),
+    "torus": lambda: distribution("torus", {}).sample(1000, seeded()),
+    "swiss roll": lambda: distribution("swiss_roll", {}).sample(1000, seeded()),
+    "S^8": lambda: distribution("uniform_sphere", {"manifold_dim": 8, "ambient_dim": 12}).sample(1000, seeded()),
     "two of one dimension": lambda: union(3, 3),
     "cube": lambda: torch.rand(1000, 5, generator=seeded()),
     "Student-t": lambda: gaussian(1000, 3) / (gaussian(1000, 3, seed=1).square().sum(1, keepdim=True) / 3).sqrt(),

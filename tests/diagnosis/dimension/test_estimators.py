@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from helpers.laws import gaussian, held
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.estimators import (
     SCALES,
     likelihood_value,
@@ -30,7 +30,7 @@ def exact_law(d, k, n=N, seed=0):
 
 
 def drawn(name, n, **keys):
-    return law(name, keys).sample(n, torch.Generator().manual_seed(0))
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("d", [0.5, 1, 3, 10, 40])

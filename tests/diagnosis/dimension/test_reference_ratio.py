@@ -5,7 +5,7 @@ import torch
 
 from helpers.laws import gaussian
 from twostep.core.schema import UserError
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.calibration import Calibration
 from twostep.diagnosis.dimension.estimators import likelihood_value
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
@@ -13,7 +13,7 @@ from twostep.diagnosis.dimension.reference_ratio import reference_ratio
 
 
 def drawn(name, n=2000, **keys):
-    return law(name, keys).sample(n, torch.Generator().manual_seed(0))
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(0))
 
 
 def clusters(dim):

@@ -8,7 +8,7 @@ from torch.distributions import MultivariateNormal
 
 from helpers.charts import rows
 from helpers.laws import gaussian
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.model.density_decay import density_decay
 
 
@@ -39,7 +39,7 @@ def test_flat_directions_are_no_fault_of_the_model(dim):
 
 @pytest.mark.parametrize(("noise", "contrast"), [(0.03, 15), (0.01, 50), (0.001, 500)])
 def test_a_thin_density_around_a_circle_is_reported(noise, contrast):
-    thin = law("von-mises-circle", {"noise": noise})
+    thin = distribution("von-mises-circle", {"noise": noise})
     found = density_decay(
         thin.log_prob, rows("von-mises-circle", 250, 0).double(), rows("von-mises-circle", 1500, 1).double()
     )
@@ -52,7 +52,7 @@ def test_a_thin_density_around_a_circle_is_reported(noise, contrast):
 
 @pytest.mark.parametrize("name", ["8gaussians", "checkerboard", "pinwheel", "two_moons", "split-gaussian"])
 def test_full_dimensional_distributions_are_not_thin(name):
-    found = density_decay(law(name).log_prob, rows(name, 250, 0).double(), rows(name, 1500, 1).double())
+    found = density_decay(distribution(name).log_prob, rows(name, 250, 0).double(), rows(name, 1500, 1).double())
     assert found.contrast < 4
     assert found.finding().verdict == "good"
 

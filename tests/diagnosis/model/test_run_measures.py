@@ -7,7 +7,7 @@ import torch
 
 from helpers.charts import rows
 from helpers.laws import gaussian
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.model.off_support import growth, off_support
 from twostep.diagnosis.model.true_distribution import compare_with_truth
 
@@ -56,7 +56,7 @@ def test_few_epochs_give_no_finding():
 
 def circle(noise, n=2000):
     x = rows("von-mises-circle", n, 0)
-    return law("von-mises-circle", {"noise": noise}).log_prob(x), x, law("von-mises-circle")
+    return distribution("von-mises-circle", {"noise": noise}).log_prob(x), x, distribution("von-mises-circle")
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.01, 0.001])
@@ -71,34 +71,34 @@ def test_the_noise_of_the_true_distribution_is_found(noise):
 def test_the_wrong_distribution_scores_higher_if_it_concentrates_more():
     """The wrong distribution is p², here von Mises with twice the concentration."""
     log_probs, x, known = circle(0.01)
-    squared = law("von-mises-circle", {"kappa": 2.0})
+    squared = distribution("von-mises-circle", {"kappa": 2.0})
     assert known.kappa == 1.0
     found = compare_with_truth(log_probs, x, known, dim=2)
     assert found.numbers["wrong"] == pytest.approx(float(squared.log_prob(x).mean()), abs=0.02)
     enough = found.numbers["enough"]
     for noise, higher in ((0.9 * enough, True), (1.1 * enough, False)):
-        wrong = law("von-mises-circle", {"kappa": 2.0, "noise": noise}).log_prob(x)
+        wrong = distribution("von-mises-circle", {"kappa": 2.0, "noise": noise}).log_prob(x)
         assert (wrong.mean() > log_probs.mean()) == higher
 
 
 def test_a_density_on_the_manifold_is_good_or_as_wrong_as_a_wrong_distribution():
-    x, known = rows("von-mises-circle", 2000, 0), law("von-mises-circle")
+    x, known = rows("von-mises-circle", 2000, 0), distribution("von-mises-circle")
     right = compare_with_truth(known.log_prob(x), x, known, dim=1)
     assert right.verdict == "good"
     assert right.numbers["error"] == 0
-    for log_probs in (known.log_prob(x) + 0.5, law("von-mises-circle", {"kappa": 4.0}).log_prob(x)):
+    for log_probs in (known.log_prob(x) + 0.5, distribution("von-mises-circle", {"kappa": 4.0}).log_prob(x)):
         assert compare_with_truth(log_probs, x, known, dim=1).verdict == "check"
 
 
 def test_a_full_dimensional_distribution_is_compared_directly():
-    x, known = rows("8gaussians", 1000, 0), law("8gaussians", {})
+    x, known = rows("8gaussians", 1000, 0), distribution("8gaussians", {})
     assert compare_with_truth(known.log_prob(x), x, known, dim=2).verdict == "good"
     assert compare_with_truth(known.log_prob(x) - 3, x, known, dim=2).verdict == "check"
     assert compare_with_truth(known.log_prob(x), x, known, dim=1) is None
 
 
 def test_embeddings_of_too_many_dimensions_leave_room_for_concentration():
-    inside = law("von-mises-circle", {"ambient_dim": 9})
+    inside = distribution("von-mises-circle", {"ambient_dim": 9})
     x = inside.sample(2000, torch.Generator().manual_seed(0))
     noisy = inside.log_prob(x) - 2 * math.log(0.01 * math.sqrt(2 * math.pi))
     found = compare_with_truth(noisy, x, inside, dim=3)
@@ -107,6 +107,6 @@ def test_embeddings_of_too_many_dimensions_leave_room_for_concentration():
 
 
 def test_a_distribution_without_a_density_gives_no_finding():
-    noisy = law("torus", {"noise": 0.1})
+    noisy = distribution("torus", {"noise": 0.1})
     x = noisy.sample(50, torch.Generator().manual_seed(0))
     assert compare_with_truth(torch.zeros(50), x, noisy, dim=2) is None

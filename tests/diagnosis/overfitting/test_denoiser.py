@@ -6,7 +6,7 @@ from torch import nn
 
 from helpers.laws import gaussian
 from twostep.core.estimate import Estimate
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.overfitting import denoiser
 from twostep.diagnosis.overfitting.denoiser import MissingDimensions, missing_dimensions
 
@@ -60,7 +60,7 @@ def test_the_limit_is_constant_on_a_manifold_and_0_where_edges_grow_like_the_sca
 
 
 def whitened_sphere(dim, n):
-    points = law("uniform_sphere", {"manifold_dim": dim - 1}).sample(n, torch.Generator().manual_seed(0))
+    points = distribution("uniform_sphere", {"manifold_dim": dim - 1}).sample(n, torch.Generator().manual_seed(0))
     return points / points.std(0)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.laws import gaussian
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.distinct_rows import flat_directions
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 from twostep.diagnosis.overfitting import noise_scales
@@ -17,7 +17,7 @@ ALL = torch.arange(300)
 
 
 def drawn(name, n=1200, seed=0, **keys):
-    return law(name, keys).sample(n, torch.Generator().manual_seed(seed))
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(seed))
 
 
 def slope(curve):

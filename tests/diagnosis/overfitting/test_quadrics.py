@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.laws import gaussian
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.overfitting.quadrics import enough_rows, thinnest_quadrics
 
 
@@ -21,7 +21,7 @@ def thinnest(x):
 
 
 def sphere(dim, noise=0.0):
-    known = law("uniform_sphere", {"manifold_dim": dim - 1, "noise": noise})
+    known = distribution("uniform_sphere", {"manifold_dim": dim - 1, "noise": noise})
     return known.sample(2000, torch.Generator().manual_seed(0))
 
 

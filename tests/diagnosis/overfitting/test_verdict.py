@@ -6,7 +6,7 @@ from torch.nn.functional import normalize
 
 from helpers.laws import gaussian
 from twostep.core.estimate import Estimate
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis import diagnose
 from twostep.diagnosis.overfitting import denoiser
 from twostep.diagnosis.overfitting.contrast import Contrast, contrast
@@ -15,7 +15,7 @@ N = 800
 
 
 def drawn(name, n=N, **keys):
-    return law(name, keys).sample(n, torch.Generator().manual_seed(0))
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(0))
 
 
 def cube(dim, n=N):

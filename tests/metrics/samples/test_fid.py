@@ -11,7 +11,7 @@ import torch
 
 from helpers.experiments import asked, trained
 from twostep.analysis.evaluate import Questions, assess
-from twostep.core.metric_keys import FeatureSet, MetricKeys
+from twostep.core.metric_keys import FeatureName, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
@@ -20,7 +20,7 @@ from twostep.metrics import evaluate
 from twostep.metrics.features import choice as extractors
 from twostep.metrics.features import inception
 from twostep.metrics.features.base import own
-from twostep.metrics.features.choice import FEATURES, Choice, gallery_of
+from twostep.metrics.features.choice import FEATURES, FeatureChoice, feature_sets_of
 from twostep.metrics.features.inception_network import network
 from twostep.models import MODELS
 
@@ -53,7 +53,7 @@ def stand_in(monkeypatch):
 
 
 def test_the_key_has_the_names_of_the_table():
-    assert list(get_args(FeatureSet)) == list(FEATURES)
+    assert list(get_args(FeatureName)) == list(FEATURES)
 
 
 def test_defaults_follow_from_the_data():
@@ -61,10 +61,10 @@ def test_defaults_follow_from_the_data():
     pictures, rows = torch.zeros(8, 1, 6, 6, dtype=torch.uint8), torch.zeros(8, 3)
     keys = MetricKeys.parse({}, "keys")
     labelled = Splits(PICTURES, pictures, None, pictures, labels)
-    assert Choice.of(PICTURES, keys, labelled).name == "classifier"
-    assert Choice.of(PICTURES, keys, Splits(PICTURES, pictures, None, pictures)).name == "pca"
-    assert Choice.of(VECTORS, keys, labelled).name == "standardised", "labels are not those of embeddings"
-    assert Choice.of(VECTORS, keys, Splits(VECTORS, rows, None, rows, labels)).name == "standardised"
+    assert FeatureChoice.of(PICTURES, keys, labelled).name == "classifier"
+    assert FeatureChoice.of(PICTURES, keys, Splits(PICTURES, pictures, None, pictures)).name == "pca"
+    assert FeatureChoice.of(VECTORS, keys, labelled).name == "standardised", "labels are not those of embeddings"
+    assert FeatureChoice.of(VECTORS, keys, Splits(VECTORS, rows, None, rows, labels)).name == "standardised"
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_defaults_follow_from_the_data():
 )
 def test_each_kind_says_what_it_lacks_before_there_are_training_batches(name, spec, says):
     with pytest.raises(UserError, match=says):
-        Choice(spec, MetricKeys.parse({"features": name}, "keys")).check()
+        FeatureChoice(spec, MetricKeys.parse({"features": name}, "keys")).check()
 
 
 def test_missing_weights_are_looked_for_where_the_key_says_then_where_the_environment_does(weights, monkeypatch):
     keys = MetricKeys.parse({"features": "inception"}, "keys")
     monkeypatch.setenv("TWOSTEP_INCEPTION", "/nowhere/else.pth")
     with pytest.raises(UserError, match=r"inception: /nowhere/else\.pth: no such file"):
-        Choice(PICTURES, keys).check()
+        FeatureChoice(PICTURES, keys).check()
     both = MetricKeys.parse({"features": "inception", "inception_weights": str(weights)}, "keys")
-    Choice(PICTURES, both).check()
+    FeatureChoice(PICTURES, both).check()
     monkeypatch.setenv("TWOSTEP_INCEPTION", str(weights))
-    Choice(PICTURES, keys).check()
+    FeatureChoice(PICTURES, keys).check()
     monkeypatch.chdir(weights.parent)
     assert MetricKeys.parse({"inception_weights": weights.name}, "keys").inception_weights == weights
 
@@ -129,8 +129,8 @@ def test_no_other_distance_is_called_so():
 
     rows = torch.randn(50, 3)
     splits, batches = Splits(VECTORS, rows, None, rows), Batches(rows, 10)
-    shown = gallery_of(
-        Given(), splits, lambda: batches, batches, MetricKeys.parse({}, "keys"), lambda x: x, 0, with_null=False
+    shown = feature_sets_of(
+        Given(), splits, lambda: batches, batches, MetricKeys.parse({}, "keys"), lambda x: x, 0, with_reference=False
     )
     with pytest.raises(UserError, match="fid: only in inception features is it called so, not in standardised: ask"):
         evaluate(["fid"], Given(), batches, lambda x: x, 0, shown)
@@ -142,7 +142,7 @@ def test_a_note_says_whose_weights_they_are(weights, monkeypatch):
     model = MODELS["vae"].for_data(PICTURES, "de", encoder_net="mlp", decoder_net="mlp").build(PICTURES)
     keys = MetricKeys.parse({"gen_samples": 6, "features": "inception", "inception_weights": weights}, "keys")
     splits, batches = Splits(PICTURES, pixels, None, pixels), Batches(pixels, 3)
-    shown = gallery_of(model, splits, lambda: batches, batches, keys, lambda x: x, 0, with_null=True)
+    shown = feature_sets_of(model, splits, lambda: batches, batches, keys, lambda x: x, 0, with_reference=True)
     note = evaluate(["kid"], model, batches, lambda x: x, 0, shown)["kid"].note
     file = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from twostep.core.schema import UserError
-from twostep.data.latents import embed
+from twostep.data.batches import embed
 from twostep.diagnosis.dimension.distinct_rows import LEAST
 from twostep.diagnosis.model.chart_verdicts import (
     active_verdict,

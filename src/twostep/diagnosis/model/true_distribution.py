@@ -25,14 +25,14 @@ import math
 from torch import Tensor
 
 from twostep.core.schema import UserError
-from twostep.data.synthetic.base import SyntheticSet
+from twostep.data.synthetic.base import SyntheticDistribution
 from twostep.diagnosis.model.finding import Finding
 
 PER_DIM = 0.05  # nats that a density may be off for each dimension
 NAME = "likelihood against the true distribution"
 
 
-def compare_with_truth(log_probs: Tensor, rows: Tensor, truth: SyntheticSet, dim: int) -> Finding | None:
+def compare_with_truth(log_probs: Tensor, rows: Tensor, truth: SyntheticDistribution, dim: int) -> Finding | None:
     """Compare a model's log-densities with the true ones.
 
     Args:

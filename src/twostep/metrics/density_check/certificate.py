@@ -134,7 +134,7 @@ class _Space(_Density):
 
     def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
         drawn = self.model.sample(SAMPLES, generator)
-        known = drawn[:0] if data is None else self.model.noise.fill_bins(data.to(drawn))
+        known = drawn[:0] if data is None else self.model.noise.dequantize(data.to(drawn))
         return torch.cat([drawn, known]).flatten(1)
 
     def log_values(self, points: Tensor) -> Tensor:

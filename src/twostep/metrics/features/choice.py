@@ -11,13 +11,12 @@ from twostep.core.metric_keys import VARIABLE, MetricKeys
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
-from twostep.data.batches import Batches
-from twostep.data.rows import Points
+from twostep.data.batches import Batches, Rows
 from twostep.metrics.features.base import Extractor, check_range, pca, pixels, standardised
 from twostep.metrics.features.classifier import kept_classifier
 from twostep.metrics.features.efficientnet import efficientnet_lite0
 from twostep.metrics.features.inception import FILE, inception
-from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import Sampler
 
 COMPONENTS = 64
@@ -25,7 +24,7 @@ BATCH = 1000
 
 
 @dataclass(frozen=True)
-class Choice:
+class FeatureChoice:
     """The features that some data are compared in.
 
     Args:
@@ -36,10 +35,10 @@ class Choice:
 
     spec: DataSpec
     keys: MetricKeys
-    labelled: tuple[tuple[Points, Tensor], ...] = ()
+    labelled: tuple[tuple[Rows, Tensor], ...] = ()
 
     @classmethod
-    def of(cls, spec: DataSpec, keys: MetricKeys, splits: Splits) -> Choice:
+    def of(cls, spec: DataSpec, keys: MetricKeys, splits: Splits) -> FeatureChoice:
         """Return the choice for data of these facts, which are those of `splits` or their embeddings."""
         known = ((splits.train, splits.train_labels), (splits.valid, splits.valid_labels))
         of_data = spec.shape == splits.spec.shape
@@ -83,11 +82,11 @@ class Features:
         needs: each raises a `UserError` if something is missing that the features need.
     """
 
-    make: Callable[[Choice, Batches], Extractor]
-    needs: tuple[Callable[[Choice], object], ...] = ()
+    make: Callable[[FeatureChoice, Batches], Extractor]
+    needs: tuple[Callable[[FeatureChoice], object], ...] = ()
 
 
-def gallery_of(
+def feature_sets_of(
     model: Sampler,
     splits: Splits,
     training: Callable[[], Batches],
@@ -95,8 +94,8 @@ def gallery_of(
     keys: MetricKeys,
     gather: Callable[[Tensor], Tensor],
     seed: int,
-    with_null: bool,
-) -> Gallery:
+    with_reference: bool,
+) -> FeatureSets:
     """Return what a model's samples are compared with, in the features that its keys name; nothing is computed yet.
 
     Args:
@@ -107,22 +106,22 @@ def gallery_of(
         keys: of the metrics.
         gather: gathers the rows of all ranks.
         seed: of the samples, the same on all ranks.
-        with_null: whether metrics tell, too, what held-out data have in the samples' place.
+        with_reference: whether metrics tell, too, what held-out data have in the samples' place.
     """
-    make = Choice.of(model.spec, keys, splits).extractor
-    return Gallery(model, training, held_out, keys, make, gather, seed, with_null)
+    make = FeatureChoice.of(model.spec, keys, splits).extractor
+    return FeatureSets(model, training, held_out, keys, make, gather, seed, with_reference)
 
 
-def _range(choice: Choice) -> None:
+def _range(choice: FeatureChoice) -> None:
     check_range(choice.name, choice.spec.low, choice.spec.high)
 
 
-def _labels(choice: Choice) -> None:
+def _labels(choice: FeatureChoice) -> None:
     if not choice.labelled:
         raise UserError(f"features=classifier: {choice.spec.name} has no labels to train one on: use pca or pixels")
 
 
-def _pictures(choice: Choice) -> None:
+def _pictures(choice: FeatureChoice) -> None:
     if not choice.spec.is_image:
         raise UserError(f"features={choice.name}: {choice.spec.name} has no pictures: use standardised features")
 
@@ -131,15 +130,15 @@ def _in_blocks(training: Batches) -> Batches:
     return Batches(training.data, BATCH, device=training.device, encode=training.encode)
 
 
-def _classifier(choice: Choice) -> Extractor:
+def _classifier(choice: FeatureChoice) -> Extractor:
     return kept_classifier(choice.spec.name, choice.labelled, choice.spec.low, choice.spec.high)
 
 
-def _efficientnet(choice: Choice) -> Extractor:
+def _efficientnet(choice: FeatureChoice) -> Extractor:
     return efficientnet_lite0(choice.spec.low, choice.spec.high)
 
 
-def _inception(choice: Choice) -> Extractor:
+def _inception(choice: FeatureChoice) -> Extractor:
     weights = choice.keys.weights
     if weights is None:
         raise UserError(

@@ -16,8 +16,8 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
+from twostep.data.batches import Rows, subsample
 from twostep.data.files import cache
-from twostep.data.rows import Points, spread
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 
 WIDTH = 128
@@ -38,7 +38,7 @@ State = dict[str, Tensor]
 logger = logging.getLogger("twostep")
 
 
-def kept_classifier(name: str, labelled: Iterable[tuple[Points, Tensor]], low: float, high: float) -> Extractor:
+def kept_classifier(name: str, labelled: Iterable[tuple[Rows, Tensor]], low: float, high: float) -> Extractor:
     """Return the extractor of a classifier from the cache, or train one and keep it there.
 
     Args:
@@ -48,7 +48,7 @@ def kept_classifier(name: str, labelled: Iterable[tuple[Points, Tensor]], low: f
         high: largest value that data can have.
     """
     parts = list(labelled)
-    images = torch.cat([spread(points, len(points)) for points, _ in parts])
+    images = torch.cat([subsample(points, len(points)) for points, _ in parts])
     labels = torch.cat([labels for _, labels in parts])
     order = _order(images)[:ROWS]
     images, labels = images[order], labels[order]

@@ -17,7 +17,7 @@ from torch import nn
 
 from twostep.core.schema import UserError
 from twostep.metrics.ood.conformal import FEWEST, WEIGHTS, TwoPart, p_values, smallest_p_value
-from twostep.metrics.ood.scores import Array, Score, ranked
+from twostep.metrics.ood.scores import Array, Score, finite
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
@@ -26,7 +26,7 @@ DISTANCE = "reconstruction_error"
 
 
 @dataclass(frozen=True)
-class Judge:
+class ConformalCalibrator:
     """What turns scores of rows into p-values.
 
     Args:
@@ -51,13 +51,13 @@ class Judge:
         Raises:
             UserError: if there are too few rows.
         """
-        finite = {name: ranked(rows) for name, rows in held_out.items()}
-        rows = len(next(iter(finite.values())))
+        clipped = {name: finite(rows) for name, rows in held_out.items()}
+        rows = len(next(iter(clipped.values())))
         if rows < FEWEST:
             raise UserError(f"{rows} validation rows are too few for p-values: it takes {FEWEST} at least")
         if isinstance(model, TwoStep):
-            return cls(finite, TWO_PART.name, TwoPart.fit({name: finite[name] for name in WEIGHTS}, seed))
-        return cls(finite, "log_prob" if isinstance(model, DensityEstimator) else DISTANCE, None)
+            return cls(clipped, TWO_PART.name, TwoPart.fit({name: clipped[name] for name in WEIGHTS}, seed))
+        return cls(clipped, "log_prob" if isinstance(model, DensityEstimator) else DISTANCE, None)
 
     @property
     def calibrated_on(self) -> int:
@@ -72,14 +72,14 @@ class Judge:
     def two_part_score(self, rows: Mapping[str, Array]) -> Array:
         """Return the two-part score of rows of a two-step model, `(m,)`."""
         assert self.two_part is not None
-        return self.two_part.score({name: ranked(values) for name, values in rows.items()})
+        return self.two_part.score({name: finite(values) for name, values in rows.items()})
 
     def p_values(self, rows: Mapping[str, Array]) -> dict[str, Array]:
         """Return the p-values of rows by score, `(m,)` each; that of `headline` is among them."""
-        finite = {name: ranked(values) for name, values in rows.items()}
+        clipped = {name: finite(values) for name, values in rows.items()}
         found = {
-            name: p_values(self.held_out[name], values, two_sided=name != DISTANCE) for name, values in finite.items()
+            name: p_values(self.held_out[name], values, two_sided=name != DISTANCE) for name, values in clipped.items()
         }
         if self.two_part is not None:
-            found[TWO_PART.name] = self.two_part.p_values(finite)
+            found[TWO_PART.name] = self.two_part.p_values(clipped)
         return found

@@ -3,8 +3,8 @@
 Every score has the direction *in-distribution = higher*, and none of the figures turns it round.
 
     <score>_ood_auroc, _aupr, _aupr_out, _fpr95   see `detection`: no threshold, no tuning
-    <score>_ood_false_alarms, _detected           rows with a conformal p-value <= 0.05, see `conformal`: calibrated on
-                                                  validation rows, no OOD data
+    <score>_ood_false_positive_rate               in-distribution rows with a conformal p-value <= 0.05, see `conformal`
+    <score>_ood_detection_rate                    OOD rows with such a p-value; calibrated on validation rows only
     likelihood_ood_acc[_low_dim]                  the reference's accuracy of a decision stump, which has seen OOD data
 
 where <score> is `likelihood` (a log-density; `..._low_dim`: that of embeddings), `distance` (to the manifold) or
@@ -23,12 +23,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from twostep.data.base import Splits
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.metrics.base import METRICS, Metric, Result
-from twostep.metrics.ood.calibrator import TWO_PART, Judge
+from twostep.metrics.ood.calibrator import TWO_PART, ConformalCalibrator
 from twostep.metrics.ood.conformal import FEWEST
 from twostep.metrics.ood.detection import Figure, detection_figures, stump
-from twostep.metrics.ood.scores import MAX_ROWS, Array, Score, ranked, scores_of
+from twostep.metrics.ood.scores import MAX_ROWS, Array, Score, finite, scores_of
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
@@ -78,7 +78,7 @@ def asks_for_ood(names: Iterable[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Against:
+class OODComparison:
     """Names of one comparison.
 
     Args:
@@ -96,10 +96,10 @@ class Against:
         return f"ood_{name}{self.label}"
 
 
-def comparisons(own: Splits, others: Mapping[str, Splits]) -> list[Against]:
+def comparisons(own: Splits, others: Mapping[str, Splits]) -> list[OODComparison]:
     """Return the comparisons with each of the other sets; their labels are the keys where there are several."""
     return [
-        Against(own.spec.name, splits.spec.name, f"@{name}" if len(others) > 1 else "")
+        OODComparison(own.spec.name, splits.spec.name, f"@{name}" if len(others) > 1 else "")
         for name, splits in others.items()
     ]
 
@@ -111,10 +111,10 @@ def rows_to_score(own: Splits, others: Mapping[str, Splits]) -> dict[str, Tensor
         rows |= {against.split("train"): other.train, against.split("test"): other.test}
     if own.valid is None or len(own.valid) < FEWEST:
         rows["in_valid"] = None
-    return {name: spread(data, MAX_ROWS) for name, data in rows.items() if data is not None}
+    return {name: subsample(data, MAX_ROWS) for name, data in rows.items() if data is not None}
 
 
-def judged(
+def calibrate(
     model: nn.Module, scored: Mapping[str, Mapping[str, Array]], seed: int
 ) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
     """Return the scores by name and split, the two-part score among them, and the p-values of test rows likewise.
@@ -125,7 +125,7 @@ def judged(
     held_out = {name: rows["in_valid"] for name, rows in scores.items() if "in_valid" in rows}
     if not held_out:
         return scores, {}
-    judge = Judge.of(model, held_out, seed)
+    judge = ConformalCalibrator.of(model, held_out, seed)
     by_split = {
         split: {name: rows[split] for name, rows in scored.items()}
         for split in next(iter(scored.values()))
@@ -144,7 +144,7 @@ def detection(
     model: nn.Module,
     scores: Mapping[str, Mapping[str, Array]],
     p_values: Mapping[str, Mapping[str, Array]],
-    against: Against,
+    against: OODComparison,
     seed: int,
 ) -> dict[str, Result]:
     """Return how well each score tells the test rows of two sets apart.
@@ -168,12 +168,12 @@ def detection(
     return results
 
 
-def _told_apart(score: Score, rows: Mapping[str, Array], against: Against, seed: int) -> dict[str, Result]:
+def _told_apart(score: Score, rows: Mapping[str, Array], against: OODComparison, seed: int) -> dict[str, Result]:
     names = {"in_train": "in_train", "in_test": "in_test"} | {
         f"ood_{name}": against.split(name) for name in ("train", "test")
     }
     mine = {name: rows[split] for name, split in names.items()}
-    finite = {name: ranked(values) for name, values in mine.items()}
+    clipped = {name: finite(values) for name, values in mine.items()}
     odd = _not_finite(mine)
     n = len(mine["in_test"]) + len(mine["ood_test"])
     share = len(mine["in_test"]) / n
@@ -183,7 +183,7 @@ def _told_apart(score: Score, rows: Mapping[str, Array], against: Against, seed:
         value, interval = figure
         return Result(value, unit, n, kind=score.kind, measure=score.measure, note=about, interval=interval)
 
-    figures = detection_figures(finite["in_test"], finite["ood_test"], seed)
+    figures = detection_figures(clipped["in_test"], clipped["ood_test"], seed)
     found = {
         "auroc": result(figures["auroc"], "area under the ROC curve", "chance 0.5"),
         "aupr": result(figures["aupr"], "average precision", f"in-distribution rows are positives, chance {share:.3g}"),
@@ -191,19 +191,23 @@ def _told_apart(score: Score, rows: Mapping[str, Array], against: Against, seed:
         "fpr95": result(figures["fpr95"], "of OOD rows", "those kept beside 95 % of in-distribution rows, chance 0.95"),
     }
     if score.kind:
-        accuracy = stump((finite["in_train"], finite["in_test"]), (finite["ood_train"], finite["ood_test"])).accuracy
+        accuracy = stump(
+            (clipped["in_train"], clipped["in_test"]), (clipped["ood_train"], clipped["ood_test"])
+        ).accuracy
         tuned = f"uses OOD data: threshold tuned on training rows of both, also of {against.other}; chance 0.5"
         found = {"acc": result(Figure(accuracy, None), "balanced accuracy", tuned)} | found
     return {f"{score.figure.format(name)}{against.label}": value for name, value in found.items()}
 
 
-def _alarms(score: Score, p_values: Mapping[str, Array], calibrated_on: int, against: Against) -> dict[str, Result]:
+def _alarms(
+    score: Score, p_values: Mapping[str, Array], calibrated_on: int, against: OODComparison
+) -> dict[str, Result]:
     results: dict[str, Result] = {}
     choice = float(np.sqrt(LEVEL * (1 - LEVEL) / calibrated_on))  # see `conformal`
     expected = f"expected {LEVEL:g} ± {choice:.2g} by the choice of {calibrated_on:,} validation rows"
     for name, split, whose, told in (
-        ("false_alarms", "in_test", f"{against.own}'s", expected),
-        ("detected", against.split("test"), f"{against.other}'s", f"chance {LEVEL:g}"),
+        ("false_positive_rate", "in_test", f"{against.own}'s", expected),
+        ("detection_rate", against.split("test"), f"{against.other}'s", f"chance {LEVEL:g}"),
     ):
         alarms = p_values[split] <= LEVEL
         note = f"{whose} rows with a conformal p-value <= {LEVEL:g}, from validation rows alone; {told}"

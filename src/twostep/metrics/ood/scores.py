@@ -88,7 +88,7 @@ def score_splits(
     return scored
 
 
-def ranked(values: Array) -> Array:
+def finite(values: Array) -> Array:
     """Put infinite scores above or below all others, and those that are no numbers below."""
     return np.nan_to_num(values, nan=-FAR, posinf=FAR, neginf=-FAR).clip(-FAR, FAR)
 

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from twostep.core.metric_keys import MetricKeys
 from twostep.core.seeds import derive
-from twostep.data.batches import Batches
+from twostep.data.batches import Batches, subsample
 from twostep.data.files import cache
-from twostep.data.rows import spread
 from twostep.metrics.features.base import Extractor
 from twostep.models.base import Sampler
 
@@ -23,7 +22,7 @@ BLOCK = 10_000
 
 
 @dataclass(frozen=True)
-class Gallery:
+class FeatureSets:
     """What samples are compared with, and in which features.
 
     Args:
@@ -34,7 +33,7 @@ class Gallery:
         make_extractor: gives the features, from the training batches; called if a metric needs them.
         gather: gathers the rows of all ranks, which draw a share of the samples each.
         seed: of the samples and of whatever a metric draws.
-        with_null: whether metrics tell, too, what held-out data have in the samples' place.
+        with_reference: whether metrics tell, too, what held-out data have in the samples' place.
     """
 
     model: Sampler
@@ -44,7 +43,7 @@ class Gallery:
     make_extractor: Callable[[Batches], Extractor]
     gather: Callable[[Tensor], Tensor]
     seed: int
-    with_null: bool
+    with_reference: bool
 
     @cached_property
     def _trained_on(self) -> Batches:
@@ -84,7 +83,7 @@ class Gallery:
             return self.gather(torch.cat([self.extractor(self.model.sample(n, generator)) for n in sizes]))
 
     def _of_data(self, batches: Batches) -> Tensor:
-        return self._of_rows(spread(batches.data, self.keys.gen_samples), batches)
+        return self._of_rows(subsample(batches.data, self.keys.gen_samples), batches)
 
     def _of_rows(self, rows: Tensor, batches: Batches) -> Tensor:
         whole = replace(batches, data=rows, batch_size=self.keys.gen_batch_size, rank=0, world_size=1)

@@ -1,7 +1,7 @@
 """Metrics that compare samples with training data in a feature space.
 
-Each has a 95 % interval and, in a test, its null value: what held-out data score in the samples' place. None says how
-good a density is where there are no data, and all depend on the features, which the result names.
+Each has a 95 % interval and, in a test, a reference value: that of held-out data in place of the samples. None of them
+evaluates a density away from the data, and all depend on the features, which are named in the result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twostep.metrics.features import inception
 from twostep.metrics.samples import c2st as two_sample
 from twostep.metrics.samples import frechet, kernel, memorisation, prdc, sliced
 from twostep.metrics.samples.estimates import GROUPS, Estimate
-from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import Sampler
 
 DIGITS = 12  # of an extractor's digest that a note shows
@@ -42,7 +42,7 @@ class SampleMetric(Metric):
 
     name: str
     summary: str
-    compare: Callable[[Tensor, Tensor, Gallery], Any]
+    compare: Callable[[Tensor, Tensor, FeatureSets], Any]
     unit: str = ""
     figures: tuple[str, ...] = ()
     lower_is_better: bool = True
@@ -58,33 +58,36 @@ class SampleMetric(Metric):
         """Refuse models that do not sample."""
         return "" if isinstance(model, Sampler) else "it does not sample: train a density on it"
 
-    def __call__(self, gallery: Gallery) -> dict[str, Result]:
-        """Compare the samples, and held-out data if the gallery asks for it.
+    def __call__(self, sets: FeatureSets) -> dict[str, Result]:
+        """Compare the samples, and held-out data if the sets asks for it.
 
         Raises:
             UserError: if there are too few rows, features that are not finite, or others than the metric is named for.
         """
-        used = gallery.extractor.name
+        used = sets.extractor.name
         if self.features not in ("", used):
             raise UserError(f"{self.name}: only in {self.features} features is it called so, not in {used}: ask for fd")
-        found = self._estimates(gallery.samples, gallery)
-        nulls = self._estimates(gallery.unseen, gallery) if gallery.with_null else {}
+        found = self._estimates(sets.samples, sets)
+        references = self._estimates(sets.unseen, sets) if sets.with_reference else {}
         return {
-            name: _result(one, self.unit, nulls[name].value if nulls else None, gallery) for name, one in found.items()
+            name: _result(one, self.unit, references[name].value if references else None, sets)
+            for name, one in found.items()
         }
 
-    def _estimates(self, rows: Tensor, gallery: Gallery) -> dict[str, Estimate]:
-        found = self.compare(gallery.data, rows, gallery)
+    def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, Estimate]:
+        found = self.compare(sets.data, rows, sets)
         return {figure: getattr(found, figure) for figure in self.figures} or {self.name: found}
 
 
-def _result(found: Estimate, unit: str, null: float | None, gallery: Gallery) -> Result:
-    used = gallery.extractor
+def _result(found: Estimate, unit: str, reference: float | None, sets: FeatureSets) -> Result:
+    used = sets.extractor
     sizes = " and ".join(f"{n:,}" for n in found.n)
-    beside = "" if null is None else f", held-out data of {len(gallery.unseen):,}"
+    beside = "" if reference is None else f", held-out data of {len(sets.unseen):,}"
     about = "; ".join(text for text in (used.weights, used.preprocessing) if text)
     note = f"{used.name} features {used.digest[:DIGITS]} ({about}) of {sizes} rows{beside}; {found.method}"
-    return Result(found.value, unit, len(gallery.samples), note=note, interval=(found.low, found.high), null=null)
+    return Result(
+        found.value, unit, len(sets.samples), note=note, interval=(found.low, found.high), reference=reference
+    )
 
 
 for _metric in (
@@ -104,39 +107,39 @@ for _metric in (
     SampleMetric(
         "fd_infinity",
         "the same as `fd`, extrapolated to infinitely many rows",
-        lambda data, rows, gallery: frechet.fd_infinity(data, rows, gallery.seed),
+        lambda data, rows, sets: frechet.fd_infinity(data, rows, sets.seed),
         unit="squared feature units",
         least=lambda k: 2 * frechet.CUTS[-1],
     ),
     SampleMetric(
         "kid",
         "kernel distance (cubic kernel, unbiased) of samples to training data",
-        lambda data, rows, gallery: kernel.kid(data, rows, seed=gallery.seed),
+        lambda data, rows, sets: kernel.kid(data, rows, seed=sets.seed),
         least=lambda k: 4,
     ),
     SampleMetric(
         "mmd",
         "maximum mean discrepancy (Gaussian kernel, unbiased, squared)",
-        lambda data, rows, gallery: kernel.mmd(data, rows, gallery.seed),
+        lambda data, rows, sets: kernel.mmd(data, rows, sets.seed),
         least=lambda k: 4,
     ),
     SampleMetric(
         "sliced_wasserstein",
         "sliced Wasserstein distance of samples to training data",
-        lambda data, rows, gallery: sliced.sliced_wasserstein(data, rows, seed=gallery.seed),
+        lambda data, rows, sets: sliced.sliced_wasserstein(data, rows, seed=sets.seed),
         unit="feature units",
     ),
     SampleMetric(
         "c2st",
         "how often a classifier tells samples from data, 0.5 at best",
-        lambda data, rows, gallery: two_sample.c2st(data, rows, gallery.seed),
+        lambda data, rows, sets: two_sample.c2st(data, rows, sets.seed),
         unit="of unseen rows",
         least=lambda k: 20,
     ),
     SampleMetric(
         "precision_recall_density_coverage",
         "four figures of samples by balls to the k-th nearest neighbour, rim included",
-        lambda data, rows, gallery: prdc.prdc(data, rows, gallery.keys.nearest_k, gallery.seed),
+        lambda data, rows, sets: prdc.prdc(data, rows, sets.keys.nearest_k, sets.seed),
         figures=("precision", "recall", "density", "coverage"),
         lower_is_better=False,
         least=lambda k: GROUPS * (k + 2),
@@ -144,7 +147,7 @@ for _metric in (
     SampleMetric(
         "memorisation",
         "are samples nearer to the training data than held-out data are?",
-        lambda _, rows, gallery: memorisation.memorisation(gallery.all_data(), gallery.unseen, rows, gallery.seed),
+        lambda _, rows, sets: memorisation.memorisation(sets.all_data(), sets.unseen, rows, sets.seed),
         figures=("farther", "c_t", "copies"),
     ),
 ):
