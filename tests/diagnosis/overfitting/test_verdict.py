@@ -131,7 +131,6 @@ def test_noise_in_many_directions_hides_no_manifold_above_its_scale(noise):
         assert found.latent_dim == 2
     else:
         assert found.overfitting.thickness == pytest.approx(noise, rel=0.15)
-        assert found.overfitting.line().startswith("no (")
 
 
 def test_a_swiss_roll_in_noise_has_its_dimension_if_that_is_noise():
