@@ -17,7 +17,7 @@ class BarePixelARM(BareARM):
         self.linear = nn.Linear(256, 30)
 
 
-class BareTilt(nn.Module):
+class BareEnergy(nn.Module):
     """Twelve Langevin steps by autograd from a buffer, down an energy that is added to a Gaussian's."""
 
     def __init__(self) -> None:
@@ -46,5 +46,5 @@ def bare_alone(name: str, x: Tensor) -> Step:
         spec = DataSpec(name="pictures", shape=(1, 28, 28), size=len(x), low=0, high=1)
         flow = MODELS["flow"].for_data(spec, "de").build(spec)
         return bare_step(flow, x, flow.objectives()[0].loss)
-    module = {"vae": lambda: BareVAE(784, (256,)), "ebm": BareTilt, "arm": BarePixelARM}[name]()
+    module = {"vae": lambda: BareVAE(784, (256,)), "ebm": BareEnergy, "arm": BarePixelARM}[name]()
     return bare_step(module, x.flatten(1))

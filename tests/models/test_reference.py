@@ -11,7 +11,7 @@ from twostep.core.schema import DataSpec, UserError
 from twostep.models import MODELS
 from twostep.models.parts.coupling import FlowLayer
 from twostep.nn.energy import SpectralNorm
-from twostep.nn.joined import JoinedNet
+from twostep.nn.mlp import JoinedNet
 from twostep.runs.config import RunConfig, TwoStepRunConfig, parse_overrides, split_single
 
 VECTORS = DataSpec(name="embeddings", shape=(20,), size=5000, low=-9, high=9)

@@ -22,7 +22,7 @@ from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM
-from twostep.models.normalized_ebm import Normalised
+from twostep.models.normalized_ebm import NormalizedEBM
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import TwoStepRunConfig
 
@@ -142,7 +142,7 @@ def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Resu
         rows = subsample(batches.data, ROWS).float()
         certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
         return {f"integral ({certificate.verdict})": certificate.integral}
-    density = Normalised.of(energy, seed=derive(seed, "normaliser"))
+    density = NormalizedEBM.of(energy, seed=derive(seed, "normaliser"))
     log_z = density.log_z
     whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
     likelihood = evaluate(["log_likelihood"], whole, batches, experiment.engine.sum, seed)["log_likelihood"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from twostep.core.schema import UserError
 from twostep.metrics.base import Result, RowMean
 from twostep.models.base import evaluating
-from twostep.models.parts.importance_bound import ImportanceBound, bound
+from twostep.models.parts.gaussian_decoder import ImportanceBound, bound
 
 BLOCK = 1000  # points whose weights are held at once
 

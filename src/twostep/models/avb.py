@@ -28,14 +28,13 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.avb_defaults import PUBLISHED_DENSITY, published, replaced
 from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
 from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
 from twostep.models.parts.noisy_encoder import NoisyEncoder, cholesky, kl_to_prior, log_weights, moments
+from twostep.models.presets import AVB_REFERENCE_DENSITY, avb_defaults, avb_reference
 from twostep.nn.distributions import normal_log_prob
-from twostep.nn.joined import JoinedNet
 from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP
+from twostep.nn.mlp import MLP, JoinedNet
 from twostep.nn.running import RunningMean
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
@@ -68,14 +67,14 @@ class AVBConfig(GaussianDecoderConfig, AdversarialConfig):
         """Judge an autoencoder by its reconstructions, a density by its likelihood, and stop by it."""
         networks = super().defaults(spec, role)
         net = networks["encoder_net"]
-        return {**networks, **published(role, net), **replaced(spec, role, net)}
+        return {**networks, **avb_reference(role, net), **avb_defaults(spec, role, net)}
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Contrast with the prior; train a density for as long on few rows as on many; never clip."""
         net = super().defaults(spec, role)["encoder_net"]
-        keys = {**super().reference(spec, role), **published(role, net), "max_grad_norm": None}
-        return keys if role == "gae" else {**keys, **PUBLISHED_DENSITY}
+        keys = {**super().reference(spec, role), **avb_reference(role, net), "max_grad_norm": None}
+        return keys if role == "gae" else {**keys, **AVB_REFERENCE_DENSITY}
 
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimisers of the discriminator, and of encoder and decoder."""

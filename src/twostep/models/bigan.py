@@ -28,9 +28,8 @@ from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_MET
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
 from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
-from twostep.nn.joined import JoinedNet
 from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP
+from twostep.nn.mlp import MLP, JoinedNet
 
 JUDGE = "l2_reconstruction_error"
 # With the paper's rates of 1e-4 and a weight of 1, generator and encoder are not each other's inverse on small sets:

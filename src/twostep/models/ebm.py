@@ -31,11 +31,10 @@ from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import MODELS, DensityEstimator, Gather, Likelihood, Objective, OneLossConfig, Role, evaluating
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
-from twostep.models.parts.energy_base import Base, Box, Gaussian, Turned
-from twostep.models.parts.langevin import Langevin
+from twostep.models.parts.energy_base import BaseDistribution, EnergyOnPrincipalAxes, GaussianBase, UniformBase
+from twostep.models.parts.langevin import Langevin, ReplayBuffer
 from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, unpadded
-from twostep.models.parts.replay import Ring
-from twostep.models.presets import published, tilted
+from twostep.models.presets import ebm_defaults, ebm_reference
 from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
 from twostep.nn.layers import Activation
 from twostep.nn.principal import Principal
@@ -89,14 +88,14 @@ class EBMConfig(OneLossConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Tilt the data's Gaussian, but for colour pictures, which have the published values."""
-        return {**published(spec), **tilted(spec)}
+        """Make energies relative to the data's Gaussian, but for colour pictures, which have the published values."""
+        return {**ebm_reference(spec), **ebm_defaults(spec)}
 
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
         """Return the paper's Langevin dynamics: a noisy descent that is far from the law of the energy."""
-        replaced = {key: cls.model_fields[key].default for key in tilted(spec)}
-        return {**replaced, **published(spec), "padding": not unpadded(spec)}
+        replaced = {key: cls.model_fields[key].default for key in ebm_defaults(spec)}
+        return {**replaced, **ebm_reference(spec), "padding": not unpadded(spec)}
 
     def is_flat(self) -> bool:
         """Whether chains move in vectors."""
@@ -145,16 +144,16 @@ class EBM(DensityEstimator):
     def __init__(self, config: EBMConfig, spec: DataSpec) -> None:
         super().__init__(config, spec)
         self.net = config.build_energy(spec)
-        self.base: Base = Box(*config.x_lims)
+        self.base: BaseDistribution = UniformBase(*config.x_lims)
         if config.base == "gaussian":
             axes = cast(Principal, list(self.transform)[-1])
-            self.base = Gaussian(axes)
-            self.net = Turned(self.net, axes, spec.shape) if config.net == "cnn" else self.net
+            self.base = GaussianBase(axes)
+            self.net = EnergyOnPrincipalAxes(self.net, axes, spec.shape) if config.net == "cnn" else self.net
         if config.spectral_norm:
             SpectralNorm.on(cast(nn.Module, self.net))
         self.alpha, self.steps, self.fresh = config.loss_alpha, config.ld_steps, config.ld_eps_new
         self.langevin = Langevin(config.ld_step_size, config.ld_sigma, config.x_lims, config.ld_grad_clamp)
-        self.ring = Ring(config.max_length_buffer, (spec.dim,) if config.is_flat() else spec.shape)
+        self.ring = ReplayBuffer(config.max_length_buffer, (spec.dim,) if config.is_flat() else spec.shape)
         self._negatives: Tensor | None = None  # none where a rank has no rows in a batch
 
     def energy(self, y: Tensor) -> Tensor:
@@ -191,9 +190,9 @@ class EBM(DensityEstimator):
         if self.training:
             self._negatives = negatives
         both = torch.cat([self.network_input(x), negatives])
-        tilt = self.net(both).squeeze(1)
-        data, drawn = (tilt + self.base.energy(both)).chunk(2)
-        return (data - drawn).mean() + 2 * self.alpha * tilt.square().mean()
+        relative = self.net(both).squeeze(1)
+        data, drawn = (relative + self.base.energy(both)).chunk(2)
+        return (data - drawn).mean() + 2 * self.alpha * relative.square().mean()
 
     def _after(self, gather: Gather) -> None:
         """Write this step's negatives of all ranks over the oldest rows of the ring."""

@@ -15,7 +15,7 @@ from twostep.models.ebm import EBM
 from twostep.models.parts.annealing import LogNormalizer
 
 
-class Normalised(DensityEstimator):
+class NormalizedEBM(DensityEstimator):
     """The density of an energy. It shares the energy's weights, and is no longer right once they change.
 
     Args:

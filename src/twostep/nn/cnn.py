@@ -9,8 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from twostep.core.schema import UserError
-from twostep.nn.affine import Affine
-from twostep.nn.layers import ACTIVATIONS, Activation
+from twostep.nn.layers import ACTIVATIONS, Activation, Affine
 
 PerLayer = int | Sequence[int]
 """One number for all layers, or one for each."""

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 
-from twostep.nn.affine import Affine
-from twostep.nn.layers import ACTIVATIONS
+from twostep.nn.layers import ACTIVATIONS, Affine
 
 Map = Callable[[Tensor], Tensor]
 

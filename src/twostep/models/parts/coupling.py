@@ -100,7 +100,7 @@ class FlowLayer(nn.Module):
         return MonotonicRQSTransform(widths, heights, slopes, bound=self.bound)
 
 
-class Free(nn.Module):
+class ConstantConditioner(nn.Module):
     """Numbers that depend on nothing: what decides the spline of a single coordinate; `(B, 0) -> (B, out_dim)`."""
 
     def __init__(self, out_dim: int) -> None:
@@ -121,7 +121,7 @@ class VectorLayers(nn.Module):
         out_dim = (dim - dim // 2) * (3 * config.num_bins - 1)
         self.layers = nn.ModuleList(
             FlowLayer(
-                ResidualMLP(dim // 2, width, out_dim, blocks) if dim > 1 else Free(out_dim),
+                ResidualMLP(dim // 2, width, out_dim, blocks) if dim > 1 else ConstantConditioner(out_dim),
                 _order(layer, dim),
                 config.num_bins,
                 config.tail_bound,

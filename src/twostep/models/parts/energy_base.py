@@ -18,7 +18,7 @@ from twostep.nn.energy import EnergyNet
 from twostep.nn.principal import Principal
 
 
-class Base(Protocol):
+class BaseDistribution(Protocol):
     """What a network's energy is added to."""
 
     def energy(self, y: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Base(Protocol):
 
 
 @dataclass(frozen=True)
-class Box:
+class UniformBase:
     """No base: fresh chains start anywhere between `low` and `high`."""
 
     low: float
@@ -55,7 +55,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class GaussianBase:
     """The Gaussian of the data along their principal axes."""
 
     axes: Principal
@@ -73,7 +73,7 @@ class Gaussian:
         return y.normal_(generator=generator).mul_(self.axes.spread)
 
 
-class Turned(nn.Module):
+class EnergyOnPrincipalAxes(nn.Module):
     """An energy of pictures as one of their coordinates along principal axes, `(B, D) -> (B, 1)`.
 
     The network sees the picture that the coordinates make up, without mean and with its stds shrunk as the axes' are.

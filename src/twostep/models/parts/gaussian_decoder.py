@@ -18,6 +18,7 @@ Source of the closed form: Simple and Effective VAE Training with Calibrated Dec
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,8 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from twostep.core.schema import DataSpec, PositiveInt
-from twostep.models.base import Gather, ModelConfig, Role
-from twostep.models.parts.importance_bound import ImportanceBound, bound
+from twostep.models.base import DensityEstimator, Gather, Likelihood, ModelConfig, Role
 from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.running import RunningMean
@@ -59,6 +59,21 @@ class GaussianDecoderConfig(EncoderDecoderConfig):
         hidden = {f"{side}_hidden_dims": (256,) for side in ("encoder", "decoder")}
         nets = dict.fromkeys(("encoder_net", "decoder_net"), "mlp") if role == "de" else {}
         return {**super().reference(spec, role), **hidden, **nets, "single_sigma": True, "sigma_from": "decoder"}
+
+
+class ImportanceBound(DensityEstimator):
+    """A density that is known by the importance weights of latents."""
+
+    likelihood: ClassVar[Likelihood] = "bound"
+
+    @abstractmethod
+    def log_weights(self, x: Tensor, k: int) -> Tensor:
+        """Return log w in data space of k draws at each point of `(B, *S)`, of shape `(k, B)`, in nats."""
+
+
+def bound(log_weights: Tensor) -> Tensor:
+    """Return `log (1/k) Σ_i w_i` of shape `(B,)`, for the logs `(k, B)`."""
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
 class GaussianDecoder(NetworkDecoder, ImportanceBound):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from twostep.nn.distributions import standard_normal_log_prob
-from twostep.nn.joined import JoinedNet
+from twostep.nn.mlp import JoinedNet
 
 CACHED = 512  # draws made at once where all are kept: more do not fit a core's cache
 
