@@ -11,20 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twostep.core.figures import save_figure
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import Rows, subsample
 from twostep.data.synthetic import SYNTHETIC, distribution
 from twostep.diagnosis.dimension.consensus import dimension_of
 from twostep.diagnosis.dimension.knee import knee_of
+from twostep.diagnosis.figures import draw_knee, draw_run
 from twostep.diagnosis.model.chart import Chart, chart_of
-from twostep.diagnosis.model.density_thickness import Falls, falls
+from twostep.diagnosis.model.density_decay import DensityDecay, density_decay
 from twostep.diagnosis.model.finding import Finding
-from twostep.diagnosis.model.growth import growth
-from twostep.diagnosis.model.off_support import off_support
-from twostep.diagnosis.model.true_distribution import against_law
-from twostep.diagnosis.run_figures import draw_run
+from twostep.diagnosis.model.off_support import growth, off_support
+from twostep.diagnosis.model.true_distribution import compare_with_truth
 from twostep.experiment.load import FinishedRun, load_finished
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
@@ -58,7 +56,7 @@ class RunDiagnosis:
     path: Path
     density: tuple[Finding, ...]
     chart: Chart | None
-    falls: Falls | None
+    decay: DensityDecay | None
     likelihood: tuple[float, ...]
 
     @property
@@ -72,11 +70,11 @@ class RunDiagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain values, for `write_json`."""
-        curve = {} if self.falls is None else _curve(self.falls)
+        curve = {} if self.decay is None else _curve(self.decay)
         return {
             "run": str(self.path),
             "findings": [finding.to_dict() for finding in self.findings],
-            "falls": curve,
+            "density_decay": curve,
             "likelihood": list(self.likelihood),
         }
 
@@ -86,7 +84,7 @@ class RunDiagnosis:
         Raises:
             UserError: if it can't be written.
         """
-        draw_run(self.chart, self.falls, self.likelihood, path)
+        draw_run(self.chart, self.decay, self.likelihood, path)
 
 
 def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: Path | None = None) -> RunDiagnosis:
@@ -113,14 +111,14 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
     likelihood = _likelihoods(density, progress.history)
     with evaluating(module), torch.random.fork_rng([]):
         torch.manual_seed(derive(seed, "density"))
-        found, fallen = _density(finished, module, density, seed)
+        found, decay = _density(finished, module, density, seed)
     grown = growth(likelihood)
-    return RunDiagnosis(path, (*found, *([] if grown is None else [grown])), chart, fallen, likelihood)
+    return RunDiagnosis(path, (*found, *([] if grown is None else [grown])), chart, decay, likelihood)
 
 
 def _density(
     finished: FinishedRun, module: DensityEstimator | TwoStep, density: DensityEstimator, seed: int
-) -> tuple[list[Finding], Falls]:
+) -> tuple[list[Finding], DensityDecay]:
     """Diagnose a density, alone or on embeddings, in eval mode and without gradients."""
     splits = finished.splits
     test = _rows(splits.test, HELD_OUT)
@@ -131,11 +129,11 @@ def _density(
     else:
         findings.append(_dimension(near, seed))
         rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
-    fallen = falls(density.log_prob, rows, near, derive(seed, "falls"))
+    decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
     samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
     off, _ = off_support(_rows(splits.train, DATA), test, samples)
-    findings += [fallen.finding(), off, *_true_density(finished, module, test)]
-    return findings, fallen
+    findings += [decay.finding(), off, *_true_density(finished, module, test)]
+    return findings, decay
 
 
 def _dimension(rows: Tensor, seed: int) -> Finding:
@@ -155,7 +153,7 @@ def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, tes
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
     dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.spec.dim
-    found = against_law(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
+    found = compare_with_truth(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
     return [] if found is None else [found]
 
 
@@ -173,8 +171,8 @@ def _rows(data: Rows, most: int) -> Tensor:
     return subsample(data, most).float()
 
 
-def _curve(fallen: Falls) -> dict[str, list[float]]:
-    return {"scales": fallen.scales.tolist(), "off": fallen.off.tolist(), "along": fallen.along.tolist()}
+def _curve(decay: DensityDecay) -> dict[str, list[float]]:
+    return {"scales": decay.scales.tolist(), "off": decay.off.tolist(), "along": decay.along.tolist()}
 
 
 @dataclass(frozen=True)
@@ -215,18 +213,7 @@ class Family:
         Raises:
             UserError: if it can't be written.
         """
-        from matplotlib.figure import Figure  # here because it takes a second
-
-        figure = Figure(figsize=(5, 4), dpi=120, layout="constrained")
-        axes = figure.subplots()
-        axes.plot(self.sizes, self.errors, "o-")
-        if self.knee is not None:
-            axes.axvline(self.knee, color="C1", linewidth=1, label="knee")
-            axes.legend(loc="best")
-        axes.set(xscale="log", yscale="log", xlabel="latent_dim", ylabel="unexplained variance", title=self.model)
-        axes.set_xticks(self.sizes, [str(size) for size in self.sizes])
-        axes.set_xticks([], minor=True)
-        save_figure(figure, path)
+        draw_knee(self.model, self.sizes, self.errors, self.knee, path)
 
 
 def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: Path | None = None) -> Family:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from twostep.core.checkpoint import fingerprint
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
@@ -126,7 +126,7 @@ def _checked(
     model = component.model
     given = {**component.keys.metric_kwargs.model_dump(), **(request.keys or {})}
     keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(request.metrics, model.spec.is_image)
-    names = keys.called(request.metrics)
+    names = keys.resolve_names(request.metrics)
     check_metrics(names, model, component.name)
     if asks_for_ood(names) and not request.ood:
         raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")

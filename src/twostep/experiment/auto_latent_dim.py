@@ -60,7 +60,7 @@ class LatentSize:
     @classmethod
     def of(cls, found: Dimension, dim: int, seed: int) -> Self:
         """Return the size for data with `dim` coordinates whose dimension was found."""
-        d, rank = found.recommended, found.null.rank
+        d, rank = found.recommended, found.reference.rank
         reasons, warnings = found.reasons, found.warnings
         if d >= COPIES * dim:
             smaller = f"set latent_dim to a smaller number (half of them, {dim // 2}, is a start), or " * (dim > 1)

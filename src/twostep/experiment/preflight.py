@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from twostep.core.metric_keys import VARIABLE, MetricKeys
+from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.metrics import METRICS, check_metrics
@@ -112,7 +112,7 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
     no_fid = "fd" in called and choice.name != INCEPTION
     note = "; fd is not FID, which needs Inception's features" if no_fid else ""
     if no_fid and spec.is_image and keys.weights is None:
-        note += f", whose weights are missing (key inception_weights, or {VARIABLE})"
+        note += f", whose weights are missing (key inception_weights, or {INCEPTION_VARIABLE})"
     return f"{', '.join(called)}: in {choice.name} features of {spec.name} (key metric_kwargs){note}"
 
 

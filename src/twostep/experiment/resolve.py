@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from twostep.core.metric_keys import settled
+from twostep.core.keys import resolve_fid
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
@@ -42,7 +42,7 @@ def resolve(
         UserError: if the configs contradict the data.
     """
     spec = splits.spec
-    run = settled(fit_batches(run, splits), spec.is_image)
+    run = resolve_fid(fit_batches(run, splits), spec.is_image)
     first = "gae" if request.is_two_step else "model"
     config, found = pretrained, None
     if config is None:

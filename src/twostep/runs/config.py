@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
-from twostep.core.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
+from twostep.core.keys import METRIC_KEYS, MetricKeys, metric_names, resolve_fid
 from twostep.core.schema import Frozen, PositiveFloat, PositiveInt, Seed, UserError
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig
@@ -152,9 +152,9 @@ class Settings:
         Raises:
             UserError: naming each key that can't be changed in a run that exists.
         """
-        run = settled(_adjust(self.run, overrides.get("run", {}), "the run"), is_image)
+        run = resolve_fid(_adjust(self.run, overrides.get("run", {}), "the run"), is_image)
         models = {
-            name: settled(_adjust(config, overrides.get(name, {}), config.name), is_image and name != "de")
+            name: resolve_fid(_adjust(config, overrides.get(name, {}), config.name), is_image and name != "de")
             for name, config in self.models.items()
         }
         return Settings(run, models, self.is_gae)

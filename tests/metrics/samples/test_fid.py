@@ -11,7 +11,7 @@ import torch
 
 from helpers.experiments import asked, trained
 from twostep.analysis.evaluate import EvaluationRequest, evaluate_run
-from twostep.core.metric_keys import FeatureName, MetricKeys
+from twostep.core.keys import FeatureName, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
@@ -74,7 +74,7 @@ def test_defaults_follow_from_the_data():
         ("classifier", PICTURES, "features=classifier: pictures has no labels to train one on"),
         ("efficientnet-lite0", VECTORS, "features=efficientnet-lite0: rows has no pictures"),
         ("inception", VECTORS, "features=inception: rows has no pictures"),
-        ("inception", PICTURES, "features=inception: its weights are not here: set inception_weights of metric_kwargs"),
+        ("inception", PICTURES, "features=inception: its weights are missing: set inception_weights of metric_kwargs"),
     ],
 )
 def test_each_kind_says_what_it_lacks_before_there_are_training_batches(name, spec, says):
@@ -210,7 +210,7 @@ def test_a_run_with_weights_stops_and_is_tested_by_fid_and_keeps_to_it(
     assert json.loads(file.read_text())["metric_kwargs"]["inception_weights"] is None
     assert resume(path).settings == experiment.settings
     monkeypatch.delenv("TWOSTEP_INCEPTION")
-    with pytest.raises(UserError, match="features=inception: its weights are not here"):
+    with pytest.raises(UserError, match="features=inception: its weights are missing"):
         resume(path, writing=True)
     assert "log_likelihood" in evaluate_run(path, EvaluationRequest(("log_likelihood",)))[0], "which needs no features"
 
@@ -222,7 +222,7 @@ def test_a_finished_run_is_measured_by_fid_where_the_weights_are_given(data, tmp
     assert list(evaluate_run(path, EvaluationRequest(("fid", "fd"), keys=few))[0]) == ["fd"]
     assert "fd is not FID" in caplog.text
     assert list(evaluate_run(path, EvaluationRequest(("fid",), keys={**few, "features": "pca"}))[0]) == ["fd"]
-    with pytest.raises(UserError, match="features=inception: its weights are not here"):
+    with pytest.raises(UserError, match="features=inception: its weights are missing"):
         evaluate_run(path, EvaluationRequest(("fid",), keys={**few, "features": "inception"}))
     keys = {**few, "inception_weights": str(weights)}
     results, file = evaluate_run(path, EvaluationRequest(("fid", "kid"), keys=keys))
