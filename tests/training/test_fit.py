@@ -19,7 +19,7 @@ def test_it_trains_and_returns_the_model_in_eval_mode_and_writes_nothing(tmp_pat
     model = build("ae")
     before = weights(model)
     rows = data(200)
-    assert twostep.fit(model, rows, max_epochs=5, lr=0.01, device="cpu") is model
+    assert twostep.fit(model, rows, max_epochs=20, lr=0.01, batch_size=16, device="cpu") is model
     assert not model.training
     assert not same(weights(model), before)
     assert model.reconstruction_error(rows).mean() < rows.square().sum(1).mean()
