@@ -155,9 +155,9 @@ def summary(counts: dict[str, Counter[tuple[str, str]]]) -> None:
 
 
 def slopes() -> None:
-    """Print the slope of the ladder on the circle for five seeds; truth: -1."""
-    found = [diagnose(manifold("von-mises-circle", 3000, seed).x, seed=seed).ladder.slope for seed in range(5)]
-    print("slope on the circle:", ", ".join(f"{slope:.3f}" for slope in found))
+    """Print d(s) - D on the circle at the smallest resolved scale, for five seeds; truth: -1."""
+    found = [diagnose(manifold("von-mises-circle", 3000, seed).x, seed=seed).noise_scales for seed in range(5)]
+    print("slope on the circle:", ", ".join(f"{curve.resolved[0].value - curve.dim:.3f}" for curve in found))
 
 
 def main() -> None:

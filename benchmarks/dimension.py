@@ -60,7 +60,7 @@ def row(name: str, d: int, dim: int, found: Dimension) -> str:
     raw = "".join(f"{vote.estimate.value:7.2f}" for vote in found.votes)
     corrected = "".join(f"{vote.value:7.2f}" for vote in found.votes[:2])
     chosen = f"{found.recommended} ({found.low}-{found.high})"
-    return f"{name:17}{d:4}{dim:5}{raw} |{corrected} |{found.null.ratio:6.2f}{found.null.rank:5} | {chosen}"
+    return f"{name:17}{d:4}{dim:5}{raw} |{corrected} |{found.reference.ratio:6.2f}{found.reference.rank:5} | {chosen}"
 
 
 def summary(truths: list[int], results: list[Dimension], low: int, high: int) -> str:

@@ -953,7 +953,7 @@ def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_r
     vectors = saved("vectors.npy", np.random.default_rng(0).normal(size=(60, 3)))
     assert twostep(*single_arguments(vectors, "out", "flow")).status == 0
     run = only_run("out")
-    assert refused("sample", run) == "samples.png: points of shape (3,) are no images: write to a .npz or .npy file"
+    assert refused("sample", run).startswith("samples.png: ")
     assert twostep("sample", run, "--to", "x.npy", "-n", 5).status == 0
     assert np.load("x.npy").shape == (5, 3)
 

@@ -1,10 +1,10 @@
-"""A number with its 95 % interval."""
+"""An estimate with its 95 % interval."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 NORMAL = 1.959964
 """97.5 % quantile of the standard normal distribution."""
@@ -12,26 +12,27 @@ NORMAL = 1.959964
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval.
+    """An estimate with its interval.
 
     Args:
-        value: the number.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        n: number of rows of each sample that it was computed from.
-        method: how the interval was computed, and of what it is one.
+        value: the estimate.
+        low: lower end of its 95 % interval.
+        high: upper end of its 95 % interval.
     """
 
     value: float
     low: float
     high: float
-    n: tuple[int, ...] = ()
-    method: str = ""
 
     @classmethod
-    def symmetric(cls, value: float, margin: float, n: tuple[int, ...] = (), method: str = "") -> Self:
-        """Return the estimate with the interval `value ± margin`."""
-        return cls(value, value - margin, value + margin, n, method)
+    def symmetric(cls, value: float, margin: float, **about: Any) -> Self:
+        """Return an estimate with the interval `value ± margin`."""
+        return cls(value, value - margin, value + margin, **about)
+
+    @classmethod
+    def normal(cls, value: float, standard_error: float) -> Self:
+        """Return an estimate with a normal interval."""
+        return cls.symmetric(value, NORMAL * standard_error)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -42,6 +43,11 @@ class Estimate:
     def margin(self) -> float:
         """Half the width of the interval."""
         return (self.high - self.low) / 2
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of a normal interval as wide as this one."""
+        return self.margin / NORMAL
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Moments of rows: mean and covariance in blocks, principal axes, Gaussian mixtures."""
+"""Mean and covariance of rows in blocks, principal axes, Gaussian mixtures."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class LatentSize:
     @classmethod
     def of(cls, found: Dimension, dim: int, seed: int) -> Self:
         """Return the size that the dimension of data with `dim` coordinates asks for."""
-        d, rank = found.recommended, found.null.rank
+        d, rank = found.recommended, found.reference.rank
         reasons, warnings = found.reasons, found.warnings
         if d >= COPIES * dim:
             instead = (
