@@ -25,9 +25,9 @@ class Estimate:
     high: float
 
     @classmethod
-    def symmetric(cls, value: float, margin: float, **about: Any) -> Self:
-        """Return an estimate with the interval `value ± margin`."""
-        return cls(value, value - margin, value + margin, **about)
+    def symmetric(cls, value: float, margin: float, *about: Any) -> Self:
+        """Return an estimate with the interval `value ± margin`; `about` goes to the fields of subclasses."""
+        return cls(value, value - margin, value + margin, *about)
 
     @classmethod
     def normal(cls, value: float, standard_error: float) -> Self:

@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twostep.core.estimate import Estimate, wilson
+from twostep.core.estimate import wilson
 from twostep.core.seeds import derive
-from twostep.metrics.samples.checks import check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
 
 HIDDEN = 64
 MAX_ROWS = 10_000  # of each set
 MIN_ROWS = 20
 
 
-def c2st(data: Tensor, samples: Tensor, seed: int = 0) -> Estimate:
+def c2st(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the test accuracy of a network with one hidden layer, trained to separate data from samples.
 
     Args:
@@ -47,7 +47,7 @@ def c2st(data: Tensor, samples: Tensor, seed: int = 0) -> Estimate:
     labels = torch.tensor([0, 1]).repeat_interleave(half).numpy()
     accuracy = float((_trained(scaled[0], labels, seed).predict(scaled[1]) == labels).mean())
     method = f"binomial, on {2 * half:,} test rows, after training on as many"
-    return Estimate(accuracy, *wilson(accuracy, 2 * half), (2 * half, 2 * half), method)
+    return SampleEstimate(accuracy, *wilson(accuracy, 2 * half), (2 * half, 2 * half), method)
 
 
 def _trained(x: Any, labels: Any, seed: int) -> Any:

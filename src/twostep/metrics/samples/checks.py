@@ -1,14 +1,30 @@
-"""What all comparisons of samples with data share: checks of the features, and permutations of their rows."""
+"""What all comparisons of samples with data share: their result, checks of the features, permutations of rows."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from twostep.core.estimate import Estimate
 from twostep.core.schema import UserError
 
 LARGEST = 1e18
 """Squared distances between larger features overflow in float32."""
+
+
+@dataclass(frozen=True)
+class SampleEstimate(Estimate):
+    """An estimate from features of several sets.
+
+    Args:
+        n: number of rows of each set.
+        method: how the interval was computed, and of what it is one.
+    """
+
+    n: tuple[int, ...]
+    method: str
 
 
 def check_features(min_rows: int, **sets: Tensor) -> None:

@@ -25,9 +25,9 @@ import math
 import torch
 from torch import Tensor
 
-from twostep.core.estimate import NORMAL, Estimate
+from twostep.core.estimate import NORMAL
 from twostep.core.moments import BLOCK, Moments
-from twostep.metrics.samples.checks import check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
 
 CUTS = (1, 2, 3, 4)
 """Numbers of subsets that `fd_infinity` divides the sets into."""
@@ -40,7 +40,7 @@ def distance(first: Moments, second: Moments) -> float:
     return _distance(first, second, eigenvalues)
 
 
-def frechet(first: Tensor, second: Tensor) -> Estimate:
+def frechet(first: Tensor, second: Tensor) -> SampleEstimate:
     """Return the Fréchet distance of two sets of features `(n, D)` and `(m, D)`, in squared units of the features.
 
     Memory grows with D², not with the number of rows.
@@ -56,7 +56,7 @@ def frechet(first: Tensor, second: Tensor) -> Estimate:
     to_first = roots * _after_inverse(axes.T, S)
     to_second = torch.where(roots > 0, 1 / roots, 0) * (axes.T @ S.T)
     variance = _variance(first, one.mean, two.mean, to_first) + _variance(second, two.mean, one.mean, to_second)
-    return Estimate.symmetric(
+    return SampleEstimate.symmetric(
         _distance(one, two, eigenvalues),
         NORMAL * math.sqrt(variance),
         (len(first), len(second)),
@@ -64,7 +64,7 @@ def frechet(first: Tensor, second: Tensor) -> Estimate:
     )
 
 
-def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> Estimate:
+def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the Fréchet distance extrapolated to infinitely many rows; it can be negative for equal distributions.
 
     Both sets are divided at random into k disjoint subsets each, k = 1, 2, 3, 4; the mean distance of the subsets is
@@ -78,7 +78,8 @@ def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> Estimate:
     one, two = (permutation(len(x), seed, x.device) for x in (first, second))
     means = [_mean_over_subsets(first, second, one, two, cuts) for cuts in CUTS]
     full = frechet(first, second)
-    return Estimate.symmetric(_at_zero(CUTS, means), full.margin, full.n, "delta method; of the distance without bias")
+    method = "delta method; of the distance without bias"
+    return SampleEstimate.symmetric(_at_zero(CUTS, means), full.margin, full.n, method)
 
 
 def _mean_over_subsets(first: Tensor, second: Tensor, order: Tensor, other: Tensor, cuts: int) -> float:

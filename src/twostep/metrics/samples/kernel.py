@@ -26,9 +26,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from twostep.core.estimate import NORMAL, Estimate
+from twostep.core.estimate import NORMAL
 from twostep.core.seeds import derive
-from twostep.metrics.samples.checks import check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
 
 BLOCK = 1024
 MEDIAN_ROWS = 500
@@ -36,7 +36,7 @@ MEDIAN_ROWS = 500
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
-def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> Estimate:
+def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> SampleEstimate:
     """Return the kernel inception distance: the mean over random subsets of `subset_size` rows of each set.
 
     The interval includes the variance of the U-statistic of `min(n, m)` pairs, averaged over the subsets, and that of
@@ -66,10 +66,10 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
     choice = float(values.var()) / count if count > 1 else 0.0
     method = f"variance of the U-statistic and of the choice; subsets: {count} of {size:,} rows"
     margin = NORMAL * math.sqrt(variance + choice)
-    return Estimate.symmetric(float(values.mean()), margin, (len(data), len(samples)), method)
+    return SampleEstimate.symmetric(float(values.mean()), margin, (len(data), len(samples)), method)
 
 
-def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> Estimate:
+def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the squared discrepancy with a Gaussian kernel whose width is the median distance between rows.
 
     The larger set is cut to the size of the smaller one. Memory does not grow with n².
@@ -89,9 +89,8 @@ def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> Estimate:
     width = _median_distance(torch.cat([x[:MEDIAN_ROWS], y[:MEDIAN_ROWS]]).double())
     found = _discrepancy(x, y, partial(_gaussian, width=width))
     margin = NORMAL * math.sqrt(_variance(n, found.first, found.second))
-    return Estimate.symmetric(
-        found.value, margin, (n, n), f"variance of the U-statistic; Gaussian kernel of width {width:.4g}"
-    )
+    method = f"variance of the U-statistic; Gaussian kernel of width {width:.4g}"
+    return SampleEstimate.symmetric(found.value, margin, (n, n), method)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twostep.core.estimate import NORMAL, Estimate, wilson
+from twostep.core.estimate import NORMAL, wilson
 from twostep.core.neighbours import nearest
-from twostep.metrics.samples.checks import check_features
+from twostep.metrics.samples.checks import SampleEstimate, check_features
 
 QUANTILE = 0.01
 RESAMPLES = 400
@@ -35,9 +35,9 @@ RESAMPLES = 400
 class Memorisation(NamedTuple):
     """How close samples are to the training data."""
 
-    farther: Estimate
-    c_t: Estimate
-    copies: Estimate
+    farther: SampleEstimate
+    c_t: SampleEstimate
+    copies: SampleEstimate
 
 
 def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, seed: int = 0) -> Memorisation:
@@ -81,8 +81,8 @@ def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = 
     ends = [farther + sign * margin for sign in (-1, 0, 1)]
     low, value, high = ((end - 0.5) / deviation if deviation else 0.0 for end in ends)
     return Memorisation(
-        Estimate(farther, max(0.0, ends[0]), min(1.0, ends[2]), n, method),
-        Estimate(value, low, high, n, method),
+        SampleEstimate(farther, max(0.0, ends[0]), min(1.0, ends[2]), n, method),
+        SampleEstimate(value, low, high, n, method),
         _copies(held_out, samples, seed, about),
     )
 
@@ -102,7 +102,7 @@ def _null_deviation(pooled: Tensor, m: int, n: int) -> float:
     return math.sqrt(max(0.0, total + 1 - correction) / (12 * m * n))
 
 
-def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> Estimate:
+def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> SampleEstimate:
     """Return the share of copies; both sets are resampled, because the threshold is random as well."""
     share = _share_within(held_out, samples)
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +114,7 @@ def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> Estimat
     low, high = shares.quantile(torch.tensor([0.025, 0.975])).tolist()
     least, most = wilson(share, len(samples))
     method = f"{about}{RESAMPLES} bootstrap resamples; at least the binomial interval"
-    return Estimate(share, min(low, least), max(high, most), (len(held_out), len(samples)), method)
+    return SampleEstimate(share, min(low, least), max(high, most), (len(held_out), len(samples)), method)
 
 
 def _share_within(held_out: Tensor, samples: Tensor) -> float:

@@ -25,9 +25,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twostep.core.estimate import NORMAL, Estimate, wilson
+from twostep.core.estimate import NORMAL, wilson
 from twostep.core.neighbours import count_within, radii
-from twostep.metrics.samples.checks import check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
 
 K = 5
 GROUPS = 5
@@ -38,10 +38,10 @@ METHOD = "variance between five disjoint fifths, Student's t; at least the binom
 class PRDC(NamedTuple):
     """Precision, recall, density and coverage."""
 
-    precision: Estimate
-    recall: Estimate
-    density: Estimate
-    coverage: Estimate
+    precision: SampleEstimate
+    recall: SampleEstimate
+    density: SampleEstimate
+    coverage: SampleEstimate
 
 
 def prdc(data: Tensor, samples: Tensor, k: int = K, seed: int = 0) -> PRDC:
@@ -84,12 +84,12 @@ def _hits(data: Tensor, samples: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor
     return precision, recall, of_data.of_points.double() / k, coverage
 
 
-def _share(hits: Tensor, margin: float, n: tuple[int, int]) -> Estimate:
+def _share(hits: Tensor, margin: float, n: tuple[int, int]) -> SampleEstimate:
     value = float(hits.mean())
     low, high = wilson(value, len(hits))
-    return Estimate(value, max(0.0, min(low, value - margin)), min(1.0, max(high, value + margin)), n, METHOD)
+    return SampleEstimate(value, max(0.0, min(low, value - margin)), min(1.0, max(high, value + margin)), n, METHOD)
 
 
-def _mean(counts: Tensor, margin: float, n: tuple[int, int]) -> Estimate:
+def _mean(counts: Tensor, margin: float, n: tuple[int, int]) -> SampleEstimate:
     least = NORMAL * float(counts.std()) / math.sqrt(len(counts))
-    return Estimate.symmetric(float(counts.mean()), max(margin, least), n, METHOD)
+    return SampleEstimate.symmetric(float(counts.mean()), max(margin, least), n, METHOD)

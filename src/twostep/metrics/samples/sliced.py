@@ -19,14 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twostep.core.estimate import NORMAL, Estimate
-from twostep.metrics.samples.checks import check_features
+from twostep.core.estimate import NORMAL
+from twostep.metrics.samples.checks import SampleEstimate, check_features
 
 DIRECTIONS = 256
 AT_ONCE = 32
 
 
-def sliced_wasserstein(first: Tensor, second: Tensor, directions: int = DIRECTIONS, seed: int = 0) -> Estimate:
+def sliced_wasserstein(first: Tensor, second: Tensor, directions: int = DIRECTIONS, seed: int = 0) -> SampleEstimate:
     """Return the sliced Wasserstein distance of features `(n, D)` and `(m, D)`, in units of the features.
 
     Memory grows with the number of rows, not of directions.
@@ -53,7 +53,7 @@ def sliced_wasserstein(first: Tensor, second: Tensor, directions: int = DIRECTIO
     square, margin = float(every.mean()), NORMAL * math.sqrt(variance + choice)
     low, value, high = (math.sqrt(max(0.0, square + sign * margin)) for sign in (-1, 0, 1))
     method = f"delta method and the choice of {directions} directions; at these n, bias included"
-    return Estimate(value, low, high, (len(first), len(second)), method)
+    return SampleEstimate(value, low, high, (len(first), len(second)), method)
 
 
 @dataclass(frozen=True)

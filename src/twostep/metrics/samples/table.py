@@ -13,12 +13,12 @@ from typing import cast
 from torch import Tensor, nn
 from typing_extensions import override
 
-from twostep.core.estimate import Estimate
 from twostep.core.schema import UserError
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.features import inception
 from twostep.metrics.samples import frechet, kernel, prdc
 from twostep.metrics.samples.c2st import MIN_ROWS, c2st
+from twostep.metrics.samples.checks import SampleEstimate
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.metrics.samples.memorisation import Memorisation, memorisation
 from twostep.metrics.samples.sliced import sliced_wasserstein
@@ -34,7 +34,7 @@ class SampleMetric(Metric):
     Args:
         name: name of the metric.
         summary: one line about it.
-        compare: maps features `(n, D)` of training data and `(m, D)` of samples, or of held-out data, to an `Estimate`,
+        compare: maps features `(n, D)` of training data and `(m, D)` of samples, or of held-out data, to an estimate,
             or to a named tuple of several.
         unit: unit of the values.
         figures: names of the values, if there are several.
@@ -45,7 +45,7 @@ class SampleMetric(Metric):
 
     name: str
     summary: str
-    compare: Callable[[Tensor, Tensor, FeatureSets], Estimate | tuple[Estimate, ...]]
+    compare: Callable[[Tensor, Tensor, FeatureSets], SampleEstimate | tuple[SampleEstimate, ...]]
     unit: str = ""
     figures: tuple[str, ...] = ()
     lower_is_better: bool = True
@@ -77,13 +77,13 @@ class SampleMetric(Metric):
             for name, one in found.items()
         }
 
-    def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, Estimate]:
+    def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, SampleEstimate]:
         found = self.compare(sets.data, rows, sets)
-        several = cast(tuple[Estimate, ...], (found,) if isinstance(found, Estimate) else found)
+        several = cast(tuple[SampleEstimate, ...], (found,) if isinstance(found, SampleEstimate) else found)
         return dict(zip(self.figures or (self.name,), several, strict=True))
 
 
-def _result(found: Estimate, unit: str, reference: float | None, sets: FeatureSets) -> Result:
+def _result(found: SampleEstimate, unit: str, reference: float | None, sets: FeatureSets) -> Result:
     used = sets.extractor
     sizes = " and ".join(f"{n:,}" for n in found.n)
     held_out = "" if reference is None else f", held-out data of {len(sets.unseen):,}"
