@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from results import CELLS, FOLDER
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.data.load import load_data
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.experiment import Experiment

@@ -271,7 +271,7 @@ def test_missing_and_damaged_sets_are_refused(refused, tmp_path):
     (tmp_path / "data" / "mnist").mkdir(parents=True)
     for split in ("train", "test"):
         (tmp_path / "data" / "mnist" / f"{split}-0.parquet").write_bytes(b"PAR1 no more")
-    assert "train-0.parquet: damaged or incomplete parquet file, get it anew" in refused(*arguments)
+    assert "train-0.parquet: damaged or incomplete parquet file, download it again" in refused(*arguments)
 
 
 @pytest.mark.parametrize("net", ["mlp", "cnn"])
@@ -287,7 +287,7 @@ def test_a_cnn_refuses_vectors(refused):
     vectors = saved("own.npy", np.random.default_rng(0).random((30, 3)))
     nets = ("encoder_net=cnn", "decoder_net=cnn")
     line = refused(*single_arguments(vectors, "out"), *repeated("--config", nets))
-    assert line == "a cnn needs pictures; own.npy has rows of shape (3,): set the nets to mlp".replace(
+    assert line == "a cnn needs pictures; own.npy has points of shape (3,): set the nets to mlp".replace(
         "own", f"{Path.cwd()}/own"
     )
     assert not Path("out").exists()

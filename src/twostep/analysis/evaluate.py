@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import subsample
@@ -114,7 +114,7 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> tuple[t
     config = cast(TwoStepRunConfig, run) if isinstance(model, TwoStep) else model.config
     keys = MetricKeys.parse({**config.metric_kwargs.model_dump(), **(questions.keys or {})}, "metric_kwargs")
     keys = keys.for_metrics(questions.metrics, model.spec.is_image)
-    names = keys.called(questions.metrics)
+    names = keys.resolve_names(questions.metrics)
     check_metrics(names, model, part)
     if asks_for_ood(names) and not questions.ood:
         raise UserError("--metrics: figures of the OOD test need other data: add --ood NAME or PATH")

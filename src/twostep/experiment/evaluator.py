@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows, embed

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from twostep.core.metric_keys import VARIABLE, MetricKeys
+from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.metrics import METRICS, check_metrics
@@ -156,7 +156,7 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
     no_fid = "fd" in wanted and choice.name != INCEPTION
     told = "; fd is no FID, which is the one in Inception's features" if no_fid else ""
     if no_fid and spec.is_image and keys.weights is None:
-        told += f", whose weights are not here (key inception_weights, or {VARIABLE})"
+        told += f", whose weights are not here (key inception_weights, or {INCEPTION_VARIABLE})"
     return f"{', '.join(wanted)}: in {choice.name} features of {spec.name} (key metric_kwargs){told}"
 
 

@@ -149,7 +149,7 @@ def test_efficientnet_sees_grey_as_colour_whatever_the_range_and_small_pictures_
     small = grey[:, :, :28, :28]
     assert efficientnet._pictures(small, 0, 255).shape == (3, 3, 32, 32)
     assert efficientnet_lite0(0, 1).digest != extractor.digest
-    with pytest.raises(UserError, match=r"rows of shape \(2, 9, 9\) are no grey or coloured pictures"):
+    with pytest.raises(UserError, match=r"points of shape \(2, 9, 9\) are no grey or coloured pictures"):
         extractor(torch.rand(1, 2, 9, 9))
 
 

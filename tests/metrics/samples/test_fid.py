@@ -11,7 +11,7 @@ import torch
 
 from helpers.experiments import asked, trained
 from twostep.analysis.evaluate import Questions, assess
-from twostep.core.metric_keys import FeatureName, MetricKeys
+from twostep.core.keys import FeatureName, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches

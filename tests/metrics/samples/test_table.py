@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.experiments import asked, trained
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from twostep.core.metric_keys import VARIABLE, MetricKeys
+from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
@@ -142,8 +142,8 @@ def _inception(choice: FeatureChoice) -> Extractor:
     weights = choice.keys.weights
     if weights is None:
         raise UserError(
-            f"features=inception: its weights are not here: set inception_weights of metric_kwargs, or {VARIABLE}, to "
-            f"the path of {FILE}, or use other features"
+            f"features=inception: its weights are missing: set inception_weights of metric_kwargs, or "
+            f"{INCEPTION_VARIABLE}, to the path of {FILE}, or use other features"
         )
     return inception(choice.spec.low, choice.spec.high, weights)
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.batches import Batches, subsample
 from twostep.data.files import cache
