@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.diagnosis.dimension.distinct_rows import heaped_column
 from twostep.diagnosis.dimension.estimators import maximum_likelihood, two_nn

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.distinct_rows import flat_directions
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
