@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.data.synthetic import distribution
 from twostep.diagnosis import diagnose

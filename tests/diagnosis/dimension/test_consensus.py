@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.calibration import Calibration

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.charts import angle, globe, half_circle, linear, rows, trained
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import DataSpec, UserError
 from twostep.diagnosis.model.chart import chart_of
 from twostep.models.vae import VAEConfig

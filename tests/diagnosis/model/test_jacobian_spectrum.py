@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.charts import angle, globe, linear
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import DataSpec
 from twostep.diagnosis.model.jacobian_spectrum import active_units, decoder_spectrum
 from twostep.models.vae import VAEConfig

@@ -5,13 +5,12 @@ import math
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.distinct_rows import flat_directions
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 from twostep.diagnosis.overfitting import noise_scales
-from twostep.diagnosis.overfitting.noise_scales import gaussian_curve, local_dimensions, noise_scale_curve
-from twostep.diagnosis.overfitting.thickness import thickness_of
+from twostep.diagnosis.overfitting.noise_scales import gaussian_curve, local_dimensions, noise_scale_curve, thickness_of
 
 ALL = torch.arange(300)
 

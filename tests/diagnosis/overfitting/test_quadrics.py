@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.overfitting.quadrics import enough_rows, thinnest_quadrics
 

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from torch import nn
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.metrics.features import classifier as small_network
 from twostep.metrics.features import efficientnet

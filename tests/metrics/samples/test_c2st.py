@@ -5,7 +5,7 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.metrics.samples.c2st import c2st
 

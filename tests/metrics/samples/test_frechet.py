@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from helpers.laws import gaussian, held
+from helpers.distributions import coverage, gaussian
 from twostep.core.moments import Moments
 from twostep.core.schema import UserError
 from twostep.metrics.samples.frechet import distance, fd_infinity, frechet
@@ -81,8 +81,8 @@ def test_intervals_hold_the_mean_at_this_n_and_the_truth_without_the_bias(shift,
     dim, truth = 8, 8 * (shift**2 + (scale - 1) ** 2)
     pairs = [(gaussian(300, dim, seed=2 * i), gaussian(300, dim, shift, scale, seed=2 * i + 1)) for i in range(100)]
     plain, infinite = [frechet(*pair) for pair in pairs], [fd_infinity(*pair) for pair in pairs]
-    assert held(plain) >= floor
-    assert held(infinite, truth) >= floor
+    assert coverage(plain) >= floor
+    assert coverage(infinite, truth) >= floor
     # the bias is what the interval of the plain distance does not know of
     assert sum(one.value for one in plain) / 100 > truth + 0.08
     assert sum(one.value for one in infinite) / 100 == pytest.approx(truth, abs=0.03)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from prdc import compute_prdc
 
-from helpers.laws import gaussian, held
+from helpers.distributions import coverage, gaussian
 from twostep.core.schema import UserError
 from twostep.metrics.samples.prdc import prdc
 
@@ -79,7 +79,7 @@ def test_noise_costs_precision_and_density():
 def test_intervals_hold_the_mean(shift, scale, dim):
     found = [prdc(gaussian(200, dim, seed=2 * i), gaussian(200, dim, shift, scale, seed=2 * i + 1)) for i in range(40)]
     for name in NAMES:
-        assert held([getattr(one, name) for one in found]) >= 0.8  # 95 % of 40: below 33 in 1 of 1,000
+        assert coverage([getattr(one, name) for one in found]) >= 0.8  # 95 % of 40: below 33 in 1 of 1,000
 
 
 def test_too_few_rows_are_refused():

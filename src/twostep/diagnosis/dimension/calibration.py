@@ -7,20 +7,11 @@ higher d is, the corrected estimate is b^-1(value). Three distributions explain 
     ... and edges      a cube, which has the most
     ... and unevenness a Gaussian whose stds are the d largest principal stds of the data
 
-The principal stds of a curved manifold decrease by its curvature too. This has little effect in few dimensions, where
-neighbours are near and b(d) is almost d whatever the stds are; in many, the stds of neighbourhoods decrease as steeply
-(digits, fashion-mnist, networks' manifolds). A distribution that is both uneven and edged explains too much: it finds
-20 dimensions where there are 18 even ones, and some weak ones by curvature (Mn1 of scikit-dimension; here 18).
-
-Directions of very small std add nothing to b, so that b^-1 would be arbitrary there: only the first `visible` ones
-count. A Gaussian with stds σ_i whose points have neighbours at distance r is about τ away from them in each direction,
+A distribution that is both uneven and edged explains too much: it finds 20 dimensions where there are 18 even ones.
+Directions of very small std add nothing to b, so only the first `visible` ones count. A Gaussian with stds σ_i whose
+points have neighbours at distance r is about τ away from them in each direction,
 
     Σ_i min(τ², 2σ_i²) = r²,        and a direction with σ_i below τ / 4 is taken to add nothing.
-
-The simpler correction, estimate / reference * rank (`reference_ratio`), is right where the data nearly fill their space
-(S^10 in R^11: 10.0; S^19 in R^20: 19.3) and wrong elsewhere: it assumes the same relative bias for the data and for
-the full-dimensional distribution. A network's manifold of 5 dimensions in R^20 comes out as 11.8, one of 10 in R^100
-as 46 (n = 2,000, k = 20). It is not used.
 
 Sources: of the idea, with other reference distributions, Estimating the Intrinsic Dimension of Data with a
 Fractal-Based Method (Camastra & Vinciarelli, 2002); of τ, which shares a distance as it shares distortion, Elements of

@@ -1,16 +1,15 @@
 """The ratio of an estimate of dimension to the same estimate for a full-dimensional reference distribution.
 
-Estimators are too low in many dimensions, whatever the data are. The same number of samples of a full-dimensional
-distribution with the data's covariance is affected as much, so the ratio
-
     estimate(data) / mean of estimate(samples of the reference distribution)
 
-is about 1 for full-dimensional data and less for others. The reference is a Gaussian, or a Gaussian mixture where that
-gives held-out rows a higher likelihood: clusters lower an estimate too. It lives on the directions in which the data
-vary at all, whose number is the *linear rank*; data on a flat subspace have ratio 1, and their rank shows it.
+Estimators are too low in many dimensions; as many samples of a full-dimensional distribution with the data's covariance
+are affected as much, so the ratio is about 1 for full-dimensional data and less for others. The reference is a
+Gaussian, or a Gaussian mixture where that gives held-out rows a higher likelihood: clusters lower an estimate too. It
+lives on the directions in which the data vary at all, whose number is the *linear rank*.
 
 A ratio below 1 does not imply a manifold: a cube in 5 to 20 dimensions has 0.89 to 0.93, because points at its edges
-have fewer neighbours, and a sphere S^19 in R^20 has 0.98. Nor is ratio * rank a dimension: see `calibration`.
+have fewer neighbours. Nor is ratio * rank a dimension, as the bias is no constant share (a network's manifold of 5
+dimensions in R^20: 11.8); see `calibration`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from twostep.core.seeds import derive
-from twostep.diagnosis.dimension.estimators import NEIGHBOURS, Estimator, likelihood_value
+from twostep.diagnosis.dimension.estimators import NEIGHBOURS, likelihood_value
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.dimension.reference_distributions import Mixture
 from twostep.nn.distributions import fitted_mixture, mean_and_factor
@@ -55,23 +54,21 @@ class ReferenceRatio:
         return self.ratio + 2 * self.std >= 1
 
 
-def reference_ratio(
-    near: Neighbourhoods, estimator: Estimator = likelihood_value, draws: int = DRAWS, seed: int = 0
-) -> ReferenceRatio:
+def reference_ratio(near: Neighbourhoods, seed: int = 0) -> ReferenceRatio:
     """Compare the estimate of the data with those of samples, each of as many points, of a reference distribution."""
-    value = estimator(near)
+    value = likelihood_value(near)
     points, stds = near.principal
     mixture = _mixture(points / stds, seed)
     generator = torch.Generator().manual_seed(derive(seed, "null"))
     estimates: list[float] = []
-    for _ in range(draws):
+    for _ in range(DRAWS):
         samples = torch.randn(near.n, len(stds), generator=generator, dtype=torch.double)
         if mixture is not None:
             samples = mixture.transform(samples, mixture.draw_components(near.n, generator))
-        estimates.append(estimator(Neighbourhoods.of(samples * stds, NEIGHBOURS)))
+        estimates.append(likelihood_value(Neighbourhoods.of(samples * stds, NEIGHBOURS)))
     ratios = value / torch.tensor(estimates, dtype=torch.double)
     name = "a Gaussian of the same covariance" if mixture is None else f"a mixture of {len(mixture.weights)} Gaussians"
-    return ReferenceRatio(value * draws / sum(estimates), float(ratios.std()), tuple(estimates), len(stds), name)
+    return ReferenceRatio(value * DRAWS / sum(estimates), float(ratios.std()), tuple(estimates), len(stds), name)
 
 
 def _mixture(z: Tensor, seed: int) -> Mixture | None:

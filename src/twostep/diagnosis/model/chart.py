@@ -16,14 +16,7 @@ from torch import Tensor
 from twostep.core.schema import UserError
 from twostep.data.batches import embed
 from twostep.diagnosis.dimension.distinct_rows import LEAST
-from twostep.diagnosis.model.chart_verdicts import (
-    active_verdict,
-    cycle_verdict,
-    embeddings_verdict,
-    jacobian_verdicts,
-    reconstruction_verdict,
-    tears_and_folds_verdicts,
-)
+from twostep.diagnosis.model import chart_verdicts as verdicts
 from twostep.diagnosis.model.finding import Finding
 from twostep.diagnosis.model.jacobian_spectrum import Spectrum, active_units, decoder_spectrum
 from twostep.diagnosis.model.tears_and_folds import TearsAndFolds, tears_and_folds
@@ -83,12 +76,12 @@ def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed:
     injectivity = tears_and_folds(gae, train, embeddings, spectrum.metric)
     active = active_units(gae, embeddings)
     findings = (
-        reconstruction_verdict(errors, train, held_out, z.shape[1]),
-        cycle_verdict(cycle),
-        *jacobian_verdicts(spectrum),
-        *([] if active is None else [active_verdict(active)]),
-        embeddings_verdict(embeddings, seed),
-        *tears_and_folds_verdicts(injectivity, train),
+        verdicts.reconstruction_verdict(errors, train, held_out, z.shape[1]),
+        verdicts.cycle_verdict(cycle),
+        *verdicts.jacobian_verdicts(spectrum),
+        *([] if active is None else [verdicts.active_verdict(active)]),
+        verdicts.embeddings_verdict(embeddings, seed),
+        *verdicts.tears_and_folds_verdicts(injectivity, train),
     )
     return Chart(findings, train, embeddings, spectrum, injectivity, cycle)
 

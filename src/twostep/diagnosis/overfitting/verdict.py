@@ -16,7 +16,7 @@ their space as far as their number can show. *undecided*: this many points can't
    neighbours too find the data like a full-dimensional distribution, because a network can miss a manifold.
 
 Where the points resolve the thickness of a manifold, or some directions are at most a twelfth as wide as the others,
-the verdict is that below this scale, and the scale is reported (`thickness`).
+the verdict is that below this scale, and the scale is reported.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.dimension.reference_distributions import tamed, uniform
 from twostep.diagnosis.overfitting.contrast import FEW, Contrast, contrast
 from twostep.diagnosis.overfitting.denoiser import MissingDimensions, missing_dimensions
-from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve
+from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve, thickness_of
 from twostep.diagnosis.overfitting.quadrics import enough_rows, thinnest_quadrics
-from twostep.diagnosis.overfitting.thickness import thickness_of
 
 Verdict = Literal["yes", "no", "undecided"]
 
