@@ -1,4 +1,4 @@
-"""CelebA from made files in its layouts: which rows are whose, what is cut, what is refused."""
+"""CelebA from generated files in its layouts: which rows are whose, what is cut, what is refused."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def shade(row):
 
 
 def portrait(row):
-    """Return a picture of CelebA's shape whose middle square is all of one shade, and black above and below."""
+    """Return an image of CelebA's shape whose middle square is all of one shade, and black above and below."""
     pixels = np.zeros((218, 178, 3), np.uint8)
     pixels[20:198] = shade(row)
     return pixels
@@ -60,7 +60,7 @@ def refused(root):
 
 @pytest.mark.parametrize("ending", ["csv", "txt"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_the_list_says_whose_a_picture_is(root, ending, nested):
+def test_the_list_says_whose_an_image_is(root, ending, nested):
     make(root, ending, nested)
     splits = loaded(root)
     assert shades(splits.train) == [shade(row) for row in (0, 1, 3, 5, 2, 7)]
@@ -102,7 +102,7 @@ def test_parquet_files_with_validation_rows_and_without_labels(root):
     assert splits.train_labels is None
 
 
-def test_folders_of_pictures_serve_too(root):
+def test_folders_of_images_serve_too(root):
     for row, split in enumerate(("train", "train", "test")):
         save(root / "celeba" / split / f"{row}.png", portrait(row))
     assert shades(loaded(root, image_size=8).train) == [shade(0), shade(1)]
@@ -158,7 +158,7 @@ def test_a_list_of_something_else_is_refused(root, text, says):
     assert refused(root) == f"{listed}{says}"
 
 
-def test_a_damaged_picture_is_named(root):
+def test_a_damaged_image_is_named(root):
     path = make(root) / "img_align_celeba" / "000005.png"
     path.write_bytes(png(pictures(1, (178, 218, 3))[0])[:5000])
     assert refused(root).startswith(f"{path}: ")

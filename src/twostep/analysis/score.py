@@ -25,7 +25,7 @@ from twostep.data.load import read_rows
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import HERE, Place, trained
 from twostep.metrics.ood.calibrator import DISTANCE, ConformalCalibrator
-from twostep.metrics.ood.conformal import FEWEST
+from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.scores import MAX_ROWS
 
 logger = logging.getLogger("twostep")
@@ -80,11 +80,11 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, 
         columns["distance"] = np.sqrt(-scored[DISTANCE])
     valid = experiment.splits.valid
     calibration = 0 if valid is None else len(valid)
-    if valid is None or calibration < FEWEST:
+    if valid is None or calibration < MIN_ROWS:
         logger.warning(
             "%s has %d validation rows: p-values take %d or more, so there are none and no verdict; train with more "
             "rows or make_valid_loader=True",
-            *(run, calibration, FEWEST),
+            *(run, calibration, MIN_ROWS),
         )
         return Scored(columns)
     held_out = {

@@ -64,13 +64,13 @@ def repeated(measure, shift, rows=100, rounds=100):
 def test_intervals_hold_the_mean(shift):
     for found in (repeated(kid, shift), repeated(mmd, shift)):
         assert coverage(found) >= 0.88
-        widths = torch.tensor([one.error for one in found])
+        widths = torch.tensor([one.margin for one in found])
         spread = torch.tensor([one.value for one in found]).std() * 1.96
         assert float(widths.mean() / spread) == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("measure", [kid, mmd])
-def test_two_samples_of_one_law_have_distance_0_in_the_mean(measure):
+def test_two_samples_of_one_distribution_have_distance_0_in_the_mean(measure):
     values = torch.tensor([one.value for one in repeated(measure, 0.0)])
     assert abs(float(values.mean())) < 3 * float(values.std()) / 10
 

@@ -19,7 +19,7 @@ def copying(share, n=300, noise=0.05):
     return torch.cat([TRAIN[:copies] + noise * gaussian(copies, 6, seed=3), gaussian(n - copies, 6, seed=4)])
 
 
-def test_samples_of_the_law_itself_are_not_accused():
+def test_samples_of_the_distribution_itself_are_not_accused():
     found = memorisation([TRAIN], HELD_OUT, gaussian(300, 6, seed=2))
     assert abs(found.c_t.value) < 2.5
     assert found.farther.low <= 0.5 <= found.farther.high
