@@ -81,13 +81,12 @@ shown = (
 areas, stumps = {}, {}
 for axes, (kind, score, label) in zip(panels, shown, strict=True):
     rows = scores[kind][score]
-    areas[kind, score] = auroc(finite(rows["in"]), finite(rows["out"]))
-    value, interval = areas[kind, score]
+    area = areas[kind, score] = auroc(finite(rows["in"]), finite(rows["out"]))
     draw_histogram(axes, {Path(name).stem: rows["in"], f"{Path(other).stem} (other)": rows["out"]}, label)
     inside, outside = ([finite(rows[f"{side}{split}"]) for split in ("_train", "")] for side in ("in", "out"))
     boundary, rate = stumps[kind, score] = stump(inside, outside)
     axes.axvline(boundary, color="black", linestyle="--", linewidth=1)
-    axes.set_title(f"{kind}: AUROC {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], stump {rate:.1%}", fontsize=10)
+    axes.set_title(f"{kind}: AUROC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}], stump {rate:.1%}", fontsize=10)
     print(f"{kind}, {score}: decision boundary {boundary:.6g}, classification rate {rate:.2%}")
 figure.savefig(os.environ.get("FIGURE", "ood_histogram.png"))
 figure

@@ -159,7 +159,7 @@ def epochs(run):
         ((*SINGLE, "--config", "early_stopping_metric=loss", "--config", "make_valid_loader=False"), "validation rows"),
         (
             (*TWO_STEP, "--shared-config", "test_metrics=loss"),
-            "loss: a two-step model has no such metric: its two steps",
+            "loss: a two-step model has no such metric: its two",
         ),
         ((*SINGLE, "--config", "encoder_net=cnn"), "encoder_net and decoder_net differ: set both"),
         ((*SINGLE, "--config", "flatten=False"), "flatten=False: "),
@@ -370,7 +370,7 @@ def test_damaged_configs_are_refused(refused, two_step_copy):
     config = two_step_copy / "gae_config.json"
     whole = config.read_text()
     config.write_text(whole[:30])
-    assert f"{config}: is no whole JSON file" in refused("evaluate", two_step_copy)
+    assert f"{config}: damaged or incomplete JSON file" in refused("evaluate", two_step_copy)
     config.write_text(whole.replace('"latent_dim"', '"latnt_dim"'))
     assert "latnt_dim: no such key of vae" in refused("evaluate", two_step_copy)
     config.write_text(whole.replace('"latent_dim": 2', '"latent_dim": 3'))
@@ -704,8 +704,8 @@ def test_a_signal_elsewhere_is_one_line_that_names_the_command(twostep, ae_run, 
         ({"WORLD_SIZE": "x"}, "WORLD_SIZE=x: must be a number"),
         ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK=x: must be a number"),
         ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "-1"}, "LOCAL_WORLD_SIZE=-1: must be a number"),
-        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 WORLD_SIZE=2 LOCAL_WORLD_SIZE=1: contradict each other"),
-        ({"WORLD_SIZE": "0"}, "RANK=0 WORLD_SIZE=0 LOCAL_WORLD_SIZE=1: contradict each other"),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 WORLD_SIZE=2 LOCAL_WORLD_SIZE=1: inconsistent"),
+        ({"WORLD_SIZE": "0"}, "RANK=0 WORLD_SIZE=0 LOCAL_WORLD_SIZE=1: inconsistent"),
     ],
 )
 def test_variables_of_a_launcher_that_make_no_sense_are_refused(refused, own_pictures, monkeypatch, variables, says):
@@ -1009,7 +1009,7 @@ def test_no_file_is_replaced_without_being_told_to(twostep, refused, two_step_ru
         for file in files:
             Path(file).parent.mkdir(exist_ok=True)
             Path(file).write_text("mine")
-        assert refused(*command).startswith(f"{files[0]}: is there already")
+        assert refused(*command).startswith(f"{files[0]}: exists")
         assert [Path(file).read_text() for file in files] == ["mine"] * len(files)
         assert twostep(*command, "--force").status == 0
         assert all(Path(file).read_bytes() != b"mine" for file in files)

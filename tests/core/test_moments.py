@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.moments import Moments, gaussian_mixture, leading_axes, principal_axes
 
 

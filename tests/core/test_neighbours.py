@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core import neighbours
 from twostep.core.neighbours import count_within, k_nearest, nearest, radii
 

@@ -1,4 +1,4 @@
-"""CelebA from made files in its layouts: which rows are whose, what is cut, what is refused."""
+"""CelebA from generated files in its layouts: which rows are whose, what is cut, what is refused."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from huggingface_hub import HfApi
 
 from helpers.image_files import pictures, png, save, write
 from twostep.core.schema import UserError
-from twostep.data import celeba
 from twostep.data.base import DATASETS
 from twostep.data.load import load_data
+from twostep.data.named import CELEBA_HUB
 
 PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 
@@ -24,7 +24,7 @@ def shade(row):
 
 
 def portrait(row):
-    """Return a picture of CelebA's shape whose middle square is all of one shade, and black above and below."""
+    """Return an image of CelebA's shape whose middle square is all of one shade, and black above and below."""
     pixels = np.zeros((218, 178, 3), np.uint8)
     pixels[20:198] = shade(row)
     return pixels
@@ -60,7 +60,7 @@ def refused(root):
 
 @pytest.mark.parametrize("ending", ["csv", "txt"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_the_list_says_whose_a_picture_is(root, ending, nested):
+def test_the_list_says_whose_an_image_is(root, ending, nested):
     make(root, ending, nested)
     splits = loaded(root)
     assert shades(splits.train) == [shade(row) for row in (0, 1, 3, 5, 2, 7)]
@@ -102,7 +102,7 @@ def test_parquet_files_with_validation_rows_and_without_labels(root):
     assert splits.train_labels is None
 
 
-def test_folders_of_pictures_serve_too(root):
+def test_folders_of_images_serve_too(root):
     for row, split in enumerate(("train", "train", "test")):
         save(root / "celeba" / split / f"{row}.png", portrait(row))
     assert shades(loaded(root, image_size=8).train) == [shade(0), shade(1)]
@@ -112,7 +112,7 @@ def test_the_hub_serves_where_nothing_else_does(root, monkeypatch):
     import datasets
 
     def load_dataset(hub_id, config, split):
-        assert hub_id == celeba.HUB_ID
+        assert hub_id == CELEBA_HUB
         rows = {"train": (0, 1), "valid": (2,), "test": (3,)}[split]
         items = [{"bytes": png(portrait(row)), "path": None} for row in rows]
         return datasets.Dataset.from_dict({"image": items, "Smiling": [True] * len(rows)})
@@ -126,7 +126,7 @@ def test_the_hub_serves_where_nothing_else_does(root, monkeypatch):
 def test_nothing_there_and_no_network_is_one_line(root):
     line = refused(root)
     assert line.startswith("celeba: put list_eval_partition.csv and img_align_celeba/, or train-*.parquet and ")
-    assert f"into {root / 'celeba'}: nothing is there and the hub's {celeba.HUB_ID} can't be loaded" in line
+    assert f"into {root / 'celeba'}: nothing is there and the hub's {CELEBA_HUB} can't be loaded" in line
 
 
 def test_half_a_layout_is_refused(root):
@@ -158,7 +158,7 @@ def test_a_list_of_something_else_is_refused(root, text, says):
     assert refused(root) == f"{listed}{says}"
 
 
-def test_a_damaged_picture_is_named(root):
+def test_a_damaged_image_is_named(root):
     path = make(root) / "img_align_celeba" / "000005.png"
     path.write_bytes(png(pictures(1, (178, 218, 3))[0])[:5000])
     assert refused(root).startswith(f"{path}: ")

@@ -149,7 +149,7 @@ def test_a_table_without_variation_is_refused_as_an_array_is(tmp_path, caplog):
     assert "1 of 2 columns are constant: 1" in caplog.text
 
 
-def test_encoded_pictures_in_parquet_are_a_data_set(tmp_path):
+def test_encoded_images_in_parquet_are_a_dataset(tmp_path):
     encoded = [io.BytesIO() for _ in range(8)]
     for row, file in enumerate(encoded):
         Image.fromarray(np.full((4, 5), 10 * row, dtype=np.uint8)).save(file, "png")
@@ -162,13 +162,13 @@ def test_encoded_pictures_in_parquet_are_a_data_set(tmp_path):
     ]
 
 
-def test_a_table_that_is_not_there_is_no_name_of_a_data_set(tmp_path):
+def test_a_table_that_is_not_there_is_no_name_of_a_dataset(tmp_path):
     for ending in ("csv", "parquet"):
         with pytest.raises(UserError, match="no such file or folder"):
             load_data(str(tmp_path / f"rows.{ending}"))
 
 
-def test_every_data_set_says_what_it_is():
+def test_every_dataset_says_what_it_is():
     assert {"digits", "mnist", "fashion-mnist", "cifar10", "svhn", "celeba"} <= set(DATASETS)
     for name in DATASETS:
         loader = DATASETS[name]

@@ -1,4 +1,4 @@
-"""Picture sets from small made files: what is read, what is refused, and that the second time is from the cache."""
+"""Image datasets from small generated files: what is read, what is refused, and the cache."""
 
 import logging
 import subprocess
@@ -35,7 +35,7 @@ def root(tmp_path):
 
 
 def make_set(root, name="svhn", column="image"):
-    """Write a set of two training files of 12 and 8 rows and a test file of 5; return its pictures."""
+    """Write a set of two training files of 12 and 8 rows and a test file of 5; return its images."""
     every = pictures(25, SHAPES[name])
     parts = {
         "train-00000-of-00002": every[:12],
@@ -70,7 +70,7 @@ def test_parquet_files_are_read_in_order(root, name, column):
     assert spec.shape == tuple(expected.shape[1:])
 
 
-def test_folders_of_pictures_are_read_with_labels_by_name(root):
+def test_folders_of_images_are_read_with_labels_by_name(root):
     every = pictures(12, SHAPES["mnist"])
     for i, pixels in enumerate(every):
         folder = root / "mnist" / ("train" if i < 8 else "test") / str(i % 8 // 4)
@@ -120,7 +120,7 @@ def test_a_changed_source_is_decoded_again(root, caplog):
     assert "is damaged" in caplog.text
 
 
-def test_seconds_and_megabytes_are_told(root, caplog, capfd):
+def test_seconds_and_megabytes_are_reported(root, caplog, capfd):
     make_set(root)
     with caplog.at_level(logging.INFO, "twostep"):
         load_data("svhn", data_root=root)
@@ -182,7 +182,7 @@ def test_other_columns_are_refused(root):
     assert refused(root).startswith(f"{path}: column image holds no encoded images")
 
 
-def test_wrong_pictures_are_named_by_their_row(root):
+def test_wrong_images_are_named_by_their_row(root):
     good = [png(row) for row in pictures(3, SHAPES["svhn"])]
     path = root / "svhn" / "train-0.parquet"
     write(root / "svhn" / "test-0.parquet", good)

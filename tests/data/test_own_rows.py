@@ -56,7 +56,7 @@ def test_arrays_may_hold_one_row_or_equal_ones(tmp_path):
     assert read_rows(tmp_path / "equal.npz").shape == (4, 3)
 
 
-def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
+def test_images_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
     (tmp_path / "folder").mkdir()
     encoded = []
     for number, picture in enumerate(pictures()):
@@ -183,7 +183,7 @@ def test_what_is_no_rows_is_refused(tmp_path):
     assert "both train and test" in refused(tmp_path / "both")
 
 
-def test_no_other_program_decodes_a_picture(tmp_path, monkeypatch):
+def test_no_other_program_decodes_an_image(tmp_path, monkeypatch):
     """Pillow has Ghostscript read what begins as PostScript, however its name ends."""
     (tmp_path / "own").mkdir()
     drawing = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n%%EOF\n"
@@ -195,7 +195,7 @@ def test_no_other_program_decodes_a_picture(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "gif", "tif"])
-def test_pictures_of_common_formats_are_decoded_from_a_table(tmp_path, ending):
+def test_images_of_common_formats_are_decoded_from_a_table(tmp_path, ending):
     path = tmp_path / f"picture.{ending}"
     Image.fromarray(pictures(1)[0]).save(path)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -186,7 +186,7 @@ CHARTS = [
 
 
 def statistics(x):
-    """Return numbers that a law shows in: the coordinates, the norm, a slanted direction."""
+    """Return numbers that a distribution shows in: the coordinates, the norm, a slanted direction."""
     return torch.cat([x[:, :3], x.norm(dim=1, keepdim=True), x[:, :2] @ torch.tensor([[0.6], [0.8]]).double()], 1)
 
 
@@ -296,7 +296,7 @@ def test_the_blurred_circle_gains_a_nat_for_each_factor_of_e():
         assert (apart[1] - apart[0]) / math.log(1.001 / 0.999) == pytest.approx(slope, abs=1e-3)
 
 
-def test_likelihood_prefers_the_wrong_law_closer_to_the_manifold():
+def test_likelihood_prefers_the_wrong_distribution_closer_to_the_manifold():
     wrong = on_circle(distribution("von-mises-circle", {"kappa": 0, "noise": 0.001}))
     right = on_circle(distribution("von-mises-circle", {"noise": 0.01}))
     assert wrong == pytest.approx(4.15, abs=0.01)
@@ -322,7 +322,7 @@ def test_a_projected_gaussian_is_known_in_many_dimensions():
     assert torch.allclose(uniform.log_prob(x), torch.tensor(-area).double())
 
 
-def test_the_von_mises_fisher_law_has_its_mean_and_its_constant():
+def test_the_von_mises_fisher_distribution_has_its_mean_and_its_constant():
     x = distribution("vmf_sphere").sample(100_000, seeded())
     assert float(x.mean(0).norm()) == pytest.approx(0.750671, abs=0.003)
     for kappa in (0.1, 4.0, 700.0):
@@ -438,7 +438,7 @@ def test_data_follow_from_their_own_seed():
 
 
 @pytest.mark.parametrize("name", list(SYNTHETIC))
-def test_every_set_is_a_data_set(name):
+def test_every_set_is_a_dataset(name):
     splits = load_data(name, kwargs={"n": 50})
     assert (len(splits.train), len(splits.test)) == (45, 10)
     assert splits.spec.shape == DATASETS[name].shape

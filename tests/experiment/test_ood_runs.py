@@ -94,7 +94,8 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
         scores, ("likelihood_ood_{}", "likelihood_ood_{}_low_dim", "distance_ood_{}", "two_part_ood_{}"), strict=True
     ):
         result = results[figure.format("auroc")]
-        assert (result.value, result.interval) == auroc(rows[f"{score}_in_test"], rows[f"{score}_ood_test"])
+        found = auroc(rows[f"{score}_in_test"], rows[f"{score}_ood_test"])
+        assert (result.value, result.interval) == (found.value, found.interval)
         alarms = rows[f"p_value_{score}_ood_test"] <= 0.05
         assert results[figure.format("detection_rate")].value == alarms.mean()
     assert "pictures.npz against" in results[FIGURES[0]].note

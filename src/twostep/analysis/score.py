@@ -24,7 +24,7 @@ from twostep.data.batches import subsample
 from twostep.data.load import read_rows
 from twostep.experiment.load import load_finished
 from twostep.metrics.ood.calibrator import DISTANCE, ConformalCalibrator
-from twostep.metrics.ood.conformal import FEWEST
+from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.scores import MAX_ROWS
 from twostep.training.engine import Device
 
@@ -88,11 +88,11 @@ def score(
         columns["distance"] = np.sqrt(-scored[DISTANCE])
     valid = finished.splits.valid
     calibration = 0 if valid is None else len(valid)
-    if valid is None or calibration < FEWEST:
+    if valid is None or calibration < MIN_ROWS:
         logger.warning(
             "%s has %d validation rows: p-values need %d or more, so there are none and no verdict; train with more "
             "rows or make_valid_loader=True",
-            *(run, calibration, FEWEST),
+            *(run, calibration, MIN_ROWS),
         )
         return Scored(columns)
     held_out = {name: found["valid"] for name, found in evaluator.score({"valid": subsample(valid, MAX_ROWS)}).items()}

@@ -142,18 +142,15 @@ def column_warnings(x: Tensor) -> tuple[str, ...]:
     typical = stds[stds > 0].median() if bool((stds > 0).any()) else stds.max()
     few = [number for number, count in enumerate(counts, 1) if 1 < count <= LEVELS]
     wide = [number for number, std in enumerate(stds, 1) if std > WIDE * typical]
-    warnings: list[str] = []
-    if few:
-        warnings.append(
-            f"{_named(few)} {LEVELS} values or fewer, like categories: a density of such values has no bound, so leave "
-            "them out"
-        )
-    if wide:
-        warnings.append(
-            f"{_named(wide)} more than {WIDE:.0f} times the std of the median one and dominate all distances: leave "
-            "out what is no measurement, and bring the others to one unit"
-        )
-    return tuple(warnings)
+    warnings = (
+        (few, f"{LEVELS} values or fewer, like categories: a density of these has no bound, so leave them out"),
+        (
+            wide,
+            f"more than {WIDE:.0f} times the std of the median one and dominate all distances: leave out what is no "
+            "measurement, and bring the others to one unit",
+        ),
+    )
+    return tuple(f"{_named(columns)} {text}" for columns, text in warnings if columns)
 
 
 def _named(numbers: list[int]) -> str:

@@ -1,4 +1,7 @@
-"""Figures of a diagnosis: of a dataset, of a model, and of autoencoders over their latent_dim."""
+"""Figures of a diagnosis: of a dataset, of a model, and of autoencoders over their latent_dim.
+
+All raise `UserError` for a path that can't be written.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,7 @@ Panel = Callable[[Any], None]
 
 
 def draw_diagnosis(found: Diagnosis, path: Path) -> None:
-    """Draw noise scales, scale curve and spectrum of a dataset as one PNG.
-
-    Raises:
-        UserError: if it can't be written.
-    """
+    """Draw noise scales, scale curve and spectrum of a dataset as one PNG."""
     title = f"intrinsic dimension {found.dimension.recommended}, overfitting: {found.overfitting.line()}"
     _draw([partial(panel, found) for panel in (_noise_scales, _scale_curve, _spectrum)], path, title)
 
@@ -44,9 +43,6 @@ def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequen
         decay: of the density.
         likelihood: mean log-likelihood of each epoch, in nats.
         path: of the file.
-
-    Raises:
-        UserError: if it can't be written.
     """
     panels: list[Panel] = []
     if chart is not None:
@@ -59,11 +55,7 @@ def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequen
 
 
 def draw_knee(model: str, sizes: Sequence[int], errors: Sequence[float], knee: int | None, path: Path) -> None:
-    """Draw the reconstruction error of a model over its latent_dim as PNG.
-
-    Raises:
-        UserError: if it can't be written.
-    """
+    """Draw the reconstruction error of a model over its latent_dim as PNG."""
 
     def panel(axes: Any) -> None:
         axes.plot(sizes, errors, "o-")
@@ -136,11 +128,10 @@ def _jacobian(chart: Chart, axes: Any) -> None:
 def _embeddings(chart: Chart, axes: Any) -> None:
     """Plot data in two directions, coloured by the first direction of the embeddings, so that tears and folds show."""
     one, two = _coordinates(chart.rows.double().flatten(1), 2).T
-    for marked, shape, label in ((chart.injectivity.torn, "o", "torn"), (chart.injectivity.folded, "s", "folded")):
+    style = {"s": 60, "facecolors": "none", "edgecolors": "black"}
+    for marked, marker, label in ((chart.injectivity.torn, "o", "torn"), (chart.injectivity.folded, "s", "folded")):
         if bool(marked.any()):
-            axes.scatter(
-                one[marked], two[marked], s=60, marker=shape, facecolors="none", edgecolors="black", label=label
-            )
+            axes.scatter(one[marked], two[marked], marker=marker, label=label, **style)
     colours = _coordinates(chart.embeddings.double(), 1)[:, 0]
     axes.scatter(one, two, s=4, c=colours.numpy(), label="data, by embedding")
     axes.set(title="data and embeddings", xlabel="first direction", ylabel="second direction")

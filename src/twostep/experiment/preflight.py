@@ -13,7 +13,7 @@ from twostep.experiment.components import Component, Whole, components_of
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.features.inception import NAME as INCEPTION
-from twostep.metrics.ood.conformal import FEWEST
+from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import DensityEstimator, Model, ModelConfig
@@ -83,7 +83,7 @@ def check_ood(module: Model | TwoStep, splits: Splits, ood: Mapping[str, Splits]
         return
     if not isinstance(module, DensityEstimator | TwoStep):
         logger.info("the model has no density: other data are detected by their distance alone")
-    if splits.valid is None or len(splits.valid) < FEWEST:
+    if splits.valid is None or len(splits.valid) < MIN_ROWS:
         logger.warning("too few validation rows for calibration (make_valid_loader): no p-values, no two-part score")
 
 
@@ -98,7 +98,7 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
         return ""
     rows = min(len(splits.train), len(splits.test), keys.gen_samples)
     for metric in wanted:
-        if rows < (least := metric.least(keys.nearest_k)):
+        if rows < (least := metric.min_rows(keys.nearest_k)):
             raise UserError(
                 f"{metric.name}: needs {least} training rows, test rows and samples, and {spec.name} has "
                 f"{len(splits.train)}, {len(splits.test)} and {keys.gen_samples}: leave it out, or give more"

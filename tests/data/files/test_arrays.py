@@ -35,7 +35,7 @@ def refused(path):
     return line
 
 
-def test_uint8_pictures_get_their_channels_first(tmp_path):
+def test_uint8_images_get_their_channels_first(tmp_path):
     grey, last, first = pictures(5, 7, 9), pictures(5, 7, 9, 3), pictures(5, 3, 7, 9)
     for array, expected in ((grey, grey[:, None]), (last, np.moveaxis(last, 3, 1)), (first, first)):
         train, test, discrete = read_arrays(saved(tmp_path, array))
@@ -58,7 +58,7 @@ def test_a_list_of_numbers_becomes_vectors_of_one(tmp_path):
     assert read_arrays(saved(tmp_path, np.arange(5)))[0].shape == (5, 1)
 
 
-def test_float_pictures_are_kept(tmp_path):
+def test_float_images_are_kept(tmp_path):
     array = RANDOM.random((5, 3, 6, 6))
     train, _, discrete = read_arrays(saved(tmp_path, np.asfortranarray(array)))
     assert np.array_equal(train.numpy(), array.astype("f4"))
@@ -164,7 +164,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [b"1,2,3\n4,5,6\n", b"", b"\x80\x04K\x01.", bytes(range(256))])
 @pytest.mark.parametrize("ending", ["npy", "npz"])
-def test_a_file_of_another_kind_is_told_how_to_be_written(tmp_path, content, ending):
+def test_a_file_of_another_kind_is_refused_with_advice(tmp_path, content, ending):
     path = tmp_path / f"text.{ending}"
     path.write_bytes(content)
     line = refused(path)
@@ -190,11 +190,11 @@ def test_rows_that_are_all_the_same_are_refused(tmp_path, array):
     assert "all rows are equal" in refused(tmp_path / "own.npz")
 
 
-def test_rows_that_single_precision_makes_the_same_are_told_so(tmp_path):
+def test_rows_that_single_precision_makes_equal_are_refused(tmp_path):
     assert "all rows are equal in single precision; subtract" in refused(saved(tmp_path, 1.7e9 + np.arange(9.0)))
 
 
-def test_columns_that_single_precision_makes_constant_are_told_apart(tmp_path, caplog):
+def test_columns_that_single_precision_makes_constant_are_named(tmp_path, caplog):
     array = RANDOM.random((9, 6))
     array[:, 1] += 1e12
     array[:, 2] = 1e12

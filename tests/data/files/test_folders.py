@@ -1,4 +1,4 @@
-"""Folders of pictures: what is read in which order, how odd pictures are brought to one form, what is refused."""
+"""Folders of images: what is read in which order, how odd images are brought to one form, what is refused."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def loaded(folder, **keys):
 
 
 def one(folder, picture):
-    """Return what a picture of 6 x 6 is decoded to, `C x 6 x 6`."""
+    """Return what an image of 6 x 6 is decoded to, `C x 6 x 6`."""
     for place in ("train/a.png", "train/c.png", "test/a.png"):
         save(folder / place, np.zeros((6, 6), np.uint8))
     save(folder / "train" / "b.png", picture)
@@ -44,7 +44,7 @@ def refused(folder, **keys):
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
 @pytest.mark.parametrize("ending", ["png", "bmp"])
-def test_a_flat_folder_is_split_like_an_array_of_its_pictures(folder, tmp_path, shape, ending):
+def test_a_flat_folder_is_split_like_an_array_of_its_images(folder, tmp_path, shape, ending):
     array = save_all(folder, pictures(30, shape), ending)
     np.save(tmp_path / "array.npy", array)
     mine, other = load_data(str(folder), seed=3), load_data(str(tmp_path / "array.npy"), seed=3)
@@ -113,7 +113,7 @@ def test_every_ending_is_read_whatever_its_case(folder):
 # ---- one form
 
 
-def test_one_picture_in_colour_makes_all_of_them_colour(folder):
+def test_one_image_in_colour_makes_all_of_them_colour(folder):
     grey = pictures(3, (4, 4))
     save_all(folder / "train", grey)
     save_all(folder / "test", pictures(2, (4, 4)))
@@ -124,7 +124,7 @@ def test_one_picture_in_colour_makes_all_of_them_colour(folder):
     assert torch.equal(splits.train, torch.as_tensor(grey)[:, None].expand(-1, 3, -1, -1))
 
 
-def test_pictures_of_two_sizes_are_refused_with_the_key_that_helps(folder):
+def test_images_of_two_sizes_are_refused_with_the_key_that_helps(folder):
     save_all(folder, pictures(3, (4, 6)))
     odd = save(folder / "odd.png", pictures(1, (5, 6))[0])
     assert refused(folder) == (
@@ -214,7 +214,7 @@ def test_more_than_8_bits_are_refused(folder):
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "middle"])
-def test_a_damaged_picture_is_named(folder, damage):
+def test_a_damaged_image_is_named(folder, damage):
     save_all(folder, pictures(6, (40, 40)))
     path = folder / "003.png"
     whole = path.read_bytes()
@@ -232,7 +232,7 @@ def test_a_damaged_picture_is_named(folder, damage):
     assert len(loaded(folder).train) == 5
 
 
-def test_too_few_pictures_are_refused(folder):
+def test_too_few_images_are_refused(folder):
     folder.mkdir()
     assert refused(folder).startswith(f"{folder}: no images found: put .png, .jpg, .webp or .bmp files ")
     (folder / "a" / "b").mkdir(parents=True)
@@ -290,7 +290,7 @@ def test_keys_are_checked(folder, keys, says):
 # ---- the cache
 
 
-def test_a_second_load_opens_no_picture_and_a_changed_one_does(folder, monkeypatch):
+def test_a_second_load_opens_no_image_and_a_changed_one_does(folder, monkeypatch):
     save_all(folder, pictures(10, (4, 4)))
     first = loaded(folder)
     with monkeypatch.context() as patched:
@@ -309,7 +309,7 @@ def test_a_second_load_opens_no_picture_and_a_changed_one_does(folder, monkeypat
     assert loaded(folder).digest() != first.digest()
 
 
-def test_a_picture_that_comes_or_goes_is_noticed(folder):
+def test_an_image_that_comes_or_goes_is_noticed(folder):
     save_all(folder, pictures(10, (4, 4)))
     assert len(loaded(folder).train) == 8
     save(folder / "more.png", pictures(1, (4, 4))[0])
@@ -319,7 +319,7 @@ def test_a_picture_that_comes_or_goes_is_noticed(folder):
     assert len(loaded(folder).train) == 8
 
 
-def test_progress_is_told_of_what_takes_long(folder, monkeypatch, caplog):
+def test_progress_of_long_decoding_is_reported(folder, monkeypatch, caplog):
     monkeypatch.setattr(decode, "SECONDS_BETWEEN_REPORTS", -1)
     save_all(folder, pictures(3, (4, 4)))
     with caplog.at_level("INFO", "twostep"):

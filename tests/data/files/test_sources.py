@@ -1,4 +1,4 @@
-"""Sets of the hub by their id, from made tables: columns, splits, labels, and what is said where one can't be had."""
+"""Datasets of the hub by their id, from generated tables: columns, splits, labels, and refusals."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -58,7 +58,7 @@ def channels_first(rows):
 
 @pytest.mark.parametrize("column", ["image", "img", "photo"])
 @pytest.mark.parametrize("label", [{}, {"label": list(range(9))}, {"label": [None, *range(8)]}, {"label": ["a"] * 9}])
-def test_pictures_and_whole_labels_are_taken(published, column, label):
+def test_images_and_whole_labels_are_taken(published, column, label):
     published(train=table(ROWS[:9], column, other=[0.5] * 9, **label), test=table(ROWS[9:], column))
     splits = loaded()
     assert torch.equal(splits.train, channels_first(ROWS[:9]))
@@ -125,7 +125,7 @@ def test_a_set_without_rows_is_refused(published):
     assert refused() == "some-one/pictures.v2: contains no images"
 
 
-def test_several_columns_of_pictures_need_a_known_name(published):
+def test_several_columns_of_images_need_a_known_name(published):
     import datasets
 
     both = table(ROWS, "left").add_column("right", [{"bytes": png(row), "path": None} for row in ROWS])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.diagnosis.dimension.calibration import VISIBLE, Calibration, visible
 from twostep.diagnosis.dimension.estimators import likelihood_value, two_nn_value
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.diagnosis.dimension.reference_distributions import fitted_distributions, tamed, whitened
 
 N, DIM = 1000, 4

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from helpers.charts import rows
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.model.density_decay import density_decay
 

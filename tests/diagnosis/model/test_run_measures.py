@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.charts import rows
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.model.off_support import growth, off_support
 from twostep.diagnosis.model.true_distribution import compare_with_truth

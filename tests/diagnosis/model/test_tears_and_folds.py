@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.charts import angle, globe, half_circle, linear, rows
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import DataSpec
 from twostep.diagnosis.model.jacobian_spectrum import decoder_spectrum
 from twostep.diagnosis.model.tears_and_folds import tears_and_folds

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.estimate import Estimate
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.overfitting import denoiser

@@ -19,7 +19,7 @@ from twostep.experiment.prepare import resume, start
 from twostep.metrics import evaluate
 from twostep.metrics.features import choice as extractors
 from twostep.metrics.features import inception
-from twostep.metrics.features.base import own
+from twostep.metrics.features.base import Extractor
 from twostep.metrics.features.choice import FEATURES, FeatureChoice, feature_sets_of
 from twostep.metrics.features.inception_network import network
 from twostep.models import MODELS
@@ -43,7 +43,7 @@ def stand_in(monkeypatch):
 
     def features(low, high, path):
         made.append(path)
-        return own("inception", lambda x: x.float().mean(3).flatten(1))
+        return Extractor("inception", "", "", lambda x: x.float().mean(3).flatten(1))
 
     monkeypatch.setattr(extractors, "inception", features)
     return made
@@ -70,10 +70,10 @@ def test_defaults_follow_from_the_data():
 @pytest.mark.parametrize(
     ("name", "spec", "says"),
     [
-        ("pixels", VECTORS.model_copy(update={"high": float("inf")}), "pixels: these data have no range"),
-        ("classifier", PICTURES, "features=classifier: pictures has no labels to train one on"),
-        ("efficientnet-lite0", VECTORS, "features=efficientnet-lite0: rows has no pictures"),
-        ("inception", VECTORS, "features=inception: rows has no pictures"),
+        ("pixels", VECTORS.model_copy(update={"high": float("inf")}), "pixels: .* no finite range"),
+        ("classifier", PICTURES, "features=classifier: pictures has no labels"),
+        ("efficientnet-lite0", VECTORS, "features=efficientnet-lite0: rows has no images"),
+        ("inception", VECTORS, "features=inception: rows has no images"),
         ("inception", PICTURES, "features=inception: its weights are missing: set inception_weights of metric_kwargs"),
     ],
 )
@@ -103,7 +103,7 @@ def config(spec=PICTURES, **keys):
     return given.valid_metrics, given.test_metrics, given.early_stopping_metric, given.metric_kwargs.features
 
 
-def test_fid_stays_where_there_are_weights_and_pictures_and_no_other_features(weights, monkeypatch):
+def test_fid_stays_where_there_are_weights_and_images_and_no_other_features(weights, monkeypatch):
     kept = (("loss", "fid"), ("fid", "fd"), "fid", "inception")
     lost = (("loss", "fd"), ("fd",), "fd", None)
     stop = {"early_stopping_metric": "fid"}
@@ -132,7 +132,7 @@ def test_no_other_distance_is_called_so():
     shown = feature_sets_of(
         Given(), splits, lambda: batches, batches, MetricKeys.parse({}, "keys"), lambda x: x, 0, with_reference=False
     )
-    with pytest.raises(UserError, match="fid: only in inception features is it called so, not in standardised: ask"):
+    with pytest.raises(UserError, match=r"fid: .*inception.*standardised"):
         evaluate(["fid"], Given(), batches, lambda x: x, 0, shown)
 
 

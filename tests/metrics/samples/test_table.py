@@ -100,7 +100,7 @@ def test_samples_are_drawn_once_for_all_metrics_and_again_for_no_seed():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_least_rows_are_those_that_a_comparison_takes(name):
     metric, keys = METRICS[name], MetricKeys.parse({"nearest_k": 3}, "keys")
-    least = metric.least(keys.nearest_k)
+    least = metric.min_rows(keys.nearest_k)
     metric.compare(*of(least, keys))
     with pytest.raises(UserError, match="are too few"):
         metric.compare(*of(least - 1, keys))

@@ -3,47 +3,32 @@
 Maximum likelihood and TwoNN are corrected for n by reference distributions of known dimension (`calibration`): the vote
 is the mean of the corrections by one without edges and one with the most, or the correction by one that is as uneven as
 the data if that gives more. Local principal components vote uncorrected, while they can: up to a quarter of their
-neighbours. The dimension is the median of the votes, rounded, and at most the linear rank. The range covers all
-corrected values and their intervals. It goes up to the linear rank where a full-dimensional distribution has estimates
-as low: then directions of small std may be there, unseen at this n. It goes down to the uncorrected estimates where
-these are corrected by half or more: in many dimensions a curved manifold (a product of 32 circles) can have the
-estimates of a flat distribution of twice as many.
+neighbours. The dimension is the median of the votes, rounded, and at most the linear rank.
 
-A dataset may consist of components of several dimensions. Then estimates around points differ more than those of the
-reference distributions with the recommended dimension, and a warning gives their range.
+The range covers all corrected values and their intervals. It goes up to the linear rank where a full-dimensional
+distribution has estimates as low: directions of small std may then be unseen at this n. It goes down to the uncorrected
+estimates where these are corrected by half or more: in many dimensions a curved manifold (a product of 32 circles) can
+have the estimates of a flat distribution of twice as many.
 
-Limits: directions with a std below a quarter of the distance of neighbours don't count, so that small noise adds
-nothing; neither do thin directions of the data. Of many uneven dimensions some are still lost (a network's manifold of
-20 dimensions in R^100: 16; by even distributions 14). Noise above that distance counts as dimensions; the scale curve
-shows it.
+Limits: directions with a std below a quarter of the distance of neighbours don't count, be they small noise or thin
+directions of the data; of many uneven dimensions some are lost (a network's manifold of 20 dimensions in R^100: 16).
+Noise above that distance counts as dimensions; the scale curve shows it.
 """
 
 from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from twostep.core.estimate import Estimate
-from twostep.diagnosis.dimension.calibration import Calibration, visible
-from twostep.diagnosis.dimension.estimators import (
-    NEIGHBOURS,
-    DimensionEstimate,
-    Estimator,
-    dimensions_around,
-    likelihood_value,
-    local_pca,
-    maximum_likelihood,
-    scale_curve,
-    two_nn,
-    two_nn_value,
-)
+from twostep.diagnosis.dimension import estimators
+from twostep.diagnosis.dimension.calibration import Calibration, ReferenceRatio, reference_ratio, visible
+from twostep.diagnosis.dimension.estimators import NEIGHBOURS, DimensionEstimate, Estimator
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbourhoods
-from twostep.diagnosis.dimension.reference_ratio import ReferenceRatio, reference_ratio
 
 ROWS = 5000
 STEADY = 1.2  # largest over smallest estimate of a curve that is flat
@@ -64,33 +49,6 @@ class Vote(Estimate):
 
     estimate: DimensionEstimate
     counts: bool = True
-
-
-class Calibrations(NamedTuple):
-    """Calibrations by the three reference distributions."""
-
-    even: Calibration
-    edged: Calibration
-    uneven: Calibration
-
-    @classmethod
-    def for_points(cls, near: Neighbourhoods, seed: int) -> Calibrations:
-        """Return those for as many points, with as many directions as are wide enough to count."""
-        stds = near.principal[1].flip(0)
-        stds = stds[: visible(stds, float(near.distances[:, NEIGHBOURS - 1].median()))]
-        equal = torch.ones_like(stds)
-        return cls(
-            Calibration("Gaussian", equal, near.n, NEIGHBOURS, seed),
-            Calibration("cube", equal, near.n, NEIGHBOURS, seed),
-            Calibration("Gaussian", stds, near.n, NEIGHBOURS, seed),
-        )
-
-    def vote(self, estimate: DimensionEstimate, estimator: Estimator) -> Vote:
-        """Correct an estimate: by the mean of the even ones, or by the uneven one where that is more."""
-        even, edged, uneven = (calibration.correct(estimate.value, estimator) for calibration in self)
-        low = self.even.correct(estimate.low, estimator)
-        high = max(calibration.correct(estimate.high, estimator) for calibration in (self.edged, self.uneven))
-        return Vote(max((even + edged) / 2, uneven), low, high, estimate)
 
 
 @dataclass(frozen=True)
@@ -128,24 +86,20 @@ def dimension_of(x: Tensor | np.ndarray, n: int = ROWS, seed: int = 0) -> Dimens
 
 
 def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
-    """Estimate the intrinsic dimension from 20 neighbours or more, better 100, without flat directions.
-
-    Raises:
-        UserError: if there are 20 or fewer points.
-    """
+    """Estimate the intrinsic dimension from 20 neighbours or more, better 100, without flat directions."""
     flat, near = near.flat, near.without_flat
     reference = reference_ratio(near, seed=seed)
-    calibrations = Calibrations.for_points(near, seed)
-    local = local_pca(near, near.k, seed)
+    calibrations = _calibrations(near, seed)
+    local = estimators.local_pca(near, near.k, seed)
     votes = (
-        calibrations.vote(maximum_likelihood(near, seed=seed), likelihood_value),
-        calibrations.vote(two_nn(near, seed), two_nn_value),
+        _vote(estimators.maximum_likelihood(near, seed=seed), estimators.likelihood_value, *calibrations),
+        _vote(estimators.two_nn(near, seed), estimators.two_nn_value, *calibrations),
         Vote(local.value, local.low, local.high, local, local.value <= LOCAL * local.k),
     )
     low, recommended, high = _agreed([vote for vote in votes if vote.counts], reference.rank)
-    curve = scale_curve(near, seed=seed)
+    curve = estimators.scale_curve(near, seed=seed)
     reasons = (*(_vote_reason(vote) for vote in votes), _curve_reason(curve), _reference_reason(reference, near))
-    wide = len(calibrations.uneven.stds)
+    wide = len(calibrations[0].stds)
     if narrow := reference.rank - wide:
         reasons += (f"{wide} directions are wide enough to count, {narrow} too narrow for {near.n:,} points",)
     if flat:
@@ -158,7 +112,7 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
             f"at {near.n:,} rows a curved manifold of {low} dimensions or more can have the estimates of a flat "
             f"distribution of {recommended}: use more rows to distinguish them",
         )
-    if mixed := _mixed_warning(near, calibrations, recommended):
+    if mixed := _mixed_warning(near, max(calibration.local_std(recommended) for calibration in calibrations)):
         warnings += (mixed,)
     if reference.rank >= near.n - 1:
         warnings += (f"{near.n} rows span at most {reference.rank} directions: more rows would show more dimensions",)
@@ -166,6 +120,28 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     elif reference.fills_space:
         high = reference.rank
     return Dimension(recommended, low, high, reasons, votes, curve, reference, warnings)
+
+
+def _calibrations(near: Neighbourhoods, seed: int) -> tuple[Calibration, Calibration, Calibration]:
+    """Return even, edged and uneven calibrations for as many points, with the directions that are wide enough."""
+    stds = near.principal[1].flip(0)
+    stds = stds[: visible(stds, float(near.distances[:, NEIGHBOURS - 1].median()))]
+    equal = torch.ones_like(stds)
+    return (
+        Calibration("Gaussian", equal, near.n, NEIGHBOURS, seed),
+        Calibration("cube", equal, near.n, NEIGHBOURS, seed),
+        Calibration("Gaussian", stds, near.n, NEIGHBOURS, seed),
+    )
+
+
+def _vote(
+    estimate: DimensionEstimate, estimator: Estimator, even: Calibration, edged: Calibration, uneven: Calibration
+) -> Vote:
+    """Correct an estimate by the mean of the even and the edged calibration, or by the uneven one if that is more."""
+    corrected = (even.correct(estimate.value, estimator) + edged.correct(estimate.value, estimator)) / 2
+    low = even.correct(estimate.low, estimator)
+    high = max(calibration.correct(estimate.high, estimator) for calibration in (edged, uneven))
+    return Vote(max(corrected, uneven.correct(estimate.value, estimator)), low, high, estimate)
 
 
 def _agreed(votes: list[Vote], rank: int) -> tuple[int, int, int]:
@@ -176,13 +152,10 @@ def _agreed(votes: list[Vote], rank: int) -> tuple[int, int, int]:
     return low, median, high
 
 
-def _mixed_warning(near: Neighbourhoods, calibrations: Calibrations, recommended: int) -> str:
-    """Return a warning where estimates around points vary more than one dimension explains, else an empty text."""
-    if near.n < FEW_POINTS:
-        return ""
-    found = dimensions_around(near)
-    expected = max(calibration.local_std(recommended) for calibration in calibrations)
-    if float(found.log().std()) < UNEVEN * expected:
+def _mixed_warning(near: Neighbourhoods, expected: float) -> str:
+    """Return a warning if estimates around points vary more than in one dimension (std of their logs), else ''."""
+    found = estimators.dimensions_around(near)
+    if near.n < FEW_POINTS or float(found.log().std()) < UNEVEN * expected:
         return ""
     low, high = found.quantile(found.new_tensor([0.05, 0.95])).tolist()
     return (

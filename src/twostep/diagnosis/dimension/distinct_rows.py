@@ -32,14 +32,12 @@ class DistinctRows:
     Args:
         rows: `(n, D)`, float64, centred and scaled to a largest absolute value of 1.
         rounding: std of each column that rounding alone explains, `(D,)`.
-        duplicates: number of rows left out because they repeat another.
         warnings: unusual properties of the data, a sentence each.
         unit: length in the data of a length of 1 in the rows.
     """
 
     rows: Tensor
     rounding: Tensor
-    duplicates: int
     warnings: tuple[str, ...]
     unit: float
 
@@ -51,22 +49,19 @@ def distinct_rows(x: Tensor, n: int | None = None, seed: int = 0) -> DistinctRow
         x: the data.
         n: largest number of rows to keep, a random subsample; None: all.
         seed: of the subsample.
-
-    Raises:
-        UserError: for fewer than 50 rows, n below 50, or values that are not finite real numbers.
     """
     if n is not None and n < LEAST:
         raise UserError(f"n={n} rows are too few to estimate a dimension: use {LEAST} or more")
     table = _table(x)
-    rows = table[_distinct(table)[0]]
-    duplicates = len(table) - len(rows)
+    rows = distinct = table[_distinct(table)[0]]
     if n is not None and n < len(rows):
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
-    warnings = _oddities(rows, duplicates)
+    warnings = _oddities(rows, len(table) - len(distinct))
     rounding, (rows, unit) = _rounding(rows.double(), x.dtype), _centred(rows.double())
-    rounding = rounding / unit
-    if outliers := _outliers(rows):
+    rounding, distances = rounding / unit, rows.norm(dim=1)
+    outliers = int((distances > FAR * distances.median()).sum()) if len(rows) > FAR else 0
+    if outliers:
         warnings.append(
             f"{outliers} rows lie {FAR:.0f} times or more as far from the mean as the median row and influence all "
             "results: remove them if they are errors or stand for missing values"
@@ -76,7 +71,7 @@ def distinct_rows(x: Tensor, n: int | None = None, seed: int = 0) -> DistinctRow
             f"values have so few digits that a std below {float(rounding.max()) * unit:.2g} can't be resolved: "
             "subtract the mean of each column before rounding"
         )
-    return DistinctRows(rows, rounding, duplicates, tuple(warnings), unit)
+    return DistinctRows(rows, rounding, tuple(warnings), unit)
 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
@@ -98,9 +93,6 @@ def principal_coordinates(points: Tensor, rounding: Tensor | float) -> tuple[Ten
     """Return centred points `(n, D)` in those principal directions in which they vary by more than rounding.
 
     Shapes: rounding of each column `(D,)`; coordinates `(n, rank)`, and the std of each, ascending, `(rank,)`.
-
-    Raises:
-        UserError: if they vary in none.
     """
     variances, directions = torch.linalg.eigh(points.T @ points / (len(points) - 1))
     columns = torch.as_tensor(rounding, dtype=points.dtype).expand(points.shape[1])
@@ -179,11 +171,6 @@ def _centred(rows: Tensor) -> tuple[Tensor, float]:
     centred = rows - rows.mean(0)
     size = centred.abs().max()
     return centred / size, float(size * before)
-
-
-def _outliers(rows: Tensor) -> int:
-    distances = rows.norm(dim=1)
-    return int((distances > FAR * distances.median()).sum()) if len(rows) > FAR else 0
 
 
 def _step(column: np.ndarray) -> float:

@@ -10,20 +10,14 @@ Where the density hardly changes over a neighbourhood, the number of neighbours 
 estimates, as MacKay and Ghahramani advise. At a single point (k - 2) / sum_j log(T_k / T_j) has mean d.
 
 *TwoNN* is maximum likelihood for the Pareto distribution with the largest tenth censored, so that outliers count for
-little: with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d. The paper fits a line to the same
-nine tenths.
+little: with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d.
 
 *Local principal components* counts the eigenvalues of the covariance of k neighbours that are at least a tenth of the
-largest. The eigenvalues of d equal directions, estimated from k points, extend over (1 ± √(d/k))²; the ends are a tenth
-of each other at d = 0.27 k, and above that too few are counted.
+largest; above d = 0.27 k too few are counted.
 
-All of them depend on the scale of the neighbourhoods. The first two are too low at high d, where neighbours are far
-away and the density is not constant among them: 15.7 for a Gaussian in 20 dimensions, 3,000 points and k = 20;
-`calibration` corrects this. Noise raises estimates at small k, curvature raises the last one.
-
-Intervals are those of a bootstrap over points. Points share neighbours, so it draws cells of about ten near points:
-single points give intervals that are up to a quarter too narrow, cells some that are up to a quarter too wide. They
-cover the estimator's mean and ignore its bias.
+The first two are too low at high d, where the density is not constant among neighbours; `calibration` corrects this.
+Noise raises estimates at small k, curvature raises the last one. Intervals are those of a bootstrap over cells of about
+ten near points, because points share neighbours; they cover the estimator's mean and ignore its bias.
 
 Sources: Maximum Likelihood Estimation of Intrinsic Dimension (Levina & Bickel, 2004); Comments on "Maximum Likelihood
 Estimation of Intrinsic Dimension" (MacKay & Ghahramani, 2005); Estimating the intrinsic dimension of datasets by a
@@ -77,11 +71,7 @@ class DimensionEstimate(Estimate):
 
 
 def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0) -> DimensionEstimate:
-    """Estimate by the distances to k >= 3 neighbours.
-
-    Raises:
-        UserError: if there are no k neighbours.
-    """
+    """Estimate by the distances to k >= 3 neighbours."""
     inverse = _mean_logs(near, k)
     local = torch.where(inverse > EQUAL, (k - 2) / (k - 1) / inverse, near.dim)
     return _estimate(near, _likelihood(near, k), k, f"maximum likelihood with {k} neighbours", local, seed)
@@ -113,11 +103,7 @@ def two_nn_value(near: Neighbourhoods) -> float:
 
 
 def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstimate:
-    """Estimate by the principal components of k neighbours, at 1,000 points or fewer, which `local` refers to.
-
-    Raises:
-        UserError: if there are no k neighbours.
-    """
+    """Estimate by the principal components of k neighbours, at 1,000 points or fewer, which `local` refers to."""
     _distances(near, k)
     generator = torch.Generator().manual_seed(derive(seed, "centres"))
     centres = torch.randperm(near.n, generator=generator)[:CENTRES].sort().values

@@ -1,12 +1,9 @@
 """The nearest neighbours of every point, computed once for all estimators of dimension.
 
-These estimators use ratios of distances, and a copy of a row is at distance 0, so they take distinct rows. Where values
-lie on a grid (integers, say) many neighbours are equally far, and ratios describe the grid instead of the data; such
-columns get uniform noise of one step, the dequantisation of densities, which is harmless where the step is small
-beside the distance of neighbours.
-
-If there are more rows than asked for, neighbours are sought within a random subsample: the estimate is then one of n
-rows in every respect, and can be compared with n rows of a distribution whose dimension is known.
+These estimators use ratios of distances, so they take distinct rows. Where values lie on a grid (integers, say) many
+neighbours are equally far, and ratios describe the grid instead of the data; such columns are dequantised with uniform
+noise of one step. Neighbours are sought within the random subsample: the estimate is then one of n rows in every
+respect, and can be compared with n rows of a distribution whose dimension is known.
 """
 
 from __future__ import annotations
@@ -42,7 +39,6 @@ class Neighbourhoods:
         distances: to the k nearest neighbours, positive and ascending, `(n, k)`.
         indices: of these neighbours, `(n, k)`.
         rounding: std of each column that rounding alone explains, `(D,)`, or one for all.
-        duplicates: number of rows left out because they repeat another.
         warnings: unusual properties of the data, a sentence each.
         unit: length in the data of a length of 1 in the points.
     """
@@ -51,7 +47,6 @@ class Neighbourhoods:
     distances: Tensor
     indices: Tensor
     rounding: Tensor | float = 0.0
-    duplicates: int = 0
     warnings: tuple[str, ...] = ()
     unit: float = 1.0
 
@@ -103,9 +98,6 @@ def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -
         k: neighbours, 2 or more.
         n: largest number of distinct rows, a random subsample; None: all.
         seed: of the subsample, and of the noise on grids.
-
-    Raises:
-        UserError: for fewer than 50 rows, fewer than 3 distinct ones, or values that are not finite.
     """
     found = distinct_rows(x, n, seed)
     rows, warnings = found.rows, found.warnings
@@ -126,7 +118,7 @@ def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -
             rows = rows + noise
             distances, indices = nearest_others(rows, k)
             warnings += (f"{ties}, as values lie on a grid: uniform noise of one step was added",)
-    return Neighbourhoods(rows, distances, indices, found.rounding, found.duplicates, warnings, found.unit)
+    return Neighbourhoods(rows, distances, indices, found.rounding, warnings, found.unit)
 
 
 def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,9 @@
     components     independent components (FastICA), each shuffled on its own: has the edges and tails of the data
     isotropic      the data's distances to their mean, in uniformly random directions
 
-A sample of each can be reduced by one dimension. Where the data's estimate of dimension is as high as that of a
-distribution that fits, the data are like it; where it is as high as the reduced one's, they lack a dimension.
-
-Heavy tails widen every estimate until nothing can be decided. `tamed` points are x → x c asinh(r/c)/r, r = ‖x‖,
-whitened again, with the largest c at which r² varies about as much as a Gaussian's. The map is smooth with a smooth
-inverse, so it moves no point on or off a manifold.
+A sample of each can be reduced by one dimension. Heavy tails widen every estimate until nothing can be decided. `tamed`
+points are x → x c asinh(r/c)/r, r = ‖x‖, whitened again, with the largest c at which r² varies about as much as a
+Gaussian's: a smooth map with a smooth inverse, so it moves no point on or off a manifold.
 
 Source: Fast and robust fixed-point algorithms for independent component analysis (Hyvärinen, 1999).
 """

@@ -7,21 +7,15 @@ Rows x are moved by a distance s both ways, along random unit vectors u and alon
     off     u uniform on the unit sphere
     along   u = (y - x) / ‖y - x‖,  y the nearest training row at a distance of s or more
 
-in which gradients cancel: a Gaussian N(m, τ² I) decays by s² / 2τ² either way, wherever it is. A density that has found
-a manifold of d < D dimensions has a thickness τ of its own there and decays by about (D - d) / D s² / 2τ² off it, while
-along it hardly decays at all. The normaliser cancels too, so an energy is enough.
+in which gradients and the normaliser cancel: a Gaussian N(m, τ² I) decays by s² / 2τ² either way. A density that has
+found a manifold of d < D dimensions has a thickness τ of its own there and decays by about (D - d) / D s² / 2τ² off it,
+while along it hardly decays at all.
 
 The *thickness* is the s at which `off` reaches half a nat, the *reach* that at which `along` does. The *contrast*
-(reach / thickness)² is compared with that of a Gaussian with the data's covariance: flat directions have a contrast
-too, which is not the model's. The quotient of both is 0.8 to 1.1 for Gaussians, however badly conditioned, mixtures and
-cubes of 2 to 20 dimensions, and at most 2.7 for the planar distributions of `data.synthetic` but an annulus (10). For
-distributions on a circle with noise of 0.1, 0.03, 0.01, 0.001 of its radius it is 6, 21, 63, 620, so that 10 marks a
-density that is thinner than about a twentieth of its manifold.
-
-Limits: flat data, of a lower linear rank, have a quotient of 1 or less, and their rank shows it; very heavy tails decay
-in directions that are not those of neighbours (a Student-t distribution of 1 degree of freedom in 20 dimensions has 40,
-of 3 degrees 4); a density with a peak at each training row, in many dimensions, is thin as well (a kernel estimate in
-20 dimensions: 18).
+(reach / thickness)² is divided by that of a Gaussian with the data's covariance, because flat directions have one too.
+The quotient is 0.8 to 2.7 for full-dimensional distributions of 2 to 20 dimensions (an annulus: 10), and 6, 21, 63, 620
+on a circle with noise of 0.1, 0.03, 0.01, 0.001 of its radius: 10 marks a density thinner than about a twentieth of its
+manifold. Very heavy tails (Student-t of 1 degree of freedom) and kernel estimates in 20 dimensions reach 10 as well.
 
 Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
 2204.07172).
@@ -117,16 +111,17 @@ def density_decay(log_prob: LogProb, rows: Tensor, train: Tensor, seed: int = 0)
         nearest = torch.where(apart >= s, apart, torch.inf).argmin(1)
         return torch.nn.functional.normalize(pool[nearest] - points, dim=1)
 
-    def both(log_prob: LogProb) -> list[Tensor]:
-        steps = [[float(s) * random for s in scales], [float(s) * towards(float(s)) for s in scales]]
-        draws = derive(seed, "draws")
-        return [
-            torch.tensor([_decay(log_prob, rows, step, draws) for step in way], dtype=torch.double) for way in steps
-        ]
+    steps = [[float(s) * random for s in scales], [float(s) * towards(float(s)) for s in scales]]
+    draws = derive(seed, "draws")
 
-    off, along = both(log_prob)
-    contrast, of_gaussian = (_contrast(scales, *ways) for ways in ((off, along), both(_gaussian(pool))))
-    return DensityDecay(scales, off, along, rms_radius, contrast / of_gaussian)
+    def decays(log_prob: LogProb) -> tuple[Tensor, Tensor, float]:
+        off, along = (
+            torch.tensor([_decay(log_prob, rows, step, draws) for step in way], dtype=torch.double) for way in steps
+        )
+        return off, along, (_half(scales, along) / _half(scales, off)) ** 2
+
+    off, along, contrast = decays(log_prob)
+    return DensityDecay(scales, off, along, rms_radius, contrast / decays(_gaussian(pool))[2])
 
 
 def _half(scales: Tensor, values: Tensor) -> float:
@@ -138,10 +133,6 @@ def _half(scales: Tensor, values: Tensor) -> float:
     before, after = values[first - 1 : first + 1].clamp(min=TINY).log().tolist()
     low, high = scales[first - 1 : first + 1].log().tolist()
     return math.exp(low + (math.log(HALF) - before) / (after - before) * (high - low))
-
-
-def _contrast(scales: Tensor, off: Tensor, along: Tensor) -> float:
-    return (_half(scales, along) / _half(scales, off)) ** 2
 
 
 def _decay(log_prob: LogProb, rows: Tensor, steps: Tensor, seed: int) -> float:

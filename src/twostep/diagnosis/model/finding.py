@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["good", "check"]
@@ -23,7 +22,7 @@ class Finding:
     name: str
     text: str
     advice: str = ""
-    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
+    numbers: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def verdict(self) -> Verdict:
@@ -37,10 +36,4 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as plain values for JSON."""
-        return {
-            "name": self.name,
-            "verdict": self.verdict,
-            "text": self.text,
-            "advice": self.advice,
-            "numbers": dict(self.numbers),
-        }
+        return {**asdict(self), "verdict": self.verdict}

@@ -8,12 +8,9 @@ the nearest tenth of all in the other space. The path of the decoder g between t
     torn     w_ij > DETOUR ‖x_i - x_j‖     near in data space, far apart in the chart
     folded   ‖x_i - x_j‖ > DETOUR w_ij     near in the chart, far apart in data space: their difference is lost
 
-One chart can't cover a circle or a sphere, so the encoder is discontinuous somewhere, and points on both sides are
-torn. Both criteria are independent of units, and do not change when embeddings are mapped linearly and the decoder
-inverts it. In a good chart the path is about as long as the distance; half a circle is 1.6 times its chord, and the
-path around a circle is 5 times the distance of points up to 1.2 radii apart, farther than neighbours ever are.
-
-The mean ranks give the usual measures: with r_X(i, j) the rank of j among the nearest neighbours of i in data space,
+One chart can't cover a circle or a sphere: the encoder is discontinuous somewhere, and points on both sides are torn.
+Neither criterion depends on units or on linear maps of the embeddings. With r_X(i, j) the rank of j among the nearest
+neighbours of i in data space,
 
     trustworthiness = 1 - 2 / (n k (2 n - 3 k - 1)) Σ_i Σ_j max(0, r_X(i, j) - k),  j of the k nearest embeddings of i
 

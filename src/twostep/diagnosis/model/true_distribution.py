@@ -4,15 +4,14 @@ With p the density of the true distribution on its d-dimensional manifold, the w
 
     q ∝ p²,   log q = 2 log p - log E_p[p],   of mean E_p[log q] = E_p[log p] - KL(p ‖ q)
 
-which lives on the same manifold and is too narrow there. A model's density refers to volume of m dimensions: R^D, or
-the manifold that a decoder makes of R^m. On points of the d-dimensional manifold, a distribution with noise N(0, s² I)
-in the m - d other directions has the log-density of the distribution itself less (m - d) log s √(2π), up to curvature.
-So the true distribution with noise s has a lower mean log-density than the wrong one with noise s / 10 if
+which is too narrow on the same manifold. A model's density refers to volume of m dimensions: R^D, or the manifold that
+a decoder makes of R^m. With noise N(0, s² I) in the m - d other directions a distribution has, on its manifold, its own
+log-density less (m - d) log s √(2π), up to curvature. So the true distribution with noise s has a lower mean than the
+wrong one with noise s / 10 if
 
     (m - d) log 10 > KL(p ‖ q)
 
-and then the likelihood prefers concentration to the right distribution. With m = d concentration does not enter, and
-the mean of a two-step density is at most that of p, if its manifold is right.
+and then the likelihood prefers concentration to the right distribution. With m = d it does not enter.
 
 Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
 2204.07172).
@@ -56,24 +55,17 @@ def compare_with_truth(log_probs: Tensor, rows: Tensor, truth: SyntheticDistribu
     right, mean = float(expected.mean()), float(log_probs.mean())
     wrong = 2 * right - float(expected.logsumexp(0) - math.log(len(expected)))
     numbers = {"mean": mean, "right": right, "wrong": wrong, "error": float((log_probs - expected).std())}
-    return _of_equal_dimension(numbers, own) if dim == own else _of_more_dimensions(numbers, own, dim - own)
-
-
-def _of_equal_dimension(numbers: dict[str, float], own: int) -> Finding:
-    mean, right, wrong = numbers["mean"], numbers["right"], numbers["wrong"]
-    text = f"mean {mean:.3f} nats; the true distribution has {right:.3f}, a wrong one {wrong:.3f}"
-    off = abs(mean - right) > max(right - wrong, PER_DIM * own)
-    advice = "it is worse than a wrong distribution: check the autoencoder first, then train the density further"
-    return Finding(NAME, text, advice if off else "", numbers)
-
-
-def _of_more_dimensions(numbers: dict[str, float], own: int, codim: int) -> Finding:
-    mean, right, wrong = numbers["mean"], numbers["right"], numbers["wrong"]
-    alike, enough = (math.exp((expected - mean) / codim) / math.sqrt(2 * math.pi) for expected in (right, wrong))
+    if dim == own:
+        text = f"mean {mean:.3f} nats; the true distribution has {right:.3f}, a wrong one {wrong:.3f}"
+        bad = abs(mean - right) > max(right - wrong, PER_DIM * own)
+        advice = "it is worse than a wrong distribution: check the autoencoder first, then train the density further"
+        return Finding(NAME, text, advice if bad else "", numbers)
+    codim = dim - own
+    alike, enough = (math.exp((value - mean) / codim) / math.sqrt(2 * math.pi) for value in (right, wrong))
     text = (
         f"mean {mean:.2f} nats, like the true distribution with noise of std {alike:.2g}; a wrong distribution with "
         f"noise below {enough:.2g} has more; along the manifold it differs by {numbers['error']:.2f} nats"
     )
-    outscored = codim * math.log(10) > right - wrong
+    bad = codim * math.log(10) > right - wrong
     advice = f"the likelihood measures concentration, not the distribution: fit the density on embeddings in R^{own}"
-    return Finding(NAME, text, advice if outscored else "", {**numbers, "alike": alike, "enough": enough})
+    return Finding(NAME, text, advice if bad else "", {**numbers, "alike": alike, "enough": enough})

@@ -24,15 +24,9 @@ from torch import Tensor
 
 from twostep.core.estimate import Estimate
 from twostep.core.seeds import derive
+from twostep.diagnosis.dimension import reference_distributions
 from twostep.diagnosis.dimension.estimators import NEIGHBOURS, likelihood_value, maximum_likelihood
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
-from twostep.diagnosis.dimension.reference_distributions import (
-    ball,
-    fitted_distributions,
-    flatter_distributions,
-    tamed,
-    uniform,
-)
 
 POINTS = 3000
 DRAWS = 2
@@ -97,12 +91,14 @@ def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
     def mean(draw: Callable[[], Tensor]) -> float:
         return sum(likelihood_value(Neighbourhoods.of(draw(), k), k) for _ in range(DRAWS)) / DRAWS
 
-    references = list(fitted_distributions(points, seed))
+    references = list(reference_distributions.fitted_distributions(points, seed))
     estimates = [mean(lambda reference=reference: reference.draw(generator)) for reference in references]
     full, reference = min(zip(estimates, references, strict=True), key=lambda pair: pair[0])
     reduced = mean(lambda: reference.without(reference.draw(generator)))
-    edged = min(mean(lambda: uniform(n, dim, generator)), mean(lambda: ball(n, dim, generator)))
-    flatter = min(mean(lambda draw=draw: draw(generator)) for draw in flatter_distributions(points, seed))
-    found = maximum_likelihood(Neighbourhoods.of(tamed(points), k), k, seed)
+    draws = reference_distributions.flatter_distributions(points, seed)
+    cube = mean(lambda: reference_distributions.uniform(n, dim, generator))
+    ball = mean(lambda: reference_distributions.ball(n, dim, generator))
+    flatter = min(mean(lambda draw=draw: draw(generator)) for draw in draws)
+    found = maximum_likelihood(Neighbourhoods.of(reference_distributions.tamed(points), k), k, seed)
     estimate = Estimate.normal(found.value, found.standard_error * math.sqrt(1 + 1 / DRAWS))
-    return Contrast(estimate, full, reduced, min(full, edged, flatter), reference.name, k, dim)
+    return Contrast(estimate, full, reduced, min(full, cube, ball, flatter), reference.name, k, dim)

@@ -6,18 +6,15 @@ With z = x + s ε and ε ~ N(0, I_D), de Bruijn's identity gives the slope of th
 
 The noise across a manifold is known from z, the noise along it is not: for s -> 0, d(s) is d on a manifold of d
 dimensions, and D for full-dimensional distributions. Any function ε̂(z, s) in place of E[ε | z] gives an upper bound on
-d(s), without optimism on held-out rows. Here, on whitened rows,
+d(s) on held-out rows: an undertrained network misses a manifold, and finds none where there is none. Here, on whitened
+rows,
 
     ε̂ = s z / (1 + s²) + a(s) [f(z, q/s, s) + sum_k g_k(z, q/s, s) (q_k/s) ∇q_k],   q_k(z): the thinnest quadrics
 
-The first term is exact for a Gaussian, so training starts from a distribution without a manifold. f and g are one small
-network; a(s) in [0, 1] is fitted to validation rows at each scale, so that a network that has overfitted does no worse
-than the Gaussian. The result are the *missing* dimensions D - d(s), a lower bound, and their limit for s -> 0 from the
-two smallest scales: on a manifold they are constant there, edges of a full-dimensional distribution make them grow
-like s.
-
-A flow conditioned on s has the same slope for Gaussian noise, but a denoiser's error has a known sign: an undertrained
-network misses a manifold, and finds none where there is none.
+The first term is exact for a Gaussian. f and g are one small network; a(s) in [0, 1] is fitted to validation rows at
+each scale, so that a network that has overfitted does no worse than the Gaussian. The results are the *missing*
+dimensions D - d(s), a lower bound, and their limit for s -> 0 from the two smallest scales: on a manifold they are
+constant there, edges of a full-dimensional distribution make them grow like s.
 
 Sources: Some Inequalities Satisfied by the Quantities of Information of Fisher and Shannon (Stam, 1959); LIDL (Tempczyk
 et al., 2022, arXiv 2206.14882); FLIPD (Kamkari et al., 2024, arXiv 2406.03537).

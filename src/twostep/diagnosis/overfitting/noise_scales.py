@@ -1,22 +1,21 @@
-"""Dimension of the data with added noise over the scale of the noise, without training.
+"""Dimension of the data with added noise over the scale of the noise, without training; the thickness of a manifold.
 
 The distribution of the data with noise N(0, s² I), a point itself left out, is a mixture of Gaussians at the others,
 
     p_s(x_i) = mean_{j ≠ i} N(x_i; x_j, s² I),      w_ij ∝ exp(-r_ij² / 2s²), sum_j w_ij = 1
     d(s) = D + ∂ log p_s(x_i) / ∂ log s = sum_j w_ij r_ij² / s²,   averaged over points
 
-so the slope of the mean log-density against log s is d(s) - D. On a manifold of d dimensions d(s) is d, wherever s is
-above the spacing and the thickness of the data and below their curvature and extent: the log-density then grows without
-bound, by D - d nats for each factor of e in s. For N(0, diag(σ²)) it is
+On a manifold of d dimensions d(s) is d, wherever s is above the spacing and the thickness of the data and below their
+curvature and extent: the log-density then grows by D - d nats for each factor of e in s. For N(0, diag(σ²)) it is
 
     d(s) = sum_k (1 + 2t_k²) / (1 + t_k²)²,   t_k = s / σ_k
 
-which is D for s far below all σ_k. Below the spacing of the points d(s) is (nearest distance)² / s², which has no
-meaning. A point is *resolved* at s if the effective number of its neighbours, 1 / sum_j w_ij², is 8 or more. Only these
-are averaged, as those in tails never are, and a scale at which nine in ten points are resolved counts as resolved. The
-scales go from a quarter of the median distance to the nearest other up to the root mean square distance to the mean.
+which is D for s far below all σ_k. At high d the curve is too low at any n, as estimates by neighbours are: it is shown
+beside the Gaussian's. Below the spacing of the points it has no meaning: a point is *resolved* at s if the effective
+number of its neighbours, 1 / sum_j w_ij², is 8 or more, and a scale if nine in ten points are; only these are averaged.
 
-At high d the curve is too low at any n, as estimates by neighbours are: it is shown beside the Gaussian's curve.
+A thick manifold is one above its thickness and none below: the curve has a plateau at an integer below D. Gaussian
+noise of std σ across the manifold has half a dimension at s = 1.55 σ, so d(s) is halfway from D to its plateau there.
 
 Sources: the slope is LIDL's (LIDL: Local Intrinsic Dimension Estimation Using Approximate Likelihood, Tempczyk et al.,
 2022, arXiv 2206.14882); its derivative form is FLIPD's (A Geometric View of Data Complexity, Kamkari et al., 2024,
@@ -26,6 +25,7 @@ arXiv 2406.03537). Here the density is the empirical one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -41,6 +41,11 @@ EFFECTIVE = 8  # neighbours
 SHARE = 0.9  # of points that a resolved scale resolves
 LEAST = 30  # resolved points for a meaningful interval
 ENTRIES = 2**20  # distances held at once
+
+NEAR = 0.8  # of D, above which the Gaussian's own d(s) is
+BELOW = 0.5  # dimensions of a plateau under the Gaussian's d(s)
+LEVEL, ROUND = 0.15, 0.3  # relative decrease over three scales of a plateau, and its distance to an integer
+HALFWAY = 1.55
 
 
 @dataclass(frozen=True)
@@ -139,3 +144,25 @@ def gaussian_curve(scales: Tensor, stds: Tensor) -> Tensor:
     """Return d(s), `(S,)`, of a Gaussian with these stds along its axes, `(rank,)`."""
     squares = (scales[:, None] / stds).square()
     return ((1 + 2 * squares) / (1 + squares).square()).sum(1)
+
+
+def thickness_of(curve: NoiseScaleCurve) -> float | None:
+    """Return the std of the noise of a thick manifold from the curve of full-dimensional data; None: not thick."""
+    scales = [at for at in curve.resolved if at.gaussian >= NEAR * curve.dim]
+    plateaus = [
+        middle
+        for first, middle, last in zip(scales, scales[1:], scales[2:], strict=False)
+        if first.value - last.value <= LEVEL * middle.value
+        and middle.gaussian - middle.value >= BELOW
+        and 0 < round(middle.value) < curve.dim
+        and abs(middle.value - round(middle.value)) <= ROUND
+    ]
+    if not plateaus:
+        return None
+    plateau = plateaus[-1]
+    halfway = (curve.dim + plateau.value) / 2
+    for before, after in pairwise(curve.scales):
+        if before.value >= halfway > after.value and after.scale <= plateau.scale:
+            share = (before.value - halfway) / (before.value - after.value)
+            return before.scale * (after.scale / before.scale) ** share / HALFWAY
+    return None

@@ -1,12 +1,12 @@
-"""Features of Inception v3: the ones in which a Fréchet distance is called FID.
+"""Features of Inception v3, in which the Fréchet distance is called FID.
 
-A picture is rounded to whole numbers v from 0 to 255, as if it came from a file, and stretched as TensorFlow 1 does it:
-of n pixels along a side, the place p = i n / 299 of pixel i lies between a = floor(p) and b = min(a + 1, n - 1),
+An image is rounded to integers v from 0 to 255, as if it came from a file, and resized as in TensorFlow 1: with n
+pixels along a side, the position p = i n / 299 of pixel i is between a = floor(p) and b = min(a + 1, n - 1),
 
     v_i = v_a + (p - a) (v_b - v_a),    along rows, then along columns
 
-with no half pixel anywhere; then (v - 128) / 128. The features are the 2,048 activations of the last block, averaged
-over places. The weights are a file of the user's: the field's own, or any other with the tensors of the network.
+without half-pixel offsets; then (v - 128) / 128. The features are the 2,048 activations of the last block, averaged
+over positions. The user provides the weights: the published file, or any other with the tensors of the network.
 
 Source: GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017, arXiv
 1706.08500).
@@ -14,9 +14,14 @@ Source: GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Eq
 
 from __future__ import annotations
 
+import hashlib
+import io
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -24,29 +29,28 @@ from twostep.core.schema import UserError
 from twostep.data.files import cache
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 from twostep.metrics.features.inception_network import network
-from twostep.metrics.features.weights_file import read_weights
 
 NAME = "inception"
 SIDE = 299
-AT_ONCE = 32  # pictures in the network: a thousand would need 6 GB
+BLOCK = 32  # images in the network: a thousand would need 6 GB
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
-"""The field's file of weights, which pytorch-fid and torch-fidelity share."""
+"""The published file of weights, used by pytorch-fid and torch-fidelity."""
 
 PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Its SHA-256."""
 
 
 def inception(low: float, high: float, weights: Path) -> Extractor:
-    """Return the extractor of 2,048 features.
+    """Return the extractor of 2,048 features for data in [low, high].
 
     Args:
-        low: smallest value that data can have.
-        high: largest value that data can have.
+        low: smallest possible value of the data.
+        high: largest possible value of the data.
         weights: a .pth or .safetensors file with the tensors of `network`.
 
     Raises:
-        UserError: if the data have no range, or the file is missing, damaged or another network's.
+        UserError: if the data have no finite range, or the file is missing, damaged or of another network.
     """
     check_range(NAME, low, high)
     net, digest = load(weights)
@@ -57,45 +61,73 @@ def inception(low: float, high: float, weights: Path) -> Extractor:
 
     def features(x: Tensor) -> Tensor:
         net.to(x.device)
-        return torch.cat([net(pictures(part, low, high)) for part in x.split(AT_ONCE)])
+        return torch.cat([net(normalise(block, low, high)) for block in x.split(BLOCK)])
 
     return Extractor(NAME, words, digest_of(f"{NAME} {digest} {words}"), features, True, f"weights {origin(digest)}")
 
 
 def origin(digest: str) -> str:
-    """Say of a file's SHA-256 whether it is that of the field's file, whatever the file is called."""
+    """Describe weights by the SHA-256 of their file: whether it is the published one."""
     return f"{digest[:8]}, {'those of published FIDs' if digest == PUBLISHED else 'not those of published FIDs'}"
 
 
-def pictures(x: Tensor, low: float, high: float) -> Tensor:
-    """Return what the network sees of grey or coloured pictures `(B, 1 or 3, H, W)`: `(B, 3, 299, 299)` in -1 to 1."""
+def normalise(x: Tensor, low: float, high: float) -> Tensor:
+    """Return the input of the network, `(B, 3, 299, 299)` in [-1, 1], for images `(B, 1 or 3, H, W)`."""
     v = ((x.float() - low) * (255 / (high - low))).round().clamp(0, 255)
-    return ((_stretched(_stretched(v, 3), 2) - 128) / 128).expand(-1, 3, -1, -1)
+    return ((_resize(_resize(v, 3), 2) - 128) / 128).expand(-1, 3, -1, -1)
 
 
 def load(path: Path) -> tuple[nn.Module, str]:
-    """Return the network without its layer of logits, and the SHA-256 of its weights' file, which is read once.
+    """Return the network without its layer of logits, and the SHA-256 of the file of its weights, which is read once.
 
     Raises:
-        UserError: if the file is missing, damaged or another network's.
+        UserError: if the file is missing, damaged or of another network.
     """
     if not path.is_file():
-        raise UserError(f"{NAME}: {path}: no such file; say where {FILE} is")
+        raise UserError(f"{NAME}: {path}: no such file; give the path of {FILE}")
     return _load(*cache.file_facts(path))
 
 
 @lru_cache(maxsize=1)
 def _load(path: str, size: int, changed: int) -> tuple[nn.Module, str]:
     net = network()
-    tensors, digest = read_weights(Path(path), net.state_dict(), NAME)
+    tensors, digest = _read_weights(Path(path), net.state_dict())
     net.load_state_dict(tensors, assign=True)
     return net[:-1].requires_grad_(False), digest
 
 
-def _stretched(x: Tensor, side: int) -> Tensor:
+def _read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return the float32 tensors of a file, checked against the shapes in `wanted`, and the SHA-256 of the file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{NAME}: {path}: {error.strerror}") from None
+    # old files lack this counter of batch normalisation, which has no effect
+    found = {name: torch.zeros(()) for name in wanted if name.endswith("num_batches_tracked")} | _parse(path, content)
+    for name in [*wanted, *found]:
+        here, there = (str(tuple(x[name].shape)) if name in x else "missing" for x in (wanted, found))
+        if here != there:
+            raise UserError(f"{NAME}: {path} is of another network: {name} is {there}, not {here}")
+    return {name: tensor.float() for name, tensor in found.items()}, hashlib.sha256(content).hexdigest()
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(content)
+        found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise many types
+        problem = f"damaged, or without weights ({len(content):,} bytes; {type(error).__name__})"
+        raise UserError(f"{NAME}: {path}: {problem}") from None
+    if not isinstance(found, dict) or not all(isinstance(one, Tensor) for one in cast(dict[str, Any], found).values()):
+        raise UserError(f"{NAME}: {path} contains no state dict")
+    return cast(dict[str, Tensor], found)
+
+
+def _resize(x: Tensor, side: int) -> Tensor:
     n = x.shape[side]
-    place = torch.arange(SIDE, dtype=x.dtype, device=x.device) * (n / SIDE)
-    below = place.long()
-    share = (place - below).view(-1, *[1] * (x.ndim - 1 - side))
+    position = torch.arange(SIDE, dtype=x.dtype, device=x.device) * (n / SIDE)
+    below = position.long()
+    share = (position - below).view(-1, *[1] * (x.ndim - 1 - side))
     a, b = (x.index_select(side, at) for at in (below, (below + 1).clamp(max=n - 1)))
     return a + (b - a) * share

@@ -1,4 +1,4 @@
-"""One pass over the metrics of a model."""
+"""Evaluate a model by several metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from twostep.metrics.base import METRICS, Result, RowMetric, SumOverRanks
-from twostep.metrics.ood.ood import OODAccuracy
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import evaluating
@@ -20,29 +19,26 @@ def evaluate(
     batches: Iterable[Tensor],
     sum_over_ranks: SumOverRanks,
     seed: int,
-    sets: FeatureSets | None = None,
+    feature_sets: FeatureSets | None = None,
 ) -> dict[str, Result]:
-    """Measure a model, in eval mode, without gradients, with the same random numbers for the same seed.
+    """Evaluate a model in evaluation mode, without gradients; the same seed gives the same random numbers.
 
     Args:
-        names: of the metrics; those of the OOD test are left to `twostep.metrics.ood.ood`.
-        model: that is measured.
-        batches: rows that it is measured on, this rank's.
-        sum_over_ranks: adds what every rank has.
-        seed: of what metrics of rows draw.
-        sets: what samples are compared with; needed if one of the metrics compares them.
+        names: names of the metrics; those of OOD detection are skipped (see `twostep.metrics.ood.ood`).
+        model: the model.
+        batches: this rank's rows of data.
+        sum_over_ranks: sums a tensor over all ranks.
+        seed: seed of the random numbers that row metrics draw.
+        feature_sets: what samples are compared with; required if a metric compares samples.
     """
     results: dict[str, Result] = {}
     with evaluating(model):
         for name in dict.fromkeys(names):
             torch.manual_seed(seed)
             metric = METRICS[name]
-            if isinstance(metric, OODAccuracy):
-                continue
             if isinstance(metric, SampleMetric):
-                assert sets is not None
-                results |= metric(sets)
-            else:
-                assert isinstance(metric, RowMetric)
+                assert feature_sets is not None
+                results |= metric(feature_sets)
+            elif isinstance(metric, RowMetric):
                 results |= metric(model, batches, sum_over_ranks)
     return results
