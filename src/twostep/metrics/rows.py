@@ -32,14 +32,14 @@ class LogLikelihood(RowMetric):
         """Average the log-density; points at which a decoder has not full rank are counted and left out."""
         if isinstance(model, TwoStep):
             moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out=math.inf)
-            left_out = f"{moments.left_out:,} points at which the decoder's Jacobian has rank below {model.de.spec.dim}"
+            left_out = f"{moments.left_out:,} points at which the decoder's Jacobian has rank below {model.de.dim}"
             note = f"{left_out} are left out" if moments.left_out else ""
             return {self.name: _result(moments, model.likelihood, "volume of the learned manifold", note)}
         model = cast(DensityEstimator, model)
         moments = Moments.of((model.log_prob(x) for x in batches), sum_over_ranks)
-        results = {self.name: _result(moments, model.likelihood, f"Lebesgue on R^{model.spec.dim}")}
+        results = {self.name: _result(moments, model.likelihood, f"Lebesgue on R^{model.dim}")}
         if model.noise.dequantizes and model.likelihood != "unnormalised":
-            bits = model.spec.dim * math.log(2)
+            bits = model.dim * math.log(2)
             error = None if moments.standard_error is None else moments.standard_error / bits
             results["bits_per_dim"] = Result(
                 -moments.mean / bits,

@@ -84,12 +84,12 @@ def decoder_spectrum(gae: GeneralizedAutoencoder, z: Tensor) -> Spectrum:
     metric = factor.new_zeros(factor.shape)
     decode = composed(*gae.decoder_parts())
     with evaluating(gae):
-        for part in z.split(max(4, BLOCK_ENTRIES // (gae.spec.dim * z.shape[1]))):
+        for part in z.split(max(4, BLOCK_ENTRIES // (gae.dim * z.shape[1]))):
             J = tangents(decode, part).movedim(0, 2).double()
             scaled.append(_singular_values(J @ factor))
             plain.append(_singular_values(J))
             metric += (J.mT @ J).sum(0) / len(z)
-    return Spectrum(torch.cat(scaled), torch.cat(plain), metric, gae.spec.dim, torch.finfo(z.dtype).eps)
+    return Spectrum(torch.cat(scaled), torch.cat(plain), metric, gae.dim, torch.finfo(z.dtype).eps)
 
 
 def square_root(matrix: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ class _Space(_Density):
 
     def __init__(self, model: DensityEstimator) -> None:
         super().__init__(model)
-        self.model, self.measure = model, f"Lebesgue on R^{model.spec.dim}"
+        self.model, self.measure = model, f"Lebesgue on R^{model.dim}"
 
     def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
         drawn = self.model.sample(SAMPLES, generator)
@@ -138,7 +138,7 @@ class _Space(_Density):
         return torch.cat([drawn, known]).flatten(1)
 
     def log_values(self, points: Tensor) -> Tensor:
-        return self.model.log_prob(points.unflatten(1, self.model.spec.shape))
+        return self.model.log_prob(points.unflatten(1, self.model.event_shape))
 
 
 class _Manifold(_Density):

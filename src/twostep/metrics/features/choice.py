@@ -19,6 +19,7 @@ from twostep.metrics.features.efficientnet import efficientnet_lite0
 from twostep.metrics.features.inception import FILE, inception
 from twostep.metrics.samples.feature_sets import Gallery
 from twostep.models.base import Sampler
+from twostep.models.two_step import latent_spec
 
 COMPONENTS = 64
 BATCH = 1000
@@ -109,7 +110,9 @@ def gallery_of(
         seed: of the samples, the same on all ranks.
         with_null: whether metrics tell, too, what held-out data have in the samples' place.
     """
-    make = Choice.of(model.spec, keys, splits).extractor
+    data = splits.spec
+    spec = data if model.event_shape == data.shape else latent_spec(data, model.event_shape[0])
+    make = Choice.of(spec, keys, splits).extractor
     return Gallery(model, training, held_out, keys, make, gather, seed, with_null)
 
 

@@ -55,14 +55,14 @@ def scores_of(model: nn.Module) -> tuple[Score, ...]:
     """Return the scores that a model has, its two-part score not among them."""
     scores: list[Score] = []
     if isinstance(model, TwoStep):
-        latent = f"Lebesgue on R^{model.de.spec.dim}"
+        latent = f"Lebesgue on R^{model.de.dim}"
         manifold = "volume of the learned manifold"
         scores += [
             Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, manifold),
             Score("log_prob_latent", "likelihood_ood_{}_low_dim", model.log_prob_latent, model.likelihood, latent),
         ]
     elif isinstance(model, DensityEstimator):
-        measure = f"Lebesgue on R^{model.spec.dim}"
+        measure = f"Lebesgue on R^{model.dim}"
         scores.append(Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, measure))
     if isinstance(model, TwoStep | GeneralizedAutoencoder):
         name = "reconstruction_error"
