@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 
 COUNT, ALL = 4000, 202_599
 

@@ -31,7 +31,7 @@ import tables
 from quality import LABELLED, METRICS, compared, short
 from results import DES, FOLDER, ROWS
 from twostep.core import figures as pictures
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
 from twostep.metrics.features.base import Extractor

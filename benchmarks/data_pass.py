@@ -8,8 +8,8 @@ from __future__ import annotations
 import statistics
 import time
 
-from twostep.data.base import load_data
 from twostep.data.batches import Batches
+from twostep.data.load import load_data
 
 ROUNDS = 7
 LIMIT = 0.06

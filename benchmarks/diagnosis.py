@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twostep.data.synthetic import law
-from twostep.data.training_rows import training_rows
+from twostep.data.load import training_rows
+from twostep.data.synthetic import distribution
 from twostep.diagnosis import Diagnosis, diagnose
 
 N = 1500
@@ -61,7 +61,7 @@ def full(kind: str, n: int, dim: int, seed: int) -> Case:
 
 def manifold(name: str, n: int, seed: int, **keys: object) -> Case:
     """Return a law on a manifold."""
-    made = law(name, {**keys, "seed": seed})
+    made = distribution(name, {**keys, "seed": seed})
     told = ", ".join(f"{key}={value:.2g}" for key, value in keys.items() if isinstance(value, int | float))
     return Case(f"{name} {told}", "yes", made.intrinsic_dim, made.sample(n, torch.Generator().manual_seed(seed)))
 
@@ -116,7 +116,7 @@ def drawn(seed: int, count: int) -> Iterator[Case]:
             d = choose.randint(2, 8)
             keys |= {"manifold_dim": d, "ambient_dim": d + room}
         else:
-            keys |= {"ambient_dim": law(name, {}).own_dim + room - 1}
+            keys |= {"ambient_dim": distribution(name, {}).native_dim + room - 1}
         yield manifold(name, n, own, **keys)
 
 
@@ -155,9 +155,9 @@ def summary(counts: dict[str, Counter[tuple[str, str]]]) -> None:
 
 
 def slopes() -> None:
-    """Print the slope of the ladder on the circle for five seeds; truth: -1."""
-    found = [diagnose(manifold("von-mises-circle", 3000, seed).x, seed=seed).ladder.slope for seed in range(5)]
-    print("slope on the circle:", ", ".join(f"{slope:.3f}" for slope in found))
+    """Print d(s) - D on the circle at the smallest resolved scale, for five seeds; truth: -1."""
+    found = [diagnose(manifold("von-mises-circle", 3000, seed).x, seed=seed).noise_scales for seed in range(5)]
+    print("slope on the circle:", ", ".join(f"{curve.resolved[0].value - curve.dim:.3f}" for curve in found))
 
 
 def main() -> None:

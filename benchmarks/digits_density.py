@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from sklearn.mixture import GaussianMixture
 
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.experiment.prepare import start
 from twostep.models.flow import PLAIN
 from twostep.runs.request import Request

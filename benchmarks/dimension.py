@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.consensus import Dimension, dimension_of
 
 DIMENSIONS = range(1, 21)
@@ -38,7 +38,7 @@ def sets(n: int) -> Iterator[tuple[str, int, Tensor]]:
     """Yield sets: a name, the true dimension, and points `(n, D)`."""
 
     def drawn(name: str, **keys: object) -> tuple[str, int, Tensor]:
-        made = law(name, keys)
+        made = distribution(name, keys)
         return name, made.intrinsic_dim, made.sample(n, torch.Generator().manual_seed(0))
 
     for name, keys in NAMED.items():
@@ -60,7 +60,7 @@ def row(name: str, d: int, dim: int, found: Dimension) -> str:
     raw = "".join(f"{vote.estimate.value:7.2f}" for vote in found.votes)
     corrected = "".join(f"{vote.value:7.2f}" for vote in found.votes[:2])
     chosen = f"{found.recommended} ({found.low}-{found.high})"
-    return f"{name:17}{d:4}{dim:5}{raw} |{corrected} |{found.null.ratio:6.2f}{found.null.rank:5} | {chosen}"
+    return f"{name:17}{d:4}{dim:5}{raw} |{corrected} |{found.reference.ratio:6.2f}{found.reference.rank:5} | {chosen}"
 
 
 def summary(truths: list[int], results: list[Dimension], low: int, high: int) -> str:

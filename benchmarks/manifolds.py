@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
@@ -74,7 +74,7 @@ class Accuracy:
 def measure(name: str) -> Accuracy:
     """Train on a set, and judge the densities of its test points."""
     kwargs = {"n": 10_000, **SETS[name]}
-    truth = law(name, kwargs)
+    truth = distribution(name, kwargs)
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = {"dataset": name, "dataset_kwargs": kwargs, "logdir_root": folder, "device": "cpu"}

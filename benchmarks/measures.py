@@ -24,7 +24,8 @@ import torch
 from sklearn.metrics import pairwise_distances
 from torch import Tensor
 
-from twostep.metrics.samples.frechet import Gaussian, distance, frechet
+from twostep.core.moments import Moments
+from twostep.metrics.samples.frechet import distance, frechet
 from twostep.metrics.samples.prdc import K, prdc
 
 Measure = Callable[[Tensor, Tensor], float]
@@ -54,7 +55,7 @@ def plain_frechet(data: Tensor, samples: Tensor) -> float:
 
 
 def our_frechet(data: Tensor, samples: Tensor) -> float:
-    return distance(Gaussian.of(data), Gaussian.of(samples))
+    return distance(Moments.of(data), Moments.of(samples))
 
 
 def our_frechet_with_interval(data: Tensor, samples: Tensor) -> float:

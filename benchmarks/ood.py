@@ -29,7 +29,7 @@ import torch
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor
 
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.experiment.prepare import start
 from twostep.metrics import Result
 from twostep.runs.request import Request
@@ -41,7 +41,7 @@ SCORES = {
     "two-part": "two_part_ood_auroc",
 }
 STUMPS = ("likelihood_ood_acc", "likelihood_ood_acc_low_dim")
-RATES = ("two_part_ood_false_alarms", "two_part_ood_detected")
+RATES = ("two_part_ood_false_positive_rate", "two_part_ood_detection_rate")
 LARGE = {"gae": {"latent_dim": 20, "max_epochs": 20}, "de": {"max_epochs": 6, "early_stopping_metric": None}}
 SMALL = {"gae": {"latent_dim": 10, "max_epochs": 150}, "de": {"max_epochs": 40}}
 KEPT = Path(__file__).parents[1] / "docs" / "results" / "ood.json"

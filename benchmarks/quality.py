@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from results import CELLS, FOLDER
-from twostep.core.metric_keys import MetricKeys
-from twostep.data.base import load_data
+from twostep.core.keys import MetricKeys
+from twostep.data.load import load_data
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import load_other, resume
@@ -30,7 +30,7 @@ from twostep.metrics import Result, evaluate
 from twostep.metrics.features.base import Extractor
 from twostep.metrics.features.classifier import classifier, train_classifier
 from twostep.metrics.features.efficientnet import efficientnet_lite0
-from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.runs.config import RunConfig
 
 LABELLED = 20_000
@@ -59,8 +59,10 @@ def compared(experiment: Experiment, extractor: Extractor, names: tuple[str, ...
     model: Any = examiner.part(examiner.whole)
     held_out = examiner.test_batches(examiner.whole)
     training = examiner.batches(experiment.splits.train, held_out.batch_size)
-    gallery = Gallery(model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, seed, with_null=True)
-    return evaluate(names, model, held_out, same, seed, gallery)
+    sets = FeatureSets(
+        model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, seed, with_reference=True
+    )
+    return evaluate(names, model, held_out, same, seed, sets)
 
 
 def same(rows: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ def told_apart(name: str, experiment: Experiment) -> dict[str, Result]:
 
 def short(results: dict[str, Result]) -> dict[str, dict[str, Any]]:
     return {
-        name: {"value": result.value, "interval": result.interval, "null": result.null}
+        name: {"value": result.value, "interval": result.interval, "reference": result.reference}
         for name, result in results.items()
     }
 

@@ -24,7 +24,7 @@ import torch
 import tables
 from tables import FOLDER, stored
 from twostep.core import figures as pictures
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS

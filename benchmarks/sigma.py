@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from twostep.core.schema import DataSpec
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.models import MODELS
 from twostep.models.base import Model, ModelConfig, Role, evaluating
 from twostep.models.parts.gaussian_decoder import GaussianDecoder

@@ -59,8 +59,8 @@ def samples(name: str) -> list[str]:
         figures = [shown(found[kind].get(figure), digits) for kind, figure, digits in SAMPLES.values()]
         lines.append(row(f"`{de}` alone" if gae == "alone" else f"`{gae}` + `{de}`", *figures))
     any_found = next(iter(facts.values()))
-    nulls = [f"{any_found[kind][figure]['null']:,.{digits}f}" for kind, figure, digits in SAMPLES.values()]
-    return [*lines, row("*held-out images*", *nulls)]
+    references = [f"{any_found[kind][figure]['reference']:,.{digits}f}" for kind, figure, digits in SAMPLES.values()]
+    return [*lines, row("*held-out images*", *references)]
 
 
 def detection() -> list[str]:
@@ -68,7 +68,7 @@ def detection() -> list[str]:
     facts = stored("ood")
     lines = [*head("trained on -> OOD data", *SCORES, "false-positive rate", "detection rate")] if facts else []
     for pair, found in facts.items():
-        rates = (f"{found[f'two_part_ood_{rate}']['value']:.3f}" for rate in ("false_alarms", "detected"))
+        rates = (f"{found[f'two_part_ood_{rate}']['value']:.3f}" for rate in ("false_positive_rate", "detection_rate"))
         lines.append(row(pair, *(shown(found.get(figure), 3) for figure in SCORES.values()), *rates))
     return lines
 
@@ -124,5 +124,5 @@ def latent_dim() -> list[str]:
         spread = f"{min(distances):.2f}-{max(distances):.2f}" if len(those) > 1 else ""
         figures = (f"{statistics.mean(distances):.2f}", spread, f"{error:,.0f}", f"{seconds:.0f}", str(len(those)))
         lines.append(row(named, *figures))
-    null = statistics.mean(run["fd"]["null"] for run in runs)
-    return [*lines, row("*held-out images*", f"{null:.2f}", "", "", "", "")]
+    reference = statistics.mean(run["fd"]["reference"] for run in runs)
+    return [*lines, row("*held-out images*", f"{reference:.2f}", "", "", "", "")]

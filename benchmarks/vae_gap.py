@@ -20,8 +20,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from bound_curve import bound_curve
 from twostep.experiment.prepare import start
-from twostep.metrics.bounds import bound_curve
 from twostep.models.base import evaluating
 from twostep.models.parts.annealing import AnnealedPath
 from twostep.models.vae import VAE

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from twostep.data.training_rows import training_rows
+from twostep.data.load import training_rows
 from twostep.diagnosis import diagnose
 
 DATA = os.environ.get("DATA", "digits")

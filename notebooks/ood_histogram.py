@@ -33,13 +33,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from twostep.core.figures import draw_histogram
-from twostep.data.base import load_data
-from twostep.data.batches import Batches
+from twostep.data.batches import Batches, subsample
+from twostep.data.load import load_data
 from twostep.data.named import OOD_PARTNERS
-from twostep.data.rows import spread
 from twostep.experiment.load import load_run
 from twostep.metrics.ood.detection import auroc, stump
-from twostep.metrics.ood.scores import MAX_ROWS, ranked, score_splits
+from twostep.metrics.ood.scores import MAX_ROWS, finite, score_splits
 
 RUNS = {
     "one-step": os.environ.get("ONE_STEP", "runs/one-step"),
@@ -60,7 +59,7 @@ for kind, run in RUNS.items():
     others = load_data(other, make_valid=False)
     points = {"in_train": train.data, "in": test.data, "out_train": others.train, "out": others.test}
     batches = {
-        where: Batches(spread(data, MAX_ROWS), test.batch_size, device=test.device) for where, data in points.items()
+        where: Batches(subsample(data, MAX_ROWS), test.batch_size, device=test.device) for where, data in points.items()
     }
     scores[kind] = score_splits(module, batches, lambda values: values, seed=0)
 
@@ -82,13 +81,12 @@ shown = (
 areas, stumps = {}, {}
 for axes, (kind, score, label) in zip(panels, shown, strict=True):
     rows = scores[kind][score]
-    areas[kind, score] = auroc(ranked(rows["in"]), ranked(rows["out"]))
-    value, interval = areas[kind, score]
+    area = areas[kind, score] = auroc(finite(rows["in"]), finite(rows["out"]))
     draw_histogram(axes, {Path(name).stem: rows["in"], f"{Path(other).stem} (other)": rows["out"]}, label)
-    inside, outside = ([ranked(rows[f"{side}{split}"]) for split in ("_train", "")] for side in ("in", "out"))
+    inside, outside = ([finite(rows[f"{side}{split}"]) for split in ("_train", "")] for side in ("in", "out"))
     boundary, rate = stumps[kind, score] = stump(inside, outside)
     axes.axvline(boundary, color="black", linestyle="--", linewidth=1)
-    axes.set_title(f"{kind}: AUROC {value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}], stump {rate:.1%}", fontsize=10)
+    axes.set_title(f"{kind}: AUROC {area.value:.3f} [{area.low:.3f}, {area.high:.3f}], stump {rate:.1%}", fontsize=10)
     print(f"{kind}, {score}: decision boundary {boundary:.6g}, classification rate {rate:.2%}")
 figure.savefig(os.environ.get("FIGURE", "ood_histogram.png"))
 figure

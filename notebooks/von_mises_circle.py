@@ -27,7 +27,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis import diagnose
 from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
@@ -55,7 +55,7 @@ RUN = {
     "seed": 0,
 }
 
-circle = law("von-mises-circle", RUN["dataset_kwargs"])
+circle = distribution("von-mises-circle", RUN["dataset_kwargs"])
 angle = (torch.arange(400) + 0.5) / 400 * 2 * math.pi - math.pi
 step = 2 * math.pi / len(angle)
 

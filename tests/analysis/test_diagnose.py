@@ -13,7 +13,7 @@ from twostep.analysis.family import Family, diagnose_family
 from twostep.analysis.score import score
 from twostep.core.files import write_json
 from twostep.core.schema import UserError
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.diagnosis.dimension.knee import knee_of
 from twostep.experiment import prepare as launch
 from twostep.experiment.prepare import start
@@ -156,7 +156,7 @@ def test_runs_of_several_sizes_tell_where_more_coordinates_cease_to_help(family,
 
 def test_a_familys_error_is_that_of_its_autoencoder(family):
     experiment = launch.trained(family[2])
-    valid, train = spread(experiment.splits.valid, 2000), spread(experiment.splits.train, 2000)
+    valid, train = subsample(experiment.splits.valid, 2000), subsample(experiment.splits.train, 2000)
     gae = experiment.models["model"].eval()
     left = (valid - gae.decode(gae.encode(valid))).square().sum() / (valid - train.mean(0)).square().sum()
     assert diagnose_family([family[1], family[2]]).errors[1] == pytest.approx(left.item(), rel=1e-4)

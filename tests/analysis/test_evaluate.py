@@ -35,7 +35,7 @@ def test_results_are_those_of_the_model_and_are_added(run):
     few = {"gen_samples": 100}
     first, path = assess(run, Questions(("fid", "log_likelihood", "l2_reconstruction_error"), keys=few))
     assert list(first) == ["fd", "log_likelihood", "l2_reconstruction_error"]
-    assert first["fd"].null is not None
+    assert first["fd"].reference is not None
     again, second = assess(run, Questions(("fd",), keys=few))
     assert again["fd"] == first["fd"], "the same seed gives the same digits"
     other, third = assess(run, Questions(("fd",), keys=few, seed=9))

@@ -13,7 +13,7 @@ from helpers.experiments import asked
 from twostep.analysis.evaluate import Questions, assess
 from twostep.analysis.score import Scored, score, write_csv
 from twostep.core.schema import UserError
-from twostep.data.own_rows import read_rows
+from twostep.data.load import read_rows
 from twostep.experiment.load import load_module
 from twostep.experiment.prepare import start
 

@@ -35,7 +35,7 @@ def test_what_breaks_leaves_the_old_file_and_nothing_beside_it(tmp_path, mistake
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
-def test_folders_are_made_and_a_file_in_their_place_is_told(tmp_path):
+def test_folders_are_made_and_a_file_in_their_place_is_reported(tmp_path):
     with atomic_write(tmp_path / "new" / "file.txt") as beside:
         beside.write_text("text")
     assert (tmp_path / "new" / "file.txt").read_text() == "text"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core import neighbours
 from twostep.core.neighbours import count_within, k_nearest, nearest, radii
 
@@ -77,10 +77,10 @@ def between(counts, sure_and_maybe, dim):
 
 
 @pytest.mark.parametrize("dim", [1, 3, 17, 64, 257, 2048])
-def test_the_rim_belongs_to_a_ball(dim):
+def test_balls_are_closed(dim):
     x = gaussian(60, dim, dtype=torch.float32)
     counts, _ = count_within(x, radii(x, 5), x, radii(x, 5))
-    assert bool((counts.of_balls == 6).all())  # five neighbours, of which one lies on the rim, and the point itself
+    assert bool((counts.of_balls == 6).all())  # five neighbours, one of them on the boundary, and the point itself
 
 
 def test_expanded_float32_distances_would_be_wrong():

@@ -65,7 +65,7 @@ def test_a_key_like_no_other_gets_the_list_of_keys():
     assert refusal(zzz=3) == "zzz: no such key of layers; its keys are: dims, rate, sigma, skip, weight, width"
 
 
-def test_every_error_is_told_at_once():
+def test_every_error_is_reported_at_once():
     assert refusal(width=0, rate="fast", widht=1).split("; ") == [
         "width = 0: input should be greater than 0 (key of layers)",
         "rate = 'fast': input should be a valid number (key of layers)",
@@ -93,7 +93,7 @@ def test_truth_values_and_strings_are_no_numbers(key, value):
 
 
 @pytest.mark.parametrize("value", [2.0, 2.5])
-def test_fractions_are_no_whole_numbers(value):
+def test_fractions_are_no_integers(value):
     assert refusal(width=value).startswith(f"width = {value}: ")
 
 
@@ -120,10 +120,10 @@ def test_a_key_under_two_names_is_refused_as_that(values):
     assert "given under two names (key of layers)" in refusal(**values)
 
 
-def test_forms_are_told_as_a_user_writes_them():
+def test_forms_are_reported_as_a_user_writes_them():
     assert refusal(dims=3) == "dims = 3: write a list, like [3] (key of layers)"
-    assert refusal(Named, name=2024, size=1) == "name = 2024: write a text, like \"'2024'\" (key of layers)"
-    assert refusal(Placed, folder=2024) == "folder = 2024: write a text, like \"'2024'\" (key of layers)"
+    assert refusal(Named, name=2024, size=1) == "name = 2024: write a string, like \"'2024'\" (key of layers)"
+    assert refusal(Placed, folder=2024) == "folder = 2024: write a string, like \"'2024'\" (key of layers)"
     assert "write a dictionary, like \"{'name': 1}\"" in refusal(Placed, options="{name:1}")
 
 

@@ -63,7 +63,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
         (torch.float64, torch.float64),
     ],
 )
-def test_whole_numbers_become_floats_and_floats_stay(given, expected):
+def test_integers_become_floats_and_floats_stay(given, expected):
     batches = Batches(ROWS.to(given), 5)
     assert next(iter(batches)).dtype == batches.take(torch.tensor([0, 3])).dtype == expected
     assert batches.take(torch.tensor([22, 3])).flatten().tolist() == [22, 3]

@@ -1,4 +1,4 @@
-"""CelebA from made files in its layouts: which rows are whose, what is cut, what is refused."""
+"""CelebA from generated files in its layouts: which rows are whose, what is cut, what is refused."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,8 @@ from huggingface_hub import HfApi
 from helpers.image_files import pictures, png, save, write
 from twostep.core.schema import UserError
 from twostep.data import celeba
-from twostep.data.base import DATASETS, load_data
+from twostep.data.base import DATASETS
+from twostep.data.load import load_data
 
 PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 
@@ -23,7 +24,7 @@ def shade(row):
 
 
 def portrait(row):
-    """Return a picture of CelebA's shape whose middle square is all of one shade, and black above and below."""
+    """Return an image of CelebA's shape whose middle square is all of one shade, and black above and below."""
     pixels = np.zeros((218, 178, 3), np.uint8)
     pixels[20:198] = shade(row)
     return pixels
@@ -59,7 +60,7 @@ def refused(root):
 
 @pytest.mark.parametrize("ending", ["csv", "txt"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_the_list_says_whose_a_picture_is(root, ending, nested):
+def test_the_list_says_whose_an_image_is(root, ending, nested):
     make(root, ending, nested)
     splits = loaded(root)
     assert shades(splits.train) == [shade(row) for row in (0, 1, 3, 5, 2, 7)]
@@ -101,7 +102,7 @@ def test_parquet_files_with_validation_rows_and_without_labels(root):
     assert splits.train_labels is None
 
 
-def test_folders_of_pictures_serve_too(root):
+def test_folders_of_images_serve_too(root):
     for row, split in enumerate(("train", "train", "test")):
         save(root / "celeba" / split / f"{row}.png", portrait(row))
     assert shades(loaded(root, image_size=8).train) == [shade(0), shade(1)]
@@ -134,21 +135,21 @@ def test_half_a_layout_is_refused(root):
     assert refused(root).startswith(f"{folder / 'img_align_celeba' / '000003.png'}: can't be read (No such file")
     (folder / "img_align_celeba").rename(folder / "img")
     assert refused(root) == (
-        f"{folder / 'list_eval_partition.csv'}: the pictures it lists are not there: put them into "
+        f"{folder / 'list_eval_partition.csv'}: the images it lists are missing: put them into "
         f"{folder / 'img_align_celeba'}"
     )
     (folder / "img").rename(folder / "img_align_celeba")
     (folder / "list_eval_partition.csv").unlink()
-    assert refused(root) == f"{folder}: has img_align_celeba/ and no list_eval_partition.csv: put that there too"
+    assert refused(root) == f"{folder}: has img_align_celeba/ but no list_eval_partition.csv: put that there too"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("image_id,partition\n000001.png,3\n", ", line 2: must hold a file's name and 0, 1 or 2; found: 000001.png,3"),
-        ("000001.png 0\n000002.png\n", ", line 2: must hold a file's name and 0, 1 or 2; found: 000002.png"),
-        ("image_id,partition\n000001.png,0\n", ": lists no pictures for training (0) or none for test (2)"),
-        ("", ": lists no pictures for training (0) or none for test (2)"),
+        ("image_id,partition\n000001.png,3\n", ", line 2: must hold a file name and 0, 1 or 2; found: 000001.png,3"),
+        ("000001.png 0\n000002.png\n", ", line 2: must hold a file name and 0, 1 or 2; found: 000002.png"),
+        ("image_id,partition\n000001.png,0\n", ": lists no images for training (0) or none for test (2)"),
+        ("", ": lists no images for training (0) or none for test (2)"),
     ],
 )
 def test_a_list_of_something_else_is_refused(root, text, says):
@@ -157,7 +158,7 @@ def test_a_list_of_something_else_is_refused(root, text, says):
     assert refused(root) == f"{listed}{says}"
 
 
-def test_a_damaged_picture_is_named(root):
+def test_a_damaged_image_is_named(root):
     path = make(root) / "img_align_celeba" / "000005.png"
     path.write_bytes(png(pictures(1, (178, 218, 3))[0])[:5000])
     assert refused(root).startswith(f"{path}: ")

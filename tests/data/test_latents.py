@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from twostep.data import latents
-from twostep.data.latents import embed
+from twostep.data import batches
+from twostep.data.batches import embed
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])
 def test_embeddings_are_complete_and_in_order(monkeypatch, count):
-    monkeypatch.setattr(latents, "ENCODE_ROWS", 4)
+    monkeypatch.setattr(batches, "EMBED_ROWS", 4)
     data = torch.arange(count, dtype=torch.uint8)[:, None]
     sizes = []
 

@@ -1,4 +1,4 @@
-"""Picture sets from small made files: what is read, what is refused, and that the second time is from the cache."""
+"""Image datasets from small generated files: what is read, what is refused, and the cache."""
 
 import logging
 import subprocess
@@ -12,8 +12,8 @@ from huggingface_hub import HfApi
 
 from helpers.image_files import pictures, png, write
 from twostep.core.schema import UserError
-from twostep.data.base import load_data
 from twostep.data.files import cache
+from twostep.data.load import load_data
 
 SHAPES = {"svhn": (32, 32, 3), "cifar10": (32, 32, 3), "mnist": (28, 28)}
 
@@ -35,7 +35,7 @@ def root(tmp_path):
 
 
 def make_set(root, name="svhn", column="image"):
-    """Write a set of two training files of 12 and 8 rows and a test file of 5; return its pictures."""
+    """Write a set of two training files of 12 and 8 rows and a test file of 5; return its images."""
     every = pictures(25, SHAPES[name])
     parts = {
         "train-00000-of-00002": every[:12],
@@ -70,7 +70,7 @@ def test_parquet_files_are_read_in_order(root, name, column):
     assert spec.shape == tuple(expected.shape[1:])
 
 
-def test_folders_of_pictures_are_read_with_labels_by_name(root):
+def test_folders_of_images_are_read_with_labels_by_name(root):
     every = pictures(12, SHAPES["mnist"])
     for i, pixels in enumerate(every):
         folder = root / "mnist" / ("train" if i < 8 else "test") / str(i % 8 // 4)
@@ -82,7 +82,7 @@ def test_folders_of_pictures_are_read_with_labels_by_name(root):
     assert splits.test_labels.tolist() == [0, 0, 0, 0]
     wrong = root / "mnist" / "test" / "0" / "08.png"
     wrong.write_bytes(png(pictures(1, (9, 9))[0]))
-    assert f"{wrong}: the picture is 9 x 9 L, it should be 28 x 28 L" in refused(root, "mnist")
+    assert f"{wrong}: the image is 9 x 9 L, it should be 28 x 28 L" in refused(root, "mnist")
 
 
 def test_the_folder_of_the_data_is_left_as_it_was(root):
@@ -98,7 +98,7 @@ def test_second_load_is_from_the_cache_and_light(root, tmp_path):
     expected = make_set(root)
     first = load_data("svhn", data_root=root)
     code = (
-        "import sys, torch; from pathlib import Path; from twostep.data.base import load_data\n"
+        "import sys, torch; from pathlib import Path; from twostep.data.load import load_data\n"
         f"splits = load_data('svhn', data_root=Path({str(root)!r}))\n"
         "print(int(splits.train.long().sum()), {'datasets', 'pandas', 'pyarrow'} & sys.modules.keys())"
     )
@@ -120,7 +120,7 @@ def test_a_changed_source_is_decoded_again(root, caplog):
     assert "is damaged" in caplog.text
 
 
-def test_seconds_and_megabytes_are_told(root, caplog, capfd):
+def test_seconds_and_megabytes_are_reported(root, caplog, capfd):
     make_set(root)
     with caplog.at_level(logging.INFO, "twostep"):
         load_data("svhn", data_root=root)
@@ -175,22 +175,22 @@ def test_other_columns_are_refused(root):
     write(path, good, label="digit")
     assert "found: image, digit" in refused(root)
     write(path, good, labels=[1, None, 3])
-    assert refused(root) == f"{path}: column label must hold whole numbers, and none may be missing"
+    assert refused(root) == f"{path}: column label must hold an integer in every row"
     write(path, good, labels=[0.5, 1.5, 2.5])
-    assert "must hold whole numbers" in refused(root)
+    assert "must hold an integer" in refused(root)
     pyarrow.parquet.write_table(pyarrow.table({"image": [1.0, 2.0, 3.0], "label": [1, 2, 3]}), path)
-    assert refused(root).startswith(f"{path}: column image does not hold encoded pictures")
+    assert refused(root).startswith(f"{path}: column image holds no encoded images")
 
 
-def test_wrong_pictures_are_named_by_their_row(root):
+def test_wrong_images_are_named_by_their_row(root):
     good = [png(row) for row in pictures(3, SHAPES["svhn"])]
     path = root / "svhn" / "train-0.parquet"
     write(root / "svhn" / "test-0.parquet", good)
     small, grey = png(pictures(1, (28, 32, 3))[0]), png(pictures(1, (32, 32))[0])
     for wrong, says in (
-        (small, "the picture is 32 x 28 RGB, it should be 32 x 32 RGB"),
-        (grey, "the picture is 32 x 32 L, it should be 32 x 32 RGB"),
-        (b"no picture", "is no picture, or a damaged one"),
+        (small, "the image is 32 x 28 RGB, it should be 32 x 32 RGB"),
+        (grey, "the image is 32 x 32 L, it should be 32 x 32 RGB"),
+        (b"no picture", "not an image, or damaged"),
         (good[0][: len(good[0]) // 2], ""),
         (None, ""),
     ):

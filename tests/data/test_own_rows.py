@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from twostep.core.schema import UserError
 from twostep.data.files.tables import read_table
-from twostep.data.own_rows import read_rows
+from twostep.data.load import read_rows
 
 TABLE = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, 1e-3]])
 
@@ -56,7 +56,7 @@ def test_arrays_may_hold_one_row_or_equal_ones(tmp_path):
     assert read_rows(tmp_path / "equal.npz").shape == (4, 3)
 
 
-def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
+def test_images_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
     (tmp_path / "folder").mkdir()
     encoded = []
     for number, picture in enumerate(pictures()):
@@ -73,9 +73,9 @@ def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b c\n1,x\n", "no table of numbers (line 2, column b c holds 'x'): write it in UTF-8, with commas"),
+        ("a,b c\n1,x\n", "not a table of numbers (line 2, column b c holds 'x'): write it in UTF-8, with commas"),
         ("1,2\n3,4\n\n5,\n", "line 4, column 2 is empty"),
-        ("1,2\n3\n", "line 2 has 1 columns, those before it have 2"),
+        ("1,2\n3\n", "line 2 has 1 columns, the lines above have 2"),
         ("1,NA\n2,3\n", "line 1, column 2 holds 'NA'"),  # no names: a row that would be lost
         (",\n2,3\n", "line 1, column 1 is empty"),
         ("1,2\n#3,4\n5,6\n", "line 2, column 1 holds '#3'"),  # no comment: the same
@@ -86,7 +86,7 @@ def test_pictures_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
         ("a;b\n1;2\n3;\n", "line 3, column b is empty"),
         ("a,b\n1,2\n3,\n", "line 3, column b is empty"),
         ("a,\n1,2\n3,\n", "line 3, column  is empty"),
-        ("a,b\n1,2,3\n", "line 2 has 3 columns, those before it have 2"),
+        ("a,b\n1,2,3\n", "line 2 has 3 columns, the lines above have 2"),
         ("0,1,2\n3,,5\n", "line 2, column 1 is empty"),
         ("1,2\n3,nan\n", "row 1, column 1 is nan: must be finite"),
         ("a,b\n", "is empty"),
@@ -112,8 +112,8 @@ def test_a_table_that_pandas_wrote_with_its_default_names_has_no_row_more(tmp_pa
     rows = np.arange(12).reshape(4, 3)[::-1] + (0 if integers else 0.5)
     pandas.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=index)
     assert torch.equal(read_rows(tmp_path / "rows.csv"), torch.tensor(rows.copy(), dtype=torch.float32))
-    assert "the first row, 0 to 2, is taken for the names" in caplog.text
-    assert ("only number the rows are left out: 1" in caplog.text) == index
+    assert "the first row, 0 to 2, is taken as the column names" in caplog.text
+    assert ("only number the rows are dropped: 1" in caplog.text) == index
 
 
 @pytest.mark.parametrize(
@@ -144,13 +144,13 @@ def test_numbers_that_are_no_default_names_are_data_unless_they_look_like_them(t
 def test_columns_without_a_name_that_hold_no_data_are_left_out(tmp_path, caplog, text):
     (tmp_path / "rows.csv").write_text(text)
     assert read_rows(tmp_path / "rows.csv").tolist() == [[1.5, 2.5], [3.5, 4.5]]
-    assert "are left out" in caplog.text
+    assert "are dropped" in caplog.text
 
 
 def test_an_index_in_parquet_is_left_out(tmp_path, caplog):
     pandas.DataFrame({"a": [0.5, 0.25]}, index=[7, 5]).to_parquet(tmp_path / "rows.parquet")
     assert read_rows(tmp_path / "rows.parquet").tolist() == [[0.5], [0.25]]
-    assert "only number the rows are left out: 2" in caplog.text
+    assert "only number the rows are dropped: 2" in caplog.text
 
 
 def test_numbers_of_a_csv_are_those_of_python(tmp_path):
@@ -168,34 +168,34 @@ def test_tables_in_other_encodings_are_refused(tmp_path, encoding):
 def test_what_is_no_rows_is_refused(tmp_path):
     assert "no such file or folder" in refused(tmp_path / "nowhere.npy")
     np.savez(tmp_path / "two.npz", train=TABLE, test=TABLE)
-    assert "holds several arrays (test, train): save one alone" in refused(tmp_path / "two.npz")
+    assert "must hold exactly one array; found: test, train" in refused(tmp_path / "two.npz")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
-    assert "is not a whole parquet file" in refused(tmp_path / "broken.parquet")
+    assert "damaged or incomplete parquet file" in refused(tmp_path / "broken.parquet")
     parquet.write_table(pa.table({"a": [1.0], "name": ["x"]}), tmp_path / "words.parquet")
     assert "column name holds string, not real numbers" in refused(tmp_path / "words.parquet")
     parquet.write_table(pa.table({"a": [1.0, None]}), tmp_path / "gaps.parquet")
     assert "is nan: must be finite" in refused(tmp_path / "gaps.parquet")
     (tmp_path / "rows.txt").write_text("1 2")
-    assert "write it by numpy.save or numpy.savez, or as a table, .csv or .parquet" in refused(tmp_path / "rows.txt")
+    assert "write it with numpy.save or numpy.savez, or as a table, .csv or .parquet" in refused(tmp_path / "rows.txt")
     for split in ("train", "test"):
         (tmp_path / "both" / split).mkdir(parents=True)
         Image.fromarray(pictures()[0]).save(tmp_path / "both" / split / "0.png")
-    assert "has train and test: give one of the two folders" in refused(tmp_path / "both")
+    assert "both train and test" in refused(tmp_path / "both")
 
 
-def test_no_other_program_decodes_a_picture(tmp_path, monkeypatch):
+def test_no_other_program_decodes_an_image(tmp_path, monkeypatch):
     """Pillow has Ghostscript read what begins as PostScript, however its name ends."""
     (tmp_path / "own").mkdir()
     drawing = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n%%EOF\n"
     (tmp_path / "own" / "drawing.png").write_text(drawing)
     started = []
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given: started.append(given))
-    assert "drawing.png: is no picture" in refused(tmp_path / "own")
+    assert "drawing.png: not an image" in refused(tmp_path / "own")
     assert started == []
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "gif", "tif"])
-def test_pictures_of_common_formats_are_decoded_from_a_table(tmp_path, ending):
+def test_images_of_common_formats_are_decoded_from_a_table(tmp_path, ending):
     path = tmp_path / f"picture.{ending}"
     Image.fromarray(pictures(1)[0]).save(path)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -209,4 +209,4 @@ def test_a_table_may_not_name_a_file_of_this_machine(tmp_path):
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     encoded = pa.array([{"bytes": None, "path": str(tmp_path / "private.png")}] * 3, kind)
     parquet.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet")
-    assert "names a file in place of an image" in refused(tmp_path / "rows.parquet")
+    assert "names a file instead of holding an image" in refused(tmp_path / "rows.parquet")

@@ -8,15 +8,13 @@ import pytest
 import torch
 
 from helpers.image_files import pictures, save_all
-from twostep.data.base import load_data
-from twostep.data.batches import Batches
+from twostep.data.batches import Batches, LazyRows, embed, subsample, take
 from twostep.data.files import cache
-from twostep.data.latents import embed
-from twostep.data.rows import Rows, part, spread
+from twostep.data.load import load_data
 
 DATA = torch.arange(60, dtype=torch.uint8).view(20, 1, 3)
 INDEX = torch.tensor([1, 4, 5, 9, 13, 17, 19])
-ROWS, COPY = Rows(DATA, INDEX), DATA[INDEX]
+ROWS, COPY = LazyRows(DATA, INDEX), DATA[INDEX]
 
 
 @pytest.fixture
@@ -36,17 +34,17 @@ def test_they_are_what_indexing_gives():
 
 
 def test_a_part_of_a_part_is_one_too(small):
-    once = part(DATA, INDEX)
-    twice = part(once, torch.tensor([0, 2, 6]))
-    assert isinstance(once, Rows)
-    assert isinstance(twice, Rows)
+    once = take(DATA, INDEX)
+    twice = take(once, torch.tensor([0, 2, 6]))
+    assert isinstance(once, LazyRows)
+    assert isinstance(twice, LazyRows)
     assert twice.data is DATA
     assert torch.equal(twice[:], COPY[[0, 2, 6]])
 
 
 def test_parts_of_small_data_are_copies():
-    assert torch.equal(part(DATA, INDEX), COPY)
-    assert part(DATA, INDEX).untyped_storage().nbytes() == COPY.nbytes
+    assert torch.equal(take(DATA, INDEX), COPY)
+    assert take(DATA, INDEX).untyped_storage().nbytes() == COPY.nbytes
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -61,7 +59,7 @@ def test_batches_and_embeddings_do_not_know_the_difference(ranks):
             rows = mine.rows_of(order, index)
             assert torch.equal(mine.take(rows), other.take(rows))
     assert torch.equal(embed(lambda x: x.flatten(1), ROWS), COPY.flatten(1).float())
-    assert torch.equal(spread(ROWS, 1000), COPY)
+    assert torch.equal(subsample(ROWS, 1000), COPY)
 
 
 def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeypatch):
@@ -77,7 +75,7 @@ def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeyp
             splits = load_data(name, seed=2)
             for split in ("train", "valid", "test"):
                 rows = getattr(splits, split)
-                assert isinstance(rows, Rows)
+                assert isinstance(rows, LazyRows)
                 assert torch.equal(rows[:], getattr(other, split))
             assert splits.spec == other.spec
             assert splits.digest() == other.digest()
@@ -86,14 +84,14 @@ def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeyp
 CHILD = """
 import resource, sys
 from pathlib import Path
-import torch
-from twostep.data import rows
+import datasets, pyarrow.parquet, torch
+from twostep.data import batches
 from twostep.data.files import cache
-from twostep.data.base import load_data
+from twostep.data.load import load_data
 from twostep.data.batches import Batches
 
 folder, size = sys.argv[1], int(sys.argv[2])
-cache.LARGE, rows.CHUNK = size // 2, 2**20
+cache.LARGE, batches.BLOCK_BYTES = size // 2, 2**20
 torch.zeros(2).sum()
 taken = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 # the one private mapping of the kept file counts whole: there is room for it and for half as much again
@@ -101,10 +99,10 @@ resource.setrlimit(resource.RLIMIT_DATA, (taken + size * 3 // 2, -1))
 for _ in range(2):
     splits = load_data(folder)
     digest = splits.digest()
-    batches = Batches(splits.train, 2)
-    batches.take(batches.rows_of(batches.order(0, 0), 0))
-    print(len(splits.train), sum(float(batch.sum()) for batch in batches), digest)
-    del splits, batches
+    every = Batches(splits.train, 2)
+    every.take(every.rows_of(every.order(0, 0), 0))
+    print(len(splits.train), sum(float(batch.sum()) for batch in every), digest)
+    del splits, every
 cache.LARGE = 2 * size
 try:
     load_data(folder).digest()
@@ -129,6 +127,6 @@ def test_a_large_set_is_never_whole_in_memory(tmp_path):
 
 
 def test_many_rows_are_thinned_evenly():
-    assert spread(torch.arange(10), 4).tolist() == [0, 2, 5, 7]
-    assert spread(torch.arange(4), 4).tolist() == [0, 1, 2, 3]
-    assert spread(torch.arange(3), 4).tolist() == [0, 1, 2]
+    assert subsample(torch.arange(10), 4).tolist() == [0, 2, 5, 7]
+    assert subsample(torch.arange(4), 4).tolist() == [0, 1, 2, 3]
+    assert subsample(torch.arange(3), 4).tolist() == [0, 1, 2]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from twostep.core.schema import UserError
-from twostep.data.base import DATASETS, load_data
-from twostep.data.synthetic import SYNTHETIC, law
+from twostep.data.base import DATASETS
+from twostep.data.load import load_data
+from twostep.data.synthetic import SYNTHETIC, distribution
 
 TURN = 2 * math.pi
 SAMPLES = 20_000
@@ -44,7 +45,7 @@ class Chart:
 
     @property
     def law(self):
-        return law(self.name, self.kwargs)
+        return distribution(self.name, self.kwargs)
 
     def masses(self):
         """Return the middle of each cell, its size, and the probability that the density gives it."""
@@ -66,7 +67,7 @@ def plane(name, low, high, count, **kwargs):
 
 def blurred(name, low, high, **kwargs):
     """A planar curve with noise: cells as wide as the noise's std."""
-    (x, y), (X, Y), noise = low, high, law(name, kwargs).noise
+    (x, y), (X, Y), noise = low, high, distribution(name, kwargs).noise
     counts = [math.ceil((top - bottom) / noise) for bottom, top in ((x, X), (y, Y))]
     return Chart(name, columns, ((x, X, counts[0]), (y, Y, counts[1])), kwargs)
 
@@ -109,15 +110,20 @@ def repeated(copies):
 
 def flat(name, **kwargs):
     """A chart of a flat subspace, with an orthonormal basis that comes from samples alone."""
-    points = law(name, kwargs).sample(50, seeded(1))
-    d = law(name, kwargs).intrinsic_dim
+    points = distribution(name, kwargs).sample(50, seeded(1))
+    d = distribution(name, kwargs).intrinsic_dim
     basis = torch.linalg.svd(points).Vh[:d]
     return Chart(name, lambda *p: columns(*p) @ basis, ((-6, 6, 100 if d > 1 else 2000),) * d, kwargs)
 
 
+def project(truth, x):
+    """Return the points `(n, D)` of the manifold nearest to `x`."""
+    return truth.nearest(x.double() @ truth.isometry) @ truth.isometry.T
+
+
 def no_noise(name):
     """A curve set without noise: its curves one after another."""
-    curves = law(name)
+    curves = distribution(name)
     length = curves.high - curves.low
 
     def place(u):
@@ -140,7 +146,7 @@ CHARTS = [
     Chart("line", lambda t: columns(t, t), ((-2.5, 2.5, 1000),)),
     Chart("cos", lambda t: columns(t, 2.5 * t.cos()), ((-2.5, 2.5, 2000),)),
     Chart("2lines", two_lines, ((-2, 6, 2000),)),
-    *(no_noise(name) for name in CURVES if law(name).noise),
+    *(no_noise(name) for name in CURVES if distribution(name).noise),
     plane("checkerboard", -5, 5, 100),
     plane("1uniform", -2, 2, 80),
     plane("2uniforms", -2, 2, 80),
@@ -175,12 +181,12 @@ CHARTS = [
     Chart("affine", columns, ((-5, 5, 60),) * 3, {"manifold_dim": 2, "ambient_dim": 3, "noise": 0.4}),
     Chart("repeated", repeated(12), ((-6, 6, 150),) * 2),
     Chart("repeated", lambda t: columns(t, t, t, t), ((-2.5, 2.5, 1000),), {"base": "line", "ambient_dim": 4}),
-    Chart("network_manifold", lambda *z: law("network_manifold").chart(columns(*z)), ((-5, 5, 140),) * 2),
+    Chart("network_manifold", lambda *z: distribution("network_manifold").chart(columns(*z)), ((-5, 5, 140),) * 2),
 ]
 
 
 def statistics(x):
-    """Return numbers that a law shows in: the coordinates, the norm, a slanted direction."""
+    """Return numbers that a distribution shows in: the coordinates, the norm, a slanted direction."""
     return torch.cat([x[:, :3], x.norm(dim=1, keepdim=True), x[:, :2] @ torch.tensor([[0.6], [0.8]]).double()], 1)
 
 
@@ -258,24 +264,25 @@ def test_mean_log_densities_are_the_known_figures(name, figure):
 
 
 def test_the_circle_has_its_largest_and_smallest_density_where_they_belong():
-    circle = law("von-mises-circle")
+    circle = distribution("von-mises-circle")
     ends = circle.log_prob(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])).exp()
     assert ends.tolist() == pytest.approx([0.341710, 0.046246], abs=1e-6)
-    assert float(law("von-mises-circle", {"kappa": 0}).log_prob(torch.tensor([[0.0, 1.0]]))) == pytest.approx(-1.837877)
+    uniform = distribution("von-mises-circle", {"kappa": 0})
+    assert float(uniform.log_prob(torch.tensor([[0.0, 1.0]]))) == pytest.approx(-1.837877)
 
 
 def on_circle(law_of, points=4096):
     """Return the mean log-density over the von Mises circle itself."""
     angles = torch.arange(points).double() * TURN / points
     x = torch.stack([angles.cos(), angles.sin()], 1)
-    weights = law("von-mises-circle").log_prob(x).exp() * TURN / points
+    weights = distribution("von-mises-circle").log_prob(x).exp() * TURN / points
     return float((weights * law_of.log_prob(x)).sum())
 
 
 def test_the_blurred_circle_gains_a_nat_for_each_factor_of_e():
     figures = {0.1: -0.2425, 0.01: 2.0588, 0.001: 4.3614}
     for noise, figure in figures.items():
-        assert on_circle(law("von-mises-circle", {"noise": noise})) == pytest.approx(figure, abs=1e-4)
+        assert on_circle(distribution("von-mises-circle", {"noise": noise})) == pytest.approx(figure, abs=1e-4)
         # the closed form of the figures
         x = torch.tensor([[0.3, -0.9], [1.0, 0.0]]).double()
         tilted = (torch.tensor([1.0, 0.0]) + x / noise**2).norm(dim=1)
@@ -283,15 +290,15 @@ def test_the_blurred_circle_gains_a_nat_for_each_factor_of_e():
             torch.special.i0e(tilted).log() + tilted - math.log(float(torch.special.i0(torch.tensor(1.0).double())))
         )
         expected = -math.log(TURN * noise**2) - (1 + x.square().sum(1)) / (2 * noise**2) + bessel
-        assert torch.allclose(law("von-mises-circle", {"noise": noise}).log_prob(x), expected, rtol=1e-9)
+        assert torch.allclose(distribution("von-mises-circle", {"noise": noise}).log_prob(x), expected, rtol=1e-9)
     for noise, slope in ((0.1, -0.998), (0.01, -1.0), (0.001, -1.0)):
-        apart = [on_circle(law("von-mises-circle", {"noise": noise * factor})) for factor in (0.999, 1.001)]
+        apart = [on_circle(distribution("von-mises-circle", {"noise": noise * factor})) for factor in (0.999, 1.001)]
         assert (apart[1] - apart[0]) / math.log(1.001 / 0.999) == pytest.approx(slope, abs=1e-3)
 
 
-def test_likelihood_prefers_the_wrong_law_closer_to_the_manifold():
-    wrong = on_circle(law("von-mises-circle", {"kappa": 0, "noise": 0.001}))
-    right = on_circle(law("von-mises-circle", {"noise": 0.01}))
+def test_likelihood_prefers_the_wrong_distribution_closer_to_the_manifold():
+    wrong = on_circle(distribution("von-mises-circle", {"kappa": 0, "noise": 0.001}))
+    right = on_circle(distribution("von-mises-circle", {"noise": 0.01}))
     assert wrong == pytest.approx(4.15, abs=0.01)
     assert right == pytest.approx(2.06, abs=0.01)
 
@@ -302,31 +309,32 @@ def test_the_sphere_set_is_the_closed_form():
     normal = torch.distributions.Normal(0.0, 1.0)
     ratio = normal.cdf(t) / normal.log_prob(t).exp()
     expected = TURN**-1.5 * math.exp(-1) * (t + (1 + t.square()) * ratio)
-    assert torch.allclose(law("sphere").log_prob(u).exp(), expected, rtol=1e-9)
+    assert torch.allclose(distribution("sphere").log_prob(u).exp(), expected, rtol=1e-9)
 
 
 def test_a_projected_gaussian_is_known_in_many_dimensions():
     """With mean 0 it is uniform, whatever the dimension."""
     kwargs = {"manifold_dim": 60, "mu": (0.0,) * 61}
-    x = law("sphere", kwargs).sample(20, seeded())
+    x = distribution("sphere", kwargs).sample(20, seeded())
     area = math.log(2) + 61 / 2 * math.log(math.pi) - math.lgamma(61 / 2)
-    assert torch.allclose(law("sphere", kwargs).log_prob(x), torch.tensor(-area).double())
-    assert torch.allclose(law("uniform_sphere", {"manifold_dim": 60}).log_prob(x), torch.tensor(-area).double())
+    assert torch.allclose(distribution("sphere", kwargs).log_prob(x), torch.tensor(-area).double())
+    uniform = distribution("uniform_sphere", {"manifold_dim": 60})
+    assert torch.allclose(uniform.log_prob(x), torch.tensor(-area).double())
 
 
-def test_the_von_mises_fisher_law_has_its_mean_and_its_constant():
-    x = law("vmf_sphere").sample(100_000, seeded())
+def test_the_von_mises_fisher_distribution_has_its_mean_and_its_constant():
+    x = distribution("vmf_sphere").sample(100_000, seeded())
     assert float(x.mean(0).norm()) == pytest.approx(0.750671, abs=0.003)
     for kappa in (0.1, 4.0, 700.0):
-        top = law("vmf_sphere", {"kappa": kappa}).log_prob(torch.tensor([[1.0, 0.0, 0.0]]))
+        top = distribution("vmf_sphere", {"kappa": kappa}).log_prob(torch.tensor([[1.0, 0.0, 0.0]]))
         expected = math.log(kappa / TURN) - math.log1p(-math.exp(-2 * kappa))
         assert float(top) == pytest.approx(expected, abs=1e-9)
 
 
 def test_areas_of_the_klein_bottle():
     point = torch.tensor([[3.0, 0.0, 0.0, 0.0]])
-    assert -float(law("klein").log_prob(point)) == pytest.approx(math.log(80.260549), abs=1e-8)
-    nearly = law("klein", {"R": 1.0 + 1e-9, "r": 1.0}).log_prob(torch.tensor([[2.0, 0.0, 0.0, 0.0]]))
+    assert -float(distribution("klein").log_prob(point)) == pytest.approx(math.log(80.260549), abs=1e-8)
+    nearly = distribution("klein", {"R": 1.0 + 1e-9, "r": 1.0}).log_prob(torch.tensor([[2.0, 0.0, 0.0, 0.0]]))
     assert -float(nearly) == pytest.approx(math.log(42.956871), abs=1e-4)
 
 
@@ -334,35 +342,33 @@ def test_areas_of_the_klein_bottle():
 def test_a_flat_gaussian_with_noise_has_the_known_slope(d, D):
     x = torch.randn(10, D, generator=seeded(), dtype=torch.double)
     kwargs = {"manifold_dim": d, "ambient_dim": D}
-    on = law("affine", kwargs).project(x)
-    x = x if on is None else on
+    x = project(distribution("affine", kwargs), x)
     for s in (0.5, 0.01):
-        high, low = (law("affine", {**kwargs, "noise": s * f}).log_prob(x) for f in (1.0001, 0.9999))
+        high, low = (distribution("affine", {**kwargs, "noise": s * f}).log_prob(x) for f in (1.0001, 0.9999))
         expected = -(D - d) - d * s**2 / (1 + s**2) + x.square().sum(1) * s**2 / (1 + s**2) ** 2
         assert torch.allclose((high - low) / math.log(1.0001 / 0.9999), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(SYNTHETIC))
 def test_points_in_float32_have_a_density(name):
-    drawn = law(name).sample(1000, seeded()).float()
-    assert drawn.shape == (1000, law(name).dim) == (1000, *DATASETS[name].shape)
-    log_prob = law(name).log_prob(drawn)
+    drawn = distribution(name).sample(1000, seeded()).float()
+    assert drawn.shape == (1000, distribution(name).dim) == (1000, *DATASETS[name].shape)
+    log_prob = distribution(name).log_prob(drawn)
     assert log_prob.shape == (1000,)
     assert log_prob.isfinite().all()
 
 
 @pytest.mark.parametrize("name", list(SYNTHETIC))
 def test_projections_are_nearest_points(name):
-    truth = law(name, {"noise": 0.0})
+    truth = distribution(name, {"noise": 0.0})
     on = truth.sample(3000, seeded())
     if truth.intrinsic_dim == truth.dim:
-        assert truth.project(on) is None
         assert truth.measure == "Lebesgue"
         return
-    assert torch.allclose(truth.project(on), on, atol=1e-6)
+    assert torch.allclose(project(truth, on), on, atol=1e-6)
     beside = on[:200] + 0.05 * torch.randn(on[:200].shape, generator=seeded(1), dtype=torch.double)
-    nearest = truth.project(beside)
-    assert torch.allclose(truth.project(nearest), nearest, atol=1e-6)
+    nearest = project(truth, beside)
+    assert torch.allclose(project(truth, nearest), nearest, atol=1e-6)
     apart = (beside - nearest).norm(dim=1)
     assert (apart <= (beside - on[:200]).norm(dim=1)).all()
     assert (apart <= torch.cdist(beside, on).amin(1) + 1e-9).all()
@@ -372,45 +378,45 @@ def test_projections_are_nearest_points(name):
 
 
 def test_a_projection_goes_to_the_end_where_the_manifold_ends():
-    assert law("line").project(torch.tensor([[9.0, 8.0]]))[0].tolist() == pytest.approx([2.5, 2.5])
-    roll = law("swiss_roll").project(torch.tensor([[-7.0, 30.0, 0.0]]))
+    assert project(distribution("line"), torch.tensor([[9.0, 8.0]]))[0].tolist() == pytest.approx([2.5, 2.5])
+    roll = project(distribution("swiss_roll"), torch.tensor([[-7.0, 30.0, 0.0]]))
     assert float(roll[0, 1]) == 21
 
 
 @pytest.mark.parametrize("name", ["two_moons", "line", "sphere", "klein", "s_curve", "checkerboard", "affine"])
 def test_an_isometry_changes_no_density_of_points_on_the_manifold(name):
-    small = law(name, {"noise": 0.0, **({"ambient_dim": 2} if name == "affine" else {})})
-    large = law(name, {"noise": 0.0, "ambient_dim": 12})
+    small = distribution(name, {"noise": 0.0, **({"ambient_dim": 2} if name == "affine" else {})})
+    large = distribution(name, {"noise": 0.0, "ambient_dim": 12})
     x, y = small.sample(100, seeded()), large.sample(100, seeded())
     assert y.shape == (100, 12)
     assert torch.allclose(torch.cdist(x, x), torch.cdist(y, y), atol=1e-6)
     assert torch.allclose(small.log_prob(x), large.log_prob(y), atol=1e-6)
     assert large.measure == {1: "arc length", 2: "area"}[large.intrinsic_dim]
     assert (y.std(0) > 0).all()
-    other = law(name, {"noise": 0.0, "ambient_dim": 12, "seed": 1}).sample(100, seeded())
+    other = distribution(name, {"noise": 0.0, "ambient_dim": 12, "seed": 1}).sample(100, seeded())
     assert not torch.allclose(y, other)
 
 
 def test_noise_reaches_every_coordinate_of_the_space_around():
-    noisy = law("two_moons", {"ambient_dim": 6, "noise": 0.1})
+    noisy = distribution("two_moons", {"ambient_dim": 6, "noise": 0.1})
     x = noisy.sample(5000, seeded())
-    beside = x - law("two_moons", {"ambient_dim": 6, "noise": 0.0}).project(x)
+    beside = x - project(distribution("two_moons", {"ambient_dim": 6, "noise": 0.0}), x)
     assert float(beside.square().sum(1).mean()) == pytest.approx(5 * 0.01, rel=0.05)
-    planar = law("two_moons").sample(5000, seeded(1))
-    entropy = -float(law("two_moons").log_prob(planar).mean())
+    planar = distribution("two_moons").sample(5000, seeded(1))
+    entropy = -float(distribution("two_moons").log_prob(planar).mean())
     gaussian = 4 * (0.5 + math.log(0.1 * math.sqrt(TURN)))
     assert -float(noisy.log_prob(x).mean()) == pytest.approx(entropy + gaussian, abs=0.05)
 
 
 def test_a_volume_has_its_own_name():
-    assert law("uniform_sphere", {"manifold_dim": 3}).measure == "volume"
-    assert law("uniform_sphere", {"manifold_dim": 3}).intrinsic_dim == 3
-    assert law("von-mises-circle", {"noise": 0.1}).measure == "Lebesgue"
+    assert distribution("uniform_sphere", {"manifold_dim": 3}).measure == "volume"
+    assert distribution("uniform_sphere", {"manifold_dim": 3}).intrinsic_dim == 3
+    assert distribution("von-mises-circle", {"noise": 0.1}).measure == "Lebesgue"
 
 
 @pytest.mark.parametrize("name", ["sphere", "torus", "klein", "swiss_roll", "s_curve", "network_manifold", "pinwheel"])
 def test_an_unknown_density_of_noisy_points_is_refused_and_not_guessed(name):
-    noisy = law(name, {"noise": 0.1})
+    noisy = distribution(name, {"noise": 0.1})
     x = noisy.sample(10, seeded())
     assert x.isfinite().all()
     with pytest.raises(UserError, match=f"{name}: no log-density with noise=0.1: .* set noise=0"):
@@ -428,11 +434,11 @@ def test_data_follow_from_their_own_seed():
     assert rows[0] == rows[1]
     assert not torch.equal(load_data("sphere", kwargs={**kwargs, "seed": 1}).test, first.test)
     assert not {tuple(row) for row in rows[0]} & {tuple(row) for row in first.test.tolist()}
-    assert law("sphere", kwargs).log_prob(first.train).isfinite().all()
+    assert distribution("sphere", kwargs).log_prob(first.train).isfinite().all()
 
 
 @pytest.mark.parametrize("name", list(SYNTHETIC))
-def test_every_set_is_a_data_set(name):
+def test_every_set_is_a_dataset(name):
     splits = load_data(name, kwargs={"n": 50})
     assert (len(splits.train), len(splits.test)) == (45, 10)
     assert splits.spec.shape == DATASETS[name].shape
@@ -443,21 +449,22 @@ def test_every_set_is_a_data_set(name):
     ("name", "kwargs", "message"),
     [
         ("sphere", {"manifld_dim": 3}, "manifld_dim: no such key of sphere; did you mean manifold_dim"),
-        ("sphere", {"manifold_dim": 5, "ambient_dim": 3}, "sphere: ambient_dim=3 is too small: it needs 6 or more"),
-        ("sphere", {"mu": [1.0]}, r"sphere: mu=\[1.0\]: give manifold_dim \+ 1 = 3 finite numbers"),
+        ("sphere", {"manifold_dim": 5, "ambient_dim": 3}, "sphere: ambient_dim=3 .* 6"),
+        ("sphere", {"mu": [1.0]}, r"sphere: mu=\[1.0\]: .* 3 "),
+        ("sphere", {"mu": [0.0, 1.0, float("inf")]}, "mu.2 = inf: .*finite"),
         ("sphere", {"n": 0}, r"n = 0: input should be greater than 0 \(key of sphere\)"),
         ("sphere", {"n": 2.5}, "n = 2.5: .*valid integer"),
         ("sphere", {"noise": -1.0}, "noise = -1.0: .*greater than or equal to 0"),
         ("von-mises-circle", {"kappa": float("inf")}, "kappa = inf: .*finite"),
-        ("torus", {"R": 1.0}, "torus: r=1 must be smaller than R=1, or the surface is pinched"),
+        ("torus", {"R": 1.0}, "torus: r=1 must be smaller than R=1"),
         ("klein", {"r": 3}, "klein: r=3 must be smaller than R=2"),
         ("checkerboard", {"kappa": 1.0}, "kappa: no such key of checkerboard; its keys are: ambient_dim, n, noise"),
-        ("repeated", {"base": "torus"}, "repeated: base=torus: choose a planar set"),
-        ("repeated", {"base": "repeated"}, "repeated: base=repeated: choose a planar set"),
+        ("repeated", {"base": "torus"}, "repeated: base=torus: choose a planar"),
+        ("repeated", {"base": "repeated"}, "repeated: base=repeated: choose a planar"),
         ("repeated", {"base": "8gausians"}, "8gausians: no such synthetic set; did you mean 8gaussians"),
         ("repeated", {"ambient_dim": 7}, "repeated: ambient_dim=7 must be even"),
         ("network_manifold", {"ambient_dim": 2}, "ambient_dim=2 must be more than manifold_dim=2"),
-        ("digits", {"n": 5}, "dataset_kwargs: digits has no keys, and these were given: n"),
+        ("digits", {"n": 5}, "dataset_kwargs: digits has no keys, .*: n"),
         ("shpere", {}, "shpere: no such data set; did you mean sphere"),
     ],
 )
@@ -468,7 +475,7 @@ def test_mistakes_are_named(name, kwargs, message):
 
 def test_a_file_takes_no_keys(tmp_path):
     np.save(tmp_path / "own.npy", np.arange(10.0))
-    with pytest.raises(UserError, match=r"own\.npy has no keys, and these were given: n"):
+    with pytest.raises(UserError, match=r"own\.npy has no keys, .*: n"):
         load_data(str(tmp_path / "own.npy"), kwargs={"n": 5})
 
 

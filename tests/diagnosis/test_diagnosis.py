@@ -1,4 +1,4 @@
-"""The whole diagnosis: lines, JSON and picture; odd data are named; the command, and what it refuses."""
+"""The diagnosis: lines, JSON and figure; warnings about unusual data; the command, and what it refuses."""
 
 import functools
 import json
@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.diagnosis import diagnose
 
 
 def circle(n=400):
-    return law("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
+    return distribution("von-mises-circle", {}).sample(n, torch.Generator().manual_seed(0))
 
 
 @functools.cache
-def told_of_the_circle():
+def diagnosis_of_the_circle():
     return diagnose(circle())
 
 
@@ -32,7 +32,7 @@ def numbers(value):
 
 
 def test_lines_answer_the_three_questions():
-    lines = told_of_the_circle().lines()
+    lines = diagnosis_of_the_circle().lines()
     assert lines[0].startswith("intrinsic dimension: 1 (")
     assert lines[1] == "overfitting: yes"
     assert lines[2] == "recommended latent_dim: 1"
@@ -41,25 +41,25 @@ def test_lines_answer_the_three_questions():
 
 
 def test_the_dictionary_is_json_and_says_the_same(tmp_path):
-    found = told_of_the_circle()
+    found = diagnosis_of_the_circle()
     told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (told["intrinsic_dimension"], told["verdict"], told["latent_dim"]) == (1, "yes", 1)
-    assert len(told["ladder"]["rungs"]) == len(found.ladder.rungs)
+    assert len(told["noise_scales"]["scales"]) == len(found.noise_scales.scales)
 
 
 def test_the_same_seed_and_any_order_give_the_same(tmp_path):
-    assert diagnose(circle().flip(0)).to_dict() == told_of_the_circle().to_dict()
+    assert diagnose(circle().flip(0)).to_dict() == diagnosis_of_the_circle().to_dict()
 
 
 def test_the_unit_changes_scales_only():
-    plain, large = told_of_the_circle(), diagnose(1000 * circle())
+    plain, large = diagnosis_of_the_circle(), diagnose(1000 * circle())
     assert large.dimension.recommended == plain.dimension.recommended
     assert large.spectrum == pytest.approx([1000 * std for std in plain.spectrum])
     assert large.overfitting.scales == pytest.approx([1000 * scale for scale in plain.overfitting.scales])
 
 
-def test_the_picture_is_written_whole_or_not_at_all(tmp_path):
-    found = told_of_the_circle()
+def test_the_figure_is_written_completely_or_not_at_all(tmp_path):
+    found = diagnosis_of_the_circle()
     found.plot(tmp_path / "new" / "picture.png")
     assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "new").iterdir())) == 1
@@ -68,9 +68,9 @@ def test_the_picture_is_written_whole_or_not_at_all(tmp_path):
         found.plot(tmp_path / "file" / "picture.png")
 
 
-def test_a_ladder_without_rungs_is_drawn_too(tmp_path):
+def test_a_curve_without_scales_is_drawn_too(tmp_path):
     found = diagnose(gaussian(22, 3).repeat(5, 1))
-    assert not found.ladder.rungs
+    assert not found.noise_scales.scales
     found.plot(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").exists()
 
@@ -89,7 +89,7 @@ ODD = {
     "a column of categories": (
         torch.cat([gaussian(300, 2), CATEGORIES], 1),
         None,
-        "column 3 has 10 values or fewer, as categories",
+        "column 3 has 10 values or fewer",
     ),
     "an identity": (
         torch.cat([gaussian(300, 2), 100 * torch.rand(300, 1)], 1),
@@ -97,14 +97,14 @@ ODD = {
         "column 3 has more than 10 times",
     ),
     "50 rows": (gaussian(50, 3), None, None),
-    "fewer rows than columns": (gaussian(60, 200), "undecided", "60 rows span 59 directions at most"),
+    "fewer rows than columns": (gaussian(60, 200), "undecided", "60 rows span at most 59 directions"),
     "equally far": (torch.eye(80), None, None),
-    "pictures": (torch.randint(0, 256, (100, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte(), None, None),
+    "images": (torch.randint(0, 256, (100, 1, 4, 4), generator=torch.Generator().manual_seed(0)).byte(), None, None),
 }
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_data_are_named_and_give_numbers(name):
+def test_unusual_data_get_a_warning_and_numbers(name):
     x, verdict, told = ODD[name]
     found = diagnose(x)
     assert verdict in (None, found.overfitting.verdict)
@@ -128,7 +128,7 @@ def test_unfit_data_are_refused_in_one_line(x, told):
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_writes_text_figures_and_picture(twostep, tmp_path):
+def test_the_command_writes_text_numbers_and_figure(twostep, tmp_path):
     np.save(tmp_path / "circle.npy", circle().numpy())
     outcome = twostep("diagnose", "--dataset", str(tmp_path / "circle.npy"), "--to", str(tmp_path / "out"))
     assert outcome.status == 0, outcome.err
@@ -168,8 +168,8 @@ def test_the_command_refuses_in_one_line(twostep, tmp_path, monkeypatch, argumen
     assert not list(tmp_path.iterdir())
 
 
-def test_arrays_are_taken_as_tensors_are():
-    assert diagnose(circle().numpy()).to_dict() == told_of_the_circle().to_dict()
+def test_arrays_are_accepted_like_tensors():
+    assert diagnose(circle().numpy()).to_dict() == diagnosis_of_the_circle().to_dict()
 
 
 def test_too_few_rows_asked_for_are_refused():
@@ -177,6 +177,6 @@ def test_too_few_rows_asked_for_are_refused():
         diagnose(circle(), n=0)
 
 
-def test_what_rounding_hides_is_left_open():
+def test_what_rounding_hides_is_undecided():
     x = (1e6 + gaussian(1000, 3) * torch.tensor([1, 1, 0.1])).float()
     assert diagnose(x).overfitting.verdict == "undecided"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.commands import blob
+from twostep.models import MODELS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -111,7 +112,8 @@ def test_the_commands_of_a_page_run(page, twostep, files, train, monkeypatch):
 
 
 @with_blocks("python")
-def test_the_python_of_a_page_runs(page, files):
+def test_the_python_of_a_page_runs(page, files, monkeypatch):
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))  # a page may register one
     namespace = {"__name__": "__main__"}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), namespace)

@@ -116,5 +116,5 @@ def test_a_folder_that_will_not_do_leaves_no_run(twostep, mine):
     (mine / "train" / "00.png").write_bytes(b"no picture")
     outcome = twostep(*single_arguments("mine", "out"))
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
-    assert outcome.err.startswith(f"{mine / 'train' / '00.png'}: is no picture, or a damaged one")
+    assert outcome.err.startswith(f"{mine / 'train' / '00.png'}: not an image, or damaged")
     assert not Path("out").exists()

@@ -53,7 +53,7 @@ def test_an_old_run_that_was_resumed_loads_and_scores(old):
     experiment.fit()
     experiment.run.close()
     samples = drawn(experiment)
-    module, _, (train, valid, test) = load_run(old)
+    module, _, (_, valid, test) = load_run(old)
     for loaded in (module, load_module(old)):
         again = (
             loaded.sample(7, torch.Generator().manual_seed(4))

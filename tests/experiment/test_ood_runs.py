@@ -17,7 +17,7 @@ from twostep.metrics.ood.detection import auroc
 from twostep.runs.directory import Run
 
 SPLITS = ("in_train", "in_valid", "in_test", "ood_train", "ood_test")
-RATES = ("false_alarms", "detected")
+RATES = ("false_positive_rate", "detection_rate")
 FIGURES = [f"likelihood_ood_{name}" for name in ("acc", "auroc", "aupr", "aupr_out", "fpr95", *RATES)]
 WITHOUT_DENSITY = [f"distance_ood_{name}" for name in ("auroc", "aupr", "aupr_out", "fpr95", *RATES)]
 TWO_PART = [name.replace("distance", "two_part") for name in WITHOUT_DENSITY]
@@ -96,7 +96,7 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
         result = results[figure.format("auroc")]
         assert (result.value, result.interval) == auroc(rows[f"{score}_in_test"], rows[f"{score}_ood_test"])
         alarms = rows[f"p_value_{score}_ood_test"] <= 0.05
-        assert results[figure.format("detected")].value == alarms.mean()
+        assert results[figure.format("detection_rate")].value == alarms.mean()
     assert "pictures.npz against" in results[FIGURES[0]].note
     assert "likelihood_ood_auroc_low_dim" in (run / "report.html").read_text()
     assert_score_files(run, scores)
@@ -115,7 +115,7 @@ def assert_score_files(run, scores):
 
 
 def test_several_sets_are_tested_at_once(own_pictures, others, tmp_path):
-    from twostep.data.base import load_data
+    from twostep.data.load import load_data
 
     experiment = start(asked(("vae", "flow"), own_pictures, tmp_path, run={"ood_dataset": others}), test_ood=True)
     experiment.ood = {**experiment.ood, "same": load_data(str(own_pictures), make_valid=False)}

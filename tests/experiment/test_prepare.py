@@ -10,7 +10,8 @@ import torch
 
 from helpers.experiments import asked, trained
 from twostep.core.schema import DataSpec, UserError
-from twostep.data.base import Splits, load_data, located
+from twostep.data.base import Splits
+from twostep.data.load import load_data, located
 from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec

@@ -1,18 +1,18 @@
-"""Autoencoders whose maps are known in closed form, and small trained ones."""
+"""Autoencoders in closed form, and small trained ones."""
 
 import math
 
 import torch
 
 from twostep.core.schema import DataSpec
-from twostep.data.synthetic import law
+from twostep.data.synthetic import distribution
 from twostep.models.ae import AutoencoderConfig
 from twostep.models.base import GeneralizedAutoencoder
 
 
 def rows(name, n, seed, **keys):
-    """Draw `(n, D)` points of a law, as floats."""
-    return law(name, keys).sample(n, torch.Generator().manual_seed(seed)).float()
+    """Draw `(n, D)` points of a synthetic dataset, as floats."""
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(seed)).float()
 
 
 class Known(GeneralizedAutoencoder):
@@ -39,12 +39,12 @@ def linear(W):
 
 
 def angle():
-    """Return the chart of the circle by its angle, which is cut at (-1, 0)."""
+    """Return the chart of the circle by its angle, discontinuous at (-1, 0)."""
     return Known(2, 1, lambda x: torch.atan2(x[:, 1:], x[:, :1]), lambda z: torch.cat([z.cos(), z.sin()], 1))
 
 
 def globe():
-    """Return the chart of the sphere by longitude and latitude, which is cut at longitude π."""
+    """Return the chart of the sphere by longitude and latitude, discontinuous at longitude π."""
 
     def encode(x):
         return torch.stack([torch.atan2(x[:, 1], x[:, 0]), x[:, 2].clamp(-1, 1).asin()], 1)
@@ -57,7 +57,7 @@ def globe():
 
 
 def half_circle():
-    """Return an autoencoder that sees the first coordinate of a circle only, and decodes to its upper half."""
+    """Return an autoencoder that encodes the first coordinate of a circle and decodes to its upper half."""
     return Known(2, 1, lambda x: x[:, :1], lambda z: torch.cat([z, (1 - z.square()).clamp(min=0).sqrt()], 1))
 
 

@@ -1,4 +1,4 @@
-"""Made pictures, and the files that hold them."""
+"""Generated images, and the files that hold them."""
 
 import io
 
@@ -28,7 +28,7 @@ def write(path, encoded, labels=None, column="image", label="label"):
 
 
 def save(path, pixels, **options):
-    """Write a picture `H x W` or `H x W x 3`, or one of Pillow's own."""
+    """Write an image `H x W` or `H x W x 3`, or one of Pillow's own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     picture.save(path, **options)
@@ -36,7 +36,7 @@ def save(path, pixels, **options):
 
 
 def save_all(folder, every, ending="png"):
-    """Write pictures in order, and return them as the array of a data set, `N x C x H x W`."""
+    """Write images in order, and return them as the array of a data set, `N x C x H x W`."""
     for number, pixels in enumerate(every):
         save(folder / f"{number:03}.{ending}", pixels)
     return every.reshape(*every.shape[:3], -1).transpose(0, 3, 1, 2)

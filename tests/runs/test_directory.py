@@ -351,7 +351,7 @@ def test_damaged_json_is_one_line_that_names_the_file(run, name, text):
 
 def test_bytes_that_are_no_text_are_one_line(run):
     (run.path / "config.json").write_bytes(b"\xff\xfe\x80")
-    assert "config.json: is no whole JSON file" in refusal(run.path)
+    assert "config.json: damaged or incomplete JSON file" in refusal(run.path)
 
 
 def test_keys_of_another_version_are_named(run):
@@ -592,7 +592,7 @@ def test_the_history_comes_back(run):
 def test_damaged_results_are_one_line(run):
     run.write_history({})
     (run.path / "metrics" / "history.json").write_text("{")
-    with pytest.raises(UserError, match=r"history\.json: is no whole JSON file"):
+    with pytest.raises(UserError, match=r"history\.json: damaged or incomplete JSON file"):
         run.read_history()
 
 

@@ -5,8 +5,7 @@ import torch
 
 from helpers.toys import Watcher, build, data, same, weights
 from twostep.core.schema import DataSpec
-from twostep.data.batches import Batches
-from twostep.data.latents import embed
+from twostep.data.batches import Batches, embed
 from twostep.models.base import evaluating
 from twostep.models.two_step import latent_spec
 from twostep.training.engine import Engine

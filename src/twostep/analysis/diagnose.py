@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from twostep.core.seeds import derive
-from twostep.data.rows import Points, spread
-from twostep.data.synthetic import SYNTHETIC, law
+from twostep.data.batches import Rows, subsample
+from twostep.data.synthetic import SYNTHETIC, distribution
 from twostep.diagnosis.dimension.consensus import dimension_of
+from twostep.diagnosis.figures import draw_run
 from twostep.diagnosis.model.chart import Chart, chart_of
-from twostep.diagnosis.model.density_thickness import Falls, falls
+from twostep.diagnosis.model.density_decay import DensityDecay, density_decay
 from twostep.diagnosis.model.finding import Finding
-from twostep.diagnosis.model.growth import growth
-from twostep.diagnosis.model.off_support import off_support
-from twostep.diagnosis.model.true_distribution import against_law
-from twostep.diagnosis.run_figures import draw_run
+from twostep.diagnosis.model.off_support import growth, off_support
+from twostep.diagnosis.model.true_distribution import compare_with_truth
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import HERE, Place, trained
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
@@ -46,14 +45,14 @@ class RunDiagnosis:
         path: its directory.
         density: what is said of its density.
         chart: of its autoencoder; None where it has none.
-        falls: of its density, in data space or, of a two-step run, among embeddings; None where it has none.
+        decay: of its density, in data space or, of a two-step run, among embeddings; None where it has none.
         likelihood: mean log-likelihood of each epoch of the density, in nats.
     """
 
     path: Path
     density: tuple[Finding, ...]
     chart: Chart | None
-    falls: Falls | None
+    decay: DensityDecay | None
     likelihood: tuple[float, ...]
 
     @property
@@ -67,21 +66,21 @@ class RunDiagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain values, for `write_json`."""
-        curve = {} if self.falls is None else _curve(self.falls)
+        curve = {} if self.decay is None else _curve(self.decay)
         return {
             "run": str(self.path),
             "findings": [finding.to_dict() for finding in self.findings],
-            "falls": curve,
+            "density_decay": curve,
             "likelihood": list(self.likelihood),
         }
 
     def plot(self, path: Path) -> None:
-        """Write the picture: spectrum of the decoder, data by embedding, falls of the density, likelihood in training.
+        """Write the picture: spectrum of the decoder, data by embedding, decay of the density, likelihood in training.
 
         Raises:
             UserError: if it can't be written.
         """
-        draw_run(self.chart, self.falls, self.likelihood, path)
+        draw_run(self.chart, self.decay, self.likelihood, path)
 
 
 def diagnose_run(path: Path, seed: int = 0, place: Place = HERE) -> RunDiagnosis:
@@ -106,12 +105,12 @@ def diagnose_run(path: Path, seed: int = 0, place: Place = HERE) -> RunDiagnosis
     likelihood = _likelihoods(density, experiment.trainers[part].history)
     with evaluating(*models.values()), torch.random.fork_rng([]):
         torch.manual_seed(derive(seed, "density"))
-        found, fallen = _density(experiment, density, seed)
+        found, decay = _density(experiment, density, seed)
     grown = growth(likelihood)
-    return RunDiagnosis(path, (*found, *([] if grown is None else [grown])), chart, fallen, likelihood)
+    return RunDiagnosis(path, (*found, *([] if grown is None else [grown])), chart, decay, likelihood)
 
 
-def _density(experiment: Experiment, density: DensityEstimator, seed: int) -> tuple[list[Finding], Falls]:
+def _density(experiment: Experiment, density: DensityEstimator, seed: int) -> tuple[list[Finding], DensityDecay]:
     """Judge a density, alone or on embeddings, in eval mode and without gradients."""
     module, splits = cast(DensityEstimator | TwoStep, experiment.module), experiment.splits
     test = _rows(splits.test, HELD_OUT)
@@ -122,11 +121,11 @@ def _density(experiment: Experiment, density: DensityEstimator, seed: int) -> tu
     else:
         findings.append(_dimension(near, seed))
         rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
-    fallen = falls(density.log_prob, rows, near, derive(seed, "falls"))
+    decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
     samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
     off, _ = off_support(_rows(splits.train, DATA), test, samples)
-    findings += [fallen.finding(), off, *_known(experiment, module, test)]
-    return findings, fallen
+    findings += [decay.finding(), off, *_known(experiment, module, test)]
+    return findings, decay
 
 
 def _dimension(rows: Tensor, seed: int) -> Finding:
@@ -146,7 +145,7 @@ def _known(experiment: Experiment, module: DensityEstimator | TwoStep, test: Ten
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
     dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.spec.dim
-    found = against_law(log_probs, test, law(run.dataset, run.dataset_kwargs), dim)
+    found = compare_with_truth(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
     return [] if found is None else [found]
 
 
@@ -160,9 +159,9 @@ def _likelihoods(density: Model, history: Sequence[Mapping[str, Mapping[str, flo
     return ()
 
 
-def _rows(data: Points, most: int) -> Tensor:
-    return spread(data, most).float()
+def _rows(data: Rows, most: int) -> Tensor:
+    return subsample(data, most).float()
 
 
-def _curve(fallen: Falls) -> dict[str, list[float]]:
-    return {"scales": fallen.scales.tolist(), "off": fallen.off.tolist(), "along": fallen.along.tolist()}
+def _curve(decay: DensityDecay) -> dict[str, list[float]]:
+    return {"scales": decay.scales.tolist(), "off": decay.off.tolist(), "along": decay.along.tolist()}

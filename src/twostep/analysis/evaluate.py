@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.preflight import check_features, check_ood
 from twostep.experiment.prepare import HERE, Place, load_other, trained
@@ -114,7 +114,7 @@ def _checked(experiment: Experiment, questions: Questions, part: str) -> tuple[t
     config = cast(TwoStepRunConfig, run) if isinstance(model, TwoStep) else model.config
     keys = MetricKeys.parse({**config.metric_kwargs.model_dump(), **(questions.keys or {})}, "metric_kwargs")
     keys = keys.for_metrics(questions.metrics, model.spec.is_image)
-    names = keys.called(questions.metrics)
+    names = keys.resolve_names(questions.metrics)
     check_metrics(names, model, part)
     if asks_for_ood(names) and not questions.ood:
         raise UserError("--metrics: figures of the OOD test need other data: add --ood NAME or PATH")
@@ -139,7 +139,7 @@ def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Resu
     model = cast(DensityEstimator | TwoStep, experiment.examiner.part(part)).cpu()  # where quadrature and fits are
     energy = model.de if isinstance(model, TwoStep) else model
     if not isinstance(energy, EBM):
-        rows = spread(batches.data, ROWS).float()
+        rows = subsample(batches.data, ROWS).float()
         certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
         return {f"integral ({certificate.verdict})": certificate.integral}
     density = NormalizedEBM.of(energy, seed=derive(seed, "normaliser"))

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from twostep.core.figures import save_figure
 from twostep.core.schema import UserError
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.diagnosis.dimension.knee import knee_of
+from twostep.diagnosis.figures import draw_knee
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import HERE, Place, trained
 from twostep.models.base import GeneralizedAutoencoder, evaluating
@@ -60,18 +60,7 @@ class Family:
         Raises:
             UserError: if it can't be written.
         """
-        from matplotlib.figure import Figure  # here because it takes a second
-
-        figure = Figure(figsize=(5, 4), dpi=120, layout="constrained")
-        axes = figure.subplots()
-        axes.plot(self.sizes, self.errors, "o-")
-        if self.knee is not None:
-            axes.axvline(self.knee, color="C1", linewidth=1, label="knee")
-            axes.legend(loc="best")
-        axes.set(xscale="log", yscale="log", xlabel="latent_dim", ylabel="share of variance left", title=self.model)
-        axes.set_xticks(self.sizes, [str(size) for size in self.sizes])
-        axes.set_xticks([], minor=True)
-        save_figure(figure, path)
+        draw_knee(self.model, self.sizes, self.errors, self.knee, path)
 
 
 def diagnose_family(paths: Sequence[Path], place: Place = HERE) -> Family:
@@ -117,7 +106,7 @@ def _left(gae: GeneralizedAutoencoder, experiment: Experiment) -> float:
         raise UserError(
             f"{experiment.run.path}: has no validation rows to measure on (make_valid_loader=False); train it with them"
         )
-    valid, train = (spread(rows, HELD_OUT).float() for rows in (experiment.splits.valid, experiment.splits.train))
+    valid, train = (subsample(rows, HELD_OUT).float() for rows in (experiment.splits.valid, experiment.splits.train))
     with evaluating(gae):
         left = torch.cat([gae.reconstruction_error(part) for part in valid.split(BATCH)]).double()
     variance = (valid - train.mean(0)).double().flatten(1).square().sum(1)

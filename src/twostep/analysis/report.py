@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from twostep.core.figures import curves_svg
 from twostep.core.files import atomic_write, read_json, to_json
 from twostep.runs.directory import Run
 
@@ -71,13 +69,4 @@ def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, flo
         for name in epochs[0].get(kind, {}):
             label = name if kind == "losses" else f"validation {name}"
             series[label] = [epoch.get(kind, {}).get(name, float("nan")) for epoch in epochs]
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.add_subplot()
-    for label, values in series.items():
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
-    axes.set(title=f"{part}: {model}" if part != "model" else model, xlabel="epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.legend(loc="best")
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
+    return curves_svg(series, f"{part}: {model}" if part != "model" else model, "epoch")

@@ -20,12 +20,12 @@ from torch import Tensor
 from twostep.core.files import atomic_write
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
-from twostep.data.own_rows import read_rows
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
+from twostep.data.load import read_rows
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import HERE, Place, trained
-from twostep.metrics.ood.calibrator import DISTANCE, Judge
-from twostep.metrics.ood.conformal import FEWEST
+from twostep.metrics.ood.calibrator import DISTANCE, ConformalCalibrator
+from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.scores import MAX_ROWS
 
 logger = logging.getLogger("twostep")
@@ -80,17 +80,17 @@ def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, 
         columns["distance"] = np.sqrt(-scored[DISTANCE])
     valid = experiment.splits.valid
     calibration = 0 if valid is None else len(valid)
-    if valid is None or calibration < FEWEST:
+    if valid is None or calibration < MIN_ROWS:
         logger.warning(
             "%s has %d validation rows: p-values take %d or more, so there are none and no verdict; train with more "
             "rows or make_valid_loader=True",
-            *(run, calibration, FEWEST),
+            *(run, calibration, MIN_ROWS),
         )
         return Scored(columns)
     held_out = {
-        name: found["valid"] for name, found in experiment.examiner.score({"valid": spread(valid, MAX_ROWS)}).items()
+        name: found["valid"] for name, found in experiment.examiner.score({"valid": subsample(valid, MAX_ROWS)}).items()
     }
-    judge = Judge.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
+    judge = ConformalCalibrator.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
     p_value = judge.p_values(scored)[judge.headline]
     columns["p_value"] = p_value
     if alpha < judge.smallest:

@@ -95,7 +95,7 @@ def _of_runs(runs: Sequence[Path], seed: int, device: Devices, data: Path | None
 
 
 def _of_data(dataset: str, keys: Sequence[str], thorough: bool, seed: int) -> Diagnosis:
-    from twostep.data.training_rows import training_rows
+    from twostep.data.load import training_rows
     from twostep.diagnosis import diagnose as diagnose_rows
     from twostep.runs.config import parse_overrides
 

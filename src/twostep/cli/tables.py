@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from twostep.core.schema import DataSpec, Frozen, UserError
-from twostep.data.base import DATASETS, default_data_root, load_data
+from twostep.data.base import DATASETS
+from twostep.data.load import default_data_root, load_data
 from twostep.data.synthetic import SYNTHETIC
 from twostep.metrics import Result
 from twostep.models import MODELS
@@ -85,7 +86,7 @@ def result_list(results: Mapping[str, Result]) -> str:
     columns = ("metric", "value", "± error [95 %]", "held-out data", "unit", "kind", "measure", "n")
     rows = [
         (
-            *(name, one.shown, one.spread, "" if one.null is None else f"{one.null:.6g}"),
+            *(name, one.shown, one.uncertainty, "" if one.reference is None else f"{one.reference:.6g}"),
             *(one.unit, one.kind, one.measure, f"{one.n:,}"),
         )
         for name, one in results.items()
@@ -122,7 +123,7 @@ def _sort(result: Result) -> tuple[str, str, str]:
 
 
 def _cell(result: Result | None, sort: Sequence[str]) -> str:
-    return "" if result is None or _sort(result) != tuple(sort) else f"{result.shown} {result.spread}".strip()
+    return "" if result is None or _sort(result) != tuple(sort) else f"{result.shown} {result.uncertainty}".strip()
 
 
 def _key_rows(values: Frozen) -> list[tuple[str, ...]]:

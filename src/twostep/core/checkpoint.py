@@ -1,7 +1,7 @@
-"""One self-checking file for the state of anything: tensors and plain values in, the same out.
+"""Checkpoints: tensors and JSON values in one safetensors file with a checksum.
 
-The file is a safetensors file. Its header holds the plain values as JSON, a format version, and a SHA-256 of all else,
-so that a flipped bit can't pass. It is written in one piece (`twostep.core.files`).
+The header of the file has the values as JSON, a format version, and a SHA-256 of everything else. It is written
+atomically (`twostep.core.files`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMAT = "twostep-checkpoint-1"
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is missing, damaged or of another format."""
+    """A missing or damaged checkpoint, or one of another format."""
 
 
 @dataclass
@@ -36,15 +36,15 @@ class State:
     values: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
-    def join(cls, parts: Mapping[str, State]) -> Self:
-        """Put several states into one, each under its own prefix."""
+    def join(cls, states: Mapping[str, State]) -> Self:
+        """Combine several states, each under its own prefix."""
         return cls(
-            {f"{name}.{key}": tensor for name, part in parts.items() for key, tensor in part.tensors.items()},
-            {f"{name}.{key}": value for name, part in parts.items() for key, value in part.values.items()},
+            {f"{name}.{key}": tensor for name, state in states.items() for key, tensor in state.tensors.items()},
+            {f"{name}.{key}": value for name, state in states.items() for key, value in state.values.items()},
         )
 
     def under(self, prefix: str) -> State:
-        """Return what lies under a prefix, without it."""
+        """Return the state under a prefix, without the prefix."""
         start = f"{prefix}."
         return State(
             {key.removeprefix(start): tensor for key, tensor in self.tensors.items() if key.startswith(start)},
@@ -53,23 +53,23 @@ class State:
 
 
 def save(path: Path, state: State) -> None:
-    """Write a state to `path`, replacing what is there in one atomic step.
+    """Write a state to `path`, atomically replacing an existing file.
 
     Raises:
-        UserError: if the disk is full or can't be written; the old file is then untouched.
+        UserError: if it can't be written; the old file is then unchanged.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     values = json.dumps(state.values, sort_keys=True)
     header = {"format": FORMAT, "values": values, "sha256": _digest(tensors, values)}
-    with atomic_write(path) as beside:
-        beside.write_bytes(serialize(tensors, metadata=header))  # safetensors' own writer makes them the owner's alone
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(serialize(tensors, metadata=header))  # safetensors' own writer restricts the permissions
 
 
 def load(path: Path) -> State:
-    """Read a state, and check that it is what was written.
+    """Read a state and check its integrity.
 
     Raises:
-        CheckpointError: if the file is missing, truncated, altered, or of another format.
+        CheckpointError: if the file is missing, damaged or of another format.
     """
     try:
         with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
@@ -82,10 +82,10 @@ def load(path: Path) -> State:
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path}: not a checkpoint of this program ({FORMAT})")
     if header.get("sha256") != _digest(tensors, header.get("values", "")):
-        raise CheckpointError(f"{path}: damaged: its SHA-256 differs from the one it was written with")
+        raise CheckpointError(f"{path}: damaged: its SHA-256 has changed")
     values: Any = json.loads(header["values"])
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: damaged: its values are no JSON object")
+        raise CheckpointError(f"{path}: damaged: its values are not a JSON object")
     return State(tensors, cast(dict[str, Any], values))
 
 

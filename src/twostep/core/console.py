@@ -1,4 +1,4 @@
-"""What a person sees: log lines, a progress bar, and files that keep what the terminal showed."""
+"""Console output: log lines, a progress bar, and log files of a run."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ QUIET, NORMAL, VERBOSE = logging.WARNING, logging.INFO, logging.DEBUG
 
 
 class _Lenient(logging.Handler):
-    """Drops lines that can't be written: the disk is full, which the next checkpoint tells of, or nobody reads on."""
+    """Drops lines that can't be written: the pipe is closed, or the disk is full, which the next checkpoint reports."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Show the traceback of a line that can't be made, which is a defect."""
+        """Show the traceback of a line that can't be formatted, which is a defect."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
@@ -33,12 +33,12 @@ class _RunFile(_Lenient, logging.FileHandler):
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
 
     def close(self) -> None:
-        with suppress(OSError):  # of the lines that were dropped
+        with suppress(OSError):  # of lines that were dropped
             super().close()
 
 
 class _Terminal(_Lenient):
-    """Writes to what `sys.stdout` or `sys.stderr` is at the moment, so that lines go above a progress bar."""
+    """Writes to the current `sys.stdout` or `sys.stderr`, so that lines appear above a progress bar."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -56,14 +56,14 @@ class _Below(logging.Filter):
 
 
 class _HideUnderBar(logging.Filter):
-    """On a terminal the bar tells what epoch lines tell."""
+    """Hides epoch lines on a terminal, where the progress bar shows the same."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (getattr(record, "epoch_line", False) and sys.stdout.isatty())
 
 
 def _shows_information() -> bool:
-    """Whether the terminal gets information; the files of a run get it anyway."""
+    """Return whether the terminal shows lines of level INFO; the files of a run have them in any case."""
     return any(isinstance(handler, _Terminal) and handler.level <= logging.INFO for handler in logger.handlers)
 
 
@@ -72,14 +72,14 @@ def _log_warning(message: Warning | str, category: type[Warning], *_: object) ->
 
 
 def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
-    """Leave a full disk to the thread for whom another writes: it raises there too."""
+    """Ignore a full disk in a writer thread: the error is also raised in the thread that waits for it."""
     if not issubclass(failed.exc_type, OSError):
         threading.__excepthook__(failed)
 
 
 @contextmanager
 def logging_to_terminal(level: int) -> Generator[None]:
-    """Send information to stdout and warnings to stderr, and remember both for the files of a run."""
+    """Log information to stdout and warnings to stderr, and buffer both for the files of a run."""
     out, err = _Terminal("stdout"), _Terminal("stderr")
     out.addFilter(_Below())
     out.addFilter(_HideUnderBar())
@@ -110,7 +110,7 @@ def logging_to_terminal(level: int) -> Generator[None]:
 
 
 def log_to_files(folder: Path) -> None:
-    """Append all log lines, those so far too, to the files `stdout` and `stderr` in a run's directory."""
+    """Append all log lines, including earlier ones, to the files `stdout` and `stderr` in the directory of a run."""
     out, err = (_RunFile(folder / name) for name in ("stdout", "stderr"))
     out.addFilter(_Below())
     err.setLevel(logging.WARNING)
@@ -128,13 +128,13 @@ def log_to_files(folder: Path) -> None:
 
 
 class ProgressBar:
-    """A bar for the epochs of one trainer: epoch, loss, samples a second, time left. Only on a terminal, unless quiet.
+    """A progress bar of one trainer with remaining time, shown on a terminal only, and not if quiet.
 
     Args:
-        name: what is being trained.
-        total: steps in all.
-        done: steps already taken.
-        beside: a bar that is there still, under which this one is drawn; closing either closes both.
+        name: label of the bar.
+        total: total number of steps.
+        done: number of steps already taken.
+        beside: another bar, under which this one is drawn; closing either closes both.
     """
 
     def __init__(self, name: str, total: int, done: int, beside: ProgressBar | None = None) -> None:
@@ -153,11 +153,11 @@ class ProgressBar:
             self._task = self._progress.add_task(name, total=total, completed=done, shown="")
 
     def update(self, done: int, shown: str) -> None:
-        """Show the number of steps taken, and a few words."""
+        """Show the number of steps taken, and a short text."""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, shown=shown)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Stop updating the bar."""
         if self._progress is not None:
             self._progress.stop()

@@ -1,9 +1,10 @@
-"""Grids of images, all with the same contrast, the range of the data; scatters and histograms."""
+"""Image grids scaled by the range of the data, scatter plots, histograms and curves as files."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +20,24 @@ from twostep.core.schema import DataSpec, UserError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SMALLEST_TILE = 56
-LONGEST_NAME = 40  # in the legend of a figure
+SMALLEST_TILE = 56  # pixels
+LONGEST_NAME = 40  # characters in the legend of a figure
+BINS = 80
 
 
 def plain(name: str) -> str:
-    """Return a name as figures show it: short, and text for matplotlib, which reads formulas between dollars."""
+    """Return a name as figures show it: short, and escaped, as matplotlib reads formulas between dollars."""
     shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
     return shown.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
 
 
 def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
-    """Lay images `(n, C, H, W)` out in a grid `(C, height, width)` with values in [0, 1].
+    """Arrange images `(n, C, H, W)` in a grid `(C, height, width)` with values in [0, 1].
 
     Args:
-        images: in units of the data; values out of its range are clamped, for the picture only.
+        images: in units of the data; values out of its range are clamped.
         spec: of the data.
-        columns: images in a row; the square root of their number if it is None.
+        columns: images in a row; None: the square root of their number.
     """
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -49,7 +51,7 @@ def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
 
 
 def save_png(canvas: Tensor, path: Path, tile: int) -> None:
-    """Write a grid as PNG, in one atomic step, magnified by a whole number if its tiles are small.
+    """Write a grid as PNG atomically, magnified by an integer factor if its tiles are small.
 
     Args:
         canvas: `(C, height, width)` with values in [0, 1], C = 1 or 3.
@@ -81,7 +83,7 @@ def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, in one atomic step.
+    """Write a figure as PNG atomically.
 
     Raises:
         UserError: if it can't be written, or the path does not end in .png.
@@ -92,13 +94,10 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(beside, format="png")
 
 
-BINS = 80
-
-
 def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path) -> None:
-    """Plot histograms of several sets of numbers `(n,)` on one axis of densities as PNG.
+    """Plot density histograms of several sets of numbers `(n,)` as PNG.
 
-    The axis shows all but one in 200 of each set at either end; those, and infinities, count in the outermost bins.
+    The axis covers all but one in 200 of each set at either end; those, and infinities, count in the outermost bins.
     """
     from matplotlib.figure import Figure
 
@@ -108,7 +107,7 @@ def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path
 
 
 def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel: str) -> None:
-    """Draw what `histogram` plots on axes that are there."""
+    """Draw histograms on existing axes."""
     finite = [values[np.isfinite(values)] for values in series.values()]
     ends = np.array([np.quantile(values, [0.005, 0.995]) for values in finite if len(values)] or [[0.0, 1.0]])
     low, high = float(ends.min()), float(ends.max())
@@ -117,24 +116,40 @@ def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel:
         within = np.nan_to_num(values, nan=low).clip(edges[0], edges[-1])
         axes.hist(within, edges, density=True, alpha=0.6, label=label)
     axes.set(xlabel=xlabel, ylabel="density")
-    # asked for, or matplotlib warns of it where a busy machine takes a second
+    axes.legend(loc="best")  # explicit, or matplotlib warns if finding the place takes a second
+
+
+def curves_svg(series: Mapping[str, Sequence[float]], title: str, xlabel: str) -> str:
+    """Return values at 1, 2, ... as curves in inline SVG."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for label, values in series.items():
+        axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
+    axes.set(title=title, xlabel=xlabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(loc="best")
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    return svg.getvalue()[svg.getvalue().index("<svg") :]
 
 
 def check_writable(path: Path, spec: DataSpec) -> None:
-    """Check that `write_samples` knows how to write such points to such a file.
+    """Check that `write_samples` can write such points to such a file.
 
     Raises:
-        UserError: for an ending that is not .png, .npz or .npy, or a picture of points that are not images.
+        UserError: for an ending that is not .png, .npz or .npy, or .png for points that are not images.
     """
     if path.suffix not in (".png", ".npz", ".npy"):
         raise UserError(f"{path}: write to a .png, .npz or .npy file")
     if path.suffix == ".png" and not spec.is_image:
-        raise UserError(f"{path}: points of shape {spec.shape} are no images: write to a .npz or .npy file")
+        raise UserError(f"{path}: rows of shape {spec.shape} are not images: write to a .npz or .npy file")
 
 
 def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
-    """Write samples `(n, *S)`, in one step, as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
+    """Write samples `(n, *S)` atomically as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
 
     Raises:
         UserError: for a path that can't be written, or that `check_writable` refuses.

@@ -4,57 +4,58 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import shutil
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from uuid import uuid4
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from twostep.core.schema import UserError
 
 LARGEST_JSON = 256 * 2**20  # bytes
 
+JSON = TypeAdapter[Any](Any, config=ConfigDict(ser_json_inf_nan="strings"))
+
 T = TypeVar("T")
 
 
 class WriteError(UserError):
-    """A file can't be written: the disk is full, or the place is not the user's."""
+    """A file can't be written: the disk is full, or permission is missing."""
 
 
-OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what a rename says to a folder, or to a file, in its way
+OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # errors of a rename to an existing path
 
 
 @contextmanager
 def atomic_write(path: Path, *, new: bool = False) -> Generator[Path]:
-    """Give a path to write to; the file there becomes `path` at the end, or goes if anything fails before.
+    """Give a temporary path to write to, whose file is renamed to `path` at the end, or removed after an error.
 
-    The folders above are made. At every moment, after a power cut too, the old file or the new one is there, whole.
+    Parent folders are created. At any moment, even after a power failure, `path` has the complete old or new file.
 
     Args:
-        path: of the file.
-        new: never replace a file; of several processes that write to one path at once, one does.
+        path: path of the file.
+        new: never replace a file; if several processes write to one path, one of them succeeds.
 
     Raises:
-        FileExistsError: if `new`, and a file is there.
-        WriteError: if the disk is full or can't be written; what was at `path` is then untouched.
+        FileExistsError: if `new` and the file exists.
+        WriteError: if the file can't be written; an existing one is then unchanged.
     """
-    beside = _hidden(path.parent)
+    temporary = _hidden(path.parent)
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield beside
-            _flush(beside)
-            free = _reserved(path) if new else True
+            yield temporary
+            _flush(temporary)
+            free = _reserve(path) if new else True
             if free:
-                beside.replace(path)
+                temporary.replace(path)
                 _flush(path.parent)
         finally:
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise WriteError(f"{path}: can't be written ({error.strerror or error})") from None
     if not free:
@@ -62,26 +63,26 @@ def atomic_write(path: Path, *, new: bool = False) -> Generator[Path]:
 
 
 def require_free(path: Path, force: bool = False) -> None:
-    """Check, before work is spent on it, that a file can be written and that none is lost by it.
+    """Check, before any work, that a file can be written without replacing another.
 
     Args:
-        path: of the file.
-        force: whether a file that is there may be replaced.
+        path: path of the file.
+        force: whether an existing file may be replaced.
 
     Raises:
-        UserError: if it is there, or if its folder can't be written.
+        UserError: if it exists, or its folder can't be written.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder: give the path of a file")
     if path.exists() and not force:
-        raise UserError(f"{path}: is there already: give another path by --to, or replace it by --force")
+        raise UserError(f"{path}: exists: give another path by --to, or replace it by --force")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"{path}: can't be written: {folder} is no folder that can be written")
+        raise UserError(f"{path}: can't be written: {folder} is not a writable folder")
 
 
 def refuse_links(path: Path) -> None:
-    """Refuse symbolic links inside of a folder: what is read or written through them may be any file of the reader's.
+    """Refuse symbolic links within a folder: they could refer to any file of the user.
 
     Raises:
         UserError: naming the first.
@@ -89,7 +90,7 @@ def refuse_links(path: Path) -> None:
     for folder, folders, files in os.walk(path):
         for name in sorted((*folders, *files)):
             if (link := Path(folder, name)).is_symlink():
-                raise UserError(f"{link}: is a symbolic link, which no run holds: put the file itself there")
+                raise UserError(f"{link}: is a symbolic link, which runs do not contain: replace it by the file")
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def temporary_folder(parent: Path) -> Generator[Path]:
     """Give a hidden folder to fill, which `put` brings to its place; it goes at the end if it is still there.
 
     Raises:
-        OSError: if it can't be made.
+        OSError: if it can't be created.
     """
     parent.mkdir(parents=True, exist_ok=True)
     folder = _hidden(parent)
@@ -109,13 +110,13 @@ def temporary_folder(parent: Path) -> Generator[Path]:
 
 
 def move_into_place(folder: Path, places: Iterable[Path]) -> Path:
-    """Flush a folder, which must hold something, and rename it to the first of `places` that is free; return that.
+    """Flush a folder, which must not be empty, rename it to the first free path of `places`, and return that.
 
-    Of several processes that want one place, one gets it.
+    If several processes want one path, one of them gets it.
 
     Raises:
         FileExistsError: if none is free.
-        OSError: if the disk is full or can't be written.
+        OSError: if it can't be written.
     """
     for path in (*folder.rglob("*"), folder):
         _flush(path)
@@ -128,14 +129,14 @@ def move_into_place(folder: Path, places: Iterable[Path]) -> Path:
         else:
             _flush(place.parent)
             return place
-    raise FileExistsError(errno.EEXIST, "no free name is left")
+    raise FileExistsError(errno.EEXIST, "no free name")
 
 
 def _hidden(parent: Path) -> Path:
     return parent / f".{uuid4().hex}.tmp"
 
 
-def _reserved(path: Path) -> bool:
+def _reserve(path: Path) -> bool:
     try:
         path.touch(exist_ok=False)
     except FileExistsError:
@@ -152,45 +153,27 @@ def _flush(path: Path) -> None:
 
 
 def to_json(values: Any) -> str:
-    """Return values as JSON; numbers that are not finite become words (`nan`, `inf`), for JSON has none."""
-    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+    """Return values as JSON; numbers that are not finite become strings (`"NaN"`, `"Infinity"`)."""
+    return JSON.dump_json(values, indent=2).decode() + "\n"
 
 
 def write_json(path: Path, values: Any, *, new: bool = False) -> None:
-    """Write values `to_json` in one atomic step.
-
-    Args:
-        path: of the file.
-        values: what JSON can hold.
-        new: never replace a file.
-
-    Raises:
-        FileExistsError: if `new`, and a file is there.
-        UserError: if the disk is full or can't be written.
-    """
-    with atomic_write(path, new=new) as beside:
-        beside.write_text(to_json(values))
-
-
-def _plain(values: Any) -> Any:
-    if isinstance(values, Mapping):
-        return {key: _plain(value) for key, value in cast(Mapping[str, Any], values).items()}
-    if isinstance(values, list | tuple):
-        return [_plain(value) for value in cast(Sequence[Any], values)]
-    return str(values) if isinstance(values, float) and not math.isfinite(values) else values
+    """Write values as JSON, atomically; errors and arguments are those of `to_json` and `atomic_write`."""
+    with atomic_write(path, new=new) as temporary:
+        temporary.write_text(to_json(values), encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        UserError: if there is none.
+        UserError: if it is missing or damaged.
     """
     try:
         size = path.stat().st_size
         if size > LARGEST_JSON:
-            raise UserError(f"{path}: has {size:,} bytes, and a run's JSON files have {LARGEST_JSON:,} at most")
-        values: Any = json.loads(path.read_text())
+            raise UserError(f"{path}: has {size:,} bytes, more than the JSON files of runs ({LARGEST_JSON:,})")
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from None
     except RecursionError:
@@ -198,17 +181,17 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: is no whole JSON file ({error})") from None
+        raise UserError(f"{path}: damaged or incomplete JSON file ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")
     return values  # type: ignore[return-value]
 
 
 def validated(values: Any, kind: TypeAdapter[T], path: Path) -> T:
-    """Return values of a JSON file as the type that they must have; words for numbers (`nan`) become numbers.
+    """Return values of a JSON file, converted to their type; strings of numbers (`"NaN"`) become numbers.
 
     Raises:
-        UserError: naming the first value that is of another type, by its keys.
+        UserError: naming the first value of a wrong type, by its keys.
     """
     try:
         return kind.validate_python(values)

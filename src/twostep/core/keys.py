@@ -1,18 +1,80 @@
-"""Keys that every model's config is composed of: how the model is trained, and how it is evaluated."""
+"""Keys that configs are composed of: for training, for evaluation, and for comparing samples with data."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import Field, field_validator
 
-from twostep.core.metric_keys import METRIC_KEYS, MetricKeys, metric_names
 from twostep.core.schema import Frozen, PositiveFloat, PositiveInt
+
+INCEPTION_VARIABLE = "TWOSTEP_INCEPTION"
+"""Environment variable with the path of Inception's weights, unless a key names it."""
+
+METRIC_NAMES = ("valid_metrics", "test_metrics", "early_stopping_metric")
+"""Keys whose values are names of metrics."""
 
 PATIENCE = "epochs without a better value before training stops; None: never"
 STOPPING_METRIC = "validation metric that stops training; None: none"
 VALID_METRICS = "metrics on the validation split, each epoch"
 TEST_METRICS = "metrics on the test split, at the end"
+
+FeatureName = Literal["standardised", "pixels", "pca", "classifier", "efficientnet-lite0", "inception"]
+
+
+class MetricKeys(Frozen):
+    """How samples are compared with data."""
+
+    gen_samples: PositiveInt = Field(10_000, description="number of samples to compare, and of data rows at most")
+    gen_batch_size: PositiveInt = Field(1000, description="number of samples drawn at once")
+    nearest_k: PositiveInt = Field(5, description="neighbours within a ball of precision, recall, density and coverage")
+    features: FeatureName | None = Field(
+        None,
+        description="None: inception if fid is asked for and its weights are given; else classifier for labelled "
+        "images, pca for other images, standardised for vectors",
+    )
+    inception_weights: Path | None = Field(None, description="file of Inception's weights; None: $TWOSTEP_INCEPTION")
+
+    @field_validator("inception_weights")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
+
+    @property
+    def weights(self) -> Path | None:
+        """File of Inception's weights, from the key or the environment."""
+        named = os.environ.get(INCEPTION_VARIABLE)
+        return self.inception_weights or (Path(named).expanduser() if named else None)
+
+    def for_metrics(self, names: Iterable[str], is_image: bool) -> MetricKeys:
+        """Return the keys for these metrics: with `features="inception"` if `fid` is among them and can be computed."""
+        if "fid" in names and is_image and self.features is None and self.weights is not None:
+            return self.model_copy(update={"features": "inception"})
+        return self
+
+    def resolve_names(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return names of metrics, each once; in other features than Inception's, `fid` becomes `fd`."""
+        distance = "fid" if self.features == "inception" else "fd"
+        return tuple(dict.fromkeys(distance if name == "fid" else name for name in names))
+
+
+METRIC_KEYS = MetricKeys.model_validate({})
+
+
+def metric_names(value: Any) -> Any:
+    """Return one name or several as a tuple, for the validator of a config.
+
+    Raises:
+        ValueError: for a list whose quotes were removed by the shell.
+    """
+    if isinstance(value, str):
+        if value.startswith(("[", "(")):
+            raise ValueError("quote each name, and the list for the shell, as \"['loss', 'fd']\"")
+        return (value,)
+    return tuple(cast(Iterable[Any], value)) if isinstance(value, list | tuple) else value
 
 
 class FitKeys(Frozen):
@@ -41,3 +103,26 @@ class EvaluationKeys(Frozen):
     @classmethod
     def _metrics_are_a_list(cls, value: Any) -> Any:
         return metric_names(value)
+
+
+Config = TypeVar("Config", bound=Frozen)
+
+
+def resolve_fid(config: Config, is_image: bool) -> Config:
+    """Return a config that names the features of its `fid`, so that a run keeps them.
+
+    If `fid` of images is asked for, Inception's weights are given and no features are, `features` becomes `inception`;
+    in other features, `fid` becomes `fd`.
+
+    Args:
+        config: of a model or a run, with metrics and `metric_kwargs` or without.
+        is_image: whether images are compared.
+    """
+    named = {key: getattr(config, key) for key in METRIC_NAMES if getattr(config, key, None)}
+    if not named:
+        return config
+    given: MetricKeys = cast(Any, config).metric_kwargs
+    keys = given.for_metrics([name for value in named.values() for name in metric_names(value)], is_image)
+    names = {key: keys.resolve_names(metric_names(value)) for key, value in named.items()}
+    update = {key: found[0] if isinstance(named[key], str) else found for key, found in names.items()}
+    return config.model_copy(update={"metric_kwargs": keys, **update})

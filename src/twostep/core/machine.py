@@ -1,4 +1,4 @@
-"""The machine: the ranks that a launcher started, and the memory that there is."""
+"""The machine: ranks of a distributed run, and memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from twostep.core.schema import UserError
 
 @dataclass(frozen=True)
 class Ranks:
-    """Place of this process among those of a launcher, by the variables that torchrun sets.
+    """Rank of this process, from the variables that torchrun sets.
 
     Args:
-        rank: number of this process.
+        rank: rank of this process.
         world_size: number of processes.
         local_world_size: number of processes on this machine.
     """
@@ -25,17 +25,17 @@ class Ranks:
 
     @classmethod
     def of_environment(cls) -> Self:
-        """Read them; without `WORLD_SIZE` nothing was launched, and `RANK` alone means nothing.
+        """Read the variables; without `WORLD_SIZE` this is the only process, whatever `RANK` is.
 
         Raises:
-            UserError: if they are no numbers, or contradict each other.
+            UserError: if they are not numbers, or are inconsistent.
         """
         if "WORLD_SIZE" not in os.environ:
             return cls(0, 1, 1)
         world, rank, local = (_number_of(name, default) for name, default in VARIABLES)
         if not (0 <= rank < world and 1 <= local <= world):
             raise UserError(
-                f"RANK={rank} WORLD_SIZE={world} LOCAL_WORLD_SIZE={local}: contradict each other; start the command by "
+                f"RANK={rank} WORLD_SIZE={world} LOCAL_WORLD_SIZE={local}: inconsistent; start the command by "
                 "torchrun, or unset them"
             )
         return cls(rank, world, local)
@@ -52,5 +52,5 @@ def _number_of(variable: str, default: str) -> int:
 
 
 def memory() -> int:
-    """Return the bytes of memory that this machine has."""
+    """Return the bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

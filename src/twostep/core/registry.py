@@ -1,4 +1,4 @@
-"""Names to models, metrics, features and data sets: the only lookup tables there are."""
+"""Registries of models, metrics, features and datasets by name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ logger = logging.getLogger("twostep")
 
 
 class Registry(Generic[T]):
-    """A table of one kind of thing, open to other packages by the entry-point group `twostep.<kind>s`.
+    """A table of objects of one kind, which other packages extend by the entry-point group `twostep.<kind>s`.
 
     Args:
-        kind: what the table holds, for messages ("model").
+        kind: kind of the entries, for messages ("model").
     """
 
     def __init__(self, kind: str) -> None:
@@ -29,20 +29,20 @@ class Registry(Generic[T]):
         self._loaded_plugins = False
 
     def register(self, name: str) -> Callable[[Entry], Entry]:
-        """Return a decorator that files what it decorates under `name`."""
+        """Return a decorator that registers an object under `name`."""
 
-        def file(entry: Entry) -> Entry:
+        def add(entry: Entry) -> Entry:
             assert name not in self._entries, f"{self.kind} {name} is registered twice"
             self._entries[name] = cast(T, entry)
             return entry
 
-        return file
+        return add
 
     def __getitem__(self, name: str) -> T:
-        """Look a name up.
+        """Return the entry of a name.
 
         Raises:
-            UserError: for an unknown name, with the nearest known one.
+            UserError: for an unknown name, suggesting the nearest one.
         """
         self._load_plugins()
         if name in self._entries:

@@ -1,4 +1,4 @@
-"""What every room shares: facts about data, the frozen base of all configs, errors that are meant for the user."""
+"""What all folders share: facts about data, the base class of configs, and errors for the user."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ NonNegativeFloat = Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)]
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend: one clear line, exit status 2, never a traceback."""
+    """A mistake that the user can correct: one clear line and exit status 2, no traceback."""
 
 
 class LostRankError(RuntimeError):
-    """Another process of a run on several ranks ended before this one: one line, exit status 3."""
+    """Another rank of a distributed run ended before this one: one line and exit status 3."""
+
+
+def reason(error: Exception) -> str:
+    """Return why something failed, in one line."""
+    cause = error.__cause__ or error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return " ".join(str(cause).split()) or type(cause).__name__
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Return `"; did you mean X?"` for the choices that a short name ends, or the nearest to a misspelt one; or ""."""
+    """Return `"; did you mean X?"` for choices that end in `_name`, or else the closest one; empty without any."""
     choices = list(choices)
     longer = [choice for choice in choices if choice.endswith(f"_{name}")]
     found = longer or difflib.get_close_matches(name.lower(), choices, n=1, cutoff=0.6)
@@ -33,13 +41,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 class Frozen(BaseModel):
-    """An immutable config: unknown keys are refused, and so is a value of the wrong type."""
+    """An immutable config, which refuses unknown keys and values of wrong types."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
 
     @classmethod
     def aliases(cls) -> dict[str, str]:
-        """Return the name of the field that each alias sets (`validation_alias=AliasChoices(...)`)."""
+        """Return the field of each alias (`validation_alias=AliasChoices(...)`)."""
         return {
             str(alias): name
             for name, field in cls.model_fields.items()
@@ -49,7 +57,7 @@ class Frozen(BaseModel):
 
     @classmethod
     def keys(cls) -> list[str]:
-        """Return every key that can be set, by its name and by its aliases."""
+        """Return every key that can be set: names and aliases."""
         return [*cls.model_fields, *cls.aliases()]
 
     @classmethod
@@ -57,7 +65,7 @@ class Frozen(BaseModel):
         """Build the config from `values`.
 
         Raises:
-            UserError: naming every bad key at once; `owner` says whose keys they are ("vae", "the run").
+            UserError: naming every invalid key; `owner` is whose keys they are ("vae", "the run").
         """
         try:
             return cls.model_validate(dict(values))
@@ -66,7 +74,7 @@ class Frozen(BaseModel):
 
     @classmethod
     def _explain(cls, item: Any, owner: str) -> str:
-        key = ".".join(str(part) for part in item["loc"])
+        key = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden" and key in cls.keys():  # noqa: SIM118
             return f"{key}: given under two names (key of {owner}): give one of them"
         if item["type"] == "extra_forbidden":
@@ -80,22 +88,22 @@ class Frozen(BaseModel):
         if item["type"] in ("dict_type", "model_type"):
             message = "write a dictionary, like \"{'name': 1}\", in quotes for the shell"
         if item["type"] in ("string_type", "path_type"):
-            message = f"write a text, like \"'{item['input']}'\""
+            message = f"write a string, like \"'{item['input']}'\""
         if not key:
             return f"{owner}: {message}"
         return f"{key} = {item['input']!r}: {message[0].lower()}{message[1:]} (key of {owner})"
 
 
 class DataSpec(Frozen):
-    """Facts about a data set, passed to whatever is built for it and never written back.
+    """Facts about a dataset, passed to whatever is built for it.
 
     Args:
-        name: the name it was asked for by.
-        shape: shape of one point: `(C, H, W)` for pictures, `(D,)` for vectors.
-        size: number of training points.
-        low: smallest value that a point can have.
-        high: largest value that a point can have.
-        discrete: whether values are whole numbers, each standing for a bin of width 1 (pixels).
+        name: name of the dataset.
+        shape: shape of one data point: `(C, H, W)` for images, `(D,)` for vectors.
+        size: number of training rows.
+        low: smallest possible value.
+        high: largest possible value.
+        discrete: whether values are integers, each representing a bin of width 1 (pixels).
     """
 
     name: str
@@ -107,10 +115,10 @@ class DataSpec(Frozen):
 
     @property
     def dim(self) -> int:
-        """Number of coordinates D of one point."""
+        """Number of coordinates D of one data point."""
         return prod(self.shape)
 
     @property
     def is_image(self) -> bool:
-        """Whether points are pictures of shape `(C, H, W)`."""
+        """Whether data points are images of shape `(C, H, W)`."""
         return len(self.shape) == 3

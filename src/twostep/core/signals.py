@@ -1,7 +1,6 @@
-"""Signals that ask a process to end, as one exception that no `except Exception` swallows.
+"""Signals that terminate a process, as one exception that `except Exception` does not catch.
 
-The command line listens to them from its first moment. In Python only Ctrl-C is heard, as always: what SIGTERM does to
-a user's own process is left as it is.
+The command line handles them from its start. Used as a library, the package handles only Ctrl-C, as Python does.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from types import FrameType
 
-SECONDS_BETWEEN_LOOKS = 0.05
+RETRY_SECONDS = 0.05
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal has asked the process to end.
+    """A signal requested termination of the process.
 
     Args:
-        number: of the signal.
+        number: number of the signal.
     """
 
     def __init__(self, number: int = signal.SIGINT) -> None:
@@ -34,16 +33,16 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """Exit status of a process that ends for the signal."""
+        """Exit status of a process terminated by the signal."""
         return 128 + self.number
 
 
 @contextmanager
 def interrupting() -> Generator[None]:
-    """Raise `Interrupted` at each signal of `ENDING` that is not ignored, as SIGHUP is under nohup.
+    """Raise `Interrupted` at each signal in `ENDING` that is not ignored (as SIGHUP is under nohup).
 
-    In the middle of an import it is raised when that is done: C code that imports drops exceptions. Inside of another
-    `interrupting` this does nothing: the outer one may hold a signal that came during an import.
+    During an import it is raised afterwards, because C code that imports drops exceptions. Within another
+    `interrupting` this does nothing: the outer one may have a pending signal.
     """
     if isinstance(getattr(signal.getsignal(signal.SIGALRM), "__self__", None), _Interrupter):
         yield
@@ -55,14 +54,14 @@ def interrupting() -> Generator[None]:
 
 
 class FirstNoted:
-    """Whether a signal has come, and which: the first one is only noted, a second one interrupts at once."""
+    """Records the first signal instead of interrupting; a second one interrupts immediately."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Note what would interrupt this process: Ctrl-C, and in the command line every signal of `ENDING`."""
+        """Record the signals that would interrupt this process: Ctrl-C, and in the command line all of `ENDING`."""
         handlers = {number: signal.getsignal(number) for number in ENDING}
         heard = [
             number
@@ -79,7 +78,7 @@ class FirstNoted:
 
 
 class _Interrupter:
-    """A handler that raises, after the import that is under way; at a second signal, at once."""
+    """A handler that raises after a running import, or immediately at a second signal."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -91,10 +90,10 @@ class _Interrupter:
         self.again(number, frame)
 
     def again(self, alarm: int, frame: FrameType | None) -> None:
-        """Raise, or look again a moment later."""
+        """Raise, or try again a moment later."""
         if not _is_importing(frame):
             raise Interrupted(self._number)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS_BETWEEN_LOOKS)
+        signal.setitimer(signal.ITIMER_REAL, RETRY_SECONDS)
 
 
 def _is_importing(frame: FrameType | None) -> bool:
@@ -107,7 +106,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def _handling(numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]) -> Generator[None]:
-    """Handle signals, and put back what handled them; only the main thread may, so in others nothing changes."""
+    """Set handlers of signals and restore the previous ones; threads other than the main one can't."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

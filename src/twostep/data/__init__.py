@@ -1,5 +1,29 @@
-"""The data room: importing it files the data sets that are known by name."""
+"""Datasets by name, from files and synthetic ones; importing this package registers those known by name."""
 
+from twostep.core.schema import DataSpec
 from twostep.data import celeba as celeba
 from twostep.data import named as named
-from twostep.data import synthetic as synthetic
+from twostep.data.base import DATASETS, DatasetLoader, Source, Splits
+from twostep.data.batches import Batches, LazyRows, Rows, embed, subsample
+from twostep.data.load import default_data_root, load_data, read_rows, training_rows
+from twostep.data.synthetic import SYNTHETIC, SyntheticDistribution, distribution
+
+__all__ = [
+    "DATASETS",
+    "SYNTHETIC",
+    "Batches",
+    "DataSpec",
+    "DatasetLoader",
+    "LazyRows",
+    "Rows",
+    "Source",
+    "Splits",
+    "SyntheticDistribution",
+    "default_data_root",
+    "distribution",
+    "embed",
+    "load_data",
+    "read_rows",
+    "subsample",
+    "training_rows",
+]

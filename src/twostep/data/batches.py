@@ -1,4 +1,4 @@
-"""Batches of data: slices, never items one by one."""
+"""Rows of a dataset in batches and blocks: slices of one tensor, never items one by one."""
 
 from __future__ import annotations
 
@@ -9,26 +9,99 @@ import torch
 from torch import Tensor
 
 from twostep.core.seeds import derive
-from twostep.data.rows import Points
+from twostep.data.files import cache
+
+BLOCK_BYTES = 2**24
+EMBED_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class LazyRows:
+    """Some rows of a tensor, copied only when they are indexed, so that a split of a large dataset takes no memory.
+
+    Args:
+        data: the tensor, `(N, *S)`, usually a memory-mapped file.
+        index: numbers of the selected rows, `(n,)`, int64.
+    """
+
+    data: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of all rows together, `(n, *S)`."""
+        return (len(self.index), *self.data.shape[1:])
+
+    @property
+    def dtype(self) -> object:
+        """Type of the values."""
+        return self.data.dtype
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Copy the rows of a slice or of an index tensor into memory."""
+        return self.data.index_select(0, self.index[rows])
+
+    def index_select(self, dim: int, index: Tensor) -> Tensor:
+        """Copy rows by index, `(b,)` to `(b, *S)`; `dim` must be 0."""
+        assert dim == 0
+        return self[index]
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield all rows in order, `size` at a time."""
+        return (self[start : start + size] for start in range(0, len(self), size))
+
+
+Rows = Tensor | LazyRows
+
+
+def blocks(data: Rows) -> Iterator[Tensor]:
+    """Yield all rows in order, as many at a time as fit into `BLOCK_BYTES`."""
+    yield from data.split(max(1, BLOCK_BYTES // max(1, data[:1].nbytes)))
+
+
+def take(data: Rows, rows: Tensor) -> Rows:
+    """Return rows by index: a copy, or `LazyRows` if the data exceed `cache.LARGE` bytes."""
+    if isinstance(data, LazyRows):
+        return LazyRows(data.data, data.index[rows])
+    return LazyRows(data, rows) if data.nbytes > cache.LARGE else data[rows]
+
+
+def subsample(data: Rows, size: int) -> Tensor:
+    """Return at most `size` rows, evenly spaced in the order of the data."""
+    rows = min(len(data), size)
+    return data[torch.arange(rows) * len(data) // rows]
+
+
+def embed(encode: Callable[[Tensor], Tensor], data: Rows, device: torch.device | str = "cpu") -> Tensor:
+    """Return the embeddings `(N, d)` of `data` `(N, *S)`, on the CPU; `encode` must be in evaluation mode."""
+    with torch.no_grad():
+        return torch.cat([encode(_as_float(rows, device)).cpu() for rows in data.split(EMBED_ROWS)])
+
+
+def _as_float(rows: Tensor, device: torch.device | str) -> Tensor:
+    return rows.to(device, rows.dtype if rows.is_floating_point() else torch.get_default_dtype())
 
 
 @dataclass(frozen=True)
 class Batches:
-    """A data set in batches, of which each rank sees its share.
+    """A dataset in batches, of which each rank sees its share.
 
-    Iterating gives this rank's rows of every batch in the data set's order, as floats on `device`; batches of which
-    the rank has no row are left out. All ranks' rows together are the data set, each row once.
+    Iterating yields this rank's rows of every batch in the order of the data, as floats on `device`; batches in which
+    the rank has no rows are skipped. Together, the ranks see each row once.
 
     Args:
-        data: all points, `(N, *S)`, of any dtype.
+        data: all rows, `(N, *S)`, of any dtype.
         batch_size: rows of a batch, over all ranks.
         rank: of this process.
         world_size: number of processes.
-        device: where batches go.
+        device: device of the batches.
         encode: applied to every batch; None: batches are the data themselves.
     """
 
-    data: Points
+    data: Rows
     batch_size: int
     rank: int = 0
     world_size: int = 1
@@ -43,22 +116,21 @@ class Batches:
         for start in range(0, len(self.data), self.batch_size):
             rows = self.data[start : start + self.batch_size][self.rank :: self.world_size]
             if len(rows):
-                yield self._move(rows)
+                yield self._prepare(rows)
 
     def order(self, seed: int, epoch: int) -> Tensor:
-        """Return the permutation of an epoch, a function of the two numbers alone, `(N,)`."""
+        """Return the row order of an epoch, `(N,)`; it depends on `seed` and `epoch` only."""
         generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
         return torch.randperm(len(self.data), generator=generator)
 
     def rows_of(self, order: Tensor, index: int) -> Tensor:
-        """Return the row numbers of one batch in the given order, those of all ranks."""
+        """Return the row numbers of one batch, over all ranks, in the given order."""
         return order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def take(self, rows: Tensor) -> Tensor:
-        """Return this rank's share of the named rows; it can be empty when there are fewer rows than ranks."""
-        return self._move(self.data.index_select(0, rows[self.rank :: self.world_size]))
+        """Return this rank's share of the given rows, which is empty if there are fewer rows than ranks."""
+        return self._prepare(self.data.index_select(0, rows[self.rank :: self.world_size]))
 
-    def _move(self, rows: Tensor) -> Tensor:
-        dtype = rows.dtype if rows.is_floating_point() else torch.get_default_dtype()
-        moved = rows.to(self.device, dtype)
-        return moved if self.encode is None else self.encode(moved)
+    def _prepare(self, rows: Tensor) -> Tensor:
+        batch = _as_float(rows, self.device)
+        return batch if self.encode is None else self.encode(batch)

@@ -1,4 +1,4 @@
-"""Diagnosis: of which dimension data are, and whether a density overfits their manifold."""
+"""Diagnosis: the intrinsic dimension of data, and whether a density overfits their manifold."""
 
 from twostep.diagnosis.diagnosis import Diagnosis, diagnose
 from twostep.diagnosis.dimension.consensus import Dimension, dimension_of

@@ -1,4 +1,4 @@
-"""The diagnosis of a data set: its dimension, whether a density overfits its manifold, which latent size to take."""
+"""The diagnosis of a dataset: intrinsic dimension, whether a density overfits its manifold, which latent_dim to use."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ import torch
 from torch import Tensor
 
 from twostep.core.schema import UserError
-from twostep.diagnosis.columns import column_warnings
+from twostep.data.batches import subsample
 from twostep.diagnosis.dimension.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.dimension.estimators import NEIGHBOURS
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
-from twostep.diagnosis.overfitting.noise_scales import Ladder, noise_ladder
+from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve, noise_scale_curve
 from twostep.diagnosis.overfitting.verdict import Overfitting, overfitting
+
+LEVELS = 10  # distinct values up to which a column seems to hold categories
+COLUMN_ROWS = 1000  # rows from which columns are described
+WIDE = 10.0  # std of a column over the median one
+NAMED = 5  # columns
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is known of a data set.
+    """The diagnosis of a dataset.
 
     Args:
         dimension: the intrinsic dimension, with range, reasons and scale curve.
-        overfitting: the verdict about a density on these data.
-        ladder: dimension of the blurred data over the scale of the blur.
+        overfitting: whether a density overfits the manifold of these data.
+        noise_scales: dimension of the data with added noise, over the scale of the noise.
         spectrum: std of the data along each principal direction, descending, in units of the data.
-        n: distinct rows that it is of.
-        dim: coordinates of a row.
-        warnings: what is odd about the data, a sentence each.
+        n: number of distinct rows that were used.
+        dim: number of coordinates of a row.
+        warnings: unusual properties of the data, a sentence each.
     """
 
     dimension: Dimension
     overfitting: Overfitting
-    ladder: Ladder
+    noise_scales: NoiseScaleCurve
     spectrum: tuple[float, ...]
     n: int
     dim: int
@@ -43,7 +48,7 @@ class Diagnosis:
 
     @property
     def latent_dim(self) -> int:
-        """The latent dimension to take: all coordinates where no manifold is."""
+        """The recommended latent dimension: the number of coordinates where there is no manifold."""
         if self.overfitting.verdict == "no":
             return self.dim
         return min(self.dimension.recommended, self.overfitting.at_most)
@@ -53,65 +58,65 @@ class Diagnosis:
         """The range of the intrinsic dimension."""
         found = [vote for vote in self.dimension.votes if vote.counts]
         low, high = min(vote.low for vote in found), max(vote.high for vote in found)
-        reached = self.dimension.high if self.dimension.high > round(high) else high
-        return min(low, self.dimension.recommended), max(reached, self.dimension.recommended)
+        high = self.dimension.high if self.dimension.high > round(high) else high
+        return min(low, self.dimension.recommended), max(high, self.dimension.recommended)
 
     def lines(self) -> tuple[str, ...]:
-        """Return the diagnosis in words: a line for each answer, then its evidence."""
+        """Return the diagnosis in words: a line for each answer, then the evidence."""
         low, high = self.interval
-        scales, ladder = self.overfitting.scales, self.ladder.resolved
-        answers = [
+        lines = [
             f"intrinsic dimension: {self.dimension.recommended} ({low:.2f}-{high:.2f})",
             f"overfitting: {self.overfitting.line()}",
-            f"recommended latent_dim: {self.latent_dim}{self._no_need()}",
+            f"recommended latent_dim: {self.latent_dim}{self._note()}",
             f"evidence: {self.overfitting.evidence}",
         ]
-        if ladder:
-            told = f"{ladder[0].dimension:.2f} dimensions ({ladder[0].low:.2f}-{ladder[0].high:.2f})"
-            answers.append(f"noise ladder: {told} at a scale of {ladder[0].scale:.3g}, the finest that is resolved")
-        if scales:
-            answers.append(f"manifold resolved at scales from {scales[0]:.3g} to {scales[1]:.3g}")
-        answers += [f"reason: {reason}" for reason in self.dimension.reasons]
-        return (*answers, *(f"warning: {warning}" for warning in self.warnings))
+        if resolved := self.noise_scales.resolved:
+            finest = resolved[0]
+            dimensions = f"{finest.value:.2f} dimensions ({finest.low:.2f}-{finest.high:.2f})"
+            lines.append(f"noise scales: {dimensions} at a scale of {finest.scale:.3g}, the smallest that is resolved")
+        if scales := self.overfitting.scales:
+            lines.append(f"manifold resolved at scales from {scales[0]:.3g} to {scales[1]:.3g}")
+        lines += [f"reason: {reason}" for reason in self.dimension.reasons]
+        return (*lines, *(f"warning: {warning}" for warning in self.warnings))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures as what JSON can hold."""
-        told = asdict(self)
-        for entry in (*told["dimension"]["curve"], *(vote["estimate"] for vote in told["dimension"]["votes"])):
-            del entry["local"]
+        """Return all results as plain values for JSON."""
+        values = asdict(self)
+        for estimate in (*values["dimension"]["curve"], *(vote["estimate"] for vote in values["dimension"]["votes"])):
+            del estimate["local"]
         low, high = self.interval
         answers = {"intrinsic_dimension": self.dimension.recommended, "low": low, "high": high}
-        return {**answers, "verdict": self.overfitting.verdict, "latent_dim": self.latent_dim, **told}
+        return {**answers, "verdict": self.overfitting.verdict, "latent_dim": self.latent_dim, **values}
 
     def plot(self, path: Path) -> None:
-        """Draw noise ladder, scale curve and spectrum as one picture.
+        """Draw noise scales, scale curve and spectrum as one PNG.
 
         Raises:
             UserError: if it can't be written.
         """
-        from twostep.diagnosis.figures import draw
+        from twostep.diagnosis.figures import draw_diagnosis
 
-        draw(self, path)
+        draw_diagnosis(self, path)
 
-    def _no_need(self) -> str:
+    def _note(self) -> str:
         if self.overfitting.verdict != "no":
             return ""
         if self.overfitting.thickness is None:
-            return " (all coordinates: no manifold to find)"
-        noise = f"{self.overfitting.thickness:.2g}"
-        return f" (all coordinates; {self.dimension.recommended} if a scale of {noise} is noise to you)"
+            return " (all coordinates: there is no manifold)"
+        scale = f"{self.overfitting.thickness:.2g}"
+        return f" (all coordinates; {self.dimension.recommended} if variation at a scale of {scale} is noise)"
 
 
 def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: int = ROWS) -> Diagnosis:
-    """Diagnose data `(N, *S)` by n distinct rows or fewer.
+    """Diagnose data `(N, *S)` from n distinct rows or fewer.
 
-    Dimension and ladder are those of the data without their flat directions, if there are any.
+    Dimension and noise scales are those of the data without their flat directions, if there are any.
 
     Args:
         x: numbers of any type; rows are flattened.
         thorough: train a denoiser where the rest leaves the verdict undecided (seconds).
-        seed: of all that is drawn: the same seed gives the same figures.
-        n: rows to take at most, at random.
+        seed: of all random numbers: the same seed gives the same results.
+        n: largest number of rows to use, a random subsample.
 
     Raises:
         UserError: for fewer than 50 rows, 20 or fewer distinct ones, or values that are not finite.
@@ -121,8 +126,33 @@ def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: i
     if near.n <= NEIGHBOURS:
         raise UserError(f"{near.n} distinct rows are too few for {NEIGHBOURS} neighbours each: give more rows")
     dimension = consensus(near, seed)
-    ladder = replace(noise_ladder(near.steep, seed), dim=near.dim)
-    verdict = overfitting(near, dimension, ladder, thorough, seed)
-    warnings = dimension.warnings + column_warnings(x)
+    curve = replace(noise_scale_curve(near.without_flat, seed), dim=near.dim)
+    verdict = overfitting(near, dimension, curve, thorough, seed)
     spectrum = tuple((near.principal[1].flip(0) * near.unit).tolist())
-    return Diagnosis(dimension, verdict, ladder, spectrum, near.n, near.dim, warnings)
+    return Diagnosis(dimension, verdict, curve, spectrum, near.n, near.dim, dimension.warnings + column_warnings(x))
+
+
+def column_warnings(x: Tensor) -> tuple[str, ...]:
+    """Return warnings about columns of a table `(N, D)` with few values, or with units that hide the others."""
+    if x.ndim > 2:
+        return ()
+    table = subsample(x, COLUMN_ROWS).reshape(-1, x[:1].numel()).double()
+    counts = [len(column.unique()) for column in table.T]
+    stds = (table / table.abs().max().clamp(min=1e-300)).std(0)
+    typical = stds[stds > 0].median() if bool((stds > 0).any()) else stds.max()
+    few = [number for number, count in enumerate(counts, 1) if 1 < count <= LEVELS]
+    wide = [number for number, std in enumerate(stds, 1) if std > WIDE * typical]
+    warnings = (
+        (few, f"{LEVELS} values or fewer, like categories: a density of these has no bound, so leave them out"),
+        (
+            wide,
+            f"more than {WIDE:.0f} times the std of the median one and dominate all distances: leave out what is no "
+            "measurement, and bring the others to one unit",
+        ),
+    )
+    return tuple(f"{_named(columns)} {text}" for columns, text in warnings if columns)
+
+
+def _named(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:NAMED])) + (", ..." if len(numbers) > NAMED else "")
+    return f"column {shown} has" if len(numbers) == 1 else f"{len(numbers)} columns ({shown}, counted from 1) have"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from twostep.core import figures as pictures
-from twostep.metrics.ood.ood import Against
+from twostep.metrics.ood.ood import OODComparison
 from twostep.metrics.ood.scores import Array
 from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
 from twostep.models.two_step import TwoStep
@@ -51,7 +51,7 @@ def draw_pictures(
     return drawn
 
 
-def draw_scores(scores: Mapping[str, Mapping[str, Array]], against: Sequence[Against], folder: Path) -> None:
+def draw_scores(scores: Mapping[str, Mapping[str, Array]], against: Sequence[OODComparison], folder: Path) -> None:
     """Write one histogram for each score, `<score>.png`: the test rows of all data sets."""
     for name, rows in scores.items():
         series = {pictures.plain(Path(against[0].own).name): rows["in_test"]}

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from twostep.core.schema import UserError
 from twostep.data.base import Splits
-from twostep.data.rows import spread
+from twostep.data.batches import subsample
 from twostep.diagnosis import Dimension, dimension_of
 from twostep.models.base import Model
 from twostep.runs.request import Request
@@ -60,7 +60,7 @@ class LatentSize:
     @classmethod
     def of(cls, found: Dimension, dim: int, seed: int) -> Self:
         """Return the size that the dimension of data with `dim` coordinates asks for."""
-        d, rank = found.recommended, found.null.rank
+        d, rank = found.recommended, found.reference.rank
         reasons, warnings = found.reasons, found.warnings
         if d >= COPIES * dim:
             instead = (
@@ -126,7 +126,7 @@ def _latent_size(rows: Tensor, seed: int) -> LatentSize:
 
 def _as_seen(splits: Splits, model: Model) -> Tensor:
     """Return training rows as they are, or as a network sees them whose transform does more than scale them."""
-    rows = spread(splits.train, ROWS)
+    rows = subsample(splits.train, ROWS)
     if not (model.config.whitening_transform or model.config.logit_transform):
         return rows
     model.transform.fit([rows.float()])

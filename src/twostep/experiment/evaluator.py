@@ -7,16 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
-from twostep.data.batches import Batches
-from twostep.data.latents import embed
-from twostep.data.rows import Points
+from twostep.data.batches import Batches, Rows, embed
 from twostep.metrics import Result, evaluate
-from twostep.metrics.features.choice import gallery_of
+from twostep.metrics.features.choice import feature_sets_of
 from twostep.metrics.ood.scores import Array, score_splits
-from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig, Sampler, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings, TwoStepRunConfig
@@ -59,11 +57,11 @@ class Examiner:
             return self.models[name]
         return TwoStep(cast(GeneralizedAutoencoder, self.models["gae"]), cast(DensityEstimator, self.models["de"]))
 
-    def batches(self, data: Points, size: int) -> Batches:
+    def batches(self, data: Rows, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
-    def embed(self, data: Points, size: int | None = None) -> Batches:
+    def embed(self, data: Rows, size: int | None = None) -> Batches:
         """Return the embeddings of data, in batches of a size, or of that of test batches."""
         gae = cast(GeneralizedAutoencoder, self.models["gae"])
         with evaluating(gae):
@@ -96,13 +94,13 @@ class Examiner:
     def _evaluate(
         self, names: Sequence[str], part: str, batches: Batches, keys: MetricKeys | None, seed: int, testing: bool
     ) -> dict[str, Result]:
-        gallery = self._gallery(part, batches, keys, derive(seed, "gallery"), testing)
+        sets = self._feature_sets(part, batches, keys, derive(seed, "gallery"), testing)
         seed = derive(seed, "test" if testing else "valid", self.engine.rank)
-        return evaluate(names, self.part(part), batches, self.engine.sum, seed, gallery)
+        return evaluate(names, self.part(part), batches, self.engine.sum, seed, sets)
 
-    def _gallery(
+    def _feature_sets(
         self, part: str, held_out: Batches, keys: MetricKeys | None, seed: int, testing: bool
-    ) -> Gallery | None:
+    ) -> FeatureSets | None:
         model, run = self.part(part), self.settings.run
         if not isinstance(model, Sampler):
             return None
@@ -115,7 +113,9 @@ class Examiner:
 
         config = run if part == "two_step" else self.models[part].config
         keys = keys or cast(TwoStepRunConfig | ModelConfig, config).metric_kwargs
-        return gallery_of(model, self.splits, training, held_out, keys, self.engine.gather, seed, with_null=testing)
+        return feature_sets_of(
+            model, self.splits, training, held_out, keys, self.engine.gather, seed, with_reference=testing
+        )
 
     def validate(self, part: str, batches: Batches) -> dict[str, float]:
         """Return the metrics of a part on validation batches, by name."""
@@ -125,7 +125,7 @@ class Examiner:
         found = self._evaluate(names, part, batches, None, self.settings.run.seed, testing=False)
         return {name: result.value for name, result in found.items()}
 
-    def score(self, rows: Mapping[str, Points], seed: int | None = None) -> dict[str, dict[str, Array]]:
+    def score(self, rows: Mapping[str, Rows], seed: int | None = None) -> dict[str, dict[str, Array]]:
         """Return the scores of all models together, by name and by name of the rows, in the rows' order.
 
         Args:

@@ -15,8 +15,7 @@ from torch import Tensor
 from twostep.core.checkpoint import CheckpointError, State
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
-from twostep.data.batches import Batches
-from twostep.data.rows import Points
+from twostep.data.batches import Batches, Rows
 from twostep.experiment.artifacts import draw_pictures, draw_scores
 from twostep.experiment.evaluator import Examiner
 from twostep.experiment.progress import Recorder
@@ -57,7 +56,7 @@ class Detection:
     results: dict[str, Result]
     scores: Mapping[str, Mapping[str, Array]]
     p_values: Mapping[str, Mapping[str, Array]]
-    against: Sequence[ood.Against]
+    against: Sequence[ood.OODComparison]
 
     def write(self, folder: Path) -> None:
         """Write the scores into a folder, and draw their histograms there.
@@ -117,7 +116,7 @@ class Experiment:
         """The trained model: the one, or the two as one."""
         return self.examiner.part(self.examiner.whole)
 
-    def batches(self, data: Points, size: int) -> Batches:
+    def batches(self, data: Rows, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return self.examiner.batches(data, size)
 
@@ -218,14 +217,14 @@ class Experiment:
         """Measure how well scores tell test rows from those of `ood`; the draws follow `seed`, or the run's seed."""
         scored = self.examiner.score(ood.rows_to_score(self.splits, self.ood), seed)
         seed = derive(self.settings.run.seed if seed is None else seed, "ood")
-        scores, p_values = ood.judged(self.module, scored, seed)
+        scores, p_values = ood.calibrate(self.module, scored, seed)
         against = ood.comparisons(self.splits, self.ood)
         results: dict[str, Result] = {}
         for one in against:
             results |= ood.detection(self.module, scores, p_values, one, seed)
         return Detection(results, scores, p_values, against)
 
-    def _valid_batches(self, data: Points | None) -> Batches | None:
+    def _valid_batches(self, data: Rows | None) -> Batches | None:
         return None if data is None else self.batches(data, self.settings.run.valid_batch_size)
 
     def _embed_when_taken(self) -> tuple[Batches, Batches | None]:

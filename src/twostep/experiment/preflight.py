@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from twostep.core.metric_keys import VARIABLE, MetricKeys
+from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.metrics import METRICS, check_metrics
-from twostep.metrics.features.choice import Choice
+from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.features.inception import NAME as INCEPTION
-from twostep.metrics.ood.conformal import FEWEST
+from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
@@ -32,7 +32,7 @@ def check_ood(models: Mapping[str, Model], splits: Splits, ood: Mapping[str, Spl
         return
     if "model" in models and not isinstance(models["model"], DensityEstimator):
         logger.info("%s has no density: other data are told by their distance alone", models["model"].config.name)
-    if splits.valid is None or len(splits.valid) < FEWEST:
+    if splits.valid is None or len(splits.valid) < MIN_ROWS:
         logger.warning("too few validation rows to calibrate on (make_valid_loader): no p-values, no two-part score")
 
 
@@ -146,17 +146,17 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
         return ""
     rows = min(len(splits.train), len(splits.test), keys.gen_samples)
     for metric in metrics:
-        if isinstance(metric, SampleMetric) and rows < (least := metric.least(keys.nearest_k)):
+        if isinstance(metric, SampleMetric) and rows < (least := metric.min_rows(keys.nearest_k)):
             raise UserError(
                 f"{metric.name}: needs {least} training rows, test rows and samples, and {spec.name} has "
                 f"{len(splits.train)}, {len(splits.test)} and {keys.gen_samples}: leave it out, or give more"
             )
-    choice = Choice.of(spec, keys, splits)
+    choice = FeatureChoice.of(spec, keys, splits)
     choice.check()
     no_fid = "fd" in wanted and choice.name != INCEPTION
     told = "; fd is no FID, which is the one in Inception's features" if no_fid else ""
     if no_fid and spec.is_image and keys.weights is None:
-        told += f", whose weights are not here (key inception_weights, or {VARIABLE})"
+        told += f", whose weights are not here (key inception_weights, or {INCEPTION_VARIABLE})"
     return f"{', '.join(wanted)}: in {choice.name} features of {spec.name} (key metric_kwargs){told}"
 
 

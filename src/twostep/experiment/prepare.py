@@ -11,10 +11,11 @@ from typing import Any, cast
 import torch
 
 from twostep.core.checkpoint import State
-from twostep.core.metric_keys import settled
+from twostep.core.keys import resolve_fid
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
-from twostep.data.base import Splits, load_data, located, takes_image_size
+from twostep.data.base import Splits
+from twostep.data.load import load_data, located, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import estimated
 from twostep.experiment.experiment import Experiment
@@ -63,7 +64,7 @@ def start(
     source = None if pretrained is None else Run.open(pretrained)
     loaded = None if source is None else _pretrained_config(source, request.overrides.get("gae", {}))
     splits = _load(config)
-    config = settled(fit_batches(config, splits), splits.spec.is_image)
+    config = resolve_fid(fit_batches(config, splits), splits.spec.is_image)
     engine = Engine(config.device, config.precision)
     request, size = estimated(request, splits, engine, config.seed)
     torch.manual_seed(derive(config.seed, "weights"))
@@ -133,7 +134,7 @@ def resume(
         UserError: for a directory that is no run, a damaged one, one in use, or a key that can't change.
     """
     run = Run.open(path)
-    settings = run.settings.adjusted(overrides or {}).settled(run.spec.is_image)
+    settings = run.settings.adjusted(overrides or {}).resolve_fid(run.spec.is_image)
     if limits is not None and limits.gae is not None and not settings.trains("gae"):
         raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
     place = Path(located(settings.run.dataset))
@@ -287,7 +288,7 @@ def _others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
 def _pretrained_config(source: Run, overrides: Mapping[str, Any]) -> ModelConfig:
     if not source.settings.is_gae:
         raise UserError(f"{source.path}: not a run of an autoencoder alone; train one by single_main.py with --is-gae")
-    return source.settings.adjusted({"model": overrides}).settled(source.spec.is_image).models["model"]
+    return source.settings.adjusted({"model": overrides}).resolve_fid(source.spec.is_image).models["model"]
 
 
 def _pretrained_state(source: Run, best_first: bool) -> State:

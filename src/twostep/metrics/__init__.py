@@ -1,11 +1,21 @@
-"""All metrics, registered in `METRICS` by the imports below."""
+"""Metrics of models, registered by name in `METRICS`."""
 
-from twostep.metrics import loss as loss
-from twostep.metrics import reconstruction as reconstruction
 from twostep.metrics import rows as rows
-from twostep.metrics.base import METRICS, Metric, Result, check_metrics
-from twostep.metrics.evaluation import evaluate
-from twostep.metrics.ood.ood import OODAccuracy as OODAccuracy
-from twostep.metrics.samples.table import SampleMetric as SampleMetric
+from twostep.metrics.base import METRICS, Metric, Result, RowMetric, check_metrics
+from twostep.metrics.density_check.certificate import Certificate, check_normalised
+from twostep.metrics.evaluate import evaluate
+from twostep.metrics.ood.ood import OODAccuracy
+from twostep.metrics.samples.table import SampleMetric
 
-__all__ = ["METRICS", "Metric", "OODAccuracy", "Result", "SampleMetric", "check_metrics", "evaluate"]
+__all__ = [
+    "METRICS",
+    "Certificate",
+    "Metric",
+    "OODAccuracy",
+    "Result",
+    "RowMetric",
+    "SampleMetric",
+    "check_metrics",
+    "check_normalised",
+    "evaluate",
+]

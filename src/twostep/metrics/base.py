@@ -1,4 +1,4 @@
-"""What a metric is, and what its result says of itself."""
+"""Metrics and their results."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from twostep.core.registry import Registry
@@ -15,24 +17,26 @@ from twostep.core.schema import UserError
 
 METRICS: Registry[Metric] = Registry("metric")
 
+OLD_REFERENCE = "null"  # name of the field in files of older versions
+
 SumOverRanks = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A number that says what it is.
+    """A value of a metric, with all that is needed to interpret it.
 
     Args:
-        value: mean over the rows.
-        unit: of the value ("nats", "squared data units", ...).
-        n: number of rows that went into it.
-        standard_error: of the mean; None where it is not defined.
+        value: the value, usually a mean over rows.
+        unit: unit of the value ("nats", "squared data units", ...).
+        n: number of rows that it was computed from.
+        standard_error: standard error of a mean; None if it is undefined.
         kind: of a density: exact, bound, estimate or unnormalised; empty for other metrics.
-        measure: what a density refers to; empty for other metrics.
-        note: what a reader must know (rows left out, say); empty if there is nothing.
-        interval: 95 % interval, where the metric has one.
-        null: what held-out data have in the place of samples, which is what perfect would be; None where that is not
-            asked for.
+        measure: reference measure of a density; empty for other metrics.
+        note: further remarks, such as the number of rows left out.
+        interval: 95 % interval, if the metric has one.
+        reference: value of held-out data in place of the samples, which a perfect model would reach; None if it was
+            not computed.
     """
 
     value: float
@@ -43,7 +47,7 @@ class Result:
     measure: str = ""
     note: str = ""
     interval: tuple[float, float] | None = None
-    null: float | None = None
+    reference: Annotated[float | None, Field(validation_alias=AliasChoices("reference", OLD_REFERENCE))] = None
 
     @property
     def shown(self) -> str:
@@ -51,22 +55,22 @@ class Result:
         return "not a number" if math.isnan(self.value) else f"{self.value:.6g}"
 
     @property
-    def spread(self) -> str:
-        """Standard error and interval, as far as there are any."""
+    def uncertainty(self) -> str:
+        """Standard error and interval as text, as far as they are defined."""
         error = "" if self.standard_error is None else f"± {self.standard_error:.2g}"
         ends = "" if self.interval is None else f"[{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
         return f"{error} {ends}".strip()
 
     def line(self, name: str) -> str:
-        """Return the result in words, for a terminal."""
-        figures = " ".join(text for text in (name, self.shown, self.spread, self.unit) if text)
-        null = "" if self.null is None else f"held-out data in their place: {self.null:.6g}"
-        about = [f"n = {self.n:,}", *(text for text in (null, self.kind, self.measure, self.note) if text)]
+        """Return one line of text about the result."""
+        figures = " ".join(text for text in (name, self.shown, self.uncertainty, self.unit) if text)
+        reference = "" if self.reference is None else f"held-out data: {self.reference:.6g}"
+        about = [f"n = {self.n:,}", *(text for text in (reference, self.kind, self.measure, self.note) if text)]
         return f"{figures} ({'; '.join(about)})"
 
 
 class Metric(ABC):
-    """A measure of a model: a `RowMetric`, or one of its samples (`twostep.metrics.samples.table`)."""
+    """A metric of a model: a `RowMetric`, a `SampleMetric` or an `OODAccuracy`."""
 
     name: str
     summary: str
@@ -74,24 +78,24 @@ class Metric(ABC):
 
     @property
     def stops(self) -> bool:
-        """Whether its first result bears its own name, and so can stop training."""
+        """Whether it can stop training: its first result has the metric's name."""
         return True
 
     @abstractmethod
     def refusal(self, model: nn.Module) -> str:
-        """Return why this model can't be measured so, or an empty string if it can."""
+        """Return why the metric is undefined for a model, or an empty string if it is defined."""
 
 
 class RowMetric(Metric):
-    """A measure of a model on rows of data. They are spread over ranks; sums over ranks make the result."""
+    """A mean over rows of data, which may be distributed over ranks."""
 
     @abstractmethod
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
-        """Measure the model; the first result bears the metric's own name."""
+        """Evaluate the model on this rank's batches; the first result has the metric's name."""
 
 
 def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
-    """Check that each metric exists and that the model has it.
+    """Check that metrics exist and are defined for a model.
 
     Raises:
         UserError: naming the metric, the model and the reason.
@@ -103,8 +107,8 @@ def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
 
 
 @dataclass(frozen=True)
-class Moments:
-    """Mean and standard error of the values of all rows on all ranks, and how many rows were left out."""
+class RowMean:
+    """Mean over all rows on all ranks, its standard error, and the number of rows left out."""
 
     mean: float
     standard_error: float | None
@@ -112,12 +116,12 @@ class Moments:
     left_out: int
 
     @classmethod
-    def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> Moments:
-        """Gather the moments of values `(B,)` of each batch, in float64, without those equal to `leave_out`.
+    def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> RowMean:
+        """Return the mean, in float64, of values `(B,)` of each batch without those equal to `leave_out`.
 
-        A rank may have no batch.
+        A rank may have no batches.
         """
-        every = torch.cat([torch.empty(0), *(part.cpu() for part in values)]).double()
+        every = torch.cat([torch.empty(0), *(batch.cpu() for batch in values)]).double()
         kept = every if leave_out is None else every[every != leave_out]
         n, left_out, total = sum_over_ranks(
             torch.stack([every.new_tensor(len(kept)), every.new_tensor(len(every) - len(kept)), kept.sum()])

@@ -14,8 +14,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from typing_extensions import override
 
-from twostep.core.keys import EvaluationKeys, FitKeys
-from twostep.core.metric_keys import settled
+from twostep.core.keys import EvaluationKeys, FitKeys, resolve_fid
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, Frozen, PositiveFloat
 from twostep.nn import jacobian
@@ -239,7 +238,7 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
         defaults = cls.defaults(spec, role)
         if given.get("preset") == "reference":
             defaults |= cls.reference(spec, role)
-        return settled(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
+        return resolve_fid(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
 
     @classmethod
     @abstractmethod

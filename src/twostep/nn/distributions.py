@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+
+from twostep.core.moments import gaussian_mixture
 
 LOG_2PI = math.log(2 * math.pi)
 COMPONENTS = (1, 4)
@@ -56,17 +57,7 @@ def mean_and_factor(points: Tensor) -> tuple[Tensor, Tensor]:
 
 def fitted_mixture(points: Tensor, seed: int) -> MixtureSameFamily:
     """Fit Gaussian mixtures to points `(n, d)`; of several numbers of components Bayes' criterion takes one."""
-    from sklearn.mixture import GaussianMixture  # here because it takes a second
-
-    x = points.double().cpu().numpy()
-    full = len(x) >= FEW * x.shape[1] * max(COMPONENTS)
-    kind = "full" if full else "diag"
-    fitted: list[Any] = [
-        GaussianMixture(count, covariance_type=kind, random_state=seed % 2**32).fit(x) for count in COMPONENTS
-    ]
-    best = min(fitted, key=lambda mixture: mixture.bic(x))
-    weights, means, covariances = (
-        torch.from_numpy(part).to(points) for part in (best.weights_, best.means_, best.covariances_)
-    )
+    full = len(points) >= FEW * points.shape[1] * max(COMPONENTS)
+    weights, means, covariances = gaussian_mixture(points, COMPONENTS, seed, "full" if full else "diag")
     components = MultivariateNormal(means, covariances if full else torch.diag_embed(covariances))
     return MixtureSameFamily(Categorical(weights), components)

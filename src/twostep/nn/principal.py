@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from twostep.core.moments import principal_axes
 from twostep.nn.transforms import DEVIATION_FLOOR, DataTransform
 
 
@@ -55,12 +56,11 @@ class Principal(DataTransform):
             total += x.sum(0)
             squares += x.T @ x
         mean = total / count
-        variances, axes = torch.linalg.eigh(squares / count - torch.outer(mean, mean))
+        variances, axes = (found.flip(-1) for found in principal_axes(squares / count - torch.outer(mean, mean)))
         stds = variances.clamp(min=0).sqrt()
         stds = stds.clamp(min=DEVIATION_FLOOR * float(stds[-1])) if stds[-1] > 0 else torch.ones_like(stds)
-        largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
         self.mean.copy_(mean + shift)
-        self.axes.copy_(axes * largest.sign())  # an axis has two directions: take the same one in all units
+        self.axes.copy_(axes)
         self.scale.copy_(stds**self.power * stds[0] ** (1 - self.power))
         self.spread.copy_(stds / self.scale)
 

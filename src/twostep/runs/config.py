@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import Field, field_validator
 
-from twostep.core.metric_keys import METRIC_KEYS, MetricKeys, metric_names, settled
+from twostep.core.keys import METRIC_KEYS, MetricKeys, metric_names, resolve_fid
 from twostep.core.schema import Frozen, PositiveFloat, PositiveInt, Seed, UserError, nearest
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
@@ -161,14 +161,14 @@ class Settings:
         }
         return Settings(run, models, self.is_gae)
 
-    def settled(self, pictures: bool) -> Settings:
-        """Return these settings with their `fid` settled (`twostep.core.metric_keys.settled`).
+    def resolve_fid(self, pictures: bool) -> Settings:
+        """Return these settings with their `fid` resolved (`twostep.core.keys.resolve_fid`).
 
         Args:
             pictures: whether the run's data are pictures; embeddings never are.
         """
-        models = {name: settled(config, pictures and name != "de") for name, config in self.models.items()}
-        return Settings(settled(self.run, pictures), models, self.is_gae)
+        models = {name: resolve_fid(config, pictures and name != "de") for name, config in self.models.items()}
+        return Settings(resolve_fid(self.run, pictures), models, self.is_gae)
 
     def differences(self, files: Mapping[str, Mapping[str, Any]], pictures: bool) -> list[str]:
         """Return in words what others say otherwise of keys that can't change in a run that exists.
@@ -177,11 +177,11 @@ class Settings:
 
         Args:
             files: what `files` gave, here or in an earlier version: keys that it lacks don't count.
-            pictures: as in `settled`.
+            pictures: as in `resolve_fid`.
         """
         if files.keys() != self.files().keys():
             return [f"they are of a run with {', '.join(sorted(files))}"]
-        mine, others = (Settings.from_files(of).settled(pictures) for of in (self.files(), files))
+        mine, others = (Settings.from_files(of).resolve_fid(pictures) for of in (self.files(), files))
         known = {key for values in files.values() for key in values}
         pairs = {
             "the run": (mine.run, others.run),

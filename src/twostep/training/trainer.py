@@ -13,8 +13,7 @@ from twostep.core.checkpoint import State
 from twostep.core.schema import NonNegativeInt
 from twostep.core.seeds import derive
 from twostep.core.signals import Interrupted
-from twostep.data.batches import Batches
-from twostep.data.rows import Points, spread
+from twostep.data.batches import Batches, Rows, subsample
 from twostep.models.base import Model
 from twostep.training.engine import Engine
 from twostep.training.observer import Observer
@@ -149,7 +148,7 @@ class Trainer:
         autoencoder go through a hundred of their standard deviations within its first epoch.
         """
         assert self.train is not None, "use() comes first"
-        self._fit_transform(spread(self.train.data, FOLLOWED_ROWS))
+        self._fit_transform(subsample(self.train.data, FOLLOWED_ROWS))
 
     def raise_limit(self, max_epochs: int) -> None:
         """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
@@ -259,7 +258,7 @@ class Trainer:
         for key, value in Progress.model_validate(state.values).model_dump(exclude_unset=True).items():
             setattr(self, key, value)
 
-    def _fit_transform(self, data: Points) -> None:
+    def _fit_transform(self, data: Rows) -> None:
         assert self.train is not None
         self.engine.seed(derive(self.seed, self.name, "transform"))
         self.model.fit_transform(replace(self.train, data=data, rank=0, world_size=1))

@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_written_is_warned_of_once(tmp_path, monkeypatch
         assert cache.store("b", arrays()) is None
         assert cache.load("a") is None
     assert len(caplog.records) == 1
-    assert "cannot keep decoded data there" in caplog.text
+    assert "decoded data can't be stored there" in caplog.text
 
 
 def test_a_failed_write_leaves_nothing_behind(folder, monkeypatch):
@@ -147,7 +147,7 @@ def test_without_a_place_for_it_a_large_array_is_in_memory_with_a_warning(tmp_pa
     with caplog.at_level(logging.WARNING, "twostep"):
         array = cache.empty((10,))
     assert not isinstance(array, np.memmap)
-    assert "cannot keep decoded data there" in caplog.text
+    assert "decoded data can't be stored there" in caplog.text
 
 
 def test_a_key_is_the_name_of_a_file_whatever_the_set_is_called():

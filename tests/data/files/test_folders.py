@@ -1,4 +1,4 @@
-"""Folders of pictures: what is read in which order, how odd pictures are brought to one form, what is refused."""
+"""Folders of images: what is read in which order, how odd images are brought to one form, what is refused."""
 
 import errno
 import os
@@ -11,8 +11,8 @@ from PIL import Image
 
 from helpers.image_files import pictures, save, save_all
 from twostep.core.schema import UserError
-from twostep.data.base import load_data
 from twostep.data.files import images as decode
+from twostep.data.load import load_data
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def loaded(folder, **keys):
 
 
 def one(folder, picture):
-    """Return what a picture of 6 x 6 is decoded to, `C x 6 x 6`."""
+    """Return what an image of 6 x 6 is decoded to, `C x 6 x 6`."""
     for place in ("train/a.png", "train/c.png", "test/a.png"):
         save(folder / place, np.zeros((6, 6), np.uint8))
     save(folder / "train" / "b.png", picture)
@@ -44,7 +44,7 @@ def refused(folder, **keys):
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
 @pytest.mark.parametrize("ending", ["png", "bmp"])
-def test_a_flat_folder_is_split_like_an_array_of_its_pictures(folder, tmp_path, shape, ending):
+def test_a_flat_folder_is_split_like_an_array_of_its_images(folder, tmp_path, shape, ending):
     array = save_all(folder, pictures(30, shape), ending)
     np.save(tmp_path / "array.npy", array)
     mine, other = load_data(str(folder), seed=3), load_data(str(tmp_path / "array.npy"), seed=3)
@@ -113,7 +113,7 @@ def test_every_ending_is_read_whatever_its_case(folder):
 # ---- one form
 
 
-def test_one_picture_in_colour_makes_all_of_them_colour(folder):
+def test_one_image_in_colour_makes_all_of_them_colour(folder):
     grey = pictures(3, (4, 4))
     save_all(folder / "train", grey)
     save_all(folder / "test", pictures(2, (4, 4)))
@@ -124,11 +124,11 @@ def test_one_picture_in_colour_makes_all_of_them_colour(folder):
     assert torch.equal(splits.train, torch.as_tensor(grey)[:, None].expand(-1, 3, -1, -1))
 
 
-def test_pictures_of_two_sizes_are_refused_with_the_key_that_helps(folder):
+def test_images_of_two_sizes_are_refused_with_the_key_that_helps(folder):
     save_all(folder, pictures(3, (4, 6)))
     odd = save(folder / "odd.png", pictures(1, (5, 6))[0])
     assert refused(folder) == (
-        f"{odd}: the picture is 6 x 5, that of {folder / '000.png'} is 6 x 4: bring all to one size by the key "
+        f"{odd}: the image is 6 x 5, that of {folder / '000.png'} is 6 x 4: resize all to one size by the key "
         "image_size, like dataset_kwargs=\"{'image_size': 64}\""
     )
     assert loaded(folder, image_size=3).spec.shape == (1, 3, 3)
@@ -207,14 +207,14 @@ def test_photographs_are_turned_upright(folder, ending, options):
 def test_more_than_8_bits_are_refused(folder):
     save_all(folder, pictures(3, (4, 4)))
     deep = save(folder / "deep.png", Image.fromarray(np.full((4, 4), 300, np.uint16)))
-    assert refused(folder).startswith(f"{deep}: has more than 8 bits a channel (mode I;16): save it with 8")
+    assert refused(folder).startswith(f"{deep}: has more than 8 bits per channel (mode I;16): save it with 8")
 
 
 # ---- what is refused
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "middle"])
-def test_a_damaged_picture_is_named(folder, damage):
+def test_a_damaged_image_is_named(folder, damage):
     save_all(folder, pictures(6, (40, 40)))
     path = folder / "003.png"
     whole = path.read_bytes()
@@ -227,17 +227,17 @@ def test_a_damaged_picture_is_named(folder, damage):
     path.write_bytes(broken[damage])
     line = refused(folder)
     assert line.startswith(f"{path}: ")
-    assert line.endswith(": save it anew, or take it away")
+    assert line.endswith(": save it again, or remove it")
     path.write_bytes(whole)
     assert len(loaded(folder).train) == 5
 
 
-def test_too_few_pictures_are_refused(folder):
+def test_too_few_images_are_refused(folder):
     folder.mkdir()
-    assert refused(folder).startswith(f"{folder}: no pictures there: put them, in .png, .jpg, .webp or .bmp files, ")
+    assert refused(folder).startswith(f"{folder}: no images found: put .png, .jpg, .webp or .bmp files ")
     (folder / "a" / "b").mkdir(parents=True)
     save_all(folder / "a" / "b", pictures(3, (4, 4)))
-    assert "no pictures there" in refused(folder), "two folders deep"
+    assert "no images found" in refused(folder), "two folders deep"
     save(folder / "a" / "a.png", pictures(1, (4, 4))[0])
     assert "too few rows: 0 for training, 1 for test" in refused(folder).replace("0 for validation, ", "")
 
@@ -245,15 +245,15 @@ def test_too_few_pictures_are_refused(folder):
 def test_an_empty_test_folder_is_named(folder):
     save_all(folder / "train", pictures(3, (4, 4)))
     (folder / "test").mkdir()
-    assert refused(folder).startswith(f"{folder / 'test'}: no pictures there")
+    assert refused(folder).startswith(f"{folder / 'test'}: no images found")
 
 
 def test_unclear_folders_are_refused(folder):
     save_all(folder / "test", pictures(3, (4, 4)))
-    assert refused(folder) == f"{folder}: has a folder test and none called train: put training pictures there"
+    assert refused(folder) == f"{folder}: has a folder test but none called train: put training images there"
     (folder / "test").rename(folder / "label")
     save(folder / "a.png", pictures(1, (4, 4))[0])
-    assert refused(folder).startswith(f"{folder}: a.png lies beside the folder label: put every picture into")
+    assert refused(folder).startswith(f"{folder}: a.png lies beside the folder label: put every image into")
 
 
 def test_what_cannot_be_read_is_refused(folder, monkeypatch):
@@ -272,7 +272,7 @@ def test_what_cannot_be_read_is_refused(folder, monkeypatch):
     ("keys", "says"),
     [
         ({"imag_size": 3}, "imag_size: no such key of .*; did you mean image_size?"),
-        ({"image_size": "3"}, "image_size = '3': write a whole number, or [height, width] (key of "),
+        ({"image_size": "3"}, "image_size = '3': write an integer, or [height, width] (key of "),
         ({"image_size": 0}, "image_size.0 = 0: input should be greater than 0"),
         ({"image_size": [3, 0]}, "image_size.1 = 0: input should be greater than 0"),
         ({"image_size": [3]}, "image_size.1: missing"),
@@ -290,7 +290,7 @@ def test_keys_are_checked(folder, keys, says):
 # ---- the cache
 
 
-def test_a_second_load_opens_no_picture_and_a_changed_one_does(folder, monkeypatch):
+def test_a_second_load_opens_no_image_and_a_changed_one_does(folder, monkeypatch):
     save_all(folder, pictures(10, (4, 4)))
     first = loaded(folder)
     with monkeypatch.context() as patched:
@@ -309,7 +309,7 @@ def test_a_second_load_opens_no_picture_and_a_changed_one_does(folder, monkeypat
     assert loaded(folder).digest() != first.digest()
 
 
-def test_a_picture_that_comes_or_goes_is_noticed(folder):
+def test_an_image_that_comes_or_goes_is_noticed(folder):
     save_all(folder, pictures(10, (4, 4)))
     assert len(loaded(folder).train) == 8
     save(folder / "more.png", pictures(1, (4, 4))[0])
@@ -319,9 +319,9 @@ def test_a_picture_that_comes_or_goes_is_noticed(folder):
     assert len(loaded(folder).train) == 8
 
 
-def test_progress_is_told_of_what_takes_long(folder, monkeypatch, caplog):
-    monkeypatch.setattr(decode, "SECONDS_BETWEEN_LINES", -1)
+def test_progress_of_long_decoding_is_reported(folder, monkeypatch, caplog):
+    monkeypatch.setattr(decode, "SECONDS_BETWEEN_REPORTS", -1)
     save_all(folder, pictures(3, (4, 4)))
     with caplog.at_level("INFO", "twostep"):
         loaded(folder)
-    assert f"{folder}: 2 of 3 train pictures decoded" in caplog.messages
+    assert f"{folder}: 2 of 3 train images decoded" in caplog.messages

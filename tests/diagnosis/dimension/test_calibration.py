@@ -1,12 +1,12 @@
-"""Corrections give back the dimension of their own laws, even or not; narrow directions don't count."""
+"""Calibrations return the dimension of their own distributions, even or not; narrow directions don't count."""
 
 import math
 
 import pytest
 import torch
 
-from helpers.laws import gaussian
-from twostep.diagnosis.dimension.calibration import SEEN, Reference, visible
+from helpers.distributions import gaussian
+from twostep.diagnosis.dimension.calibration import VISIBLE, Calibration, visible
 from twostep.diagnosis.dimension.estimators import likelihood_value, two_nn_value
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 
@@ -16,27 +16,27 @@ EVEN = torch.ones(20, dtype=torch.double)
 
 @pytest.mark.parametrize("d", [1, 3, 7, 15])
 @pytest.mark.parametrize("estimator", [likelihood_value, two_nn_value])
-def test_a_correction_gives_back_the_dimension_of_its_own_law(d, estimator):
+def test_a_correction_returns_the_dimension_of_its_own_distribution(d, estimator):
     near = neighbourhoods(gaussian(1500, d, seed=5), 20)
-    corrected = Reference("Gaussian", torch.ones(100), 1500, 20).correct(estimator(near), estimator)
+    corrected = Calibration("Gaussian", torch.ones(100), 1500, 20).correct(estimator(near), estimator)
     assert corrected == pytest.approx(d, rel=0.08)
 
 
 @pytest.mark.parametrize("d", [4, 12])
-def test_an_uneven_law_gives_back_dimensions_that_an_even_one_loses(d):
+def test_an_uneven_distribution_returns_dimensions_that_an_even_one_loses(d):
     near = neighbourhoods(gaussian(1500, d, seed=5) * STEEP[:d], 20)
     value = likelihood_value(near)
-    uneven, even = (Reference("Gaussian", stds, 1500, 20).correct(value, likelihood_value) for stds in (STEEP, EVEN))
+    uneven, even = (Calibration("Gaussian", stds, 1500, 20).correct(value, likelihood_value) for stds in (STEEP, EVEN))
     assert uneven == pytest.approx(d, rel=0.08)
     assert even < uneven
     assert d < 10 or even < 0.9 * d
 
 
 def test_a_correction_ends_at_the_limit_and_grows_with_the_value():
-    reference = Reference("Gaussian", torch.ones(12), 300, 10)
+    calibration = Calibration("Gaussian", torch.ones(12), 300, 10)
 
     def corrected(value):
-        return reference.correct(value, lambda near: likelihood_value(near, 10))
+        return calibration.correct(value, lambda near: likelihood_value(near, 10))
 
     values = [corrected(value) for value in (0.0, 0.2, 1.0, 2.5, 4.0, 7.0, 9.0, 50.0)]
     assert values == sorted(values)
@@ -45,10 +45,10 @@ def test_a_correction_ends_at_the_limit_and_grows_with_the_value():
 
 
 def test_samples_in_fewer_dimensions_are_projections():
-    reference = Reference("cube", STEEP, 100, 10)
-    for small, large in zip(reference.samples(3), reference.samples(17), strict=True):
+    calibration = Calibration("cube", STEEP, 100, 10)
+    for small, large in zip(calibration.samples(3), calibration.samples(17), strict=True):
         assert torch.equal(small.points, large.points[:, :3])
-    first, second = reference.samples(3)[:2]
+    first, second = calibration.samples(3)[:2]
     assert not torch.equal(first.points, second.points)
 
 
@@ -60,7 +60,7 @@ def test_a_distance_is_shared_by_directions_as_far_as_they_are_wide(distance):
         middle = (low + high) / 2
         full = float((2 * stds.square()).clamp(max=middle**2).sum()) > distance**2
         low, high = (low, middle) if full else (middle, high)
-    assert visible(stds, distance) == int((stds >= SEEN * high).sum())
+    assert visible(stds, distance) == int((stds >= VISIBLE * high).sum())
     assert visible(7 * stds, 7 * distance) == visible(stds, distance)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from helpers.laws import gaussian, held
-from twostep.data.synthetic import law
+from helpers.distributions import coverage, gaussian
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.estimators import (
     SCALES,
     likelihood_value,
@@ -30,7 +30,7 @@ def exact_law(d, k, n=N, seed=0):
 
 
 def drawn(name, n, **keys):
-    return law(name, keys).sample(n, torch.Generator().manual_seed(0))
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("d", [0.5, 1, 3, 10, 40])
@@ -58,8 +58,8 @@ def test_two_nn_has_mean_d_where_its_law_holds(d):
 
 def test_intervals_hold_the_mean_of_the_estimator():
     found = [neighbourhoods(gaussian(400, 2, seed=seed), 20) for seed in range(60)]
-    assert held([maximum_likelihood(near) for near in found]) > 0.85
-    assert held([two_nn(near) for near in found]) > 0.85
+    assert coverage([maximum_likelihood(near) for near in found]) > 0.85
+    assert coverage([two_nn(near) for near in found]) > 0.85
 
 
 def test_local_principal_components_count_directions():

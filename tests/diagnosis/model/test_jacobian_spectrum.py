@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.charts import angle, globe, linear
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import DataSpec
 from twostep.diagnosis.model.jacobian_spectrum import active_units, decoder_spectrum
 from twostep.models.vae import VAEConfig
@@ -69,9 +69,7 @@ def test_units_are_active_in_units_of_the_prior(std):
     vae = VAEConfig(latent_dim=4).build(DataSpec(name="rows", shape=(6,), size=9, low=-1, high=1))
     vae.prior_std = std
     z = gaussian(5000, 4, seed=1) * torch.tensor([1.0, 0.2, 0.05, 0.0], dtype=torch.double) * std
-    found = active_units(vae, z)
-    assert found.count == 2
-    assert torch.allclose(found.variances, torch.tensor([1.0, 0.04, 0.0025, 0.0], dtype=torch.double), rtol=0.1)
+    assert active_units(vae, z).tolist() == [True, True, False, False]
 
 
 def test_free_embeddings_have_no_active_units():

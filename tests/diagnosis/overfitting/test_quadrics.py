@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from helpers.laws import gaussian
-from twostep.data.synthetic import law
+from helpers.distributions import gaussian
+from twostep.data.synthetic import distribution
 from twostep.diagnosis.overfitting.quadrics import enough_rows, thinnest_quadrics
 
 
@@ -21,7 +21,7 @@ def thinnest(x):
 
 
 def sphere(dim, noise=0.0):
-    known = law("uniform_sphere", {"manifold_dim": dim - 1, "noise": noise})
+    known = distribution("uniform_sphere", {"manifold_dim": dim - 1, "noise": noise})
     return known.sample(2000, torch.Generator().manual_seed(0))
 
 
@@ -47,7 +47,7 @@ def test_the_thickness_is_that_of_the_noise(noise):
 
 
 @pytest.mark.parametrize("dim", [2, 5, 10, 20])
-def test_full_laws_are_near_no_quadric(dim):
+def test_full_dimensional_data_are_near_no_quadric(dim):
     cube = torch.rand(2000, dim, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     assert thinnest(gaussian(2000, dim)) > 0.6
     assert thinnest(cube) > 0.4

@@ -112,7 +112,7 @@ def test_a_density_that_is_no_number_is_refused():
 
 
 def test_too_few_draws_that_count_decide_nothing():
-    """A narrow density inside of the draws' law meets a handful of them, whatever its mass is."""
+    """A narrow density inside of the draws' distribution meets a handful of them, whatever its mass is."""
     model = density("flow", 10)
     model.log_prob = lambda x: torch.distributions.Normal(2.0, 0.2).log_prob(x).sum(1)
     found = check_normalised(model, evaluations=5_000)
@@ -156,7 +156,7 @@ def test_points_at_which_the_decoder_is_singular_are_counted_and_named():
         model.gae.decoder[0].bias.copy_(torch.tensor([100.0, -2.0]))
     found = check_normalised(model, evaluations=20_000)
     assert found.verdict == "not normalised"
-    assert "Jacobian has rank below 2: they count as 0" in found.line()
+    assert "Jacobian has rank below 2" in found.line()
 
 
 def test_the_same_seed_gives_the_same_digits_and_leaves_the_generator_alone():

@@ -73,7 +73,7 @@ def test_points_that_are_all_alike_have_a_region_too():
 # ---- sampling
 
 
-def test_the_law_of_the_draws_has_the_density_it_says():
+def test_the_distribution_of_the_draws_has_the_density_it_says():
     law = importance.StudentMixture.fit(drawn(400, 3) * torch.tensor([1.0, 5.0, 0.1]) + 3, 0)
     x = law.sample(50, torch.Generator().manual_seed(0))
     parts = [

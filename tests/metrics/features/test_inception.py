@@ -11,10 +11,10 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from twostep.core.schema import UserError
 from twostep.metrics.features import inception as features
-from twostep.metrics.features.inception import FILE, PUBLISHED, inception, origin, pictures
+from twostep.metrics.features.inception import FILE, PUBLISHED, inception, normalise, origin
 from twostep.metrics.features.inception_network import Block, network
 
-SIDE = 107  # pixels of a picture of which the last block has four places
+SIDE = 107  # pixels of an image of which the last block has four places
 
 
 @pytest.fixture(scope="module")
@@ -89,24 +89,24 @@ def test_branches_are_joined_in_the_order_of_the_file():
 
 @pytest.mark.parametrize("n", [1, 7, 28, 299, 400])
 def test_a_ramp_is_stretched_from_its_first_pixel_and_the_last_one_is_repeated(n):
-    """A picture with value y + 3 x has that of the place (i n / 299, j n / 299), at most that of the last pixel."""
+    """An image with value y + 3 x has that of the place (i n / 299, j n / 299), at most that of the last pixel."""
     ramp = torch.arange(float(n))[:, None] + 3 * torch.arange(float(n))
     place = (torch.arange(299) * n / 299).clamp(max=n - 1)
     expected = place[:, None] + 3 * place
-    found = features._stretched(features._stretched(ramp[None, None], 3), 2)[0, 0]
+    found = features._resize(features._resize(ramp[None, None], 3), 2)[0, 0]
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-6)
     half_pixels = interpolate(ramp[None, None], size=(299, 299), mode="bilinear", align_corners=False)[0, 0]
     assert n in (1, 299) or float((half_pixels - expected).abs().max()) > 0.4, "torch's own would be seen"
 
 
-def test_pictures_are_rounded_and_kept_within_their_range_as_if_they_came_from_files():
+def test_images_are_rounded_and_kept_within_their_range_as_if_they_came_from_files():
     values = torch.tensor([-0.3, 0.0, 0.49 / 255, 0.51 / 255, 127.6 / 255, 1.0, 1.7])
-    seen = pictures(values.view(-1, 1, 1, 1), 0, 1)
+    seen = normalise(values.view(-1, 1, 1, 1), 0, 1)
     assert seen.shape == (7, 3, 299, 299)
     assert (seen[:, 0, 0, 0] * 128 + 128).tolist() == [0, 0, 0, 1, 128, 255, 255]
     assert torch.equal(seen, seen[:, :1, :1, :1].expand_as(seen)), "grey is repeated, and one pixel fills the picture"
     colours = torch.randint(0, 256, (2, 3, 9, 12), dtype=torch.uint8)
-    assert torch.equal(pictures(colours, 0, 255), pictures(colours / 255 * 2 - 1, -1, 1))
+    assert torch.equal(normalise(colours, 0, 255), normalise(colours / 255 * 2 - 1, -1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def waves(tmp_path_factory):
 
 PICTURES = (torch.arange(2 * 3 * 20 * 24) * 37 % 251).to(torch.uint8).view(2, 3, 20, 24)
 THEIRS = [0.06452627, 0.19804591, 0.12442394, 0.16276851, 0.15069383, 0.00000000, 0.20480050]
-"""Every 300th feature from the 63rd on of the first picture, by torch-fidelity 0.4.0 with sides of 107 pixels."""
+"""Every 300th feature from the 63rd on of the first image, by torch-fidelity 0.4.0 with sides of 107 pixels."""
 
 
 def test_features_are_those_of_torch_fidelity(waves, monkeypatch):
@@ -142,18 +142,18 @@ def test_one_pool_of_another_kind_would_be_seen(waves, monkeypatch, block):
     net = copy.deepcopy(features.load(waves)[0])
     net.get_submodule(block).pool = nn.AvgPool2d(3, 1, 1, count_include_pad=block != "Mixed_7c")
     with torch.no_grad():
-        found = net(pictures(PICTURES, 0, 255))[0, 63::300]
+        found = net(normalise(PICTURES, 0, 255))[0, 63::300]
     assert float((found - torch.tensor(THEIRS)).abs().max()) > 1e-4
 
 
 def test_features_are_means_over_places_however_many_pass_at_once(waves, monkeypatch):
     monkeypatch.setattr(features, "SIDE", SIDE)
-    monkeypatch.setattr(features, "AT_ONCE", 2)
+    monkeypatch.setattr(features, "BLOCK", 2)
     three = torch.cat([PICTURES, PICTURES.flip(0)])[:3]
     found = inception(0, 255, waves)(three)
     net, _ = features.load(waves)
     with torch.no_grad():
-        places = net[: list(dict(net.named_children())).index("AvgPool")](pictures(three[2:], 0, 255))
+        places = net[: list(dict(net.named_children())).index("AvgPool")](normalise(three[2:], 0, 255))
     torch.testing.assert_close(found[2], places.mean((2, 3))[0], rtol=1e-4, atol=1e-6)
     assert not any(parameter.requires_grad or parameter.is_meta for parameter in net.parameters())
 
@@ -208,21 +208,21 @@ def test_what_is_no_file_of_these_weights_is_refused_in_one_line(tmp_path, state
     thousand = {**state, "fc.weight": torch.zeros(1000, 2048)}
     auxiliary = {**state, "AuxLogits.fc.bias": torch.zeros(9)}
     for path, says in (
-        (tmp_path / "none.pth", "no such file; say where pt_inception-2015-12-05-6726825d.pth is"),
+        (tmp_path / "none.pth", "no such file; .*pt_inception-2015-12-05-6726825d.pth"),
         (tmp_path, "no such file"),
-        (written("empty.pth", b""), r"is damaged or holds no weights \(0 bytes; EOFError\)"),
-        (written("half.pth", whole[: len(whole) // 2]), "is damaged or holds no weights"),
-        (written("text.pth", b"<html>not found</html>"), "is damaged or holds no weights"),
-        (written("half.safetensors", whole[:1000]), "is damaged or holds no weights"),
-        (written("code.pth", {"fc": print}), "is damaged or holds no weights"),
-        (written("list.pth", [1, 2]), "holds no weights by name"),
-        (written("numbers.pth", {"fc.weight": 3}), "holds no weights by name"),
+        (written("empty.pth", b""), r"damaged .*\(0 bytes; EOFError\)"),
+        (written("half.pth", whole[: len(whole) // 2]), "damaged"),
+        (written("text.pth", b"<html>not found</html>"), "damaged"),
+        (written("half.safetensors", whole[:1000]), "damaged"),
+        (written("code.pth", {"fc": print}), "damaged"),
+        (written("list.pth", [1, 2]), "no state dict"),
+        (written("numbers.pth", {"fc.weight": 3}), "no state dict"),
         (
             written("others.pth", others),
-            "another network: Mixed_7c.branch_pool.conv.weight is missing there",
+            "another network: Mixed_7c.branch_pool.conv.weight is missing",
         ),
-        (written("thousand.pth", thousand), r"another network: fc.weight is \(1000, 2048\) there, not \(1008, 2048\)"),
-        (written("auxiliary.pth", auxiliary), r"another network: AuxLogits.fc.bias is \(9,\) there, not missing"),
+        (written("thousand.pth", thousand), r"another network: fc.weight is \(1000, 2048\), not \(1008, 2048\)"),
+        (written("auxiliary.pth", auxiliary), r"another network: AuxLogits.fc.bias is \(9,\), not missing"),
     ):
         with pytest.raises(UserError, match=says) as caught:
             inception(0, 255, path)

@@ -1,4 +1,4 @@
-"""Conformal p-values: the level holds by simulation, for any law, dependent parts, ties and bad scales."""
+"""Conformal p-values: the level holds by simulation, for any distribution, dependent parts, ties and bad scales."""
 
 import math
 
@@ -30,7 +30,7 @@ def rates(trials, draw, two_sided=False, held_out=39, new=4):
 
 
 @pytest.mark.parametrize("draw", [cauchy, skewed])
-def test_the_level_is_exact_for_any_law(draw):
+def test_the_level_is_exact_for_any_distribution(draw):
     rate, error = rates(4000, draw)
     expected = np.floor(np.array(LEVELS) * 40 + 1e-9) / 40
     assert (np.abs(rate - expected) < 4 * error + 1e-12).all()
@@ -123,7 +123,7 @@ def test_the_score_repeats_and_its_halves_follow_the_seed():
     assert len(one.calibration) == 100
 
 
-def test_rows_are_judged_one_by_one():
+def test_rows_are_evaluated_one_by_one():
     held_out, new = (parts(np.random.default_rng(seed), 60, "same") for seed in (0, 1))
     fitted = TwoPart.fit(held_out, 0)
     alone = np.concatenate([fitted.p_values({name: rows[[i]] for name, rows in new.items()}) for i in range(60)])
@@ -145,7 +145,7 @@ def test_each_oddity_is_found_and_being_near_is_none():
     assert min(found[3:]) > 0.2
 
 
-def test_far_rows_are_ranked_beyond_all_held_out_ones():
+def test_far_rows_are_sorted_beyond_all_held_out_ones():
     fitted = TwoPart.fit(parts(np.random.default_rng(0), 200, "independent"), 0)
     far = {"log_prob": np.full(4, -100.0), "reconstruction_error": -np.array([1e3, 1e4, 1e5, 1e30])}
     assert (np.diff(fitted.score(far)) < 0).all()
@@ -216,7 +216,7 @@ def test_weights_and_shares_are_parts_of_one():
 # ---- scales
 
 
-def test_the_tail_of_an_exponential_law_is_exact():
+def test_the_tail_of_an_exponential_distribution_is_exact():
     scores = -np.random.default_rng(0).exponential(2.0, 200_000)
     surprise = Surprise.fit(scores)
     assert surprise(np.array([-1.0, -8.0, -40.0])) == pytest.approx([0.5, 4.0, 20.0], rel=0.02)

@@ -19,7 +19,7 @@ def figures_of(scored):
 
 @pytest.mark.parametrize("gap", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("n_out", [4000, 400])
-def test_figures_of_two_normal_laws_are_those_of_the_closed_form(gap, n_out):
+def test_figures_of_two_normal_distributions_are_those_of_the_closed_form(gap, n_out):
     figures = figures_of(rows(gap, n_out=n_out))
     law = NormalDist()
     error = 4 * math.sqrt(0.25 / n_out)
@@ -65,7 +65,7 @@ def best_split(scored):
     return min(middles, key=impurity)
 
 
-def test_a_density_that_is_upside_down_is_not_turned_round():
+def test_a_density_that_is_upside_down_is_not_negated():
     figures = figures_of(rows(-2.0))
     assert figures["auroc"] < 0.1
     assert figures["acc"] < 0.2
@@ -111,7 +111,8 @@ def test_delongs_variance_is_that_of_the_pairs():
     inside, outside = np.round(normal(30, 1), 1), np.round(normal(40, 0, seed=1), 1)
     wins = (inside[:, None] > outside) + 0.5 * (inside[:, None] == outside)
     variance = wins.mean(1).var(ddof=1) / 30 + wins.mean(0).var(ddof=1) / 40
-    area, (low, high) = auroc(inside, outside)
+    found = auroc(inside, outside)
+    area, low, high = found.value, found.low, found.high
     half = 1.959964 * math.sqrt(variance) / (area * (1 - area))
     assert [math.log(limit / (1 - limit)) - math.log(area / (1 - area)) for limit in (low, high)] == pytest.approx(
         [-half, half], rel=1e-9
@@ -119,9 +120,9 @@ def test_delongs_variance_is_that_of_the_pairs():
 
 
 def test_sets_that_are_apart_are_not_called_certain():
-    value, (low, high) = auroc(np.arange(10.0), np.arange(-20.0, -5))
-    assert (value, high) == (1.0, 1.0)
-    assert low == pytest.approx(0.025**0.1)
+    found = auroc(np.arange(10.0), np.arange(-20.0, -5))
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(0.025**0.1)
     assert auroc(np.arange(-20.0, -5), np.arange(10.0)).interval == (0.0, pytest.approx(1 - 0.025**0.1))
 
 

@@ -10,13 +10,13 @@ from twostep.core.schema import UserError
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.ood import ood
 from twostep.metrics.ood.conformal import p_values
-from twostep.metrics.ood.ood import Against
+from twostep.metrics.ood.ood import OODComparison
 
-AGAINST = Against("a", "b")
+AGAINST = OODComparison("a", "b")
 
 
 def detection(model, scored, against=AGAINST):
-    return ood.detection(model, *ood.judged(model, scored, seed=0), against, seed=0)
+    return ood.detection(model, *ood.calibrate(model, scored, seed=0), against, seed=0)
 
 
 def test_infinite_scores_keep_their_place_and_are_named():
@@ -32,13 +32,13 @@ def test_infinite_scores_keep_their_place_and_are_named():
     for result in results.values():
         assert result.note.endswith(
             "; 40 scores of in_test: +inf, highest; 3 scores of ood_test: -inf, lowest"
-            "; 2 scores of ood_test: no number, taken for lowest"
+            "; 2 scores of ood_test: NaN, lowest"
         )
         assert "scores of" not in clean["likelihood_ood_acc"].note
 
 
 @pytest.mark.parametrize(("value", "auroc"), [(np.inf, 0.0), (-np.inf, 1.0), (np.nan, 1.0)])
-def test_other_data_without_finite_scores_are_ranked_by_their_sign(value, auroc):
+def test_other_data_without_finite_scores_are_sorted_by_their_sign(value, auroc):
     scored = rows(2.0)
     for split in ("ood_train", "ood_test"):
         scored[split][:] = value
@@ -48,7 +48,7 @@ def test_other_data_without_finite_scores_are_ranked_by_their_sign(value, auroc)
 
 
 def test_results_say_what_they_are():
-    results = detection(given(), {"log_prob": rows(1.0, 300, 100)}, Against("clothes", "digits"))
+    results = detection(given(), {"log_prob": rows(1.0, 300, 100)}, OODComparison("clothes", "digits"))
     assert list(results) == [f"likelihood_ood_{name}" for name in ("acc", "auroc", "aupr", "aupr_out", "fpr95")]
     for result in results.values():
         assert result.note.startswith("clothes against digits; in-distribution = higher score; ")
@@ -64,7 +64,7 @@ def test_results_say_what_they_are():
         assert 0 <= low < results[name].value < high <= 1
 
 
-def test_reversed_scores_are_not_turned_round_and_both_precisions_see_it():
+def test_reversed_scores_are_not_negated_and_both_precisions_see_it():
     scored = {"log_prob": {split: -values for split, values in rows(2.0).items()}}
     results = detection(given(), scored)
     assert results["likelihood_ood_auroc"].value < 0.1
@@ -85,35 +85,35 @@ def three_scores(gap, n=2000, seed=0):
 
 def test_the_two_part_score_and_all_alarms_know_nothing_of_other_data():
     model, scored = two_step(), three_scores(3.0)
-    scores, p_values = ood.judged(model, scored, seed=0)
+    scores, p_values = ood.calibrate(model, scored, seed=0)
     changed = {name: {**found, "ood_train": -found["ood_train"][:7]} for name, found in scored.items()}
     for name in changed:
         changed[name]["ood_test"] = scored[name]["ood_test"][::-1]
         changed[name]["in_train"] = scored[name]["in_train"] + 1e3
-    again, p_again = ood.judged(model, changed, seed=0)
+    again, p_again = ood.calibrate(model, changed, seed=0)
     assert np.array_equal(scores["two_part"]["in_test"], again["two_part"]["in_test"])
     assert np.array_equal(scores["two_part"]["ood_test"][::-1], again["two_part"]["ood_test"])
     for name in ("log_prob", "log_prob_latent", "reconstruction_error", "two_part"):
         assert np.array_equal(p_values[name]["in_test"], p_again[name]["in_test"])
 
 
-def test_false_alarms_are_as_many_as_announced_and_others_are_found():
+def test_false_positives_are_as_many_as_announced_and_others_are_found():
     results = detection(two_step(), three_scores(4.0))
     for figure in ("likelihood_ood_{}", "likelihood_ood_{}_low_dim", "distance_ood_{}", "two_part_ood_{}"):
-        assert results[figure.format("false_alarms")].value == pytest.approx(0.05, abs=0.02)
-        assert "from validation rows alone" in results[figure.format("false_alarms")].note
-    assert results["likelihood_ood_detected"].value < 0.1
-    assert results["two_part_ood_detected"].value > 0.7
+        assert results[figure.format("false_positive_rate")].value == pytest.approx(0.05, abs=0.02)
+        assert "validation rows only" in results[figure.format("false_positive_rate")].note
+    assert results["likelihood_ood_detection_rate"].value < 0.1
+    assert results["two_part_ood_detection_rate"].value > 0.7
     assert "distance_ood_acc" not in results
 
 
-def test_false_alarms_tell_how_far_few_validation_rows_move_them():
+def test_false_positives_tell_how_far_few_validation_rows_move_them():
     random = np.random.default_rng(0)
     rates = [(p_values(random.normal(size=2000), random.normal(size=4000)) <= 0.05).mean() for _ in range(200)]
     assert np.std(rates) == pytest.approx(np.hypot(0.0049, np.sqrt(0.05 * 0.95 / 4000)), rel=0.2)
     results = detection(two_step(), three_scores(4.0))
-    assert "± 0.0049 by the choice of 2,000 validation rows" in results["distance_ood_false_alarms"].note
-    assert "± 0.0069 by the choice of 1,000 validation rows" in results["two_part_ood_false_alarms"].note
+    assert "± 0.0049 with 2,000 validation rows" in results["distance_ood_false_positive_rate"].note
+    assert "± 0.0069 with 1,000 validation rows" in results["two_part_ood_false_positive_rate"].note
 
 
 def test_the_accuracies_are_metrics_of_models_that_have_the_density():

@@ -80,7 +80,7 @@ def test_ranks_together_score_every_row_once(n):
         assert np.array_equal(found[rank], data[:, 0].double())
 
 
-def test_whole_numbers_are_dequantised_for_a_density_that_was_trained_so():
+def test_integers_are_dequantised_for_a_density_that_was_trained_so():
     spec = DataSpec(name="pixels", shape=(3,), size=50, low=0, high=9, discrete=True)
     data = {"in_test": Batches(torch.arange(30, dtype=torch.uint8).reshape(10, 3), 4)}
     (plain,) = score_splits(given(spec), data, lambda values: values, seed=0).values()

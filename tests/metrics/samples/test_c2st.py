@@ -5,25 +5,25 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.metrics.samples.c2st import c2st
 
 
-def test_one_law_is_guessed():
+def test_equal_distributions_give_chance():
     found = c2st(gaussian(800, 5), gaussian(800, 5, seed=1))
     assert found.low <= 0.5 <= found.high
     assert found.n == (800, 800)
 
 
 @pytest.mark.parametrize("gap", [1.0, 3.0])
-def test_two_normal_laws_are_told_apart_as_well_as_they_can_be(gap):
+def test_two_normal_distributions_are_separated_as_well_as_possible(gap):
     best = NormalDist().cdf(gap / 2)
     found = c2st(gaussian(900, 2), gaussian(900, 2, seed=1) + torch.tensor([gap, 0.0]))
     assert found.value == pytest.approx(best, abs=0.04)
 
 
-def test_what_no_plane_separates_is_told_apart():
+def test_what_no_plane_separates_is_recognised():
     ring = gaussian(600, 2)
     assert c2st(gaussian(600, 2, seed=1) * 0.2, ring / ring.norm(dim=1, keepdim=True)).low > 0.9
 

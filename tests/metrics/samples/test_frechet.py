@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from helpers.laws import gaussian, held
+from helpers.distributions import coverage, gaussian
+from twostep.core.moments import Moments
 from twostep.core.schema import UserError
-from twostep.metrics.samples.frechet import Gaussian, distance, fd_infinity, frechet
+from twostep.metrics.samples.frechet import distance, fd_infinity, frechet
 
 
 class Given(nn.Module):
@@ -31,7 +32,7 @@ def torchmetrics_fid(first, second):
 
 
 def law(mean, covariance):
-    return Gaussian(2, torch.as_tensor(mean).double(), torch.as_tensor(covariance).double())
+    return Moments(2, torch.as_tensor(mean).double(), torch.as_tensor(covariance).double())
 
 
 @pytest.mark.parametrize("dim", [3, 40])
@@ -39,7 +40,7 @@ def test_equal_to_torchmetrics(dim):
     mix = gaussian(dim, dim, seed=9)
     first, second = gaussian(300, dim) @ mix, gaussian(200, dim, 0.3, seed=1) @ mix.T
     assert frechet(first, second).value == pytest.approx(torchmetrics_fid(first, second), rel=1e-9)
-    assert distance(Gaussian.of(first), Gaussian.of(second)) == pytest.approx(frechet(first, second).value, rel=1e-12)
+    assert distance(Moments.of(first), Moments.of(second)) == pytest.approx(frechet(first, second).value, rel=1e-12)
 
 
 def test_closed_form_of_commuting_covariances_also_where_they_are_singular():
@@ -69,16 +70,7 @@ def test_equal_sets_and_constant_sets():
     assert frechet(padded, 2 * padded).value == pytest.approx(frechet(x, 2 * x).value, rel=1e-9)
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e6])
-def test_moments_of_blocks_are_those_of_the_whole(offset):
-    x = gaussian(500, 7, offset)
-    merged = Gaussian.of_blocks(x.split(17))
-    assert merged.n == 500
-    torch.testing.assert_close(merged.mean, x.mean(0), rtol=1e-12, atol=0)
-    torch.testing.assert_close(merged.covariance, torch.cov(x.T), rtol=1e-9, atol=1e-9)
-
-
-def test_bias_of_two_samples_of_one_law():
+def test_bias_of_two_samples_of_one_distribution():
     """The closed form of the bias for isotropic laws is D (D + 1) / 2n + ...: 0.54 D²/n at D = 64, n = 5000."""
     values = [frechet(gaussian(5000, 64, seed=2 * i), gaussian(5000, 64, seed=2 * i + 1)).value for i in range(3)]
     assert sum(values) / 3 == pytest.approx(0.54 * 64**2 / 5000, rel=0.03)
@@ -89,13 +81,13 @@ def test_intervals_hold_the_mean_at_this_n_and_the_truth_without_the_bias(shift,
     dim, truth = 8, 8 * (shift**2 + (scale - 1) ** 2)
     pairs = [(gaussian(300, dim, seed=2 * i), gaussian(300, dim, shift, scale, seed=2 * i + 1)) for i in range(100)]
     plain, infinite = [frechet(*pair) for pair in pairs], [fd_infinity(*pair) for pair in pairs]
-    assert held(plain) >= floor
-    assert held(infinite, truth) >= floor
+    assert coverage(plain) >= floor
+    assert coverage(infinite, truth) >= floor
     # the bias is what the interval of the plain distance does not know of
     assert sum(one.value for one in plain) / 100 > truth + 0.08
     assert sum(one.value for one in infinite) / 100 == pytest.approx(truth, abs=0.03)
     if scale > 1:
-        widths = torch.tensor([one.error for one in plain])
+        widths = torch.tensor([one.margin for one in plain])
         spread = torch.tensor([one.value for one in plain]).std() * 1.96
         assert float(widths.mean() / spread) == pytest.approx(1, abs=0.2)
 

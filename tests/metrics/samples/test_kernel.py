@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from helpers.laws import gaussian, held
+from helpers.distributions import coverage, gaussian
 from twostep.metrics.samples import kernel
 from twostep.metrics.samples.kernel import kid, mmd
 
@@ -63,14 +63,14 @@ def repeated(measure, shift, rows=100, rounds=100):
 @pytest.mark.parametrize("shift", [0.0, 0.15, 0.5])
 def test_intervals_hold_the_mean(shift):
     for found in (repeated(kid, shift), repeated(mmd, shift)):
-        assert held(found) >= 0.88
-        widths = torch.tensor([one.error for one in found])
+        assert coverage(found) >= 0.88
+        widths = torch.tensor([one.margin for one in found])
         spread = torch.tensor([one.value for one in found]).std() * 1.96
         assert float(widths.mean() / spread) == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("measure", [kid, mmd])
-def test_two_samples_of_one_law_have_distance_0_in_the_mean(measure):
+def test_two_samples_of_one_distribution_have_distance_0_in_the_mean(measure):
     values = torch.tensor([one.value for one in repeated(measure, 0.0)])
     assert abs(float(values.mean())) < 3 * float(values.std()) / 10
 
@@ -80,7 +80,7 @@ def test_subsets_have_the_mean_and_the_interval_of_all_rows():
     whole = repeated(kid, 0.3, rows=400, rounds=60)
     values, truths = (torch.tensor([one.value for one in some]) for some in (found, whole))
     assert float(values.mean()) == pytest.approx(float(truths.mean()), abs=2 * float((values - truths).std()) / 60**0.5)
-    assert held(found) >= 0.85
+    assert coverage(found) >= 0.85
     assert "20 of 50 rows" in found[0].method
 
 

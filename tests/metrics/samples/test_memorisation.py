@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from helpers.laws import gaussian, held
+from helpers.distributions import coverage, gaussian
 from twostep.metrics.samples.memorisation import memorisation, of_distances
 
 TRAIN, HELD_OUT = gaussian(400, 6), gaussian(300, 6, seed=1)
@@ -19,7 +19,7 @@ def copying(share, n=300, noise=0.05):
     return torch.cat([TRAIN[:copies] + noise * gaussian(copies, 6, seed=3), gaussian(n - copies, 6, seed=4)])
 
 
-def test_samples_of_the_law_itself_are_not_accused():
+def test_samples_of_the_distribution_itself_are_not_accused():
     found = memorisation([TRAIN], HELD_OUT, gaussian(300, 6, seed=2))
     assert abs(found.c_t.value) < 2.5
     assert found.farther.low <= 0.5 <= found.farther.high
@@ -86,8 +86,8 @@ def test_intervals_hold_the_truth(shift):
         of_distances(gaussian(300, 1, seed=2 * i)[:, 0], gaussian(200, 1, -shift, seed=2 * i + 1)[:, 0], i)
         for i in range(40)
     ]
-    assert held([one.farther for one in rounds], law.cdf(-shift / math.sqrt(2))) >= 0.85
-    assert held([one.copies for one in rounds], law.cdf(law.inv_cdf(0.01) + shift)) >= 0.85
+    assert coverage([one.farther for one in rounds], law.cdf(-shift / math.sqrt(2))) >= 0.85
+    assert coverage([one.copies for one in rounds], law.cdf(law.inv_cdf(0.01) + shift)) >= 0.85
 
 
 def test_distances_that_are_all_alike_have_no_z():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from helpers.laws import gaussian, held
+from helpers.distributions import coverage, gaussian
 from twostep.metrics.samples import sliced
 from twostep.metrics.samples.sliced import sliced_wasserstein
 
@@ -51,7 +51,7 @@ def test_intervals_hold_the_mean(n, m, shift):
         sliced_wasserstein(gaussian(n, 4, seed=2 * i), gaussian(m, 4, shift, 1.2, seed=2 * i + 1), 64, seed=i)
         for i in range(60)
     ]
-    assert held(found) >= 0.85
-    widths = torch.tensor([one.error for one in found])
+    assert coverage(found) >= 0.85
+    widths = torch.tensor([one.margin for one in found])
     spread = torch.tensor([one.value for one in found]).std() * 1.96
     assert float(widths.mean() / spread) == pytest.approx(1, abs=0.3)

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from helpers.experiments import asked, trained
-from twostep.core.metric_keys import MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.schema import DataSpec, UserError
-from twostep.data.base import Splits, load_data
+from twostep.data.base import Splits
 from twostep.data.batches import Batches
+from twostep.data.load import load_data
 from twostep.experiment.prepare import start
 from twostep.metrics import METRICS, evaluate
-from twostep.metrics.features.choice import gallery_of
+from twostep.metrics.features.choice import feature_sets_of
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator
@@ -58,15 +59,15 @@ def normal(n, seed, shape=(2,)):
     return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def gallery(model, keys=None, rank=0, ranks=1, gather=lambda rows: rows, with_null=True, labels=None):
+def sets(model, keys=None, rank=0, ranks=1, gather=lambda rows: rows, with_reference=True, labels=None):
     splits = Splits(model.spec, normal(1000, 1), None, normal(600, 2), labels)
     training, held_out = (Batches(rows, 128, rank, ranks) for rows in (splits.train, splits.test))
     keys = MetricKeys.parse({"gen_samples": 800, "gen_batch_size": 300, **(keys or {})}, "keys")
-    return gallery_of(model, splits, lambda: training, held_out, keys, gather, 0, with_null)
+    return feature_sets_of(model, splits, lambda: training, held_out, keys, gather, 0, with_reference)
 
 
 def measured(names, model, **keys):
-    shown = gallery(model, **keys)
+    shown = sets(model, **keys)
     return evaluate(names, model, shown.held_out, lambda values: values, 0, shown)
 
 
@@ -77,7 +78,7 @@ def test_a_perfect_model_scores_what_held_out_data_score():
         low, high = result.interval
         assert low <= result.value <= high
         room = 2 * (high - low) + 0.02
-        assert result.value == pytest.approx(result.null, abs=room), name
+        assert result.value == pytest.approx(result.reference, abs=room), name
         assert "standardised features" in result.note
 
 
@@ -86,7 +87,7 @@ def test_a_shifted_model_scores_worse_by_every_metric():
     for name in NAMES:
         figure = FIGURES.get(name, [name])[-1 if name != "memorisation" else 0]
         better, worse = perfect[figure], shifted[figure]
-        assert worse.null == better.null, "the null value knows nothing of the model"
+        assert worse.reference == better.reference, "the null value knows nothing of the model"
         if name == "memorisation" or METRICS[name].lower_is_better:
             assert worse.interval[0] > better.interval[1], name
         else:
@@ -103,7 +104,7 @@ def test_samples_are_drawn_once_for_all_metrics_and_again_for_no_seed():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_least_rows_are_those_that_a_comparison_takes(name):
     metric, keys = METRICS[name], MetricKeys.parse({"nearest_k": 3}, "keys")
-    least = metric.least(keys.nearest_k)
+    least = metric.min_rows(keys.nearest_k)
     metric.compare(*of(least, keys))
     with pytest.raises(UserError, match="are too few"):
         metric.compare(*of(least - 1, keys))
@@ -125,7 +126,7 @@ def test_training_rows_are_asked_for_once():
         asked_for.append(1)
         return Batches(splits.train, 50)
 
-    shown = gallery_of(given(), splits, training, held_out, keys, lambda rows: rows, 0, True)
+    shown = feature_sets_of(given(), splits, training, held_out, keys, lambda rows: rows, 0, True)
     assert asked_for == []
     evaluate(["fd", "kid"], shown.model, held_out, lambda values: values, 0, shown)
     assert asked_for == [1]
@@ -133,9 +134,9 @@ def test_training_rows_are_asked_for_once():
 
 def test_without_null_held_out_data_are_not_looked_at():
     model = given()
-    shown = gallery(model, with_null=False)
+    shown = sets(model, with_reference=False)
     result = evaluate(["fd"], model, shown.held_out, lambda values: values, 0, shown)["fd"]
-    assert result.null is None
+    assert result.reference is None
     assert "unseen" not in vars(shown)
 
 
@@ -144,15 +145,15 @@ def test_ranks_draw_a_share_each(ranks):
     shares = []
     for rank in range(ranks):
         model = given()
-        shares.append(gallery(model, rank=rank, ranks=ranks).samples)
+        shares.append(sets(model, rank=rank, ranks=ranks).samples)
         assert model.drawn == len(shares[-1])
-        assert len(gallery(model, rank=rank, ranks=ranks).data) == 800, "every rank sees the data"
+        assert len(sets(model, rank=rank, ranks=ranks).data) == 800, "every rank sees the data"
     assert sum(map(len, shares)) == 800
     assert len(torch.cat(shares).unique(dim=0)) == 800, "no two ranks draw the same"
 
 
 def test_at_most_so_many_rows_of_data_count():
-    shown = gallery(given(), {"gen_samples": 100})
+    shown = sets(given(), {"gen_samples": 100})
     assert (len(shown.data), len(shown.unseen), len(shown.samples)) == (100, 100, 100)
 
 
@@ -164,7 +165,7 @@ def test_copies_of_training_rows_beyond_those_compared_are_seen(monkeypatch, enc
     keys = MetricKeys.parse({"gen_samples": 100}, "keys")
     training, held_out = Batches(train, 128, encode=encode), Batches(splits.test, 128, encode=encode)
     monkeypatch.setattr(model, "sample", lambda n, _: (encode or (lambda x: x))(train[-n:]))
-    shown = gallery_of(model, splits, lambda: training, held_out, keys, lambda rows: rows, 0, True)
+    shown = feature_sets_of(model, splits, lambda: training, held_out, keys, lambda rows: rows, 0, True)
     assert [len(block) for block in shown.all_data()] == [300, 300, 300, 100]
     assert torch.equal(torch.cat(list(shown.all_data())), shown.extractor(torch.cat(list(training))))
     assert evaluate(["memorisation"], model, held_out, lambda values: values, 0, shown)["copies"].value == 1.0
@@ -181,7 +182,7 @@ def test_a_classifier_does_not_depend_on_how_rows_were_split(tmp_path, monkeypat
         model = given(spec=splits.spec)
         train, test = (Batches(rows, 128) for rows in (splits.train, splits.test))
         keys = MetricKeys.parse({"gen_samples": 300}, "keys")
-        shown = gallery_of(model, splits, lambda rows=train: rows, test, keys, lambda rows: rows, 0, True)
+        shown = feature_sets_of(model, splits, lambda rows=train: rows, test, keys, lambda rows: rows, 0, True)
         assert shown.extractor.name == "classifier"
         digests.add(shown.extractor.digest)
     assert len(digests) == 1
@@ -195,7 +196,7 @@ def test_features_of_data_are_kept_by_content(tmp_path, monkeypatch):
         rows = splits.train.clone()
         rows[0, 0, 0, 0] += change
         keys = MetricKeys.parse({"gen_samples": 2000}, "keys")
-        shown = gallery_of(
+        shown = feature_sets_of(
             model, splits, lambda rows=rows: Batches(rows, 128), Batches(splits.test, 128), keys, lambda x: x, 0, True
         )
         of = shown.extractor.of

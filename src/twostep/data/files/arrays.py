@@ -1,4 +1,4 @@
-"""Own numbers: arrays and tables in files, checked and brought into the shapes that models take."""
+"""Arrays and tables in files, checked and reshaped as models need them."""
 
 from __future__ import annotations
 
@@ -19,53 +19,53 @@ Array = NDArray[Any]
 logger = logging.getLogger("twostep")
 
 ACCEPTED = (
-    "accepted are vectors N x D or N, uint8 pictures N x H x W, N x H x W x C or N x C x H x W, "
-    "and float pictures N x C x H x W, where C is 1 or 3"
+    "accepted are vectors N x D or N, uint8 images N x H x W, N x H x W x C or N x C x H x W, "
+    "and float images N x C x H x W, where C is 1 or 3"
 )
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name ends like a file of arrays or like a table."""
+    """Return whether a name has the suffix of an array or a table."""
     return Path(name).suffix.lower() in {".npy", ".npz", *tables.ENDINGS}
 
 
 def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
-    """Read a `.npy` file, a table, or a `.npz` file with the keys `train` and `test` or with one array.
+    """Read training data: a `.npy` file, a table, or a `.npz` file with the keys `train` and `test` or with one array.
 
     Returns:
-        the training points `N x *S`, the test points `M x *S` or None where the file has one array, and whether they
-        are discrete. uint8 pictures become `N x C x H x W`, uint8, discrete; everything else becomes float32.
+        the training rows `N x *S`, the test rows `M x *S` or None if the file holds one array, and whether they are
+        discrete. uint8 images become `N x C x H x W`, uint8, discrete; everything else becomes float32.
 
     Raises:
-        UserError: if the file is missing, damaged, or holds something else than finite numbers in accepted shapes.
+        UserError: if the file is missing, damaged, or holds anything but finite numbers of an accepted shape.
     """
     arrays = _load(path)
     if len(arrays) == 1:
         ((key, array),) = arrays.items()
-        train, test = to_points(array, f"{path}, {key}" if key else str(path)), None
+        train, test = to_rows(array, f"{path}, {key}" if key else str(path)), None
     elif set(arrays) == {"train", "test"}:
-        train, test = (to_points(arrays[key], f"{path}, {key}") for key in ("train", "test"))
+        train, test = (to_rows(arrays[key], f"{path}, {key}") for key in ("train", "test"))
         if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
-            raise UserError(f"{path}: train has {_kind(train)}, test has {_kind(test)}: make them alike")
+            raise UserError(f"{path}: train has {_kind(train)}, test has {_kind(test)}: make them equal")
     else:
         found = ", ".join(sorted(arrays)) or "none"
-        raise UserError(f"{path}: its keys must be train and test, or one alone under any name; found: {found}")
+        raise UserError(f"{path}: its keys must be train and test, or a single key of any name; found: {found}")
     if len(train) > 1:
         _check_variation(train, arrays["train"] if "train" in arrays else next(iter(arrays.values())), path)
     return train, test, train.dtype == torch.uint8
 
 
 def read_array(path: Path) -> Tensor:
-    """Read all rows of a `.npy` file, a table, or a `.npz` file with one array, `N x *S`, however few or alike.
+    """Read all rows of a `.npy` file, a table, or a `.npz` file with one array, `N x *S`, without checking variation.
 
     Raises:
         UserError: as `read_arrays` does, and for several arrays.
     """
     arrays = _load(path)
     if len(arrays) != 1:
-        raise UserError(f"{path}: holds several arrays ({', '.join(sorted(arrays)) or 'none'}): save one alone")
+        raise UserError(f"{path}: must hold exactly one array; found: {', '.join(sorted(arrays)) or 'none'}")
     ((key, array),) = arrays.items()
-    return to_points(array, f"{path}, {key}" if key else str(path))
+    return to_rows(array, f"{path}, {key}" if key else str(path))
 
 
 def _load(path: Path) -> dict[str, Array]:
@@ -77,11 +77,11 @@ def _load(path: Path) -> dict[str, Array]:
         with path.open("rb") as file:
             loaded: Any = np.load(file, allow_pickle=False)
             arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
-    except Exception as error:  # what numpy and zipfile raise on damaged bytes is nowhere listed
+    except Exception as error:  # numpy and zipfile raise many types for damaged files
         raise UserError(f"{path}: cannot be read as plain arrays of numbers: {_reason(path, error)}") from error
     for key, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise UserError(f"{path}: {key} is no array: write the file by numpy.savez")
+            raise UserError(f"{path}: {key} is not an array: write the file with numpy.savez")
     return arrays
 
 
@@ -89,19 +89,19 @@ def _reason(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         first = file.read(6)
     if not first:
-        return "it is empty; write it by numpy.save or numpy.savez"
+        return "it is empty; write it with numpy.save or numpy.savez"
     if not first.startswith((b"\x93NUMPY", b"PK")):
-        return "there is something else in it; write it by numpy.save or numpy.savez, or as a table, .csv or .parquet"
+        return "it has another format; write it with numpy.save or numpy.savez, or as a table, .csv or .parquet"
     if "allow_pickle" in str(error):
         return "it holds Python objects, which are never loaded; convert them to numbers"
-    return f"write it anew ({' '.join(str(error).split())})"
+    return f"write it again ({' '.join(str(error).split())})"
 
 
-def to_points(array: Array, where: str) -> Tensor:
-    """Check an array and bring it into the shape that models take, `N x *S`; `where` is what messages call it by.
+def to_rows(array: Array, where: str) -> Tensor:
+    """Check an array and reshape it to `N x *S`; `where` is its name in messages.
 
     Raises:
-        UserError: if it holds something else than finite numbers in accepted shapes.
+        UserError: if it holds anything but finite numbers of an accepted shape.
     """
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where}: values of type {array.dtype} are not real numbers: convert them first")
@@ -121,7 +121,7 @@ def _channels_first(array: Array, where: str) -> Array:
         return array[:, None]
     first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
     if first and last:
-        raise UserError(f"{where}: shape {_times(array.shape)} may have its channels first or last: {ACCEPTED}")
+        raise UserError(f"{where}: shape {_times(array.shape)} is ambiguous, channels may be first or last: {ACCEPTED}")
     if not first and not last:
         raise UserError(f"{where}: shape {_times(array.shape)}: {ACCEPTED}")
     return array if first else array.transpose(0, 3, 1, 2)
@@ -129,29 +129,32 @@ def _channels_first(array: Array, where: str) -> Array:
 
 def _finite(array: Array, where: str) -> Tensor:
     with np.errstate(over="ignore"):
-        points = np.ascontiguousarray(array, dtype=np.float32)
-    bad = np.flatnonzero(~np.isfinite(points))
+        rows = np.ascontiguousarray(array, dtype=np.float32)
+    bad = np.flatnonzero(~np.isfinite(rows))
     if len(bad):
-        row, column = divmod(int(bad[0]), points[0].size)
+        row, column = divmod(int(bad[0]), rows[0].size)
         value = array[row].flat[column]
         place = "column" if array.ndim == 2 else "flat index"
         others = f" (and {len(bad) - 1:,} more)" if len(bad) > 1 else ""
         raise UserError(f"{where}: row {row}, {place} {column} is {value}{others}: must be finite in float32")
-    return torch.as_tensor(points)
+    return torch.as_tensor(rows)
 
 
 def _check_variation(train: Tensor, given: Array, path: Path) -> None:
-    """Refuse rows that are all the same, and warn of constant columns; `given` is what `train` was rounded from."""
+    """Refuse rows that are all equal, and warn of constant columns; `given` is `train` before rounding to float32."""
     if bool((train == train[:1]).all()):
-        rounded = " in single precision; subtract the columns' means first" if (given != given[:1]).any() else ""
-        raise UserError(f"{path}: all rows are the same{rounded}: there is nothing to learn")
+        rounded = " in single precision; subtract the means of the columns first" if (given != given[:1]).any() else ""
+        raise UserError(f"{path}: all rows are equal{rounded}: there is nothing to learn")
     if train.dim() > 2:
         return
     constant = (train.amin(0) == train.amax(0)).numpy()
     varied = constant & (given != given[:1]).any(0)
     for columns, what in (
         (constant & ~varied, "are constant"),
-        (varied, "vary too little beside their size for single precision, where they are constant (subtract the mean)"),
+        (
+            varied,
+            "are constant in single precision: their variation is too small beside their mean (subtract it)",
+        ),
     ):
         if columns.any():
             named = _some(np.flatnonzero(columns).tolist())
@@ -162,8 +165,8 @@ def _some(columns: list[int]) -> str:
     return ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
 
 
-def _kind(points: Tensor) -> str:
-    return f"{str(points.dtype).removeprefix('torch.')} points of shape {_times(points.shape[1:])}"
+def _kind(rows: Tensor) -> str:
+    return f"{str(rows.dtype).removeprefix('torch.')} rows of shape {_times(rows.shape[1:])}"
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -1,7 +1,7 @@
-"""Decoded arrays kept between runs: one checked safetensors file per set of source files.
+"""A cache of decoded arrays between runs: one safetensors file with a checksum per set of source files.
 
-What is larger than `LARGE` is never whole in memory: it is filled in a file, kept from there, and mapped when loaded,
-so that the system reads the pages that are asked for and drops them when memory is short.
+Arrays above `LARGE` bytes are never completely in memory: they are filled in a file and memory-mapped when loaded, so
+that the system reads only the pages needed and drops them when memory is short.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from torch import Tensor
 
 FORMAT_VERSION = 1
 LARGE = 10**9  # bytes
-COPIES = 2  # of a large array on disk: the one that is filled, and the one that is kept
+COPIES = 2  # of a large array on disk: one being filled, one in the cache
 
 logger = logging.getLogger("twostep")
 
 
 def directory() -> Path:
-    """Return where decoded arrays lie: in `TWOSTEP_CACHE`, or in the user's cache folder."""
+    """Return the folder of the cache: in `$TWOSTEP_CACHE`, or in the user's cache folder."""
     root = os.environ.get("TWOSTEP_CACHE")
     return (Path(root) if root else user_cache_path("twostep")) / "decoded"
 
 
 def key(name: str, facts: Sequence[object]) -> str:
-    """Return the name under which arrays are kept that were decoded from sources with these facts."""
+    """Return the cache key of arrays that were decoded from sources with these facts."""
     text = json.dumps([FORMAT_VERSION, name, *facts])
     readable = re.sub(r"[^\w.-]+", "-", name)[-40:]
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def file_facts(path: Path) -> tuple[str, int, int]:
-    """Return path, size in bytes and time of change in nanoseconds: a file that changes changes one of them."""
+    """Return path, size in bytes and modification time in nanoseconds, of which a change of the file changes one."""
     status = path.stat()
     return str(path), status.st_size, status.st_mtime_ns
 
 
 def load(key: str) -> dict[str, Tensor] | None:
-    """Return the arrays kept under `key`, or None where there are none or the file is damaged (with a warning).
+    """Return the arrays stored under `key`, or None without any, or with a warning if the file is damaged.
 
-    Those above `LARGE` bytes are mapped; what is written into them stays in memory.
+    Those above `LARGE` bytes are memory-mapped; writes to them stay in memory.
     """
     path = _path(key)
     try:
@@ -77,16 +77,16 @@ def load(key: str) -> dict[str, Tensor] | None:
 
 
 def store(key: str, tensors: Mapping[str, Tensor]) -> Path | None:
-    """Keep arrays under `key`; return the file, or None where the folder can't be written to (with a warning)."""
+    """Store arrays under `key`; return the file, or None with a warning if the folder can't be written."""
     path = _path(key)
-    aside = path.with_name(f"{uuid4().hex}.tmp")
+    temporary = path.with_name(f"{uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(dict(tensors), aside, metadata={"crc32": _checksum(tensors)})
-            aside.replace(path)
+            save_file(dict(tensors), temporary, metadata={"crc32": _checksum(tensors)})
+            temporary.replace(path)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         _warn_unwritable(path.parent, str(error))
         return None
@@ -94,7 +94,7 @@ def store(key: str, tensors: Mapping[str, Tensor]) -> Path | None:
 
 
 def empty(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return a uint8 array to be filled: in memory, or, above `LARGE` bytes, in a file that ends with the array."""
+    """Return an uninitialised uint8 array: in memory, or above `LARGE` bytes in a file deleted with the array."""
     size = math.prod(shape)
     if size <= LARGE:
         return np.empty(shape, dtype=np.uint8)
@@ -102,7 +102,7 @@ def empty(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if shutil.disk_usage(folder).free < COPIES * size:
-            raise OSError(f"{COPIES * size / 1e9:.1f} GB of disk are needed to decode {size / 1e9:.1f} GB of pictures")
+            raise OSError(f"{COPIES * size / 1e9:.1f} GB of disk are needed to decode {size / 1e9:.1f} GB of images")
         with tempfile.TemporaryFile(dir=folder) as file:
             return np.memmap(cast(Any, file), dtype=np.uint8, mode="w+", shape=shape)
     except OSError as error:
@@ -111,7 +111,7 @@ def empty(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def clear() -> tuple[int, int]:
-    """Remove everything that is kept; return how many files and how many bytes that were."""
+    """Empty the cache; return the number of files and bytes removed."""
     files = [path for pattern in ("*.safetensors", "*.tmp") for path in directory().glob(pattern)]
     size = sum(path.stat().st_size for path in files)
     for path in files:
@@ -124,7 +124,7 @@ def _path(key: str) -> Path:
 
 
 def _held(tensor: Tensor) -> Tensor:
-    # cloned, or the smallest one would keep the whole file mapped
+    # cloned, or the smallest array would keep the file mapped
     return tensor if tensor.nbytes > LARGE else tensor.clone()
 
 
@@ -138,4 +138,4 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
 
 @cache
 def _warn_unwritable(folder: Path, reason: str) -> None:
-    logger.warning("%s: cannot keep decoded data there, so every run decodes anew (%s)", folder, reason)
+    logger.warning("%s: decoded data can't be stored there, so every run decodes them again (%s)", folder, reason)

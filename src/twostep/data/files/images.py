@@ -1,7 +1,7 @@
-"""Encoded pictures to one uint8 array per split, as they are or brought to one form, kept in the cache.
+"""Decode images into one uint8 array per split, kept in the cache.
 
-Into a form, pictures are brought so: a palette becomes colours, what is transparent turns white, a photograph is
-turned upright; then the largest middle part of the form's proportions is cut out and scaled bilinearly.
+Unless the form must be exact, images are converted: palettes to colours, transparency to white, photographs upright by
+their EXIF orientation; then the largest centre crop of the target's aspect ratio is resized bilinearly.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,25 +21,26 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from twostep.core.schema import Frozen, PositiveInt, UserError
+from twostep.core.schema import Frozen, PositiveInt, UserError, reason
 from twostep.data.files import cache
+from twostep.data.files.sources import EncodedImage, ImageSource, Tables
 
-GREY = frozenset({"1", "L", "LA"})
-PHOTOGRAPHS = frozenset({"JPEG", "MPO", "WEBP"})
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # those that start no other program
-DEEP = ("I", "F")  # modes of more than 8 bits a channel begin so
+GRAY = frozenset({"1", "L", "LA"})
+WITH_EXIF = frozenset({"JPEG", "MPO", "WEBP"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # decoded without an external program
+DEEP = ("I", "F")  # first letter of modes with more than 8 bits per channel
 ORIENTATION = 0x0112
-SECONDS_BETWEEN_LINES = 20
+SECONDS_BETWEEN_REPORTS = 20
 
 logger = logging.getLogger("twostep")
 
 Size = tuple[PositiveInt, PositiveInt]
 
 
-class PictureKeys(Frozen):
-    """Keys of own pictures."""
+class ImageKeys(Frozen):
+    """Keys of image folders and image tables."""
 
-    image_size: Size | None = Field(None, description="side, or [height, width], that all pictures are brought to")
+    image_size: Size | None = Field(None, description="side, or [height, width], to which all images are resized")
 
     @field_validator("image_size", mode="before")
     @classmethod
@@ -49,92 +48,51 @@ class PictureKeys(Frozen):
         if isinstance(value, int):
             return value, value
         if not isinstance(value, list | tuple | None):
-            raise ValueError("write a whole number, or [height, width]")
+            raise ValueError("write an integer, or [height, width]")
         return value
 
 
-class Encoded(NamedTuple):
-    """One picture in its file or in bytes; `where` is what messages call it by."""
-
-    where: str
-    content: Path | bytes
-    label: int | None = None
-
-
-class Pictures(Protocol):
-    """Encoded pictures in order; they can be gone through more than once."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[Encoded]: ...
-
-
-class PictureSource(Protocol):
-    """Where the pictures of a set come from."""
-
-    def facts(self) -> list[object]:
-        """Return what changes when the pictures do, for the cache's key; JSON must be able to hold it."""
-        ...
-
-    def open(self) -> AbstractContextManager[Mapping[str, Sequence[Pictures]]]:
-        """Give the parts of `train` and, if there is one, of `test`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Form:
-    """What decoded pictures are like.
-
-    Args:
-        channels: 1 or 3.
-        height: in pixels.
-        width: in pixels.
-        exact: refuse pictures that are not like that, rather than bring them to it.
-    """
+class Form(NamedTuple):
+    """Shape of decoded images, with 1 or 3 channels; `exact`: refuse images of another form, don't convert them."""
 
     channels: int
     height: int
     width: int
     exact: bool = False
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Shape `(C, H, W)` of a picture."""
-        return self.channels, self.height, self.width
-
-    def array(self, picture: Image.Image) -> NDArray[np.uint8]:
-        """Return the pixels of a picture, `(C, H, W)`.
+    def decode(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the pixels of an image, `(C, H, W)`.
 
         Raises:
-            UserError: if it is not like that, and must be.
+            UserError: if its form differs and must not.
         """
         mode, size = {1: "L", 3: "RGB"}[self.channels], (self.width, self.height)
         if not self.exact:
-            picture = _middle(_plain(picture, mode), size).resize(size, Image.Resampling.BILINEAR)
-        elif picture.mode != mode or picture.size != size:
-            found = f"{picture.width} x {picture.height} {picture.mode}"
-            raise UserError(f"the picture is {found}, it should be {self.width} x {self.height} {mode}")
-        return np.asarray(picture).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
+            image = _centre_crop(_convert(image, mode), size).resize(size, Image.Resampling.BILINEAR)
+        elif image.mode != mode or image.size != size:
+            found = f"{image.width} x {image.height} {image.mode}"
+            raise UserError(f"the image is {found}, it should be {self.width} x {self.height} {mode}")
+        return np.asarray(image).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 
-def read_pictures(
-    name: str, source: PictureSource, form: Form | None = None, size: Size | None = None
+def read_images(
+    name: str, source: ImageSource, form: Form | None = None, size: Size | None = None
 ) -> dict[str, Tensor]:
-    """Return the pictures of a source from the cache, or decode them and keep them there.
+    """Return the images of a source from the cache, or decode them and keep them there.
 
     Args:
-        name: of the set, for messages and the cache's file.
-        source: where they come from.
-        form: what they must be like; None: as their headers say, brought to `size`.
-        size: height and width; None: they must all have the same one.
+        name: name of the dataset, for messages and the cache file.
+        source: where the images come from.
+        form: their form; None: as in their headers, resized to `size`.
+        size: height and width; None: all images must have the same size.
 
     Returns:
-        `train` and maybe `test`, `N x C x H x W`, uint8, and where all pictures have one, `..._labels`, `N`, int64.
+        `train` and maybe `test`, `N x C x H x W`, uint8, and if every image has a label, `..._labels`, `(N,)`, int64.
 
     Raises:
-        UserError: naming a picture that is damaged, of another size or not like `form`.
+        UserError: naming an image that is damaged, of another size or of another form.
     """
-    shape = None if form is None else form.shape
+    shape = None if form is None else form[:3]
     key = cache.key(name, [*source.facts(), shape, size])
     start = time.perf_counter()
     arrays = cache.load(key)
@@ -149,51 +107,43 @@ def read_pictures(
     return (kept and cache.load(key)) or arrays
 
 
-def reason(error: Exception) -> str:
-    """Return why something failed, in one line."""
-    cause = error.__cause__ or error
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return " ".join(str(cause).split()) or type(cause).__name__
-
-
-def _survey(name: str, pictures: Iterable[Encoded], size: Size | None) -> Form:
-    """Return the form that pictures have by their headers: grey if they all are, of the size they all have."""
-    grey, first, wanted = True, "", size
-    for encoded in pictures:
-        with _opened(encoded) as picture:
-            if picture.mode.startswith(DEEP):
-                raise UserError(f"has more than 8 bits a channel (mode {picture.mode}): save it with 8")
-            grey = grey and picture.mode in GREY
+def _survey(name: str, images: Iterable[EncodedImage], size: Size | None) -> Form:
+    """Return the form that the headers of images give: grayscale if all are, with their common size."""
+    gray, first, wanted = True, "", size
+    for encoded in images:
+        with _opened(encoded) as image:
+            if image.mode.startswith(DEEP):
+                raise UserError(f"has more than 8 bits per channel (mode {image.mode}): save it with 8")
+            gray = gray and image.mode in GRAY
             if size is not None:
                 continue
-            found = _upright_size(picture)
+            found = _upright_size(image)
             if wanted is None:
                 first, wanted = encoded.where, found
             elif found != wanted:
                 raise UserError(
-                    f"the picture is {_times(found)}, that of {first} is {_times(wanted)}: bring all to one size by "
-                    "the key image_size, like dataset_kwargs=\"{'image_size': 64}\""
+                    f"the image is {_times(found)}, that of {first} is {_times(wanted)}: resize all to one size by the "
+                    "key image_size, like dataset_kwargs=\"{'image_size': 64}\""
                 )
     if wanted is None:
-        raise UserError(f"{name}: holds no pictures")
-    return Form(1 if grey else 3, *wanted)
+        raise UserError(f"{name}: contains no images")
+    return Form(1 if gray else 3, *wanted)
 
 
-def _decode(name: str, splits: Mapping[str, Sequence[Pictures]], form: Form) -> dict[str, Tensor]:
+def _decode(name: str, splits: Tables, form: Form) -> dict[str, Tensor]:
     arrays: dict[str, Tensor] = {}
-    told = time.perf_counter()
-    for split, parts in splits.items():
-        count = sum(map(len, parts))
-        pixels = cache.empty((count, *form.shape))
+    reported = time.perf_counter()
+    for split, tables in splits.items():
+        count = sum(map(len, tables))
+        pixels = cache.empty((count, *form[:3]))
         labels: list[int | None] = []
-        for row, encoded in enumerate(chain(*parts)):
-            with _opened(encoded) as picture:
-                pixels[row] = form.array(picture)
+        for row, encoded in enumerate(chain(*tables)):
+            with _opened(encoded) as image:
+                pixels[row] = form.decode(image)
             labels.append(encoded.label)
-            if time.perf_counter() - told > SECONDS_BETWEEN_LINES:
-                told = time.perf_counter()
-                logger.info("%s: %s of %s %s pictures decoded", name, f"{row + 1:,}", f"{count:,}", split)
+            if time.perf_counter() - reported > SECONDS_BETWEEN_REPORTS:
+                reported = time.perf_counter()
+                logger.info("%s: %s of %s %s images decoded", name, f"{row + 1:,}", f"{count:,}", split)
         arrays[split] = torch.as_tensor(pixels)
         if None not in labels:
             arrays[f"{split}_labels"] = torch.tensor(labels, dtype=torch.int64)
@@ -201,40 +151,40 @@ def _decode(name: str, splits: Mapping[str, Sequence[Pictures]], form: Form) -> 
 
 
 @contextmanager
-def _opened(encoded: Encoded) -> Generator[Image.Image]:
+def _opened(encoded: EncodedImage) -> Generator[Image.Image]:
     content = io.BytesIO(encoded.content) if isinstance(encoded.content, bytes) else encoded.content
-    Image.init()  # Pillow knows only some formats before
+    Image.init()  # registers all formats
     try:
-        with Image.open(content, formats=FORMATS) as picture:
-            yield picture
+        with Image.open(content, formats=FORMATS) as image:
+            yield image
     except UserError as error:
         raise UserError(f"{encoded.where}: {error}") from error
-    except Exception as error:  # a damaged picture may raise almost anything in its decoder
+    except Exception as error:  # decoders raise almost anything for damaged images
         unknown = isinstance(error, UnidentifiedImageError)
-        found = "is no picture, or a damaged one" if unknown else f"can't be read ({reason(error)})"
-        raise UserError(f"{encoded.where}: {found}: save it anew, or take it away") from error
+        found = "not an image, or damaged" if unknown else f"can't be read ({reason(error)})"
+        raise UserError(f"{encoded.where}: {found}: save it again, or remove it") from error
 
 
-def _plain(picture: Image.Image, mode: str) -> Image.Image:
-    if picture.format in PHOTOGRAPHS:
-        picture = ImageOps.exif_transpose(picture)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert(mode)
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.format in WITH_EXIF:
+        image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
 
 
-def _middle(picture: Image.Image, size: Size) -> Image.Image:
-    # cut first: Pillow's own fit lets what lies beside the cut bleed into its edges
-    scale = min(picture.width / size[0], picture.height / size[1])
+def _centre_crop(image: Image.Image, size: Size) -> Image.Image:
+    # cropped before resizing: with Pillow's own fit, pixels outside the crop would bleed into its edges
+    scale = min(image.width / size[0], image.height / size[1])
     width, height = (max(1, round(side * scale)) for side in size)
-    left, top = (picture.width - width) // 2, (picture.height - height) // 2
-    return picture.crop((left, top, left + width, top + height))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
-def _upright_size(picture: Image.Image) -> Size:
-    turned = picture.format in PHOTOGRAPHS and picture.getexif().get(ORIENTATION, 1) >= 5
-    return (picture.width, picture.height) if turned else (picture.height, picture.width)
+def _upright_size(image: Image.Image) -> Size:
+    rotated = image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) >= 5
+    return (image.width, image.height) if rotated else (image.height, image.width)
 
 
 def _times(size: Size) -> str:

@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twostep.core.schema import UserError
-from twostep.data.files.images import reason
+from twostep.core.schema import UserError, reason
 
 ENDINGS = frozenset({".csv", ".parquet"})
 SEPARATORS = ",;\t"
 UNNAMED = re.compile(r"\s*|Unnamed: \d+|__index_level_\d+__")
-"""Names of columns that have none, the last two as pandas gives them."""
+"""Names of columns without a name, the last two as pandas writes them."""
 
 WRITTEN = (
-    "write it in UTF-8, with commas, semicolons or tabs between columns, points in numbers, no gaps, and words in no "
-    "row but the first"
+    "write it in UTF-8, with commas, semicolons or tabs between columns, points in numbers, no empty cells, and column "
+    "names in the first row only"
 )
 
 logger = logging.getLogger("twostep")
@@ -32,10 +31,10 @@ logger = logging.getLogger("twostep")
 def read_table(path: Path) -> NDArray[Any]:
     """Return the numbers of a `.csv` or `.parquet` file, `N x D`.
 
-    Columns without a name that are empty or that only number the rows (an index) are left out with a warning.
+    Columns without a name that are empty or only number the rows (an index) are dropped with a warning.
 
     Raises:
-        UserError: if it is damaged, or holds something else than numbers.
+        UserError: if it is damaged, or holds anything but numbers.
     """
     if path.suffix.lower() == ".parquet":
         return _parquet(path)
@@ -43,7 +42,7 @@ def read_table(path: Path) -> NDArray[Any]:
 
 
 def column_types(path: Path) -> list[str]:
-    """Return what the columns of a `.parquet` file hold, in arrow's words.
+    """Return the types of the columns of a `.parquet` file, as arrow names them.
 
     Raises:
         UserError: if it is damaged.
@@ -58,16 +57,16 @@ def _csv(path: Path) -> NDArray[Any]:
         names = _names(path, separator)
         table = _numbers(path, separator, skip_names=names is not None)
     except (OSError, UnicodeError, csv.Error) as error:
-        raise UserError(f"{path}: is no table of numbers ({reason(error)}): {WRITTEN}") from error
+        raise UserError(f"{path}: not a table of numbers ({reason(error)}): {WRITTEN}") from error
     except ValueError as error:
         fault = _first_fault(path) or reason(error)
-        raise UserError(f"{path}: is no table of numbers ({fault}): {WRITTEN}") from error
+        raise UserError(f"{path}: not a table of numbers ({fault}): {WRITTEN}") from error
     if not len(table):
         return table
     if names and any(map(_is_number, names)):
         logger.warning(
-            "%s: the first row, %s to %s, is taken for the names of the columns, as pandas writes them; if it is data, "
-            "write a row of names above it",
+            "%s: the first row, %s to %s, is taken as the column names that pandas writes; if it is data, add a row of "
+            "names above it",
             *(path, next(name for name in names if name), names[-1]),
         )
     unnamed = [place for place in range(table.shape[1]) if names is None or _unnamed(names, place)]
@@ -77,12 +76,12 @@ def _csv(path: Path) -> NDArray[Any]:
     if (np.isnan(table[:, kept]).any() or (names and len(names) != table.shape[1])) and (
         fault := _first_fault(path, {*empty, *index})
     ):
-        raise UserError(f"{path}: is no table of numbers ({fault}): {WRITTEN}")
+        raise UserError(f"{path}: not a table of numbers ({fault}): {WRITTEN}")
     return table[:, kept]
 
 
 def _numbers(path: Path, separator: str, skip_names: bool) -> NDArray[Any]:
-    """Return the rows below the names, `N x D` in float64; what is missing is NaN."""
+    """Return the rows below the names, `N x D` in float64; empty cells are NaN."""
     import pandas  # here because few need it
 
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -103,13 +102,13 @@ def _numbers(path: Path, separator: str, skip_names: bool) -> NDArray[Any]:
 
 
 def _records(path: Path, separator: str, most: int) -> list[list[str]]:
-    """Return the cells of the first rows that are not blank."""
+    """Return the cells of the first `most` rows that are not blank."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         return list(itertools.islice(filter(None, csv.reader(file, delimiter=separator)), most))
 
 
 def _separator(path: Path) -> str:
-    """Return what splits the second row, which holds no names, into the most numbers."""
+    """Return the separator that splits the second row, which holds no names, into the most numbers."""
 
     def numbers(separator: str) -> int:
         return sum(map(_is_number, next(reversed(_records(path, separator, 2)), [])))
@@ -118,10 +117,9 @@ def _separator(path: Path) -> str:
 
 
 def _names(path: Path, separator: str) -> list[str] | None:
-    """Return the names of the columns, or None where the first row holds data.
+    """Return the names of the columns, or None if the first row holds data.
 
-    Names are words, or pandas' default ones: 0, 1, 2, ... If a row with a number and a gap were taken for names, it
-    would be lost in silence.
+    Names are words, or pandas' default ones: 0, 1, 2, ... A first row with both numbers and empty cells is data.
     """
     first, *rest = _records(path, separator, 2) or [[]]
     if any(first) and not any(map(_is_number, first)):
@@ -138,8 +136,8 @@ def _unnamed(names: Sequence[str], place: int) -> bool:
     return place < len(names) and UNNAMED.fullmatch(names[place]) is not None
 
 
-def _first_fault(path: Path, left_out: Collection[int] = ()) -> str:
-    """Return in words the first cell that holds no number, or the first line of another length; empty: none is seen."""
+def _first_fault(path: Path, dropped: Collection[int] = ()) -> str:
+    """Describe the first cell that is not a number, or the first line of another length; empty if there is none."""
     separator = _separator(path)
     names = _names(path, separator)
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -147,9 +145,9 @@ def _first_fault(path: Path, left_out: Collection[int] = ()) -> str:
         width = len(names) if names else 0
         for number, cells in itertools.islice(lines, int(names is not None), None):
             if len(cells) != (width := width or len(cells)):
-                return f"line {number} has {len(cells)} columns, those before it have {width}"
+                return f"line {number} has {len(cells)} columns, the lines above have {width}"
             for place, cell in enumerate(cells):
-                if place not in left_out and not _is_number(cell):
+                if place not in dropped and not _is_number(cell):
                     held = f"holds {cell.strip()[:40]!r}" if cell.strip() else "is empty"
                     return f"line {number}, column {names[place].strip() if names else place + 1} {held}"
     return ""
@@ -171,7 +169,7 @@ def _parquet(path: Path) -> NDArray[Any]:
             raise _damaged(path, error) from error
     for name, kind in zip(table.column_names, table.schema.types, strict=True):
         if not str(kind).startswith(("int", "uint", "float", "double", "halffloat", "bool")):
-            raise UserError(f"{path}: column {name} holds {kind}, not real numbers: leave it out")
+            raise UserError(f"{path}: column {name} holds {kind}, not real numbers: remove it")
     columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in table.columns]
     index = [
         place for place, column in enumerate(columns) if _unnamed(table.column_names, place) and _numbers_rows(column)
@@ -190,19 +188,19 @@ def _opened(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
-    return UserError(f"{path}: is not a whole parquet file ({reason(error)})")
+    return UserError(f"{path}: damaged or incomplete parquet file ({reason(error)})")
 
 
 def _numbers_rows(values: NDArray[Any]) -> bool:
-    """Whether a column holds integers, each once."""
+    """Return whether a column holds distinct integers."""
     return len(np.unique(values)) == len(values) and bool((values == np.round(values)).all())
 
 
 def _without(path: Path, empty: Sequence[int], index: Sequence[int], width: int) -> list[int]:
-    """Return which columns are kept, and warn of those that are not: empty ones, and those that number the rows."""
+    """Return the columns to keep, and warn about those dropped: empty ones, and those that number the rows."""
     kept = [place for place in range(width) if place not in {*empty, *index}]
     for places, what in ((empty, "are empty"), (index, "only number the rows")):
         if places and kept:
             named = ", ".join(str(place + 1) for place in places)
-            logger.warning("%s: columns without a name that %s are left out: %s (counted from 1)", path, what, named)
+            logger.warning("%s: columns without a name that %s are dropped: %s (counted from 1)", path, what, named)
     return kept or list(range(width))

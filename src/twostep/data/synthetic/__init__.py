@@ -1,11 +1,11 @@
-"""Synthetic data sets, known by name; `law("sphere", {"manifold_dim": 3})` gives the truth about one."""
+"""Synthetic datasets, known by name; `distribution("sphere", {"manifold_dim": 3})` returns the true distribution."""
 
 from twostep.data.synthetic import curves as curves
 from twostep.data.synthetic import linear as linear
 from twostep.data.synthetic import network as network
+from twostep.data.synthetic import plane as plane
 from twostep.data.synthetic import spheres as spheres
 from twostep.data.synthetic import surfaces as surfaces
-from twostep.data.synthetic import toys_2d as toys_2d
-from twostep.data.synthetic.base import SYNTHETIC as SYNTHETIC
-from twostep.data.synthetic.base import SyntheticSet as SyntheticSet
-from twostep.data.synthetic.base import law as law
+from twostep.data.synthetic.base import SYNTHETIC, SyntheticDistribution, distribution
+
+__all__ = ["SYNTHETIC", "SyntheticDistribution", "distribution"]

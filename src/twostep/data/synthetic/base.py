@@ -1,4 +1,4 @@
-"""Data sets that are made: each is a law that can be drawn from, with its true log-density."""
+"""Synthetic datasets: distributions with a sampler and a known log-density, often supported on a manifold."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from twostep.core.machine import memory
 from twostep.core.registry import Registry
@@ -22,52 +23,56 @@ from twostep.data.base import DATASETS, DatasetLoader, Source
 
 Measure = Literal["Lebesgue", "arc length", "area", "volume"]
 
-DRAWING_BYTES = 20  # for each coordinate of a point: in double precision, turned, and in single precision
-ON_MANIFOLD = 1e-3  # float32 rounds a point off its manifold by less, so long as coordinates stay below 10,000
-AMBIENT = "put into R^D by a fixed random isometry; None: the smallest D there is"
+BYTES_PER_COORDINATE = 20  # in double precision, rotated, and in single precision
+TOLERANCE = 1e-3  # distance to the manifold that float32 rounding can cause for coordinates below 10,000
 
 
-class SyntheticSet(Frozen, ABC):
-    """A law on R^D, often on a manifold in it: x = Q y + noise, where Q is a random isometry R^m -> R^D.
+class SyntheticDistribution(Frozen, ABC):
+    """A distribution on R^D, often on a manifold: x = Q y + noise, with Q a random isometry R^m -> R^D.
 
-    A set says what y is: how to draw it (`draw`), its density on its manifold in R^m (`density`) and, where the
-    manifold is not all of R^m, the manifold's nearest point (`nearest`). Where it knows the density of y + noise it
-    gives that too (`blurred`). All is computed in float64.
+    A subclass defines the distribution of y: how to sample it (`draw`), its log-density on its manifold in R^m
+    (`log_density`), the nearest point of the manifold unless that is all of R^m (`nearest`), and the log-density of
+    y + noise if it is known (`noisy_log_density`). All computations are in float64.
     """
 
     name: ClassVar[str]
-    noise_reason: ClassVar[str] = "the density of the noisy points has no closed form"
+    dims: ClassVar[tuple[int, int]] = (2, 2)
+    """Dimension of the manifold, and number m of coordinates before the isometry, where no key sets them."""
+    no_noisy_density: ClassVar[str] = "the density of the noisy points has no closed form"
 
-    n: PositiveInt = Field(10_000, description="training points; the test split has a fifth of that")
-    seed: NonNegativeInt = Field(0, description="of the points and the isometry; the run's own seed changes neither")
-    noise: NonNegativeFloat = Field(0.0, description="std of Gaussian noise on every coordinate of R^D")
-    ambient_dim: PositiveInt | None = Field(None, description=AMBIENT)
+    n: PositiveInt = Field(10_000, description="number of training points; the test split has a fifth of that")
+    seed: NonNegativeInt = Field(0, description="seed of the points and the isometry, independent of the run's seed")
+    noise: NonNegativeFloat = Field(0.0, description="std of Gaussian noise added to every coordinate of R^D")
+    ambient_dim: PositiveInt | None = Field(
+        None,
+        description="dimension D of the space, into which a random isometry maps; None: the smallest",
+    )
 
     @property
-    @abstractmethod
     def intrinsic_dim(self) -> int:
         """Dimension of the manifold that points lie on before noise is added."""
+        return self.dims[0]
 
     @property
-    def own_dim(self) -> int:
+    def native_dim(self) -> int:
         """Number m of coordinates before the isometry."""
-        return 2
+        return self.dims[1]
 
     @property
     def dim(self) -> int:
         """Number D of coordinates of a point."""
-        return self.ambient_dim or self.own_dim
+        return self.ambient_dim or self.native_dim
 
     @property
     def measure(self) -> Measure:
-        """What the density refers to: Lebesgue measure of R^D, or length, area or volume on the manifold."""
+        """Reference measure of the density: Lebesgue measure of R^D, or length, area or volume on the manifold."""
         if self.noise > 0 or self.intrinsic_dim == self.dim:
             return "Lebesgue"
         return cast(Measure, {1: "arc length", 2: "area"}.get(self.intrinsic_dim, "volume"))
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         """Draw `(n, D)` points."""
-        x = self.draw(n, generator) @ self._isometry.T
+        x = self.draw(n, generator) @ self.isometry.T
         if self.noise > 0:
             x = x + self.noise * torch.randn(x.shape, generator=generator, dtype=x.dtype)
         return x
@@ -75,103 +80,105 @@ class SyntheticSet(Frozen, ABC):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density at points `(n, D)` in nats, with respect to `measure`, of shape `(n,)`.
 
-        Without noise it is `-inf` farther than `ON_MANIFOLD` from the manifold.
+        Without noise it is `-inf` at points farther than `TOLERANCE` from the manifold.
 
         Raises:
-            UserError: if there is noise and the density of the noisy points is not known.
+            UserError: if there is noise and the density of the noisy points is unknown.
         """
-        y = x.double() @ self._isometry
-        beside = (x.double() - y @ self._isometry.T).square().sum(1)
+        y = x.double() @ self.isometry
+        residual = (x.double() - y @ self.isometry.T).square().sum(1)
         if self.noise > 0:
-            directions = self.dim - self.own_dim
-            outside = beside / (2 * self.noise**2) + directions * math.log(self.noise * math.sqrt(2 * math.pi))
-            return self.blurred(y) - outside
+            directions = self.dim - self.native_dim
+            outside = residual / (2 * self.noise**2) + directions * math.log(self.noise * math.sqrt(2 * math.pi))
+            return self.noisy_log_density(y) - outside
         on = self.nearest(y)
-        off = beside + (y - on).square().sum(1)
-        return torch.where(off <= ON_MANIFOLD**2, self.density(on), -torch.inf)
-
-    def project(self, x: Tensor) -> Tensor | None:
-        """Return the points `(n, D)` of the manifold that are nearest to `x`; None where it is all of R^D."""
-        if self.intrinsic_dim == self.dim:
-            return None
-        return self.nearest(x.double() @ self._isometry) @ self._isometry.T
+        off = residual + (y - on).square().sum(1)
+        return torch.where(off <= TOLERANCE**2, self.log_density(on), -torch.inf)
 
     @abstractmethod
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Draw `(n, m)` points of the manifold, without noise."""
 
     @abstractmethod
-    def density(self, y: Tensor) -> Tensor:
-        """Return the log-density on the manifold at points `(n, m)` of it, in nats, of shape `(n,)`."""
+    def log_density(self, y: Tensor) -> Tensor:
+        """Return the log-density on the manifold at its points `(n, m)`, in nats, of shape `(n,)`."""
 
     def nearest(self, y: Tensor) -> Tensor:
-        """Return the points of the manifold that are nearest to `y`, both `(n, m)`."""
+        """Return the points of the manifold nearest to `y`, both `(n, m)`."""
         return y
 
-    def blurred(self, y: Tensor) -> Tensor:
+    def noisy_log_density(self, y: Tensor) -> Tensor:
         """Return the log-density of point plus noise in R^m at `(n, m)`, in nats, of shape `(n,)`.
 
         Raises:
-            UserError: if it is not known.
+            UserError: if it is unknown.
         """
-        raise UserError(f"{self.name}: no log-density with noise={self.noise:g}: {self.noise_reason}; set noise=0")
+        raise UserError(f"{self.name}: no log-density with noise={self.noise:g}: {self.no_noisy_density}; set noise=0")
 
     @cached_property
-    def _isometry(self) -> Tensor:
-        if self.dim == self.own_dim:
+    def isometry(self) -> Tensor:
+        """The isometry Q, `(D, m)`."""
+        if self.dim == self.native_dim:
             return torch.eye(self.dim, dtype=torch.double)
         generator = torch.Generator().manual_seed(derive(self.seed, "isometry"))
-        return torch.linalg.qr(torch.randn(self.dim, self.own_dim, generator=generator, dtype=torch.double)).Q
+        return torch.linalg.qr(torch.randn(self.dim, self.native_dim, generator=generator, dtype=torch.double)).Q
 
     @model_validator(mode="after")
-    def _room_enough(self) -> Self:
-        if self.dim < self.own_dim:
-            raise ValueError(f"ambient_dim={self.ambient_dim} is too small: it needs {self.own_dim} or more")
+    def _check_ambient_dim(self) -> Self:
+        if self.dim < self.native_dim:
+            raise ValueError(f"ambient_dim={self.ambient_dim} is too small: at least {self.native_dim} is needed")
         return self
 
 
-SYNTHETIC: Registry[type[SyntheticSet]] = Registry("synthetic set")
+SYNTHETIC: Registry[type[SyntheticDistribution]] = Registry("synthetic set")
+
+S = TypeVar("S", bound=SyntheticDistribution)
 
 
-def law(name: str, kwargs: Mapping[str, Any] | None = None) -> SyntheticSet:
-    """Return the law of the data set `name` with these keys (a run's `dataset_kwargs`).
+def distribution(name: str, kwargs: Mapping[str, Any] | None = None) -> SyntheticDistribution:
+    """Return the distribution of a synthetic dataset with the given keys (a run's `dataset_kwargs`).
 
     Raises:
-        UserError: for a name that is none of a synthetic set, an unknown key or a value out of range.
+        UserError: if the dataset is not synthetic, for an unknown key or a value out of range.
     """
     return SYNTHETIC[name].parse(kwargs or {}, name)
 
 
 @dataclass(frozen=True)
 class SyntheticLoader(DatasetLoader):
-    """The data set that is drawn from a law."""
+    """A dataset drawn from a synthetic distribution."""
 
+    @override
     def load(self, data_root: Path, options: Frozen) -> Source:
-        """Draw `n` training points and a fifth of that for test, float32, by the law's own seed."""
-        drawn = cast(SyntheticSet, options)
-        needed = DRAWING_BYTES * drawn.n * max(drawn.dim, drawn.own_dim) + 8 * drawn.dim**2
+        drawn = cast(SyntheticDistribution, options)
+        needed = BYTES_PER_COORDINATE * drawn.n * max(drawn.dim, drawn.native_dim) + 8 * drawn.dim**2
         if needed > memory():
             raise UserError(
-                f"{self.name}: n={drawn.n} points of {drawn.dim} coordinates take {needed / 1e9:,.0f} GB, and this "
-                f"machine has {memory() / 1e9:,.0f} GB: take fewer"
+                f"{self.name}: n={drawn.n} points of {drawn.dim} coordinates take {needed / 1e9:,.0f} GB, but this "
+                f"machine has {memory() / 1e9:,.0f} GB: use fewer"
             )
 
-        def part(name: str, n: int) -> Tensor:
+        def split(name: str, n: int) -> Tensor:
             return drawn.sample(n, torch.Generator().manual_seed(derive(drawn.seed, name))).float()
 
-        return Source(part("train", drawn.n), part("test", max(1, drawn.n // 5)))
+        return Source(split("train", drawn.n), split("test", max(1, drawn.n // 5)))
 
 
-def synthetic(name: str, description: str) -> Callable[[type[SyntheticSet]], type[SyntheticSet]]:
-    """Return a decorator that files a law among the synthetic sets and the data sets."""
+def synthetic(name: str, description: str, dims: tuple[int, int] | None = None) -> Callable[[type[S]], type[S]]:
+    """Return a decorator that registers a distribution among the synthetic datasets.
 
-    def file(kind: type[SyntheticSet]) -> type[SyntheticSet]:
-        kind.name = name
+    Args:
+        name: name of the dataset.
+        description: one line about it.
+        dims: dimension of the manifold and number m of coordinates; None: as the class has them.
+    """
+
+    def register(kind: type[S]) -> type[S]:
+        kind.name, kind.dims = name, dims or kind.dims
         SYNTHETIC.register(name)(kind)
-        loader = SyntheticLoader(
-            name, (kind.parse({}, name).dim,), description, f"made; for its keys: twostep datasets {name}", keys=kind
-        )
+        shape = (kind.parse({}, name).dim,)
+        loader = SyntheticLoader(name, shape, description, f"synthetic; keys: twostep datasets {name}", keys=kind)
         DATASETS.register(name)(loader)
         return kind
 
-    return file
+    return register

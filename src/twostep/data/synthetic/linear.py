@@ -1,4 +1,4 @@
-"""Flat manifolds: a Gaussian on a subspace, and planar data whose coordinates are repeated."""
+"""Flat manifolds: a Gaussian on a subspace, and planar data with repeated coordinates."""
 
 from __future__ import annotations
 
@@ -7,90 +7,88 @@ from typing import Self
 
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from twostep.core.schema import PositiveFloat, PositiveInt
-from twostep.data.synthetic.base import SyntheticSet, law, synthetic
-from twostep.data.synthetic.numerics import normal
-from twostep.data.synthetic.toys_2d import EightGaussians
+from twostep.data.synthetic.base import SyntheticDistribution, distribution, synthetic
+from twostep.data.synthetic.numerics import log_normal, normal
+from twostep.data.synthetic.plane import EightGaussians
 
 
-@synthetic("affine", "a Gaussian on a flat subspace")
-class Affine(SyntheticSet):
+@synthetic("affine", "a Gaussian on a linear subspace")
+class Affine(SyntheticDistribution):
     """`N(0, std² I)` on a random d-dimensional subspace; with noise s, `N(0, std² Q Qᵀ + s² I)`."""
 
     manifold_dim: PositiveInt = Field(2, description="dimension d of the subspace")
     std: PositiveFloat = Field(1.0, description="std of the Gaussian in every direction of the subspace")
-    ambient_dim: PositiveInt | None = Field(5, description="D of the space around it, d or more; None: d")
+    ambient_dim: PositiveInt | None = Field(5, description="dimension D of the space, at least d; None: d")
 
     @property
+    @override
     def intrinsic_dim(self) -> int:
-        """Dimension d."""
         return self.manifold_dim
 
     @property
-    def own_dim(self) -> int:
-        """Dimension d."""
+    @override
+    def native_dim(self) -> int:
         return self.manifold_dim
 
+    @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        """Draw the Gaussian."""
-        return self.std * normal(n, self.own_dim, generator=generator)
+        return self.std * normal(n, self.native_dim, generator=generator)
 
-    def density(self, y: Tensor) -> Tensor:
-        """Return the Gaussian's log-density."""
-        return self._gaussian(y, self.std)
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        return log_normal(y, self.std)
 
-    def blurred(self, y: Tensor) -> Tensor:
-        """Return the log-density of the Gaussian with the noise's variance added."""
-        return self._gaussian(y, math.hypot(self.std, self.noise))
-
-    def _gaussian(self, y: Tensor, std: float) -> Tensor:
-        return -y.square().sum(1) / (2 * std**2) - self.own_dim * math.log(std * math.sqrt(2 * math.pi))
+    @override
+    def noisy_log_density(self, y: Tensor) -> Tensor:
+        return log_normal(y, math.hypot(self.std, self.noise))
 
 
-@synthetic("repeated", "planar data whose two coordinates are repeated up to 24")
-class Repeated(SyntheticSet):
-    """`(y, y, ..., y)` for a planar set y: a plane in R^D, on which lengths have grown by `sqrt(D / 2)`."""
+@synthetic("repeated", "a planar dataset with its two coordinates repeated up to 24")
+class Repeated(SyntheticDistribution):
+    """`(y, y, ..., y)` for a planar dataset y: a plane in R^D, on which lengths are scaled by `sqrt(D / 2)`."""
 
-    base: str = Field(EightGaussians.name, description="the planar set, with its own defaults")
-    ambient_dim: PositiveInt | None = Field(24, description="D, an even number; None: 2")
+    base: str = Field(EightGaussians.name, description="the planar dataset, with its default keys")
+    ambient_dim: PositiveInt | None = Field(24, description="dimension D of the space, an even number; None: 2")
 
     @property
+    @override
     def intrinsic_dim(self) -> int:
-        """Dimension of a planar set with a density; 1 for points on a curve without noise."""
         return 2 if self._planar.measure == "Lebesgue" else self._planar.intrinsic_dim
 
     @property
-    def own_dim(self) -> int:
-        """All coordinates: the set needs no isometry."""
+    @override
+    def native_dim(self) -> int:
         return self.ambient_dim or 2
 
+    @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        """Draw the planar set and repeat it."""
         return self._planar.sample(n, generator).repeat(1, self._copies)
 
-    def density(self, y: Tensor) -> Tensor:
-        """Return the planar log-density, less the log of the manifold's scale."""
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
         return self._planar.log_prob(y[:, :2]) - self.intrinsic_dim / 2 * math.log(self._copies)
 
+    @override
     def nearest(self, y: Tensor) -> Tensor:
-        """Return the mean of the copies, on the planar set's own manifold if it has one, repeated."""
         mean = y.unflatten(1, (self._copies, 2)).mean(1)
         on = self._planar.nearest(mean) if self.intrinsic_dim < 2 else mean
         return on.repeat(1, self._copies)
 
     @property
-    def _planar(self) -> SyntheticSet:
-        return law(self.base)
+    def _planar(self) -> SyntheticDistribution:
+        return distribution(self.base)
 
     @property
     def _copies(self) -> int:
-        return self.own_dim // 2
+        return self.native_dim // 2
 
     @model_validator(mode="after")
-    def _base_is_planar(self) -> Self:
+    def _check_base(self) -> Self:
         if self.base == "repeated" or self._planar.dim != 2:
-            raise ValueError(f"base={self.base}: choose a planar set")
-        if self.own_dim % 2:
+            raise ValueError(f"base={self.base}: choose a planar dataset")
+        if self.native_dim % 2:
             raise ValueError(f"ambient_dim={self.ambient_dim} must be even")
         return self

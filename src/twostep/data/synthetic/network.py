@@ -3,7 +3,7 @@
     x = F(Q z),  z ~ mixture of Gaussians in R^d,  Q: R^d -> R^D a random isometry,
 
 where F is a composition of additive couplings `a <- a + h(b)`, b and a being the two halves of the coordinates in turn
-and h a random one-layer tanh network. F is smooth and inverts exactly, so the manifold never meets itself, z is known
+and h a random one-layer tanh network. F is smooth and invertible, so the manifold has no self-intersections, z is known
 for every point, and `log p(x) = log p(z) - 1/2 log det JᵀJ` with J the Jacobian of `F(Q z)`.
 """
 
@@ -17,14 +17,15 @@ from typing import Self
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from twostep.core.schema import NonNegativeFloat, PositiveInt
 from twostep.core.seeds import derive
-from twostep.data.synthetic.base import SyntheticSet, synthetic
-from twostep.data.synthetic.numerics import choice, normal
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
+from twostep.data.synthetic.numerics import choice, log_normal, normal
 
 NEWTON_STEPS = 40
-SETTLED = 1e-9
+CONVERGED = 1e-9
 WIDTH = 32
 STD = 0.5  # of each Gaussian; their means are standard normal
 
@@ -47,41 +48,40 @@ class Coupling:
         return ((1 - hidden.square())[:, None] * (tangents @ self.into)) @ self.out
 
 
-@synthetic("network_manifold", "a Gaussian mixture pushed through a fixed random network")
-class NetworkManifold(SyntheticSet):
+@synthetic("network_manifold", "a Gaussian mixture mapped by a fixed random network")
+class NetworkManifold(SyntheticDistribution):
     """A d-dimensional manifold in R^D, D > d."""
 
     manifold_dim: PositiveInt = Field(2, description="dimension d of the manifold")
-    ambient_dim: PositiveInt | None = Field(10, description="D, more than d; None: d + 1")
-    components: PositiveInt = Field(5, description="Gaussians of the mixture")
-    layers: PositiveInt = Field(4, description="couplings of the network")
-    curvature: NonNegativeFloat = Field(1.0, description="size of the couplings' outputs; 0: a flat subspace")
+    ambient_dim: PositiveInt | None = Field(10, description="dimension D of the space, more than d; None: d + 1")
+    components: PositiveInt = Field(5, description="number of Gaussians in the mixture")
+    layers: PositiveInt = Field(4, description="number of coupling layers")
+    curvature: NonNegativeFloat = Field(1.0, description="scale of the coupling layers' outputs; 0: a linear subspace")
 
     @property
+    @override
     def intrinsic_dim(self) -> int:
-        """Dimension d."""
         return self.manifold_dim
 
     @property
-    def own_dim(self) -> int:
-        """All coordinates: the network makes them."""
+    @override
+    def native_dim(self) -> int:
         return self.ambient_dim or self.manifold_dim + 1
 
+    @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        """Draw the mixture and push it through the network."""
         means = self._means[choice(n, self.components, generator)]
         return self.chart(means + STD * normal(n, self.manifold_dim, generator=generator))
 
-    def density(self, y: Tensor) -> Tensor:
-        """Return the mixture's log-density at the point's z, less the chart's log-volume."""
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
         z = self._pull_back(y) @ self._frame
-        distances = (z[:, None] - self._means).square().sum(2)
-        log_normal = -distances / (2 * STD**2) - self.manifold_dim * math.log(STD * math.sqrt(2 * math.pi))
-        log_mixture = torch.logsumexp(log_normal, 1) - math.log(self.components)
+        log_mixture = torch.logsumexp(log_normal(z[:, None] - self._means, STD), 1) - math.log(self.components)
         return log_mixture - torch.linalg.svdvals(self._push(z)[1]).log().sum(1)
 
+    @override
     def nearest(self, y: Tensor) -> Tensor:
-        """Return the nearest point, by damped Gauss-Newton steps (Levenberg-Marquardt) from the network's inverse."""
+        # Levenberg-Marquardt from the inverse of the network
         z = self._pull_back(y) @ self._frame
         best, damping = (self.chart(z) - y).square().sum(1), torch.ones(len(y), dtype=y.dtype)
         for _ in range(NEWTON_STEPS):
@@ -89,7 +89,7 @@ class NetworkManifold(SyntheticSet):
             slope, gram = jacobian.mT @ (y - on)[..., None], jacobian.mT @ jacobian
             damped = gram + torch.diag_embed(damping[:, None] * gram.diagonal(0, 1, 2))
             step = torch.linalg.solve(damped, slope)[..., 0]
-            if bool((step.abs() < SETTLED).all()):
+            if bool((step.abs() < CONVERGED).all()):
                 break
             there = z + step
             cost = (self.chart(there) - y).square().sum(1)
@@ -118,7 +118,7 @@ class NetworkManifold(SyntheticSet):
 
     @cached_property
     def _frame(self) -> Tensor:
-        return torch.linalg.qr(normal(self.own_dim, self.manifold_dim, generator=self._random("frame"))).Q
+        return torch.linalg.qr(normal(self.native_dim, self.manifold_dim, generator=self._random("frame"))).Q
 
     @cached_property
     def _means(self) -> Tensor:
@@ -127,13 +127,13 @@ class NetworkManifold(SyntheticSet):
     @cached_property
     def _couplings(self) -> list[Coupling]:
         couplings: list[Coupling] = []
-        moved = (torch.arange(self.own_dim) < self.own_dim // 2).double()
+        moved = (torch.arange(self.native_dim) < self.native_dim // 2).double()
         for layer in range(self.layers):
             generator = self._random("coupling", layer)
             moved = 1 - moved
-            into = (1 - moved)[:, None] * normal(self.own_dim, WIDTH, generator=generator)
+            into = (1 - moved)[:, None] * normal(self.native_dim, WIDTH, generator=generator)
             bias = normal(WIDTH, generator=generator)
-            out = normal(WIDTH, self.own_dim, generator=generator) * moved * self.curvature / math.sqrt(WIDTH)
+            out = normal(WIDTH, self.native_dim, generator=generator) * moved * self.curvature / math.sqrt(WIDTH)
             couplings.append(Coupling(into, bias, out))
         return couplings
 
@@ -141,7 +141,7 @@ class NetworkManifold(SyntheticSet):
         return torch.Generator().manual_seed(derive(self.seed, *purpose))
 
     @model_validator(mode="after")
-    def _manifold_is_smaller(self) -> Self:
-        if self.own_dim <= self.manifold_dim:
+    def _check_dims(self) -> Self:
+        if self.native_dim <= self.manifold_dim:
             raise ValueError(f"ambient_dim={self.ambient_dim} must be more than manifold_dim={self.manifold_dim}")
         return self

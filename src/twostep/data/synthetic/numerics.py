@@ -1,14 +1,15 @@
-"""Small numerical tools of the synthetic sets: rejection, Gauss-Legendre panels, minimisation on an interval."""
+"""Numerical helpers of the synthetic datasets: rejection sampling, Gauss-Legendre quadrature, minimisation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 4_000_000  # numbers in one block of a table of distances
+CHUNK = 4_000_000  # entries of one block of a distance matrix
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -23,18 +24,23 @@ def normal(*shape: int, generator: torch.Generator) -> Tensor:
 
 
 def choice(n: int, count: int, generator: torch.Generator) -> Tensor:
-    """Draw `n` uniform whole numbers below `count`."""
+    """Draw `n` uniform integers below `count`."""
     return torch.randint(count, (n,), generator=generator)
 
 
+def log_normal(y: Tensor, std: float) -> Tensor:
+    """Return the log-density of `N(0, std² I)` over the last dimension."""
+    return -y.square().sum(-1) / (2 * std**2) - y.shape[-1] * math.log(std * math.sqrt(2 * math.pi))
+
+
 def rejection(n: int, propose: Callable[[int], Tensor]) -> Tensor:
-    """Return the first `n` rows that proposals give; `propose(k)` draws k candidates and returns the accepted ones."""
-    parts: list[Tensor] = []
+    """Return `n` accepted rows; `propose(k)` draws k candidates and returns the accepted ones."""
+    accepted: list[Tensor] = []
     missing = n
     while missing > 0:
-        parts.append(propose(2 * missing + 16))
-        missing -= len(parts[-1])
-    return torch.cat(parts)[:n]
+        accepted.append(propose(2 * missing + 16))
+        missing -= len(accepted[-1])
+    return torch.cat(accepted)[:n]
 
 
 def gauss_legendre(low: Tensor | float, high: Tensor | float, order: int = 200) -> tuple[Tensor, Tensor]:
@@ -46,23 +52,23 @@ def gauss_legendre(low: Tensor | float, high: Tensor | float, order: int = 200) 
 
 
 def panels(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
-    """Return nodes and log-weights of 16-point Gauss-Legendre rules on `count` equal pieces of an interval."""
+    """Return nodes and log-weights of 16-point Gauss-Legendre rules on `count` equal subintervals."""
     ends = torch.linspace(low, high, count + 1, dtype=torch.double)
     nodes, log_weights = gauss_legendre(ends[:-1], ends[1:], 16)
     return nodes.flatten(), log_weights.flatten()
 
 
 def minimise(cost: Callable[[Tensor, slice], Tensor], n: int, low: float, high: float, cells: int) -> Tensor:
-    """Return for each of `n` rows the parameter between `low` and `high` that has the least cost, `(n,)`.
+    """Return for each of `n` rows the parameter in `[low, high]` of least cost, `(n,)`.
 
-    A grid finds the cell, a golden-section search the place in it.
+    Grid search, refined by golden-section search.
 
     Args:
-        cost: maps parameters `(r, k)` and the slice of the r rows that they belong to, to costs `(r, k)`.
+        cost: maps parameters `(r, k)` and the slice of their r rows to costs `(r, k)`.
         n: number of rows.
-        low: end of the interval.
-        high: other end of the interval.
-        cells: cells of the grid, so small that the cost has one minimum in two neighbours.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        cells: cells of the grid, so many that the cost has one minimum in two adjacent cells.
     """
     grid = torch.linspace(low, high, cells + 1, dtype=torch.double)
     step = (high - low) / cells

@@ -1,11 +1,11 @@
-"""Laws on the unit sphere S^k in R^m, m = k + 1.
+"""Distributions on the unit sphere S^k in R^m, m = k + 1.
 
 Projected Gaussian, `u = y / |y|` with `y ~ N(mu, I)`; with `t = mu . u`,
 
     p(u) = (2 pi)^(-m/2) exp(-(|mu|² - t²) / 2) * integral over r > 0 of r^(m-1) exp(-(r - t)² / 2) dr.
 
-Von Mises-Fisher, `p(u) = C(kappa) exp(kappa e . u)` around the first axis e. With Gaussian noise s it keeps a closed
-form,
+Von Mises-Fisher, `p(u) = C(kappa) exp(kappa e . u)` around the first axis e. With Gaussian noise s it has the
+closed form
 
     p(x) = C(kappa) / C(|kappa e + x / s²|) * (2 pi s²)^(-m/2) exp(-(1 + |x|²) / (2 s²)).
 
@@ -18,49 +18,57 @@ import math
 from typing import Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from twostep.core.schema import NonNegativeFloat, PositiveInt
-from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
 from twostep.data.synthetic.numerics import gauss_legendre, normal, rejection, uniform
 
-MANIFOLD = "dimension k of the sphere, which lies in R^(k+1)"
+KAPPA = "concentration around the first axis; 0: uniform"
 
 
-class SphereSet(SyntheticSet):
-    """A law on S^k."""
+class SphereSet(SyntheticDistribution):
+    """A distribution on S^k."""
 
     @property
-    def own_dim(self) -> int:
-        """One more than the sphere's dimension."""
+    @override
+    def native_dim(self) -> int:
         return self.intrinsic_dim + 1
 
+    @override
     def nearest(self, y: Tensor) -> Tensor:
-        """Return `y / |y|`; the centre goes to the first axis."""
         radius = y.norm(dim=1, keepdim=True)
-        return torch.where(radius > 0, y / radius, _first_axis(self.own_dim))
+        return torch.where(radius > 0, y / radius, _first_axis(self.native_dim))
 
 
-@synthetic("sphere", "a Gaussian projected to a sphere")
-class ProjectedGaussian(SphereSet):
-    """`N(mu, I)`, each point divided by its norm."""
+class AnySphere(SphereSet):
+    """A distribution on a sphere of any dimension."""
 
-    manifold_dim: PositiveInt = Field(2, description=MANIFOLD)
-    mu: tuple[float, ...] | None = Field(None, description="mean of the Gaussian, k+1 numbers; None: (-1, -1, 0, ...)")
+    manifold_dim: PositiveInt = Field(2, description="dimension k of the sphere, which lies in R^(k+1)")
 
     @property
+    @override
     def intrinsic_dim(self) -> int:
-        """Dimension k."""
         return self.manifold_dim
 
-    def draw(self, n: int, generator: Generator) -> Tensor:
-        """Draw the Gaussian and project it."""
-        return self.nearest(normal(n, self.own_dim, generator=generator) + self._mean())
 
-    def density(self, y: Tensor) -> Tensor:
-        """Return the log-density; the integral over the radius is by Gauss-Legendre around its peak."""
-        m, mean = self.own_dim, self._mean()
+@synthetic("sphere", "a Gaussian projected onto a sphere")
+class ProjectedGaussian(AnySphere):
+    """`N(mu, I)`, each point divided by its norm."""
+
+    mu: tuple[FiniteFloat, ...] | None = Field(
+        None, description="mean of the Gaussian, k+1 numbers; None: (-1, -1, 0, ...)"
+    )
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return self.nearest(normal(n, self.native_dim, generator=generator) + self._mean())
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        m, mean = self.native_dim, self._mean()
         t = y @ mean
         peak = (t + (t.square() + 4 * (m - 1)).sqrt()) / 2
         r, log_weights = gauss_legendre((peak - 10).clamp(min=0), peak + 10)
@@ -68,27 +76,28 @@ class ProjectedGaussian(SphereSet):
         return radial - (mean.square().sum() - t.square()) / 2 - m / 2 * math.log(2 * math.pi)
 
     def _mean(self) -> Tensor:
-        mean = (-1.0, -1.0, *(0.0,) * (self.own_dim - 2)) if self.mu is None else self.mu
+        mean = (-1.0, -1.0, *(0.0,) * (self.native_dim - 2)) if self.mu is None else self.mu
         return torch.tensor(mean, dtype=torch.double)
 
     @model_validator(mode="after")
-    def _mean_fits(self) -> Self:
-        if self.mu is not None and (len(self.mu) != self.own_dim or not all(map(math.isfinite, self.mu))):
-            raise ValueError(f"mu={list(self.mu)}: give manifold_dim + 1 = {self.own_dim} finite numbers")
+    def _check_mean(self) -> Self:
+        if self.mu is not None and len(self.mu) != self.native_dim:
+            raise ValueError(f"mu={list(self.mu)}: give manifold_dim + 1 = {self.native_dim} finite numbers")
         return self
 
 
 class VonMisesFisherSet(SphereSet):
-    """A von Mises-Fisher law around the first axis."""
+    """A von Mises-Fisher distribution around the first axis."""
 
     @property
     def concentration(self) -> float:
-        """How close points lie to the first axis; 0: uniform."""
+        """Concentration around the first axis; 0: uniform."""
         return 0.0
 
+    @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        """Draw the height along the axis by rejection from a beta law, and a uniform direction beside it."""
-        m, kappa = self.own_dim, self.concentration
+        # the height along the axis by rejection from a beta distribution, and a uniform direction around it
+        m, kappa = self.native_dim, self.concentration
         b = (m - 1) / (2 * kappa + math.sqrt(4 * kappa**2 + (m - 1) ** 2))
         centre = (1 - b) / (1 + b)
         bound = kappa * centre + (m - 1) * math.log1p(-(centre**2))
@@ -102,13 +111,13 @@ class VonMisesFisherSet(SphereSet):
         height = rejection(n, propose)[:, None]
         return torch.cat([height, (1 - height.square()).sqrt() * _uniform_directions(n, m - 1, generator)], 1)
 
-    def density(self, y: Tensor) -> Tensor:
-        """Return `log C(kappa) + kappa e . u`."""
-        return _log_constant(self._kappa(), self.own_dim) + self.concentration * y[:, 0]
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        return _log_constant(self._kappa(), self.native_dim) + self.concentration * y[:, 0]
 
-    def blurred(self, y: Tensor) -> Tensor:
-        """Return the closed form with noise."""
-        variance, m = self.noise**2, self.own_dim
+    @override
+    def noisy_log_density(self, y: Tensor) -> Tensor:
+        variance, m = self.noise**2, self.native_dim
         tilted = (self.concentration * _first_axis(m) + y / variance).norm(dim=1)
         gaussian = -(1 + y.square().sum(1)) / (2 * variance) - m / 2 * math.log(2 * math.pi * variance)
         return _log_constant(self._kappa(), m) - _log_constant(tilted, m) + gaussian
@@ -117,50 +126,32 @@ class VonMisesFisherSet(SphereSet):
         return torch.tensor(self.concentration, dtype=torch.double)
 
 
-@synthetic("vmf_sphere", "von Mises-Fisher law on a sphere")
-class VonMisesFisherSphere(VonMisesFisherSet):
+@synthetic("vmf_sphere", "von Mises-Fisher distribution on a sphere")
+class VonMisesFisherSphere(AnySphere, VonMisesFisherSet):
     """Von Mises-Fisher on S^k."""
 
-    manifold_dim: PositiveInt = Field(2, description=MANIFOLD)
-    kappa: NonNegativeFloat = Field(4.0, description="concentration around the first axis; 0: uniform")
+    kappa: NonNegativeFloat = Field(4.0, description=KAPPA)
 
     @property
-    def intrinsic_dim(self) -> int:
-        """Dimension k."""
-        return self.manifold_dim
-
-    @property
+    @override
     def concentration(self) -> float:
-        """Key `kappa`."""
         return self.kappa
 
 
-@synthetic("uniform_sphere", "uniform on a sphere")
-class UniformSphere(VonMisesFisherSet):
+@synthetic("uniform_sphere", "uniform distribution on a sphere")
+class UniformSphere(AnySphere, VonMisesFisherSet):
     """Uniform on S^k."""
 
-    manifold_dim: PositiveInt = Field(2, description=MANIFOLD)
 
-    @property
-    def intrinsic_dim(self) -> int:
-        """Dimension k."""
-        return self.manifold_dim
-
-
-@synthetic("von-mises-circle", "von Mises law on the unit circle")
+@synthetic("von-mises-circle", "von Mises distribution on the unit circle", dims=(1, 2))
 class VonMisesCircle(VonMisesFisherSet):
     """Von Mises on the circle, the example of the paper."""
 
-    kappa: NonNegativeFloat = Field(1.0, description="concentration around the first axis; 0: uniform")
+    kappa: NonNegativeFloat = Field(1.0, description=KAPPA)
 
     @property
-    def intrinsic_dim(self) -> int:
-        """Dimension 1."""
-        return 1
-
-    @property
+    @override
     def concentration(self) -> float:
-        """Key `kappa`."""
         return self.kappa
 
 
@@ -176,7 +167,7 @@ def _uniform_directions(n: int, m: int, generator: Generator) -> Tensor:
 def _log_constant(kappa: Tensor, m: int) -> Tensor:
     """Return `log C(kappa)`, minus the log of the integral of `exp(kappa e . u)` over the sphere in R^m.
 
-    The integral over the angle from the axis is by Gauss-Legendre where it is more than e^-45 of its peak.
+    Gauss-Legendre quadrature over the angle to the axis, where the integrand exceeds e^-45 of its peak.
     """
     widest = (15 / kappa.sqrt()).clamp(max=math.pi)
     angle, log_weights = gauss_legendre(torch.zeros_like(kappa), widest)

@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor
+from typing_extensions import override
 
 from twostep.core.schema import PositiveFloat
-from twostep.data.synthetic.base import SyntheticSet, synthetic
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
 from twostep.data.synthetic.numerics import minimise, rejection, uniform
 
 CELLS = 500
 TURN = 2 * math.pi
 
 
-class TubeSet(SyntheticSet):
-    """Uniform on a tube of radius r around a circle of radius R: theta goes round the tube, phi along the circle."""
+class TubeSet(SyntheticDistribution):
+    """Uniform on a tube of radius r around a circle of radius R; angles theta around the tube, phi along the circle."""
 
-    R: PositiveFloat = Field(2.0, description="radius of the circle in the middle of the tube")
+    R: PositiveFloat = Field(2.0, description="radius of the circle at the centre of the tube")
     r: PositiveFloat = Field(1.0, description="radius of the tube, smaller than R")
-
-    @property
-    def intrinsic_dim(self) -> int:
-        """Dimension 2."""
-        return 2
 
     @abstractmethod
     def place(self, theta: Tensor, phi: Tensor) -> Tensor:
@@ -41,8 +37,8 @@ class TubeSet(SyntheticSet):
     def stretch(self, theta: Tensor) -> Tensor:
         """Return the area element divided by r."""
 
+    @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        """Draw angles, accepted in proportion to the area element."""
         largest = 1.5 * (self.R + self.r)
 
         def propose(count: int) -> Tensor:
@@ -51,67 +47,57 @@ class TubeSet(SyntheticSet):
 
         return self.place(rejection(n, propose), TURN * uniform(n, generator=generator))
 
-    def density(self, y: Tensor) -> Tensor:
-        """Return minus the log of the area, by the mean of the periodic area element."""
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
         theta = torch.arange(1024, dtype=torch.double) * (TURN / 1024)
         return torch.full((len(y),), -math.log(self.r * TURN**2 * float(self.stretch(theta).mean())), dtype=y.dtype)
 
     @model_validator(mode="after")
-    def _tube_is_thin(self) -> Self:
+    def _check_radii(self) -> Self:
         if self.r >= self.R:
-            raise ValueError(f"r={self.r:g} must be smaller than R={self.R:g}, or the surface is pinched")
+            raise ValueError(f"r={self.r:g} must be smaller than R={self.R:g}, or the surface intersects itself")
         return self
 
 
-@synthetic("torus", "uniform on a torus")
+@synthetic("torus", "uniform distribution on a torus", dims=(2, 3))
 class Torus(TubeSet):
     """`((R + r cos theta) cos phi, (R + r cos theta) sin phi, r sin theta)`; area element `r (R + r cos theta)`."""
 
-    @property
-    def own_dim(self) -> int:
-        """Dimension 3."""
-        return 3
-
+    @override
     def place(self, theta: Tensor, phi: Tensor) -> Tensor:
-        """Return points `(*, 3)`."""
         radius = self.R + self.r * theta.cos()
         return torch.stack([radius * phi.cos(), radius * phi.sin(), self.r * theta.sin()], -1)
 
+    @override
     def stretch(self, theta: Tensor) -> Tensor:
-        """Return `R + r cos theta`."""
         return self.R + self.r * theta.cos()
 
+    @override
     def nearest(self, y: Tensor) -> Tensor:
-        """Return the nearest point, which lies in the half plane of `y`."""
         theta = torch.atan2(y[:, 2], y[:, :2].norm(dim=1) - self.R)
         return self.place(theta, torch.atan2(y[:, 1], y[:, 0]))
 
 
-@synthetic("klein", "uniform on a Klein bottle in R^4")
+@synthetic("klein", "uniform distribution on a Klein bottle in R^4", dims=(2, 4))
 class Klein(TubeSet):
     """`((R + r cos theta) (cos phi, sin phi), r sin theta (cos phi/2, sin phi/2))`.
 
     Its area element is `r sqrt((R + r cos theta)² + r² sin² theta / 4)`.
     """
 
-    @property
-    def own_dim(self) -> int:
-        """Dimension 4."""
-        return 4
-
+    @override
     def place(self, theta: Tensor, phi: Tensor) -> Tensor:
-        """Return points `(*, 4)`."""
         radius, height = self.R + self.r * theta.cos(), self.r * theta.sin()
         return torch.stack(
             [radius * phi.cos(), radius * phi.sin(), height * (phi / 2).cos(), height * (phi / 2).sin()], -1
         )
 
+    @override
     def stretch(self, theta: Tensor) -> Tensor:
-        """Return the square root above."""
         return torch.hypot(self.R + self.r * theta.cos(), self.r / 2 * theta.sin())
 
+    @override
     def nearest(self, y: Tensor) -> Tensor:
-        """Return the nearest point: the best phi by search, and for each phi theta in closed form."""
 
         def tube(y: Tensor, phi: Tensor) -> Tensor:
             across = y[..., 0] * phi.cos() + y[..., 1] * phi.sin() - self.R
@@ -120,28 +106,17 @@ class Klein(TubeSet):
         def cost(phi: Tensor, rows: slice) -> Tensor:
             return (self.place(tube(y[rows, None], phi), phi) - y[rows, None]).square().sum(-1)
 
-        # half a turn more at either end: a minimum at 0 is then inside of the interval
+        # half a turn more at both ends, so that a minimum at 0 is in the interior
         phi = minimise(cost, len(y), -math.pi, TURN + math.pi, CELLS)
         return self.place(tube(y, phi), phi)
 
 
-class SheetSet(SyntheticSet):
+class SheetSet(SyntheticDistribution):
     """A curve `c: [low, high] -> R^2` times an interval `[0, width]`: `(c1(t), v, c2(t))`, t and v uniform."""
 
-    @property
-    def intrinsic_dim(self) -> int:
-        """Dimension 2."""
-        return 2
-
-    @property
-    def own_dim(self) -> int:
-        """Dimension 3."""
-        return 3
-
-    @property
-    @abstractmethod
-    def extent(self) -> tuple[float, float, float]:
-        """The numbers low, high and width."""
+    dims: ClassVar[tuple[int, int]] = (2, 3)
+    extent: ClassVar[tuple[float, float, float]]
+    """The numbers low, high and width."""
 
     @abstractmethod
     def place(self, t: Tensor, v: Tensor) -> Tensor:
@@ -151,19 +126,19 @@ class SheetSet(SyntheticSet):
     def speed(self, t: Tensor) -> Tensor:
         """Return `|c'(t)|`."""
 
+    @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        """Draw both parameters."""
         low, high, width = self.extent
         t = low + (high - low) * uniform(n, generator=generator)
         return self.place(t, width * uniform(n, generator=generator))
 
-    def density(self, y: Tensor) -> Tensor:
-        """Return minus the log of the parameters' area and of the speed."""
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
         low, high, width = self.extent
         return -self.speed(self._locate(y)).log() - math.log((high - low) * width)
 
+    @override
     def nearest(self, y: Tensor) -> Tensor:
-        """Return the nearest point."""
         return self.place(self._locate(y), y[:, 1].clamp(0, self.extent[2]))
 
     def _locate(self, y: Tensor) -> Tensor:
@@ -176,35 +151,29 @@ class SheetSet(SyntheticSet):
 
 @synthetic("swiss_roll", "a swiss roll in R^3")
 class SwissRoll(SheetSet):
-    """`(t cos t, v, t sin t)`, as scikit-learn's."""
+    """`(t cos t, v, t sin t)`, as in scikit-learn."""
 
-    @property
-    def extent(self) -> tuple[float, float, float]:
-        """One and a half turns, width 21."""
-        return 1.5 * math.pi, 4.5 * math.pi, 21.0
+    extent: ClassVar[tuple[float, float, float]] = (1.5 * math.pi, 4.5 * math.pi, 21.0)
 
+    @override
     def place(self, t: Tensor, v: Tensor) -> Tensor:
-        """Return points `(*, 3)`."""
         return torch.stack([t * t.cos(), v, t * t.sin()], -1)
 
+    @override
     def speed(self, t: Tensor) -> Tensor:
-        """Return `sqrt(1 + t²)`."""
         return (1 + t.square()).sqrt()
 
 
 @synthetic("s_curve", "an S-curve in R^3")
 class SCurve(SheetSet):
-    """`(sin t, v, sign(t) (cos t - 1))`, as scikit-learn's."""
+    """`(sin t, v, sign(t) (cos t - 1))`, as in scikit-learn."""
 
-    @property
-    def extent(self) -> tuple[float, float, float]:
-        """Three quarters of a turn either way, width 2."""
-        return -1.5 * math.pi, 1.5 * math.pi, 2.0
+    extent: ClassVar[tuple[float, float, float]] = (-1.5 * math.pi, 1.5 * math.pi, 2.0)
 
+    @override
     def place(self, t: Tensor, v: Tensor) -> Tensor:
-        """Return points `(*, 3)`."""
         return torch.stack([t.sin(), v, t.sign() * (t.cos() - 1)], -1)
 
+    @override
     def speed(self, t: Tensor) -> Tensor:
-        """Return 1."""
         return torch.ones_like(t)

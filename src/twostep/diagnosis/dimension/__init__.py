@@ -1,1 +1,1 @@
-"""Intrinsic dimension: estimators, their calibration and their consensus."""
+"""Intrinsic dimension: estimators, their calibration by reference distributions, and their consensus."""

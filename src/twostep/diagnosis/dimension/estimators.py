@@ -6,24 +6,18 @@ Where the density hardly changes over a neighbourhood, the number of neighbours 
     log(T_k / T_j), j < k,  are k - 1 independent exponential variables of rate d, in some order
     T_2 / T_1               is Pareto: P(T_2 / T_1 > t) = t^-d
 
-*Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too: inverses are averaged, as MacKay
-and Ghahramani advise, rather than estimates. At a single point (k - 2) / sum_j log(T_k / T_j) has mean d.
+*Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too: inverses are averaged instead of
+estimates, as MacKay and Ghahramani advise. At a single point (k - 2) / sum_j log(T_k / T_j) has mean d.
 
-*TwoNN* is maximum likelihood for the Pareto law of which the largest tenth is only known to be large, so that outliers
-count for little: with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d. The paper fits a line
-to the same nine tenths.
+*TwoNN* is maximum likelihood for the Pareto distribution with the largest tenth censored, so that outliers count for
+little: with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d.
 
 *Local principal components* counts the eigenvalues of the covariance of k neighbours that are at least a tenth of the
-largest. The eigenvalues of d equal directions, seen in k points, spread over (1 ± √(d/k))²; the ends are a tenth of
-each other at d = 0.27 k, and above that too few are counted.
+largest; above d = 0.27 k too few are counted.
 
-All of them see the scale of the neighbourhoods. The first two are too low at high d, where neighbours are far away and
-the density is not constant among them: 15.7 for a Gaussian in 20 dimensions, 3,000 points and k = 20; `calibration`
-says what that means. Noise raises estimates at small k, curvature raises the last one.
-
-Intervals are those of a bootstrap over points. Points share neighbours, so it draws cells of about ten near points:
-single points give intervals that are up to a quarter too narrow, cells some that are up to a quarter too wide. They
-hold the estimator's mean and know no bias.
+The first two are too low at high d, where the density is not constant among neighbours; `calibration` corrects this.
+Noise raises estimates at small k, curvature raises the last one. Intervals are those of a bootstrap over cells of about
+ten near points, because points share neighbours; they cover the estimator's mean and ignore its bias.
 
 Sources: Maximum Likelihood Estimation of Intrinsic Dimension (Levina & Bickel, 2004); Comments on "Maximum Likelihood
 Estimation of Intrinsic Dimension" (MacKay & Ghahramani, 2005); Estimating the intrinsic dimension of datasets by a
@@ -39,6 +33,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from twostep.core.estimate import Estimate
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.diagnosis.dimension.neighbourhoods import K, Neighbourhoods
@@ -50,53 +45,42 @@ SMALLEST = 0.1  # eigenvalue that counts, relative to the largest
 CENTRES = 1000
 RESAMPLES = 400
 CELL = 10  # points in a cell of the bootstrap, on average
-EQUAL = 1e-9  # mean log-ratio of distances that are alike up to rounding
+EQUAL = 1e-9  # mean log-ratio of distances that are equal up to rounding
 ENTRIES = 2**22  # of the neighbours' coordinates held at once
 
+Estimator = Callable[[Neighbourhoods], float]
 Statistic = Callable[[Tensor], Tensor]
 """An estimate as a function of the points' weights: `(R, n)` to `(R,)`."""
 
 
 @dataclass(frozen=True)
-class DimensionEstimate:
+class DimensionEstimate(Estimate):
     """An estimate of the intrinsic dimension.
 
     Args:
-        value: the estimate.
-        low: lower end of its 95 % interval.
-        high: upper end of its 95 % interval.
-        n: points that it is the estimate of.
-        k: neighbours of each that it looks at.
-        method: how it was made, in words.
-        local: estimates at single points, `(n,)`; None where one point tells nothing.
-        warnings: what is odd about the data, a sentence each.
+        n: number of points.
+        k: number of neighbours of each that it uses.
+        method: in words.
+        local: estimates at single points, `(n,)`; None where a single point gives none.
     """
 
-    value: float
-    low: float
-    high: float
     n: int
     k: int
     method: str
     local: Tensor | None = field(default=None, repr=False, compare=False)
-    warnings: tuple[str, ...] = ()
 
 
 def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0) -> DimensionEstimate:
-    """Estimate by the distances to k >= 3 neighbours.
-
-    Raises:
-        UserError: if there are no k neighbours.
-    """
+    """Estimate by the distances to k >= 3 neighbours."""
     inverse = _mean_logs(near, k)
     local = torch.where(inverse > EQUAL, (k - 2) / (k - 1) / inverse, near.dim)
     return _estimate(near, _likelihood(near, k), k, f"maximum likelihood with {k} neighbours", local, seed)
 
 
 def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
-    """Return the estimate by the distances to k neighbours around each point: of it and its neighbours, `(n,)`.
+    """Return the estimate around each point, `(n,)`: by distances to k neighbours, of the point and its neighbours.
 
-    It varies less than estimates at single points, so that differences between places are seen.
+    It varies less than estimates at single points, so it shows differences between regions.
     """
     inverse = _mean_logs(near, k)
     mean = (inverse + inverse[near.indices[:, :k]].sum(1)) / (k + 1)
@@ -109,26 +93,22 @@ def two_nn(near: Neighbourhoods, seed: int = 0) -> DimensionEstimate:
 
 
 def likelihood_value(near: Neighbourhoods, k: int = NEIGHBOURS) -> float:
-    """Return the value of `maximum_likelihood` alone: its interval takes longer."""
+    """Return the value of `maximum_likelihood` without its interval, which takes longer."""
     return _value(near, _likelihood(near, k))
 
 
 def two_nn_value(near: Neighbourhoods) -> float:
-    """Return the value of `two_nn` alone."""
+    """Return the value of `two_nn` without its interval."""
     return _value(near, _ratio(near))
 
 
 def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstimate:
-    """Estimate by the principal components of k neighbours, at 1,000 points or fewer; `local` is of those.
-
-    Raises:
-        UserError: if there are no k neighbours.
-    """
+    """Estimate by the principal components of k neighbours, at 1,000 points or fewer, which `local` refers to."""
     _distances(near, k)
     generator = torch.Generator().manual_seed(derive(seed, "centres"))
     centres = torch.randperm(near.n, generator=generator)[:CENTRES].sort().values
     step = max(1, ENTRIES // (k * near.dim))
-    local = torch.cat([_components(near.points[near.indices[part, :k]]) for part in centres.split(step)])
+    local = torch.cat([_components(near.points[near.indices[block, :k]]) for block in centres.split(step)])
     weight_of = torch.zeros(near.n, dtype=local.dtype)
     weight_of[centres] = 1
     counts = torch.zeros_like(weight_of)
@@ -141,7 +121,7 @@ def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstim
 
 
 def scale_curve(near: Neighbourhoods, scales: tuple[int, ...] = SCALES, seed: int = 0) -> tuple[DimensionEstimate, ...]:
-    """Return maximum likelihood estimates from small neighbourhoods to large ones, as far as neighbours are known."""
+    """Return maximum likelihood estimates for small to large neighbourhoods, up to the number of neighbours known."""
     return tuple(maximum_likelihood(near, k, seed) for k in scales if k <= near.k)
 
 
@@ -183,7 +163,7 @@ def _ratio(near: Neighbourhoods) -> Statistic:
 
 
 def _components(points: Tensor) -> Tensor:
-    """Return how many eigenvalues of the covariance of each set of points `(B, k, D)` count, `(B,)`."""
+    """Return the number of large eigenvalues of the covariance of each set of points `(B, k, D)`, `(B,)`."""
     centred = points - points.mean(1, keepdim=True)
     wide = points.shape[2] > points.shape[1]
     values = torch.linalg.eigvalsh(centred @ centred.mT if wide else centred.mT @ centred)
@@ -191,18 +171,18 @@ def _components(points: Tensor) -> Tensor:
 
 
 def _estimate(
-    near: Neighbourhoods,
-    statistic: Statistic,
-    k: int,
-    method: str,
-    local: Tensor | None,
-    seed: int,
+    near: Neighbourhoods, statistic: Statistic, k: int, method: str, local: Tensor | None, seed: int
 ) -> DimensionEstimate:
     """Return the statistic of the points with its bootstrap interval."""
     value = _value(near, statistic)
-    resampled = statistic(resamples(near, seed))
+    low, high = bootstrap_interval(value, statistic(resamples(near, seed)))
+    return DimensionEstimate(value, low, high, near.n, k, method, local)
+
+
+def bootstrap_interval(value: float, resampled: Tensor) -> tuple[float, float]:
+    """Return the 95 % interval of resampled values `(R,)`, extended to the value itself."""
     low, high = resampled.quantile(torch.tensor([0.025, 0.975], dtype=resampled.dtype)).tolist()
-    return DimensionEstimate(value, min(low, value), max(high, value), near.n, k, method, local, near.warnings)
+    return min(low, value), max(high, value)
 
 
 def _value(near: Neighbourhoods, statistic: Statistic) -> float:
@@ -210,14 +190,14 @@ def _value(near: Neighbourhoods, statistic: Statistic) -> float:
 
 
 def resamples(near: Neighbourhoods, seed: int) -> Tensor:
-    """Return how often each point is drawn where cells are drawn with replacement, `(RESAMPLES, n)`.
+    """Return how often each point is drawn when cells are drawn with replacement, `(RESAMPLES, n)`.
 
-    A cell is what is nearest to one of its centres, which are points drawn at random.
+    A cell consists of the points that are nearest to one of the centres, which are points drawn at random.
     """
     generator = torch.Generator().manual_seed(derive(seed, "cells"))
     count = max(CELL, near.n // CELL)
     centres = near.points[torch.randperm(near.n, generator=generator)[:count]]
-    cell_of = torch.cat([torch.cdist(part, centres).argmin(1) for part in near.points.split(1024)])
+    cell_of = torch.cat([torch.cdist(block, centres).argmin(1) for block in near.points.split(1024)])
     drawn = torch.randint(count, (RESAMPLES, count), generator=generator)
     times = torch.zeros(RESAMPLES, count, dtype=torch.double)
     return times.scatter_add_(1, drawn, torch.ones_like(times))[:, cell_of]

@@ -5,22 +5,14 @@ Between two sizes j < k the error falls as a power of the size, the mean counted
 
     a(j, k) = log(E(j) / E(k)) / log((1 + k) / (1 + j))
 
-A curve that falls steadily as a power, E = (1 + k)^-a, has one slope a everywhere; the spectrum of a Gaussian or a cube
-and exponential decay get steeper and steeper. None of them has a knee. A knee is where the curve turns from steep to
-flat at once: the step to k from the size before, i, must halve the error at least, and no later size may go on
-nearly as steeply:
+A knee is where the curve turns from steep to flat at once: the step to k from the size before, i, must at least halve
+the error, and no later step may be nearly as steep:
 
     E(i) >= 2 E(k),    a(i, k) >= 3 a(k, j) for each j > k.
 
-A smooth bend is none, nor is the last size, of which nothing tells that more would not help. Like Kneedle the rule
-compares slopes, but in logarithms and by a factor: Kneedle finds the largest bend of any curve, also of one that has no
-knee.
-
-An error of a millionth counts as none, so a spectrum that decays to it ends in a knee there.
-
-A closed manifold of d dimensions (a circle, a sphere) has no chart of d coordinates without a cut, at which neighbours
-are torn apart and errors large. Its knee is d + 1 where that costs something, which is the size to take; where training
-makes the cut so narrow that it hardly costs, as on circles and spheres without noise, the knee is d.
+Powers, exponential decay and the spectra of Gaussians and cubes have none, nor is the last size a knee. Kneedle
+compares slopes too, but finds the largest bend of any curve. The knee of a closed manifold of d dimensions (a circle, a
+sphere) is d + 1, the size to choose, where the discontinuity of a chart of d coordinates costs something.
 
 Compare: Finding a "Kneedle" in a Haystack: Detecting Knee Points in System Behavior (Satopaa et al., 2011).
 """
@@ -39,7 +31,7 @@ NOTHING = 1e-6  # share of variance that rounding leaves
 
 
 def knee_of(sizes: Sequence[int], errors: Sequence[float]) -> int | None:
-    """Return the knee, one of the sizes; None where the error falls steadily, or too few sizes are known.
+    """Return the knee, one of the sizes; None where the error decreases steadily, or too few sizes are given.
 
     Args:
         sizes: latent dimensions, ascending, 1 or more, `(m,)`.

@@ -1,1 +1,1 @@
-"""Diagnosis of a trained model: its decoder's chart, its density's thickness, discontinuities and folds."""
+"""Diagnosis of a trained model: its decoder's chart, the decay of its density, discontinuities and folds."""

@@ -1,23 +1,17 @@
-"""What a trained autoencoder says of the dimension of its data: its decoder's Jacobian and its active units.
+"""Dimension of the data that a trained autoencoder shows: its decoder's Jacobian and its active units.
 
 With J = dg/dz at an embedding and Σ = S Sᵀ the covariance of the embeddings of the data, the singular values of
 
     J S,   one for each principal direction of the decoder, in units of the data for one std of the embeddings,
 
-do not change when embeddings are mapped linearly and the decoder undoes it. A direction counts if its singular value is
-at least `COUNTS` of the largest at the same point: what it adds to the variance of the data is then more than 1e-4 of
-what the largest adds, so directions that data of usual noise need are kept; the coordinates that an autoencoder doesn't
-need fall far below. The number that count, its median over points, is the dimension that the decoder shows.
+do not change when embeddings are mapped linearly and the decoder inverts it. A direction counts if its singular value
+is at least `COUNTS` of the largest at the same point; coordinates that an autoencoder doesn't need are far below. The
+number that count, its median over points, is the dimension that the decoder shows. It can't show that embeddings on a
+*curved* surface fill fewer dimensions than they have; an estimate of their intrinsic dimension does.
 
-Singular values of J as it is tell whether log det JᵀJ can be computed: it is singular where the smallest is at most
-machine precision times D of the largest, the rule of `numpy.linalg.matrix_rank`.
-
-Neither tells that embeddings on a *curved* surface fill fewer dimensions than they have; an estimate of their intrinsic
-dimension does.
-
-An autoencoder that is held to a Gaussian prior of std σ leaves the units that it does not need at the prior: the
-posterior is the same for all data. A unit is active if the variance of the encoder's mean over the data is above
-0.01 σ².
+log det JᵀJ is lost to rounding where the smallest singular value of J is at most machine precision times D of the
+largest, the rule of `numpy.linalg.matrix_rank`. An autoencoder with a Gaussian prior of std σ leaves the units that it
+does not need at the prior: a unit is active if the variance of the encoder's mean over the data is above 0.01 σ².
 
 Source of active units: Importance Weighted Autoencoders (Burda et al., 2016, arXiv 1509.00519).
 """
@@ -44,15 +38,13 @@ class Spectrum:
         values: of J S, `(n, d)`, in units of the data for one std of the embeddings; 0 beyond the D-th.
         plain: of J, `(n, d)`.
         metric: mean of JᵀJ over the points, `(d, d)`.
-        size: number D of coordinates of a point.
-        precision: relative rounding of J.
+        singular: whether log det JᵀJ is lost to rounding, `(n,)`.
     """
 
     values: Tensor
     plain: Tensor
     metric: Tensor
-    size: int
-    precision: float
+    singular: Tensor
 
     @property
     def ranks(self) -> Tensor:
@@ -70,26 +62,23 @@ class Spectrum:
         smallest = self.values[:, -1]
         return torch.where(smallest > 0, self.values[:, 0] / smallest, torch.inf)
 
-    @property
-    def singular(self) -> Tensor:
-        """Whether log det JᵀJ is lost to rounding, `(n,)`."""
-        return self.plain[:, -1] <= self.precision * max(self.size, self.plain.shape[1]) * self.plain[:, 0]
-
 
 def decoder_spectrum(gae: GeneralizedAutoencoder, z: Tensor) -> Spectrum:
-    """Return the spectrum of a decoder's Jacobian at embeddings `(n, d)`, n >= 2, whose covariance scales it."""
+    """Return the spectrum of a decoder's Jacobian at embeddings `(n, d)`, n >= 2, scaled by their covariance."""
     factor = square_root(z.double().T.cov().view(z.shape[1], z.shape[1]))
     scaled: list[Tensor] = []
     plain: list[Tensor] = []
     metric = factor.new_zeros(factor.shape)
     decode = composed(*gae.decoder_parts())
     with evaluating(gae):
-        for part in z.split(max(4, BLOCK_ENTRIES // (gae.dim * z.shape[1]))):
-            J = tangents(decode, part).movedim(0, 2).double()
+        for block in z.split(max(4, BLOCK_ENTRIES // (gae.dim * z.shape[1]))):
+            J = tangents(decode, block).movedim(0, 2).double()
             scaled.append(_singular_values(J @ factor))
             plain.append(_singular_values(J))
             metric += (J.mT @ J).sum(0) / len(z)
-    return Spectrum(torch.cat(scaled), torch.cat(plain), metric, gae.dim, torch.finfo(z.dtype).eps)
+    found = torch.cat(plain)
+    singular = found[:, -1] <= torch.finfo(z.dtype).eps * max(gae.dim, z.shape[1]) * found[:, 0]
+    return Spectrum(torch.cat(scaled), found, metric, singular)
 
 
 def square_root(matrix: Tensor) -> Tensor:
@@ -104,24 +93,8 @@ def _singular_values(J: Tensor) -> Tensor:
     return torch.nn.functional.pad(values, (0, J.shape[2] - values.shape[1]))
 
 
-@dataclass(frozen=True)
-class ActiveUnits:
-    """Units of an autoencoder that tell data apart.
-
-    Args:
-        variances: of the encoder's mean over the data, in squared stds of the prior, `(d,)`.
-    """
-
-    variances: Tensor
-
-    @property
-    def count(self) -> int:
-        """Number of active units."""
-        return int((self.variances > ACTIVE).sum())
-
-
-def active_units(gae: GeneralizedAutoencoder, z: Tensor) -> ActiveUnits | None:
-    """Return the active units by embeddings `(n, d)` of data; None for a model that holds embeddings to no prior."""
+def active_units(gae: GeneralizedAutoencoder, z: Tensor) -> Tensor | None:
+    """Return which units are active, `(d,)`, from embeddings `(n, d)` of data; None for a model without a prior."""
     if gae.prior_std is None:
         return None
-    return ActiveUnits(z.double().var(0) / gae.prior_std**2)
+    return z.double().var(0) / gae.prior_std**2 > ACTIVE

@@ -1,13 +1,20 @@
-"""Whether samples lie where data lie: their distance to the data against that of held-out data.
+"""Whether samples lie where the data lie, and whether the likelihood still grows at the end of training.
 
-A sample is off the support if it is farther from the training data than 99 in 100 held-out rows are, and than 1 % of
-the spread of the data: where rows lie close together, less than that is no leaving. A model of the data's law has 1 %
-of them at most; that 5 % are found of 200 samples or more has then a probability below 1e-4.
+A sample is off the support if it is farther from the training data than 99 % of held-out rows, and than 1 % of the rms
+radius of the data: where rows lie close together, less than that does not matter. A model of the data's distribution
+has 1 % of them at most; 5 % of 200 samples or more then have a probability below 1e-4. The likelihood of a density on a
+manifold can't show this: a model of the wrong shape has many samples off the support.
 
-This is what the likelihood of a density on a manifold can't tell: a model of the wrong shape has many samples off it.
+The growth of the likelihood is the slope of a line through the last quarter of the epochs. It counts if it is above
+twice its standard error and if as many further epochs as in that quarter would add a twentieth of a nat. A density on a
+manifold can always concentrate further, so its likelihood is unbounded; that of a full-dimensional density is bounded.
+A slope above 0 alone does not distinguish the former from a model that needs more epochs.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +23,13 @@ from twostep.core.neighbours import nearest
 from twostep.diagnosis.model.finding import Finding
 
 QUANTILE = 0.99
-ALLOWED = 0.05
-NOTHING = 0.01  # of the spread
+ALLOWED = 0.05  # of the samples
+NEGLIGIBLE = 0.01  # of the rms radius
+
+SHARE = 4  # a quarter of the epochs
+FEWEST = 5  # epochs in it
+ADDED = 0.05  # nats
+ERRORS = 2.0  # standard errors
 
 
 def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Finding, Tensor]:
@@ -29,23 +41,44 @@ def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Findi
         samples: `(n, *S)`.
 
     Returns:
-        the finding, and which samples are off, `(n,)`.
+        the finding, and which samples are off the support, `(n,)`.
     """
     rows = train.double().flatten(1)
-    own, theirs = (nearest(other.double().flatten(1), rows).sqrt() for other in (held_out, samples))
-    spread = (rows - rows.mean(0)).square().sum(1).mean().sqrt()
-    limit = torch.maximum(own.quantile(QUANTILE), NOTHING * spread)
-    off = torch.as_tensor(theirs > limit)
+    reference, found = (nearest(other.double().flatten(1), rows).sqrt() for other in (held_out, samples))
+    rms_radius = (rows - rows.mean(0)).square().sum(1).mean().sqrt()
+    limit = torch.maximum(reference.quantile(QUANTILE), NEGLIGIBLE * rms_radius)
+    off = torch.as_tensor(found > limit)
     share = float(off.double().mean())
-    told = (
-        f"{share:.1%} of {len(samples):,} samples are farther than {float(limit):.3g} from the training rows, and 1 % "
-        f"of held-out rows at most (median distance {float(theirs.median()):.3g}, held-out {float(own.median()):.3g})"
+    median, reference_median = float(found.median()), float(reference.median())
+    text = (
+        f"{share:.1%} of {len(samples):,} samples are farther than {float(limit):.3g} from the training rows, and at "
+        f"most 1 % of held-out rows (median distance {median:.3g}, held-out {reference_median:.3g})"
     )
     numbers = {
         "share": share,
         "limit": float(limit),
-        "median_distance": float(theirs.median()),
-        "median_distance_held_out": float(own.median()),
+        "median_distance": median,
+        "median_distance_held_out": reference_median,
     }
-    advice = "" if share <= ALLOWED else "its samples leave the data: train it further, or take another model"
-    return Finding("samples off the support", told, advice, numbers), off
+    advice = "" if share <= ALLOWED else "train it further, or use another model"
+    return Finding("samples off the support", text, advice, numbers), off
+
+
+def growth(values: Sequence[float]) -> Finding | None:
+    """Assess the mean log-likelihood of each epoch, in nats; None for too few epochs."""
+    last = torch.tensor([value for value in values if math.isfinite(value)], dtype=torch.double)
+    last = last[-max(FEWEST, len(last) // SHARE) :]
+    if len(last) < FEWEST:
+        return None
+    epochs = torch.arange(len(last), dtype=torch.double) - (len(last) - 1) / 2
+    squares = float(epochs.square().sum())
+    rate = float(epochs @ last) / squares
+    residual = last - last.mean() - rate * epochs
+    error = math.sqrt(float(residual.square().sum()) / (len(last) - 2) / squares)
+    grows = rate > ERRORS * error and rate * len(last) > ADDED
+    text = (
+        f"{'still growing' if grows else 'changes'} by {rate:.2g} nats per epoch at the end (last {len(last)} epochs)"
+    )
+    advice = "train longer; if it never ends, it overfits a manifold: fit it on embeddings of fewer dimensions"
+    numbers = {"nats_an_epoch": rate, "standard_error": error}
+    return Finding("likelihood in training", text, advice if grows else "", numbers)

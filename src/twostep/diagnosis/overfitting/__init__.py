@@ -1,1 +1,1 @@
-"""Whether a density on the data would suffer from manifold overfitting."""
+"""Whether a density fitted to the data would suffer from manifold overfitting."""

@@ -1,16 +1,16 @@
-"""Neighbours of the data beside those of laws that fill the space, and of a law that lacks one dimension.
+"""An estimate of dimension compared with full-dimensional distributions, and with one that lacks a dimension.
 
-The estimate of dimension by k neighbours of whitened, tamed points is held against those of as many points of
+The estimate of dimension by k neighbours of whitened, tamed points is compared with those of as many points of
 
-    full      the law of `full_laws` that gives the least: what the data would give if they were like it
-    lacking   a sample of that law without one of its dimensions
-    least     the least of `full`, a cube, a ball, and laws that come nearer to a manifold (`flatter_laws`)
+    full      the lowest of the `reference_distributions`: what the data would have if they were like it
+    reduced   a sample of that distribution without one of its dimensions
+    lowest    the lowest of `full`, a cube, a ball, and distributions closer to a manifold (`flatter_distributions`)
 
-Clusters, edges and tails lower an estimate as a missing dimension does, so the data are placed between `lacking` (0)
-and `full` (1), which have the same. Near 1 nothing tells them from a law that fills the space. Near 0 does not suffice
-for a manifold, since no law that is fitted has all that the data have: they must be clearly below `least` too. In more
-than six dimensions a missing one changes an estimate as little as what fitted laws lack. There only data far below
-`least` are a manifold.
+Clusters, edges and tails lower an estimate as a missing dimension does, so the data are placed between `reduced` (0)
+and `full` (1), which have the same. Near 1 they can't be distinguished from a full-dimensional distribution. Near 0 is
+not enough for a manifold, since no fitted distribution has all properties of the data: they must be clearly below
+`lowest` too. In more than six dimensions a missing one changes an estimate as little as what fitted distributions lack.
+There only data far below `lowest` are on a manifold.
 """
 
 from __future__ import annotations
@@ -20,100 +20,85 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
-from torch.nn.functional import normalize
+from torch import Tensor
 
+from twostep.core.estimate import Estimate
 from twostep.core.seeds import derive
+from twostep.diagnosis.dimension import reference_distributions
 from twostep.diagnosis.dimension.estimators import NEIGHBOURS, likelihood_value, maximum_likelihood
-from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, nearest_others
-from twostep.diagnosis.overfitting.reference_distributions import fitted_laws, flatter_laws, tamed
+from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
 
 POINTS = 3000
 DRAWS = 2
 FEW = 6  # dimensions
-CLEAR = 4.0  # stds
-LACKING, FILLED = 0.25, 0.88  # places between a law without one dimension (0) and the same law (1)
-FAR = 0.75  # of the least estimate
+CLEAR = 4.0  # standard errors
+REDUCED, FULL = 0.25, 0.88  # positions between a distribution without one dimension (0) and the same distribution (1)
+FAR = 0.75  # of the lowest estimate
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """An estimate beside those of full laws and of laws that lack a dimension.
+    """An estimate beside those of full-dimensional distributions.
 
     Args:
-        value: the estimate of the data.
-        error: its standard error, that of the laws included.
-        full: the least estimate of laws that are fitted and fill the space.
-        lacking: of the same law without one dimension.
-        least: the least estimate of any law that fills the space.
-        law: the law that `full` is of.
+        estimate: of the data; its interval includes the references' errors.
+        full: the lowest estimate of the fitted full-dimensional distributions.
+        reduced: of the same distribution without one dimension.
+        lowest: the lowest estimate of any full-dimensional distribution.
+        distribution: name of the one with the estimate `full`.
         k: neighbours.
         dim: dimension D of the space.
     """
 
-    value: float
-    error: float
+    estimate: Estimate
     full: float
-    lacking: float
-    least: float
-    law: str
+    reduced: float
+    lowest: float
+    distribution: str
     k: int
     dim: int
 
     @property
-    def place(self) -> float:
-        """Where the data are between a law without one dimension (0) and the same law (1)."""
-        return (self.value - self.lacking) / max(self.full - self.lacking, self.error)
+    def position(self) -> float:
+        """Position of the data between a distribution without one dimension (0) and the same distribution (1)."""
+        return (self.estimate.value - self.reduced) / max(self.full - self.reduced, self.estimate.standard_error)
 
     @property
     def is_manifold(self) -> bool | None:
-        """Whether the data lack a dimension; None where neighbours don't tell."""
-        if self.place >= FILLED:
+        """Whether the data lack a dimension; None where neighbours can't decide."""
+        if self.position >= FULL:
             return False
+        value, error = self.estimate.value, self.estimate.standard_error
         if self.dim <= FEW:
-            return True if self.place <= LACKING and self.value < self.least - CLEAR * self.error else None
-        return True if self.value < FAR * self.least else None
+            return True if self.position <= REDUCED and value < self.lowest - CLEAR * error else None
+        return True if value < FAR * self.lowest else None
 
-    def told(self) -> str:
-        """Return the figures in a sentence."""
+    def sentence(self) -> str:
+        """Return the numbers in a sentence."""
+        value, error = self.estimate.value, self.estimate.standard_error
         return (
-            f"{self.k} neighbours give {self.value:.2f} (± {self.error:.2f}) where {self.law} in {self.dim} dimensions "
-            f"give {self.full:.2f}, and {self.lacking:.2f} without one of them"
+            f"{self.k} neighbours estimate {value:.2f} dimensions (± {error:.2f}), {self.full:.2f} for "
+            f"{self.distribution} in {self.dim} dimensions and {self.reduced:.2f} without one of them"
         )
 
 
 def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
-    """Compare whitened points `(n, D)`, D of 2 or more; of more than 3,000 a random part."""
+    """Compare whitened points `(n, D)`, D of 2 or more; of more than 3,000 a random subsample."""
     generator = torch.Generator().manual_seed(derive(seed, "contrast"))
     points = points[torch.randperm(len(points), generator=generator)[:POINTS]]
     n, dim = points.shape
 
     def mean(draw: Callable[[], Tensor]) -> float:
-        return sum(_value(draw(), k) for _ in range(DRAWS)) / DRAWS
+        return sum(likelihood_value(Neighbourhoods.of(draw(), k), k) for _ in range(DRAWS)) / DRAWS
 
-    laws = list(fitted_laws(points, seed))
-    estimates = [mean(lambda law=law: law.draw(generator)) for law in laws]
-    full, law = min(zip(estimates, laws, strict=True), key=lambda pair: pair[0])
-    lacking = mean(lambda: law.without(law.draw(generator)))
-    edged = min(mean(lambda: _uniform(n, dim, generator)), mean(lambda: _ball(n, dim, generator)))
-    flatter = min(mean(lambda draw=draw: draw(generator)) for draw in flatter_laws(points, seed))
-    found = maximum_likelihood(_near(tamed(points), k), k, seed)
-    error = (found.high - found.low) / 3.92 * math.sqrt(1 + 1 / DRAWS)
-    return Contrast(found.value, error, full, lacking, min(full, edged, flatter), law.name, k, dim)
-
-
-def _value(points: Tensor, k: int) -> float:
-    return likelihood_value(_near(points, k), k)
-
-
-def _near(points: Tensor, k: int) -> Neighbourhoods:
-    return Neighbourhoods(points, *nearest_others(points, k))
-
-
-def _uniform(n: int, dim: int, generator: Generator) -> Tensor:
-    return torch.rand(n, dim, generator=generator, dtype=torch.double)
-
-
-def _ball(n: int, dim: int, generator: Generator) -> Tensor:
-    directions = normalize(torch.randn(n, dim, generator=generator, dtype=torch.double), dim=1)
-    return directions * _uniform(n, 1, generator) ** (1 / dim)
+    references = list(reference_distributions.fitted_distributions(points, seed))
+    estimates = [mean(lambda reference=reference: reference.draw(generator)) for reference in references]
+    full, reference = min(zip(estimates, references, strict=True), key=lambda pair: pair[0])
+    reduced = mean(lambda: reference.without(reference.draw(generator)))
+    draws = reference_distributions.flatter_distributions(points, seed)
+    cube = mean(lambda: reference_distributions.uniform(n, dim, generator))
+    ball = mean(lambda: reference_distributions.ball(n, dim, generator))
+    flatter = min(mean(lambda draw=draw: draw(generator)) for draw in draws)
+    found = maximum_likelihood(Neighbourhoods.of(reference_distributions.tamed(points), k), k, seed)
+    estimate = Estimate.normal(found.value, found.standard_error * math.sqrt(1 + 1 / DRAWS))
+    return Contrast(estimate, full, reduced, min(full, cube, ball, flatter), reference.name, k, dim)

@@ -1,22 +1,20 @@
-"""Noise ladder of a trained model: how many dimensions of a noise can't be told, at each of its scales.
+"""Missing dimensions by a trained denoiser: how much of the noise it can predict, over the scale of the noise.
 
-With z = x + s ε and ε ~ N(0, I_D), de Bruijn's identity gives the slope of the mean log-density of blurred data:
+With z = x + s ε and ε ~ N(0, I_D), de Bruijn's identity gives the slope of the mean log-density of the noisy data:
 
     d E log p_s(z) / d log s = -s² E ‖∇ log p_s(z)‖² = -(D - d(s)),   d(s) = E ‖ε - E[ε | z]‖²
 
 The noise across a manifold is known from z, the noise along it is not: for s -> 0, d(s) is d on a manifold of d
-dimensions, and D for a law that fills the space. Any function ε̂(z, s) in the place of E[ε | z] gives an upper bound on
-d(s), an honest one on held-out rows. Here, on whitened rows,
+dimensions, and D for full-dimensional distributions. Any function ε̂(z, s) in place of E[ε | z] gives an upper bound on
+d(s) on held-out rows: an undertrained network misses a manifold, and finds none where there is none. Here, on whitened
+rows,
 
     ε̂ = s z / (1 + s²) + a(s) [f(z, q/s, s) + sum_k g_k(z, q/s, s) (q_k/s) ∇q_k],   q_k(z): the thinnest quadrics
 
-The first term is exact for a Gaussian: the ladder starts from a law without a manifold. f and g are one small network,
-a(s) in [0, 1] is fitted to validation rows, scale by scale, so that a network that has overfitted is worth no less than
-the Gaussian. What is told are the *missing* dimensions D - d(s), a lower bound, and their limit for s -> 0 by the two
-smallest scales: on a manifold they are constant there, edges of a full law make them grow like s.
-
-A denoiser stands where a flow conditioned on s might: for Gaussian noise both have the same slope, and a denoiser's
-error has a known sign. An undertrained network misses a manifold, and finds none that is not there.
+The first term is exact for a Gaussian. f and g are one small network; a(s) in [0, 1] is fitted to validation rows at
+each scale, so that a network that has overfitted does no worse than the Gaussian. The results are the *missing*
+dimensions D - d(s), a lower bound, and their limit for s -> 0 from the two smallest scales: on a manifold they are
+constant there, edges of a full-dimensional distribution make them grow like s.
 
 Sources: Some Inequalities Satisfied by the Quantities of Information of Fisher and Shannon (Stam, 1959); LIDL (Tempczyk
 et al., 2022, arXiv 2206.14882); FLIPD (Kamkari et al., 2024, arXiv 2406.03537).
@@ -30,57 +28,45 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from twostep.core.estimate import Estimate
 from twostep.core.seeds import derive
 from twostep.diagnosis.overfitting.quadrics import Quadrics, thinnest_quadrics
 from twostep.nn.mlp import MLP
 
 SCALES = (0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
+"""Stds of the noise, in stds of the whitened data."""
 HIDDEN = (128, 128, 128)
 STEPS, BATCH, RATE, DECAY = 2500, 256, 2e-3, 1e-2
-NOISES = 20  # for each row that the ladder is measured on
+HELD_OUT = 0.15  # of the rows, for validation and again for the test
+NOISES = 20  # for each row of the test
 CUT = 3.0  # stds of the noise
-Z95 = 1.96
 
 
 @dataclass(frozen=True)
-class Missing:
-    """Dimensions that the data lack at one scale, by what a denoiser knows of the noise.
+class MissingDimensions:
+    """Dimensions D - d(s) that the data lack.
 
     Args:
-        scale: std of the noise, in stds of the whitened data.
-        value: D - d(s), a lower bound up to its error.
-        error: its standard error.
-    """
-
-    scale: float
-    value: float
-    error: float
-
-
-@dataclass(frozen=True)
-class TrainedLadder:
-    """The ladder of a denoiser.
-
-    Args:
-        rungs: from small scales to large ones.
+        scales: of the noise, ascending.
+        missing: a lower bound up to its error, at each scale.
         dim: number of whitened coordinates D.
     """
 
-    rungs: tuple[Missing, ...]
+    scales: tuple[float, ...]
+    missing: tuple[Estimate, ...]
     dim: int
 
     @property
-    def limit(self) -> tuple[float, float]:
-        """The 95 % interval of the missing dimensions as the scale goes to 0."""
-        first, second = self.rungs[:2]
-        step = second.scale / first.scale
+    def limit(self) -> Estimate:
+        """The missing dimensions as the scale goes to 0."""
+        (first, second), step = self.missing[:2], self.scales[1] / self.scales[0]
         value = (step * first.value - second.value) / (step - 1)
-        error = math.hypot(step * first.error, second.error) / (step - 1)
-        return value - Z95 * error, value + Z95 * error
+        error = math.hypot(step * first.standard_error, second.standard_error) / (step - 1)
+        return Estimate.normal(value, error)
 
 
 class Denoiser(nn.Module):
-    """What is known of the noise in `z = x + s ε`; `(B, D), (B, 1) -> (B, D)`, without the Gaussian's part."""
+    """Prediction of the noise in `z = x + s ε` beyond the Gaussian's; `(B, D), (B, 1) -> (B, D)`."""
 
     def __init__(self, dim: int, quadrics: Quadrics) -> None:
         super().__init__()
@@ -91,7 +77,7 @@ class Denoiser(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, z: Tensor, s: Tensor) -> Tensor:
-        """Return what is added to the Gaussian's estimate."""
+        """Return what is added to the Gaussian's prediction."""
         values, gradients = self.quadrics.values(z)
         relative, log_s = values / s, s.log()
         out = self.net(torch.cat([z, relative.asinh(), log_s, log_s.square() / 4], 1))
@@ -99,17 +85,18 @@ class Denoiser(nn.Module):
         return out[:, : self.dim] + (weights[:, :, None] * gradients).sum(1)
 
 
-def trained_ladder(points: Tensor, seed: int = 0) -> TrainedLadder:
-    """Train a denoiser on seven tenths of whitened points `(n, D)` and measure it on the last fifteenth."""
+def missing_dimensions(points: Tensor, seed: int = 0) -> MissingDimensions:
+    """Train a denoiser on 70 % of whitened points `(n, D)` and test it on 15 %."""
     generator = torch.Generator().manual_seed(derive(seed, "denoiser"))
     rows = points[torch.randperm(len(points), generator=generator)].float()
-    held = max(1, round(0.15 * len(rows)))
+    held = max(1, round(HELD_OUT * len(rows)))
     train, valid, test = rows.split([len(rows) - 2 * held, held, held])
-    model = _trained(train, generator)
-    return TrainedLadder(tuple(_measured(model, valid, test, s, generator) for s in SCALES), points.shape[1])
+    model = _train(train, generator)
+    missing = tuple(_missing_at(model, valid, test, s, generator) for s in SCALES)
+    return MissingDimensions(SCALES, missing, points.shape[1])
 
 
-def _trained(rows: Tensor, generator: Generator) -> Denoiser:
+def _train(rows: Tensor, generator: Generator) -> Denoiser:
     fitted = thinnest_quadrics(rows.double())
     quadrics = Quadrics(fitted.squares.float(), fitted.linear.float(), fitted.constants.float())
     with torch.random.fork_rng(devices=[]):
@@ -120,7 +107,7 @@ def _trained(rows: Tensor, generator: Generator) -> Denoiser:
     for _ in range(STEPS):
         x = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
         s = SCALES[0] ** torch.rand(BATCH, 1, generator=generator)
-        noise, z = _blurred(x, s, generator)
+        noise, z = _add_noise(x, s, generator)
         loss = (noise - _gaussian(z, s) - model(z, s)).square().sum(1).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -130,25 +117,25 @@ def _trained(rows: Tensor, generator: Generator) -> Denoiser:
 
 
 @torch.no_grad()
-def _measured(model: Denoiser, valid: Tensor, test: Tensor, scale: float, generator: Generator) -> Missing:
-    left, known = _parts(model, valid, scale, generator)
-    share = ((left * known).sum() / known.square().sum().clamp(min=1e-12)).clamp(0, 1)
-    left, known = _parts(model, test, scale, generator)
-    # ‖ε‖² - ‖ε - ε̂‖² in the mean of each row, whose first part is of the Gaussian and known without noise
-    gained = (2 * share * (left * known).sum(1) - share**2 * known.square().sum(1)).view(NOISES, -1).mean(0)
-    known_to_gaussian = test.shape[1] * scale**2 / (1 + scale**2)
-    return Missing(scale, float(gained.mean()) + known_to_gaussian, float(gained.std()) / math.sqrt(len(gained)))
+def _missing_at(model: Denoiser, valid: Tensor, test: Tensor, scale: float, generator: Generator) -> Estimate:
+    left, predicted = _residuals(model, valid, scale, generator)
+    share = ((left * predicted).sum() / predicted.square().sum().clamp(min=1e-12)).clamp(0, 1)
+    left, predicted = _residuals(model, test, scale, generator)
+    # ‖ε‖² - ‖ε - ε̂‖², averaged for each row; the Gaussian's contribution is known exactly
+    gain = (2 * share * (left * predicted).sum(1) - share**2 * predicted.square().sum(1)).view(NOISES, -1).mean(0)
+    of_gaussian = test.shape[1] * scale**2 / (1 + scale**2)
+    return Estimate.normal(float(gain.mean()) + of_gaussian, float(gain.std()) / math.sqrt(len(gain)))
 
 
-def _parts(model: Denoiser, rows: Tensor, scale: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return what the Gaussian leaves of the noise, and what the network says of that, `(NOISES * n, D)`."""
+def _residuals(model: Denoiser, rows: Tensor, scale: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return what the Gaussian leaves of the noise, and the network's prediction of that, `(NOISES * n, D)`."""
     x = rows.repeat(NOISES, 1)
     s = torch.full((len(x), 1), scale)
-    noise, z = _blurred(x, s, generator)
+    noise, z = _add_noise(x, s, generator)
     return noise - _gaussian(z, s), model(z, s)
 
 
-def _blurred(x: Tensor, s: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def _add_noise(x: Tensor, s: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     noise = torch.randn(x.shape, generator=generator)
     return noise, x + s * noise
 

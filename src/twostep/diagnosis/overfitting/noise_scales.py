@@ -1,22 +1,21 @@
-"""Noise ladder without training: how many dimensions the data, blurred by noise of std s, have at each s.
+"""Dimension of the data with added noise over the scale of the noise, without training; the thickness of a manifold.
 
-The law of the data plus N(0, s² I), with a point itself left out, is a mixture of Gaussians at the others,
+The distribution of the data with noise N(0, s² I), a point itself left out, is a mixture of Gaussians at the others,
 
     p_s(x_i) = mean_{j ≠ i} N(x_i; x_j, s² I),      w_ij ∝ exp(-r_ij² / 2s²), sum_j w_ij = 1
-    d(s) = D + ∂ log p_s(x_i) / ∂ log s = sum_j w_ij r_ij² / s²,   in the mean over points
+    d(s) = D + ∂ log p_s(x_i) / ∂ log s = sum_j w_ij r_ij² / s²,   averaged over points
 
-so that the slope of the mean log-density against log s is d(s) - D. On a manifold of d dimensions d(s) is d, wherever
-s is above the spacing and the thickness of the data and below their curvature and extent: the log-density then grows
-without bound, by D - d nats for each factor of e in s. For N(0, diag(σ²)) it is
+On a manifold of d dimensions d(s) is d, wherever s is above the spacing and the thickness of the data and below their
+curvature and extent: the log-density then grows by D - d nats for each factor of e in s. For N(0, diag(σ²)) it is
 
     d(s) = sum_k (1 + 2t_k²) / (1 + t_k²)²,   t_k = s / σ_k
 
-which is D for s far below all σ_k. Below the spacing of the points the curve says nothing: there d(s) is (nearest
-distance)² / s². A point is *seen* at s if the effective number of its neighbours, 1 / sum_j w_ij², is 8 or more. Only
-these enter the mean, as those in tails never do, and a rung at which nine in ten points are seen is *resolved*. The
-rungs go from a quarter of the median distance to the nearest other up to the root mean square distance to the mean.
+which is D for s far below all σ_k. At high d the curve is too low at any n, as estimates by neighbours are: it is shown
+beside the Gaussian's. Below the spacing of the points it has no meaning: a point is *resolved* at s if the effective
+number of its neighbours, 1 / sum_j w_ij², is 8 or more, and a scale if nine in ten points are; only these are averaged.
 
-At high d the curve is too low at any n, as estimates by neighbours are: it is read beside the Gaussian's curve.
+A thick manifold is one above its thickness and none below: the curve has a plateau at an integer below D. Gaussian
+noise of std σ across the manifold has half a dimension at s = 1.55 σ, so d(s) is halfway from D to its plateau there.
 
 Sources: the slope is LIDL's (LIDL: Local Intrinsic Dimension Estimation Using Approximate Likelihood, Tempczyk et al.,
 2022, arXiv 2206.14882); its derivative form is FLIPD's (A Geometric View of Data Complexity, Kamkari et al., 2024,
@@ -26,100 +25,96 @@ arXiv 2406.03537). Here the density is the empirical one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from twostep.core.estimate import Estimate
 from twostep.core.seeds import derive
-from twostep.diagnosis.dimension.estimators import resamples
+from twostep.diagnosis.dimension.estimators import bootstrap_interval, resamples
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
 
-RUNGS = 20
-POINTS = 2000  # at which the density is asked for
+SCALES = 20
+POINTS = 2000  # at which the density is evaluated
 EFFECTIVE = 8  # neighbours
-SHARE = 0.9  # of points that a resolved rung sees
-LEAST = 30  # seen points for an interval that means something
+SHARE = 0.9  # of points that a resolved scale resolves
+LEAST = 30  # resolved points for a meaningful interval
 ENTRIES = 2**20  # distances held at once
+
+NEAR = 0.8  # of D, above which the Gaussian's own d(s) is
+BELOW = 0.5  # dimensions of a plateau under the Gaussian's d(s)
+LEVEL, ROUND = 0.15, 0.3  # relative decrease over three scales of a plateau, and its distance to an integer
+HALFWAY = 1.55
 
 
 @dataclass(frozen=True)
-class Rung:
-    """The blurred data at one scale.
+class NoiseScale(Estimate):
+    """The dimension d(s) of the data with noise of one scale, averaged over resolved points.
 
     Args:
         scale: std s of the noise, in units of the data.
-        dimension: d(s), in the mean over seen points.
-        low: lower end of its 95 % interval.
-        high: higher end.
         gaussian: d(s) of a Gaussian with the covariance of the data.
-        seen: share of the points that have neighbours enough at this scale.
+        share: of the points that are resolved.
     """
 
     scale: float
-    dimension: float
-    low: float
-    high: float
     gaussian: float
-    seen: float
+    share: float
 
     @property
     def resolved(self) -> bool:
-        """Whether the curve means something at this scale."""
-        return self.seen >= SHARE
+        """Whether d(s) is meaningful at this scale."""
+        return self.share >= SHARE
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """The curve d(s), from small scales to large ones.
+class NoiseScaleCurve:
+    """The curve d(s).
 
     Args:
-        rungs: those at which some points are seen.
+        scales: those at which some points are resolved, ascending.
         dim: number of coordinates D.
-        spread: root mean square distance of the points to their mean, in units of the data.
+        rms_radius: root mean square distance of the points to their mean, in units of the data.
     """
 
-    rungs: tuple[Rung, ...]
+    scales: tuple[NoiseScale, ...]
     dim: int
-    spread: float
+    rms_radius: float
 
     @property
-    def resolved(self) -> tuple[Rung, ...]:
-        """Rungs that mean something."""
-        return tuple(rung for rung in self.rungs if rung.resolved)
+    def resolved(self) -> tuple[NoiseScale, ...]:
+        """The resolved scales."""
+        return tuple(at for at in self.scales if at.resolved)
 
-    @property
-    def slope(self) -> float:
-        """Slope of the mean log-density against log s at the finest resolved scale: about -(D - d)."""
-        return self.resolved[0].dimension - self.dim if self.resolved else 0.0
-
-    def scales_of(self, dimension: int) -> tuple[float, float] | None:
-        """Return the smallest and the largest resolved scale at which d(s) is about this; None if there is none."""
+    def range_of(self, dimension: int) -> tuple[float, float] | None:
+        """Return the smallest and the largest resolved scale at which d(s) is about this; None without any."""
         slack = max(0.25, 0.1 * dimension)
-        found = [rung.scale for rung in self.resolved if abs(rung.dimension - dimension) <= slack]
+        found = [at.scale for at in self.resolved if abs(at.value - dimension) <= slack]
         return (found[0], found[-1]) if found else None
 
 
-def noise_ladder(near: Neighbourhoods, seed: int = 0) -> Ladder:
-    """Return the ladder of the points, with intervals of a bootstrap over cells of near points."""
+def noise_scale_curve(near: Neighbourhoods, seed: int = 0) -> NoiseScaleCurve:
+    """Return the curve of the points, with intervals of a bootstrap over cells of near points."""
     generator = torch.Generator().manual_seed(derive(seed, "ladder"))
     asked = torch.randperm(near.n, generator=generator)[:POINTS].sort().values
-    spread = float(near.points.square().sum(1).mean().sqrt())
-    first = min(float(near.distances[:, 0].median()) / 4, spread / 2)
-    scales = torch.logspace(0, 1, RUNGS, base=spread / first, dtype=torch.double) * first
+    rms_radius = float(near.points.square().sum(1).mean().sqrt())
+    first = min(float(near.distances[:, 0].median()) / 4, rms_radius / 2)
+    scales = torch.logspace(0, 1, SCALES, base=rms_radius / first, dtype=torch.double) * first
     values, effective = local_dimensions(near.points, asked, scales)
-    gaussian = gaussian_ladder(scales, near.principal[1]).tolist()
+    gaussian = gaussian_curve(scales, near.principal[1]).tolist()
     weights = resamples(near, seed)[:, asked]
-    seen = (effective >= EFFECTIVE).to(values)
-    rungs: list[Rung] = []
+    resolved = (effective >= EFFECTIVE).to(values)
+    found: list[NoiseScale] = []
     for index, scale in enumerate((scales * near.unit).tolist()):
-        value, sight = values[:, index], seen[:, index]
-        if sight.sum() < LEAST:
+        value, counts = values[:, index], resolved[:, index]
+        if counts.sum() < LEAST:
             continue
-        mean = float((value * sight).sum() / sight.sum())
-        drawn = weights @ (value * sight) / (weights @ sight).clamp(min=1)
-        low, high = drawn.quantile(torch.tensor([0.025, 0.975], dtype=drawn.dtype)).tolist()
-        rungs.append(Rung(scale, mean, min(low, mean), max(high, mean), gaussian[index], float(sight.mean())))
-    return Ladder(tuple(rungs), near.dim, spread * near.unit)
+        mean = float((value * counts).sum() / counts.sum())
+        resampled = weights @ (value * counts) / (weights @ counts).clamp(min=1)
+        interval = bootstrap_interval(mean, resampled)
+        found.append(NoiseScale(mean, *interval, scale, gaussian[index], float(counts.mean())))
+    return NoiseScaleCurve(tuple(found), near.dim, rms_radius * near.unit)
 
 
 def local_dimensions(points: Tensor, asked: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,9 +126,9 @@ def local_dimensions(points: Tensor, asked: Tensor, scales: Tensor) -> tuple[Ten
     norms = points.square().sum(1)
     step = max(1, ENTRIES // len(points))
     for start in range(0, len(asked), step):
-        part = asked[start : start + step]
-        squares = norms[part, None] + norms - 2 * points[part] @ points.T
-        squares = squares.clamp_(min=0).scatter_(1, part[:, None], torch.inf)
+        block = asked[start : start + step]
+        squares = norms[block, None] + norms - 2 * points[block] @ points.T
+        squares = squares.clamp_(min=0).scatter_(1, block[:, None], torch.inf)
         nearest = squares.min(1, keepdim=True).values
         above = (squares - nearest).float()
         for index, scale in enumerate(scales.tolist()):
@@ -145,7 +140,29 @@ def local_dimensions(points: Tensor, asked: Tensor, scales: Tensor) -> tuple[Ten
     return values, effective
 
 
-def gaussian_ladder(scales: Tensor, stds: Tensor) -> Tensor:
+def gaussian_curve(scales: Tensor, stds: Tensor) -> Tensor:
     """Return d(s), `(S,)`, of a Gaussian with these stds along its axes, `(rank,)`."""
     squares = (scales[:, None] / stds).square()
     return ((1 + 2 * squares) / (1 + squares).square()).sum(1)
+
+
+def thickness_of(curve: NoiseScaleCurve) -> float | None:
+    """Return the std of the noise of a thick manifold from the curve of full-dimensional data; None: not thick."""
+    scales = [at for at in curve.resolved if at.gaussian >= NEAR * curve.dim]
+    plateaus = [
+        middle
+        for first, middle, last in zip(scales, scales[1:], scales[2:], strict=False)
+        if first.value - last.value <= LEVEL * middle.value
+        and middle.gaussian - middle.value >= BELOW
+        and 0 < round(middle.value) < curve.dim
+        and abs(middle.value - round(middle.value)) <= ROUND
+    ]
+    if not plateaus:
+        return None
+    plateau = plateaus[-1]
+    halfway = (curve.dim + plateau.value) / 2
+    for before, after in pairwise(curve.scales):
+        if before.value >= halfway > after.value and after.scale <= plateau.scale:
+            share = (before.value - halfway) / (before.value - after.value)
+            return before.scale * (after.scale / before.scale) ** share / HALFWAY
+    return None

@@ -1,16 +1,16 @@
-"""Quadrics that the data lie on: equations q(x) = 0 of degree 2 which the rows fulfil.
+"""Quadrics that the data lie on: equations q(x) = 0 of degree 2 that the rows satisfy.
 
 For rows with mean 0 and covariance I, and q(x) = xᵀHx + bᵀx - c,
 
     E ‖∇q‖² = 4 tr H² + ‖b‖²,      thickness² = Var q / E ‖∇q‖²
 
 and the thickness is about the distance of the rows to the surface q = 0, in units of a std of the data. In the features
-x_i, x_i²/2, x_i x_j/√2 the denominator is the sum of squared coefficients, so that the thinnest quadrics are the last
-principal components of these features. Thickness is measured on rows that had no part in the fit.
+x_i, x_i²/2, x_i x_j/√2 the denominator is the sum of squared coefficients, so the thinnest quadrics are the last
+principal components of these features. Thickness is measured on held-out rows.
 
-It is 0 on spheres, ellipsoids, cones and products of them, in any dimension, where neighbours are too far away to show
-that one dimension is missing. It cannot be small for a log-concave law that fills the space: polynomials of degree 2
-are then within t of 0 with a probability of the order √t at most. For a Gaussian thickness² is at least 1/2, for a
+It is 0 on spheres, ellipsoids, cones and products of them, also in dimensions where neighbours are too far away to show
+that one dimension is missing. It can't be small for a full-dimensional log-concave distribution: polynomials of degree
+2 are then within t of 0 with a probability of the order √t at most. For a Gaussian thickness² is at least 1/2, for a
 cube at least 1/5.
 
 Source: Distributional and L^q norm inequalities for polynomials over convex bodies in R^n (Carbery & Wright, 2001).
@@ -54,7 +54,7 @@ class Quadrics:
 
 
 def enough_rows(n: int, dim: int) -> bool:
-    """Whether n rows of this many coordinates tell their quadrics."""
+    """Whether n rows of this many coordinates are enough to fit quadrics."""
     return n >= ROWS * (dim + dim * (dim + 1) // 2)
 
 

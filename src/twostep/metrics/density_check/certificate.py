@@ -1,14 +1,14 @@
-"""Whether a density is one: the integral of `exp(log_prob)`, with its error.
+"""Whether a density is normalised: the integral of `exp(log_prob)`, with its error.
 
     one step:   ∫ p(x) dx over R^D
-    two steps:  ∫ p(g(z)) v(z) dz over R^d,  v = (det JᵀJ)^½, the mass of the manifold that the decoder g spans
+    two steps:  ∫ p(g(z)) v(z) dz over R^d,  v = (det JᵀJ)^½, the mass of the decoder's manifold
 
-The second takes p as the model computes it, through the embedding of g(z): an encoder that is no inverse of the decoder
-gives another integral than 1. Up to three dimensions the integral is found by quadrature, above by importance sampling.
+The second uses p as the model computes it, through the embedding of g(z): if the encoder is no inverse of the decoder,
+the integral differs from 1. Up to three dimensions it is computed by quadrature, above by importance sampling.
 
-A bound is drawn at random, so it is always sampled. It is averaged over draws before it is exponentiated; half of the
-variance of that average, by which the exponential of a random number lies above that of its mean, is taken away. A
-lower bound integrates to at most 1, so only what makes it too large can be seen.
+A bound is random, so it is always sampled. It is averaged over draws before it is exponentiated; half of the variance
+of that average is subtracted, which corrects the bias of the exponential to first order. A lower bound integrates to at
+most 1, so only too large values can be detected.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from twostep.core.schema import UserError
 from twostep.metrics.base import Result
@@ -29,27 +30,27 @@ from twostep.models.two_step import TwoStep
 
 Verdict = Literal["normalised", "a bound", "not normalised", "undecided"]
 
-SAMPLES = 4096  # of the model, that show where its density lies
+SAMPLES = 4096  # of the model, where its density is large
 DRAWS = 16  # of a bound at each point
-TOLERANCE = 0.01  # deviations from 1 that count as none: single precision, cut tails
-UNDECIDED = 0.1  # an error (of sampling: three standard errors) above that, or
-EFFECTIVE = 200  # an effective sample size below that, decide nothing
+TOLERANCE = 0.01  # of deviations from 1, for single precision and truncated tails
+UNDECIDED = 0.1  # larger errors (of sampling: three standard errors) allow no decision
+EFFECTIVE = 200  # smaller effective sample sizes allow no decision
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What the integral of a density says of it.
+    """The integral of a density, and the conclusion.
 
     Args:
-        verdict: normalised, a bound (at most 1), not normalised, or undecided where the error is too large to tell.
-        integral: with its error, the density's kind and measure, and how it was found.
+        verdict: normalised, a bound (at most 1), not normalised, or undecided if the error is too large.
+        integral: with its error, kind and measure of the density, and the method.
     """
 
     verdict: Verdict
     integral: Result
 
     def line(self) -> str:
-        """Return both in words, for a terminal."""
+        """Return one line of text about both."""
         return f"{self.verdict}: {self.integral.line('integral of the density')}"
 
 
@@ -59,13 +60,13 @@ def check_normalised(
     """Integrate the density of a model.
 
     Args:
-        model: one density, or a density on the embeddings of an autoencoder; on the CPU.
-        data: rows `(n, *S)` that show where the density should lie, beside the model's own samples.
-        evaluations: of the density, at most; `undecided` is the verdict where they do not suffice.
-        seed: of all that is drawn.
+        model: a density, or a two-step model; on the CPU.
+        data: rows `(n, *S)` where the density should be large, in addition to samples of the model.
+        evaluations: maximal number of evaluations of the density; if they do not suffice, the verdict is undecided.
+        seed: seed of all random numbers.
 
     Raises:
-        UserError: if the density is unnormalised, or is not a number somewhere.
+        UserError: if the density is unnormalised, or not a number at some point.
     """
     if model.likelihood == "unnormalised":
         raise UserError("an unnormalised density has no integral to check: estimate its normaliser first")
@@ -100,24 +101,24 @@ def _verdict(kind: Likelihood, value: float, error: float, effective: float = ma
 class _Density(ABC):
     """A density as a function on R^d, in float64."""
 
-    measure: str
+    left_out = ""
 
-    def __init__(self, model: DensityEstimator | TwoStep) -> None:
+    def __init__(self, model: DensityEstimator | TwoStep, measure: str) -> None:
         self.kind: Likelihood = model.likelihood
+        self.measure = measure
         self.draws = DRAWS if model.likelihood == "bound" else 1
         self.dtype = next(model.parameters()).dtype
-        self.left_out = ""
 
     @abstractmethod
     def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return points `(N, d)` at which the density lies."""
+        """Return points `(N, d)` where the density is large."""
 
     @abstractmethod
     def log_values(self, points: Tensor) -> Tensor:
-        """Return the log of what is integrated at `(n, d)`, of shape `(n,)`."""
+        """Return the log of the integrand at `(n, d)`, of shape `(n,)`."""
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Return what is integrated at `(n, d)`, of shape `(n,)`."""
+        """Return the integrand at `(n, d)`, of shape `(n,)`."""
         logs = self.log_values(points.to(self.dtype).repeat(self.draws, 1)).double().view(self.draws, -1)
         if logs.isnan().any():
             raise UserError(f"log_prob is not a number at {points[logs.isnan().any(0)][0].tolist()}")
@@ -129,36 +130,38 @@ class _Space(_Density):
     """The density of a model in data space."""
 
     def __init__(self, model: DensityEstimator) -> None:
-        super().__init__(model)
-        self.model, self.measure = model, f"Lebesgue on R^{model.dim}"
+        super().__init__(model, f"Lebesgue on R^{model.dim}")
+        self.model = model
 
+    @override
     def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
         drawn = self.model.sample(SAMPLES, generator)
         known = drawn[:0] if data is None else self.model.noise.dequantize(data.to(drawn))
         return torch.cat([drawn, known]).flatten(1)
 
+    @override
     def log_values(self, points: Tensor) -> Tensor:
         return self.model.log_prob(points.unflatten(1, self.model.event_shape))
 
 
 class _Manifold(_Density):
-    """The density of a two-step model at g(z), times the volume that g makes of that at z."""
-
-    measure = "volume of the learned manifold"
+    """The density of a two-step model at g(z), times the volume element of g at z."""
 
     def __init__(self, model: TwoStep) -> None:
-        super().__init__(model)
+        super().__init__(model, "volume of the learned manifold")
         self.model, self.singular, self.seen = model, 0, 0
 
+    @override
     def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
         drawn = self.model.de.sample(SAMPLES, generator)
         return torch.cat([drawn, drawn[:0] if data is None else self.model.encode(data.to(drawn))])
 
+    @override
     def log_values(self, points: Tensor) -> Tensor:
         volume, log_prob = self.model.gae.log_volume(points), self.model.log_prob(self.model.decode(points))
         singular = volume.isneginf() | log_prob.isposinf()
         self.singular, self.seen = self.singular + int(singular.sum()), self.seen + len(points)
         if self.singular:
             rank = f"the decoder's Jacobian has rank below {points.shape[1]}"
-            self.left_out = f"; at {self.singular:,} of {self.seen:,} points {rank}: they count as 0"
+            self.left_out = f"; at {self.singular:,} of {self.seen:,} points {rank}, counted as 0"
         return torch.where(singular, -torch.inf, log_prob + volume)

@@ -1,10 +1,10 @@
-"""Integrals over R^d of densities in many dimensions, by draws of a law that is fitted to where they lie.
+"""Importance sampling of integrals over R^d of densities in many dimensions, with a fitted proposal distribution.
 
     ∫ f = E_q[w],   w = f / q,   q a mixture of Student's t
 
-with standard error `std(w) / √n` and effective sample size `(Σ w)² / Σ w²`. The tails of q are heavier than a
-Gaussian's, so that w stays bounded where f's are not heavier still. A mode of f of which neither the fitted points nor
-the draws of q know is missed without a sign.
+with standard error `std(w) / √n` and effective sample size `(Σ w)² / Σ w²`. The tails of q are heavier than those of a
+Gaussian, so that w is bounded unless those of f are heavier still. A mode of f far from the fitted points and the draws
+of q is missed unnoticed.
 
 Source: Monte Carlo theory, methods and examples (Owen, 2013), chapter 9.
 """
@@ -14,14 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-FREEDOM = 10.0  # degrees of freedom of t
+from twostep.core.moments import gaussian_mixture
+from twostep.metrics.density_check.quadrature import Integral
+
+FREEDOM = 10.0  # degrees of freedom
 COMPONENTS = (1, 10)
-REGULAR = 1e-4  # added to the variances, as a share of the points' own
+REGULARISATION = 1e-4  # added to the variances, relative to those of the points
 CHUNK = 2**12
 
 
@@ -41,28 +43,24 @@ class StudentMixture:
 
     @classmethod
     def fit(cls, points: Tensor, seed: int) -> StudentMixture:
-        """Fit Gaussian mixtures to half of the points `(N, d)`, and take the one that suits the other half best."""
-        from sklearn.mixture import GaussianMixture  # here because it takes a second
-
+        """Fit Gaussian mixtures to half of the points `(N, d)`, and choose by the likelihood of the other half."""
         mean, std = points.double().mean(0), points.double().std(0)
         std = torch.where(std > 0, std, 1.0)
-        unit = ((points.double() - mean) / std).numpy()
-        fitted: list[Any] = [
-            GaussianMixture(count, reg_covar=REGULAR, random_state=seed % 2**32).fit(unit[::2])
-            for count in COMPONENTS
-            if count * 10 <= len(unit)
-        ]
-        best = max(fitted, key=lambda mixture: mixture.score(unit[1::2]))
-        factors = torch.linalg.cholesky(torch.from_numpy(best.covariances_))
-        return cls(torch.from_numpy(best.weights_), mean + std * torch.from_numpy(best.means_), std[:, None] * factors)
+        unit = (points.double() - mean) / std
+        counts = [count for count in COMPONENTS if count * 10 <= len(unit)]
+        others = unit[1::2].numpy()
+        weights, means, covariances = gaussian_mixture(
+            unit[::2], counts, seed, score=lambda mixture: mixture.score(others), reg_covar=REGULARISATION
+        )
+        return cls(weights, mean + std * means, std[:, None] * torch.linalg.cholesky(covariances))
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw `(n, d)` points."""
         of = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.means.shape[1], dtype=torch.float64, generator=generator)
         squares = torch.randn(n, int(FREEDOM), dtype=torch.float64, generator=generator).square().sum(1, keepdim=True)
-        turned = (self.factors[of] @ noise[:, :, None]).squeeze(2)
-        return self.means[of] + turned * (FREEDOM / squares).sqrt()
+        scaled = (self.factors[of] @ noise[:, :, None]).squeeze(2)
+        return self.means[of] + scaled * (FREEDOM / squares).sqrt()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density at `(n, d)`, of shape `(n,)`."""
@@ -74,27 +72,18 @@ class StudentMixture:
         return (constant + log_scale[:, None] - tails).logsumexp(0)
 
 
-@dataclass(frozen=True)
-class Weighted:
-    """A mean of importance weights, its standard error, the effective sample size and the number of draws."""
-
-    value: float
-    error: float
-    effective: float
-    n: int
-
-
-def integrate(f: Callable[[Tensor], Tensor], points: Tensor, n: int, seed: int) -> Weighted:
+def integrate(f: Callable[[Tensor], Tensor], points: Tensor, n: int, seed: int) -> Integral:
     """Return the integral of a non-negative function over R^d.
 
     Args:
         f: maps points `(b, d)` in float64 to values `(b,)`.
-        points: where f lies, `(N, d)`; the law of the draws is fitted to them.
+        points: where f is large, `(N, d)`; the proposal is fitted to them.
         n: number of draws.
-        seed: of the fit and of the draws.
+        seed: seed of the fit and of the draws.
     """
-    law = StudentMixture.fit(points, seed)
-    draws = law.sample(n, torch.Generator().manual_seed(seed))
-    w = torch.cat([f(part) / law.log_prob(part).exp() for part in draws.split(CHUNK)])
+    proposal = StudentMixture.fit(points, seed)
+    draws = proposal.sample(n, torch.Generator().manual_seed(seed))
+    w = torch.cat([f(block) / proposal.log_prob(block).exp() for block in draws.split(CHUNK)])
     squares = float(w.square().sum())
-    return Weighted(float(w.mean()), float(w.std()) / math.sqrt(n), float(w.sum()) ** 2 / squares if squares else 0, n)
+    effective = float(w.sum()) ** 2 / squares if squares else 0.0
+    return Integral(float(w.mean()), float(w.std()) / math.sqrt(n), n, effective)

@@ -1,7 +1,7 @@
-"""Features that samples are measured in: what maps points `(B, *S)` in data units to vectors `(B, D)`.
+"""Feature extractors, which map data points `(B, *S)` in data units to vectors `(B, D)`.
 
-An extractor says its name, what it does to points first, and a digest of all that its features follow from, so that
-figures of two extractors are not taken for one another. Networks stand in `classifier`, `efficientnet` and `inception`.
+An extractor has a name, a description of its preprocessing, and a digest of all that determines its features, so that
+values from different extractors are not compared. Networks are in `classifier`, `efficientnet` and `inception`.
 """
 
 from __future__ import annotations
@@ -10,44 +10,45 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from twostep.core.moments import Moments, principal_axes
 from twostep.core.schema import UserError
-from twostep.metrics.samples.frechet import Gaussian
 from twostep.nn.transforms import Whiten
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A map to features that says what it is.
+    """A feature extractor.
 
     Args:
-        name: as it is asked for.
-        preprocessing: what becomes of points before the features are taken, in words.
+        name: name of the features.
+        preprocessing: description of the preprocessing.
         digest: SHA-256 of name, settings and weights.
-        of: the map; it takes points `(B, *S)` on any device.
-        kept: whether features of data are worth keeping between runs.
-        weights: which ones, in words, where they are the user's.
+        of: the map, which takes points `(B, *S)` on any device.
+        cached: whether to cache features of data between runs.
+        weights: description of weights that the user provided.
     """
 
     name: str
     preprocessing: str
     digest: str
     of: Callable[[Tensor], Tensor]
-    kept: bool = False
+    cached: bool = False
     weights: str = ""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map points `(B, *S)` in data units to features `(B, D)`, without graphs."""
+        """Map points `(B, *S)` in data units to features `(B, D)`, without gradients."""
         with torch.no_grad():
             return self.of(x if x.is_floating_point() else x.float()).flatten(1)
 
 
 def digest_of(text: str, tensors: Iterable[Tensor] = ()) -> str:
-    """Return the SHA-256 of settings in words and of the values of tensors."""
+    """Return the SHA-256 of a description of settings and of the values of tensors."""
     digest = hashlib.sha256(text.encode())
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
@@ -56,10 +57,10 @@ def digest_of(text: str, tensors: Iterable[Tensor] = ()) -> str:
 
 
 def pixels(low: float, high: float) -> Extractor:
-    """Return the points themselves, scaled to the unit interval by the data's range.
+    """Return the coordinates of the points, scaled from the range of the data to [0, 1].
 
     Raises:
-        UserError: if the data have no range.
+        UserError: if the range is not finite.
     """
     check_range("pixels", low, high)
     words = f"flattened, {low:g} to {high:g} scaled to 0 to 1"
@@ -67,15 +68,11 @@ def pixels(low: float, high: float) -> Extractor:
 
 
 def standardised(train: Iterable[Tensor]) -> Extractor:
-    """Return the points with every coordinate at mean 0 and variance 1 of the training data: for tables and planes.
-
-    Args:
-        train: batches `(b, *S)` of training data.
-    """
+    """Return the coordinates of points, standardised by batches `(b, *S)` of training data: the choice for vectors."""
     batches = iter(train)
     first = next(batches)
     scale = Whiten(first.shape[1:])
-    scale.fit(_chained(first, batches))
+    scale.fit(chain([first], batches))
     return Extractor(
         "standardised",
         "every coordinate to mean 0 and variance 1 of the training data",
@@ -85,14 +82,9 @@ def standardised(train: Iterable[Tensor]) -> Extractor:
 
 
 def pca(train: Iterable[Tensor], dim: int) -> Extractor:
-    """Return the first principal components of the training data, in data units, not whitened.
-
-    Args:
-        train: batches `(b, *S)` of training data.
-        dim: components; no more than a point has coordinates are given.
-    """
-    moments = Gaussian.of_blocks(batch.flatten(1) for batch in train)
-    axes = _principal_axes(moments.covariance)[:, :dim]
+    """Return the first `dim` principal components of batches `(b, *S)` of training data, in data units."""
+    moments = Moments.of_blocks(batch.flatten(1) for batch in train)
+    axes = principal_axes(moments.covariance)[1][:, :dim]
     mean = moments.mean
     return Extractor(
         "pca",
@@ -102,36 +94,13 @@ def pca(train: Iterable[Tensor], dim: int) -> Extractor:
     )
 
 
-def own(name: str, of: Callable[[Tensor], Tensor], preprocessing: str = "unknown: the user's own") -> Extractor:
-    """Return the user's own map; its digest is that of its weights if it is a module, else of its name alone.
-
-    Args:
-        name: that results call it by.
-        of: maps points `(B, *S)` in data units to features, `(B, D)` or what can be flattened to it.
-        preprocessing: in words.
-    """
-    weights = of.state_dict().values() if isinstance(of, torch.nn.Module) else ()
-    return Extractor(name, preprocessing, digest_of(f"own {name} {preprocessing}", weights), of)
-
-
 def check_range(name: str, low: float, high: float) -> None:
-    """Check that data have a range that they can be scaled by.
+    """Check that data have a finite range by which they can be scaled.
 
     Raises:
         UserError: naming the extractor.
     """
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(
-            f"{name}: these data have no range to scale by ({low:g} to {high:g}): use standardised features"
+            f"{name}: the data have no finite range to scale by ({low:g} to {high:g}): use standardised features"
         )
-
-
-def _principal_axes(covariance: Tensor) -> Tensor:
-    """Return the eigenvectors, the largest first, each with its largest entry above 0: an axis has two directions."""
-    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)
-    return axes * axes.gather(0, axes.abs().argmax(0, keepdim=True)).sign()
-
-
-def _chained(first: Tensor, rest: Iterable[Tensor]) -> Iterable[Tensor]:
-    yield first
-    yield from rest

@@ -1,7 +1,7 @@
-"""Features of a small classifier that is trained on the labels of the data set itself: the choice for small pictures.
+"""Features of a small classifier trained on the labels of the dataset itself: the choice for small labelled images.
 
-Two convolutions of stride 2, a layer of 128 units, whose activations are the features, and one logit for each label.
-The same pictures, labels and seed give the same weights on one machine.
+Two convolutions of stride 2, a layer of 128 units, whose activations are the features, and one logit per label. The
+same images, labels and seed give the same weights on one machine.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
+from twostep.data.batches import Rows, subsample
 from twostep.data.files import cache
-from twostep.data.rows import Points, spread
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 
 WIDTH = 128
 SIDE = 32
-"""Pixels of a side at most: larger pictures are made smaller first."""
+"""Larger images are downsampled to this side."""
 
-LAST = 7  # place of the layer of logits
+LAST = 7  # index of the layer of logits
 
 BATCH, EPOCHS, RATE = 128, 6, 3e-3
 
-AT_ONCE = 1000  # pictures in float64
+BLOCK = 1000  # images converted to float64 at once
 
-ROWS = 20_000
-"""Pictures at most that a classifier is trained on."""
+MAX_IMAGES = 20_000
+"""Maximal number of training images."""
 
 State = dict[str, Tensor]
 
 logger = logging.getLogger("twostep")
 
 
-def kept_classifier(name: str, labelled: Iterable[tuple[Points, Tensor]], low: float, high: float) -> Extractor:
-    """Return the extractor of a classifier from the cache, or train one and keep it there.
+def cached_classifier(name: str, labelled: Iterable[tuple[Rows, Tensor]], low: float, high: float) -> Extractor:
+    """Return the extractor of a classifier from the cache, or train and cache one.
 
     Args:
-        name: of the data, for the file's name.
-        labelled: pictures `(n, C, H, W)` and labels `(n,)`, in whichever order and parts.
-        low: smallest value that data can have.
-        high: largest value that data can have.
+        name: name of the data, for that of the file.
+        labelled: subsets of images `(n, C, H, W)` and labels `(n,)`; their order does not matter.
+        low: smallest possible value of the data.
+        high: largest possible value of the data.
     """
-    parts = list(labelled)
-    images = torch.cat([spread(points, len(points)) for points, _ in parts])
-    labels = torch.cat([labels for _, labels in parts])
-    order = _order(images)[:ROWS]
+    subsets = list(labelled)
+    images = torch.cat([subsample(rows, len(rows)) for rows, _ in subsets])
+    labels = torch.cat([labels for _, labels in subsets])
+    order = _order(images)[:MAX_IMAGES]
     images, labels = images[order], labels[order]
     content = hashlib.sha256(images.numpy().data)
     content.update(labels.numpy().data)
     key = cache.key(f"classifier-{name}", [content.hexdigest(), low, high])
     state = cache.load(key)
     if state is None:
-        logger.info("features: training a classifier on %s labelled pictures", f"{len(images):,}")
+        logger.info("features: training a classifier on %s labelled images", f"{len(images):,}")
         state = train_classifier(images, labels, low, high)
         cache.store(key, state)
     return classifier(state)
@@ -65,26 +65,26 @@ def kept_classifier(name: str, labelled: Iterable[tuple[Points, Tensor]], low: f
 
 @torch.enable_grad()
 def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, seed: int = 0) -> State:
-    """Train a classifier and return all that its features follow from, as tensors to be kept.
+    """Train a classifier and return all that determines its features, as tensors.
 
-    It takes about 1 ms of one core for a picture of 28 x 28. torch's own generator is left as it was.
+    It takes about 1 ms of one core per image of 28 x 28. The state of torch's global generator is preserved.
 
     Args:
         images: `(N, C, H, W)`, of any dtype, in data units.
-        labels: `(N,)`, whole numbers.
-        low: smallest value that data can have.
-        high: largest value that data can have.
-        seed: of the weights and of the order of the pictures.
+        labels: `(N,)`, integers.
+        low: smallest possible value of the data.
+        high: largest possible value of the data.
+        seed: seed of the weights and of the order of the images.
 
     Raises:
-        UserError: if these are no pictures with two or more labels.
+        UserError: if these are not images with two or more labels.
     """
     check_range("classifier", low, high)
     if images.ndim != 4:
-        raise UserError("classifier: its features are those of pictures: use standardised features")
+        raise UserError("classifier: these features need images: use standardised features")
     kinds, targets = labels.unique(return_inverse=True)
     if len(kinds) < 2 or len(labels) != len(images):
-        raise UserError("classifier: it needs two or more labels, one for each picture: use pixels or pca features")
+        raise UserError("classifier: two or more labels are needed, one per image: use pixels or pca features")
     channels, height, width = images.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "classifier"))
@@ -95,7 +95,7 @@ def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, se
 
 
 def classifier(state: State) -> Extractor:
-    """Return the extractor of 128 features from what `train_classifier` returned."""
+    """Return the extractor of 128 features for a result of `train_classifier`."""
     low, high = state["range"].tolist()
     channels, height, width = state["shape"].tolist()
     weights = {name: tensor for name, tensor in state.items() if name not in ("range", "shape")}
@@ -108,12 +108,12 @@ def classifier(state: State) -> Extractor:
         f"{low:g} to {high:g} scaled to -1 to 1{smaller}",
         digest_of("classifier", (state[name] for name in sorted(state))),
         lambda x: features.to(x.device)(_size(x, low, high)),
-        kept=True,
+        cached=True,
     )
 
 
 def _size(x: Tensor, low: float, high: float) -> Tensor:
-    """Scale pictures to -1 to 1, and make larger ones smaller by means of their pixels."""
+    """Scale images to [-1, 1], and average pixels of larger ones."""
     x = (x.float() - low) * (2 / (high - low)) - 1
     return interpolate(x, size=[min(side, SIDE) for side in x.shape[2:]], mode="area") if max(x.shape[2:]) > SIDE else x
 
@@ -146,8 +146,8 @@ def _train(net: nn.Module, images: Tensor, targets: Tensor, low: float, high: fl
 
 
 def _order(images: Tensor) -> Tensor:
-    """Return an order of pictures that follows from their contents, whatever the order that they come in."""
+    """Return a permutation of images that sorts them by content, whatever their order."""
     flat = images.flatten(1)
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
-    return torch.cat([rows.double() @ weights for rows in flat.split(AT_ONCE)]).argsort()
+    return torch.cat([rows.double() @ weights for rows in flat.split(BLOCK)]).argsort()

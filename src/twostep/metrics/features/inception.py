@@ -1,12 +1,12 @@
-"""Features of Inception v3: the ones in which a Fréchet distance is called FID.
+"""Features of Inception v3, in which the Fréchet distance is called FID.
 
-A picture is rounded to whole numbers v from 0 to 255, as if it came from a file, and stretched as TensorFlow 1 does it:
-of n pixels along a side, the place p = i n / 299 of pixel i lies between a = floor(p) and b = min(a + 1, n - 1),
+An image is rounded to integers v from 0 to 255, as if it came from a file, and resized as in TensorFlow 1: with n
+pixels along a side, the position p = i n / 299 of pixel i is between a = floor(p) and b = min(a + 1, n - 1),
 
     v_i = v_a + (p - a) (v_b - v_a),    along rows, then along columns
 
-with no half pixel anywhere; then (v - 128) / 128. The features are the 2,048 activations of the last block, averaged
-over places. The weights are a file of the user's: the field's own, or any other with the tensors of the network.
+without half-pixel offsets; then (v - 128) / 128. The features are the 2,048 activations of the last block, averaged
+over positions. The user provides the weights: the published file, or any other with the tensors of the network.
 
 Source: GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017, arXiv
 1706.08500).
@@ -28,25 +28,25 @@ from twostep.metrics.features.weights_file import read_weights
 
 NAME = "inception"
 SIDE = 299
-AT_ONCE = 32  # pictures in the network: a thousand would need 6 GB
+BLOCK = 32  # images in the network: a thousand would need 6 GB
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
-"""The field's file of weights, which pytorch-fid and torch-fidelity share."""
+"""The published file of weights, used by pytorch-fid and torch-fidelity."""
 
 PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """Its SHA-256."""
 
 
 def inception(low: float, high: float, weights: Path) -> Extractor:
-    """Return the extractor of 2,048 features.
+    """Return the extractor of 2,048 features for data in [low, high].
 
     Args:
-        low: smallest value that data can have.
-        high: largest value that data can have.
+        low: smallest possible value of the data.
+        high: largest possible value of the data.
         weights: a .pth or .safetensors file with the tensors of `network`.
 
     Raises:
-        UserError: if the data have no range, or the file is missing, damaged or another network's.
+        UserError: if the data have no finite range, or the file is missing, damaged or of another network.
     """
     check_range(NAME, low, high)
     net, digest = load(weights)
@@ -57,30 +57,30 @@ def inception(low: float, high: float, weights: Path) -> Extractor:
 
     def features(x: Tensor) -> Tensor:
         net.to(x.device)
-        return torch.cat([net(pictures(part, low, high)) for part in x.split(AT_ONCE)])
+        return torch.cat([net(normalise(block, low, high)) for block in x.split(BLOCK)])
 
     return Extractor(NAME, words, digest_of(f"{NAME} {digest} {words}"), features, True, f"weights {origin(digest)}")
 
 
 def origin(digest: str) -> str:
-    """Say of a file's SHA-256 whether it is that of the field's file, whatever the file is called."""
+    """Describe weights by the SHA-256 of their file: whether it is the published one."""
     return f"{digest[:8]}, {'those of published FIDs' if digest == PUBLISHED else 'not those of published FIDs'}"
 
 
-def pictures(x: Tensor, low: float, high: float) -> Tensor:
-    """Return what the network sees of grey or coloured pictures `(B, 1 or 3, H, W)`: `(B, 3, 299, 299)` in -1 to 1."""
+def normalise(x: Tensor, low: float, high: float) -> Tensor:
+    """Return the input of the network, `(B, 3, 299, 299)` in [-1, 1], for images `(B, 1 or 3, H, W)`."""
     v = ((x.float() - low) * (255 / (high - low))).round().clamp(0, 255)
-    return ((_stretched(_stretched(v, 3), 2) - 128) / 128).expand(-1, 3, -1, -1)
+    return ((_resize(_resize(v, 3), 2) - 128) / 128).expand(-1, 3, -1, -1)
 
 
 def load(path: Path) -> tuple[nn.Module, str]:
-    """Return the network without its layer of logits, and the SHA-256 of its weights' file, which is read once.
+    """Return the network without its layer of logits, and the SHA-256 of the file of its weights, which is read once.
 
     Raises:
-        UserError: if the file is missing, damaged or another network's.
+        UserError: if the file is missing, damaged or of another network.
     """
     if not path.is_file():
-        raise UserError(f"{NAME}: {path}: no such file; say where {FILE} is")
+        raise UserError(f"{NAME}: {path}: no such file; give the path of {FILE}")
     return _load(*cache.file_facts(path))
 
 
@@ -92,10 +92,10 @@ def _load(path: str, size: int, changed: int) -> tuple[nn.Module, str]:
     return net[:-1].requires_grad_(False), digest
 
 
-def _stretched(x: Tensor, side: int) -> Tensor:
+def _resize(x: Tensor, side: int) -> Tensor:
     n = x.shape[side]
-    place = torch.arange(SIDE, dtype=x.dtype, device=x.device) * (n / SIDE)
-    below = place.long()
-    share = (place - below).view(-1, *[1] * (x.ndim - 1 - side))
+    position = torch.arange(SIDE, dtype=x.dtype, device=x.device) * (n / SIDE)
+    below = position.long()
+    share = (position - below).view(-1, *[1] * (x.ndim - 1 - side))
     a, b = (x.index_select(side, at) for at in (below, (below + 1).clamp(max=n - 1)))
     return a + (b - a) * share

@@ -1,8 +1,8 @@
-"""Inception v3 as it was trained in 2015 on 1,008 labels, the network of FID.
+"""Inception v3 as trained in 2015 with 1,008 labels, the network of the FID.
 
-Five convolutions and two pools, then eleven blocks of branches side by side, whose outputs are joined by channels. A
-convolution is followed by a batch norm and a ReLU. It differs from the network of that name in torchvision: average
-pools inside the blocks don't count the padding, the last block pools by the maximum, and there are 1,008 labels.
+Five convolutions and two pooling layers, then eleven blocks of parallel branches, whose outputs are concatenated. Each
+convolution is followed by batch normalisation and a ReLU. It differs from torchvision's network of that name: average
+pooling in the blocks excludes the padding, the last block uses max pooling, and there are 1,008 labels.
 
 Source: Rethinking the Inception Architecture for Computer Vision (Szegedy et al., 2015, arXiv 1512.00567).
 """
@@ -20,15 +20,15 @@ EPSILON = 1e-3  # of the batch norms
 
 Kernel = int | tuple[int, int]
 Step = tuple[int, Kernel] | tuple[int, Kernel, Kernel]
-"""Channels and kernel of a convolution; with two kernels, both see the same, and their outputs are joined."""
+"""Channels and kernel of a convolution; two kernels are applied to the same input, and their outputs concatenated."""
 
 ROW, COLUMN = (1, 3), (3, 1)
 
 
 def network() -> nn.Sequential:
-    """Return the network without values, its tensors named as in the field's file of weights.
+    """Return the network on the meta device, with tensors named as in the published file of weights.
 
-    It maps pictures `(B, 3, 299, 299)` to logits `(B, 1008)`; all but its last layer, to features `(B, 2048)`.
+    It maps images `(B, 3, 299, 299)` to logits `(B, 1008)`; without its last layer, to features `(B, 2048)`.
     """
     with torch.device("meta"):
         layers: dict[str, nn.Module] = {
@@ -64,13 +64,13 @@ def network() -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Chains of convolutions and a pool side by side; sides are kept, or halved by the last step of each.
+    """Parallel chains of convolutions and a pooling layer, which keep the sides of the input or halve them.
 
     Args:
         inputs: channels of the input `(B, inputs, H, W)`.
-        chains: by name, which is that of the convolution too, with its number if there are several.
-        pool: that keeps the sides; None: the sides are halved, and the pool takes the maximum.
-        pooled: channels that a convolution makes of what `pool` gives.
+        chains: convolutions of each chain by its name, which names them too, with a number if there are several.
+        pool: pooling layer that keeps the sides; None: max pooling and the last convolutions halve them.
+        pooled: output channels of a convolution after `pool`; 0: none.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Block(nn.Module):
         self.branch_pool = _same(inputs, pooled, 1) if pooled else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the outputs of all branches, the pool's last, joined by channels."""
+        """Return the concatenated outputs of all branches, the pooling layer last."""
         found: list[Tensor] = []
         for chain in self._chains:
             y = x

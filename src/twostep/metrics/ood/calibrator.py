@@ -1,10 +1,10 @@
-"""The verdict on rows: a conformal p-value of each score, and the one that counts for a model.
+"""Conformal p-values of rows by each score of a model, one of which is the model's headline:
 
-    two-step model       two-part score: distance to the manifold and density on it, see `conformal`
-    density alone        log-density, two-sided: a density that is too high is odd as well
-    autoencoder alone    distance, one-sided: it has no density
+    two-step model       the two-part score: distance to the manifold and density on it, see `conformal`
+    density              log-density, two-sided: too high a density is unusual as well
+    autoencoder          distance, one-sided
 
-All of them know held-out in-distribution rows only: no other data, no label.
+They are calibrated on held-out in-distribution rows, without other data or labels.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Self
 from torch import nn
 
 from twostep.core.schema import UserError
-from twostep.metrics.ood.conformal import FEWEST, WEIGHTS, TwoPart, p_values, smallest_p_value
-from twostep.metrics.ood.scores import Array, Score, ranked
+from twostep.metrics.ood.conformal import MIN_ROWS, WEIGHTS, TwoPart, p_values, smallest_p_value
+from twostep.metrics.ood.scores import Array, Score, finite
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
@@ -26,12 +26,12 @@ DISTANCE = "reconstruction_error"
 
 
 @dataclass(frozen=True)
-class Judge:
-    """What turns scores of rows into p-values.
+class ConformalCalibrator:
+    """Converts scores of rows to p-values.
 
     Args:
         held_out: by score, those of in-distribution rows that the model was not trained on, `(n,)`.
-        headline: the score whose p-value counts.
+        headline: the score whose p-value decides.
         two_part: the two-part score of a two-step model; None for others.
     """
 
@@ -44,42 +44,42 @@ class Judge:
         """Calibrate on held-out rows.
 
         Args:
-            model: whose scores they are.
-            held_out: by name, what `scores_of(model)` gives, `(n,)`.
-            seed: of the halves of the two-part score.
+            model: the model.
+            held_out: scores of the rows by name, as in `scores_of(model)`, `(n,)`.
+            seed: seed of the halves of the two-part score.
 
         Raises:
             UserError: if there are too few rows.
         """
-        finite = {name: ranked(rows) for name, rows in held_out.items()}
-        rows = len(next(iter(finite.values())))
-        if rows < FEWEST:
-            raise UserError(f"{rows} validation rows are too few for p-values: it takes {FEWEST} at least")
+        clipped = {name: finite(scores) for name, scores in held_out.items()}
+        rows = len(next(iter(clipped.values())))
+        if rows < MIN_ROWS:
+            raise UserError(f"{rows} validation rows are too few for p-values: at least {MIN_ROWS} are needed")
         if isinstance(model, TwoStep):
-            return cls(finite, TWO_PART.name, TwoPart.fit({name: finite[name] for name in WEIGHTS}, seed))
-        return cls(finite, "log_prob" if isinstance(model, DensityEstimator) else DISTANCE, None)
+            return cls(clipped, TWO_PART.name, TwoPart.fit({name: clipped[name] for name in WEIGHTS}, seed))
+        return cls(clipped, "log_prob" if isinstance(model, DensityEstimator) else DISTANCE, None)
 
     @property
     def calibrated_on(self) -> int:
-        """Number of rows that the p-value which counts is calibrated on."""
+        """Number of rows that the headline's p-value is calibrated on."""
         return len(self.held_out[self.headline] if self.two_part is None else self.two_part.calibration)
 
     @property
     def smallest(self) -> float:
-        """The smallest p-value that counts which these rows can give."""
+        """Smallest possible p-value of the headline."""
         return smallest_p_value(self.calibrated_on, two_sided=self.headline == "log_prob")
 
     def two_part_score(self, rows: Mapping[str, Array]) -> Array:
-        """Return the two-part score of rows of a two-step model, `(m,)`."""
+        """Return the two-part score of rows of a two-step model, `(m,)`, given their other scores."""
         assert self.two_part is not None
-        return self.two_part.score({name: ranked(values) for name, values in rows.items()})
+        return self.two_part.score({name: finite(scores) for name, scores in rows.items()})
 
     def p_values(self, rows: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the p-values of rows by score, `(m,)` each; that of `headline` is among them."""
-        finite = {name: ranked(values) for name, values in rows.items()}
+        """Return the p-values of rows by score, `(m,)` each, with that of the headline."""
+        clipped = {name: finite(scores) for name, scores in rows.items()}
         found = {
-            name: p_values(self.held_out[name], values, two_sided=name != DISTANCE) for name, values in finite.items()
+            name: p_values(self.held_out[name], scores, two_sided=name != DISTANCE) for name, scores in clipped.items()
         }
         if self.two_part is not None:
-            found[TWO_PART.name] = self.two_part.p_values(finite)
+            found[TWO_PART.name] = self.two_part.p_values(clipped)
         return found

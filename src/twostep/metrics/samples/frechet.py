@@ -5,13 +5,13 @@
 With `Σ₁ = S Sᵀ` the last trace is that of `M^½`, where `M = Sᵀ Σ₂ S` is symmetric: its eigenvalues are real, no root of
 a matrix is taken, and S may have fewer columns than rows, so singular covariances need no help.
 
-The interval is that of the delta method. A row x of the first set moves FD by
+The interval is that of the delta method. The influence of a row x of the first set on FD is
 
     2 (μ₁ - μ₂)·(x - μ₁) + ‖x - μ₁‖² - ‖M^¼ S⁻¹ (x - μ₁)‖² - its mean
 
-(the derivative by Σ₁ is 1 - T with T the optimal transport between the Gaussians), a row y of the second by the same
-with `‖M^-¼ Sᵀ (y - μ₂)‖²`; the variance of FD is that of these moves over n. It leaves the bias out: of two samples of
-one law FD is about 0.54 D²/n at D << n, and `fd_infinity` extrapolates it away.
+(the derivative with respect to Σ₁ is 1 - T, T being the optimal transport between the Gaussians), that of a row y of
+the second set has `‖M^-¼ Sᵀ (y - μ₂)‖²` instead; the variance of FD is that of the influences over n. The bias remains:
+for two samples of one distribution FD is about 0.54 D²/n at D << n; `fd_infinity` extrapolates it away.
 
 Sources: The Fréchet Distance between Multivariate Normal Distributions (Dowson and Landau, 1982); GANs Trained by a Two
 Time-Scale Update Rule Converge to a Local Nash Equilibrium (Heusel et al., 2017, arXiv 1706.08500); Effectively
@@ -20,149 +20,92 @@ Unbiased FID and Inception Score and Where to Find Them (Chong and Forsyth, 2020
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from twostep.metrics.samples.estimates import NORMAL, Estimate, check_features, permutation, symmetric
+from twostep.core.estimate import NORMAL
+from twostep.core.moments import BLOCK, Moments
+from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
 
-BLOCK = 4096
-STRIPE = 512  # columns
 CUTS = (1, 2, 3, 4)
-"""Into how many parts `fd_infinity` cuts the sets."""
+"""Numbers of subsets that `fd_infinity` divides the sets into."""
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """Moments of rows, in float64.
-
-    Args:
-        n: number of rows.
-        mean: of them, `(D,)`.
-        scatter: sum of outer products of what remains without the mean, `(D, D)`.
-    """
-
-    n: int
-    mean: Tensor
-    scatter: Tensor
-
-    @staticmethod
-    def of(features: Tensor) -> Gaussian:
-        """Gather the moments of features `(n, D)`."""
-        return Gaussian.of_blocks(features.split(BLOCK))
-
-    @staticmethod
-    def of_blocks(blocks: Iterable[Tensor]) -> Gaussian:
-        """Gather the moments of features that come in blocks `(b, D)`; no more than one block is held."""
-        return functools.reduce(Gaussian.merge, map(Gaussian._of_block, blocks))
-
-    @staticmethod
-    def _of_block(block: Tensor) -> Gaussian:
-        x = block.double()
-        mean = x.mean(0)
-        x = x - mean
-        return Gaussian(len(x), mean, _gram(x))
-
-    def merge(self, other: Gaussian) -> Gaussian:
-        """Return the moments of both sets of rows together."""
-        n = self.n + other.n
-        gap = other.mean - self.mean
-        scatter = (self.scatter + other.scatter).addr_(gap, gap, alpha=self.n * other.n / n)
-        return Gaussian(n, self.mean + gap * (other.n / n), scatter)
-
-    @property
-    def covariance(self) -> Tensor:
-        """Unbiased covariance, `(D, D)`; needs two rows."""
-        return self.scatter / (self.n - 1)
-
-
-def distance(first: Gaussian, second: Gaussian) -> float:
+def distance(first: Moments, second: Moments) -> float:
     """Return the Fréchet distance of two Gaussians, in squared units of the features."""
     S = _root(first.covariance)
     eigenvalues = torch.linalg.eigvalsh(_between(S, second.covariance))
     return _distance(first, second, eigenvalues)
 
 
-def frechet(first: Tensor, second: Tensor) -> Estimate:
+def frechet(first: Tensor, second: Tensor) -> SampleEstimate:
     """Return the Fréchet distance of two sets of features `(n, D)` and `(m, D)`, in squared units of the features.
 
-    Memory grows with D², and not with the number of rows.
+    Memory grows with D², not with the number of rows.
 
     Raises:
         UserError: if the features can't be compared.
     """
     check_features(2, first=first, second=second)
-    one, two = Gaussian.of(first), Gaussian.of(second)
+    one, two = Moments.of(first), Moments.of(second)
     S = _root(one.covariance)
     eigenvalues, axes = torch.linalg.eigh(_between(S, two.covariance))
     roots = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)[:, None] ** 0.25
     to_first = roots * _after_inverse(axes.T, S)
     to_second = torch.where(roots > 0, 1 / roots, 0) * (axes.T @ S.T)
-    variance = _spread(first, one.mean, two.mean, to_first) + _spread(second, two.mean, one.mean, to_second)
-    return symmetric(
+    variance = _variance(first, one.mean, two.mean, to_first) + _variance(second, two.mean, one.mean, to_second)
+    return SampleEstimate.symmetric(
         _distance(one, two, eigenvalues),
         NORMAL * math.sqrt(variance),
         (len(first), len(second)),
-        "delta method; an interval of the distance at these n, bias included",
+        "delta method; of the distance at these n, bias included",
     )
 
 
-def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> Estimate:
-    """Return the Fréchet distance extrapolated to infinitely many rows; it can be below 0 where the laws are alike.
+def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> SampleEstimate:
+    """Return the Fréchet distance extrapolated to infinitely many rows; it can be negative for equal distributions.
 
-    Both sets are cut at random into k disjoint parts each, k = 1, 2, 3, 4; the mean distance of the parts is a line in
-    k to first order (in 1/n, as in the source), and its value at k = 0 is wanted. As every k uses all rows, the
-    interval is that of `frechet`. Parts need several times more rows than D has columns for the line to be one.
+    Both sets are divided at random into k disjoint subsets each, k = 1, 2, 3, 4; the mean distance of the subsets is
+    linear in k to first order (in 1/n, as in the source), and is extrapolated to k = 0. As every k uses all rows, the
+    interval has the width of that of `frechet`. For a linear relation, subsets need several times more rows than D.
 
     Raises:
         UserError: if the features can't be compared, or have fewer than 8 rows.
     """
     check_features(2 * CUTS[-1], first=first, second=second)
     one, two = (permutation(len(x), seed, x.device) for x in (first, second))
-    means = [_mean_of_parts(first, second, one, two, cuts) for cuts in CUTS]
-    whole = frechet(first, second)
-    note = "delta method; an interval of the distance without its bias"
-    return symmetric(_at_zero(CUTS, means), whole.error, whole.n, note)
+    means = [_mean_over_subsets(first, second, one, two, cuts) for cuts in CUTS]
+    full = frechet(first, second)
+    method = "delta method; of the distance without bias"
+    return SampleEstimate.symmetric(_at_zero(CUTS, means), full.margin, full.n, method)
 
 
-def _mean_of_parts(first: Tensor, second: Tensor, order: Tensor, other: Tensor, cuts: int) -> float:
-    parts = zip(order.tensor_split(cuts), other.tensor_split(cuts), strict=True)
-    return sum(distance(_moments(first, a), _moments(second, b)) for a, b in parts) / cuts
+def _mean_over_subsets(first: Tensor, second: Tensor, order: Tensor, other: Tensor, cuts: int) -> float:
+    pairs = zip(order.tensor_split(cuts), other.tensor_split(cuts), strict=True)
+    return sum(distance(_moments(first, a), _moments(second, b)) for a, b in pairs) / cuts
 
 
-def _moments(features: Tensor, rows: Tensor) -> Gaussian:
-    return Gaussian.of_blocks(features[part] for part in rows.split(BLOCK))
+def _moments(features: Tensor, rows: Tensor) -> Moments:
+    return Moments.of_blocks(features[block] for block in rows.split(BLOCK))
 
 
 def _at_zero(x: tuple[int, ...], y: list[float]) -> float:
-    """Return the least-squares line through the points, at 0."""
+    """Return the value at 0 of the least-squares line through the points."""
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     slope = sum((a - mean_x) * b for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
     return mean_y - slope * mean_x
 
 
-def _distance(first: Gaussian, second: Gaussian, eigenvalues: Tensor) -> float:
+def _distance(first: Moments, second: Moments, eigenvalues: Tensor) -> float:
     kept = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)
     traces = first.covariance.trace() + second.covariance.trace() - 2 * kept.sqrt().sum()
     return max(0.0, float((first.mean - second.mean).square().sum() + traces))
 
 
-def _gram(x: Tensor) -> Tensor:
-    """Return `xᵀ x`, of whose mirrored blocks each is computed once."""
-    gram = x.new_empty(x.shape[1], x.shape[1])
-    for start in range(0, x.shape[1], STRIPE):
-        columns, rest = slice(start, start + STRIPE), slice(start, None)
-        stripe = x[:, columns].T @ x[:, rest]
-        gram[columns, rest], gram[rest, columns] = stripe, stripe.T
-    return gram
-
-
 def _root(covariance: Tensor) -> Tensor:
-    """Return S with `S Sᵀ` the covariance: triangular, or of as many columns as the rank where it is singular."""
+    """Return S with `S Sᵀ` the covariance: triangular, or with as many columns as its rank if it is singular."""
     S, info = torch.linalg.cholesky_ex(covariance)
     pivots = S.diagonal().square()
     if not int(info) and bool(pivots.min() > len(S) * torch.finfo(S.dtype).eps * pivots.max()):
@@ -178,23 +121,23 @@ def _between(S: Tensor, covariance: Tensor) -> Tensor:
 
 
 def _negligible(eigenvalues: Tensor) -> float:
-    """Return what rounding can make of a zero among the eigenvalues."""
+    """Return a bound on the rounding errors of eigenvalues that are 0."""
     return len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * float(eigenvalues.max()) if len(eigenvalues) else 0.0
 
 
 def _after_inverse(A: Tensor, S: Tensor) -> Tensor:
-    """Return `A S⁻¹` for what `_root` returned; the left inverse where S has orthogonal columns."""
+    """Return `A S⁻¹` for a result of `_root`, with the left inverse if S has orthogonal columns."""
     if S.shape[0] == S.shape[1]:
         return torch.linalg.solve_triangular(S, A, upper=False, left=False)
     return A @ (S / S.square().sum(0)).T
 
 
-def _spread(rows: Tensor, mean: Tensor, other: Tensor, to: Tensor) -> float:
-    """Return the variance of the mean of the rows' moves."""
-    moves = [_moves(block, mean, other, to) for block in rows.split(BLOCK)]
-    return float(torch.cat(moves).var()) / len(rows)
+def _variance(rows: Tensor, mean: Tensor, other: Tensor, to: Tensor) -> float:
+    """Return the variance of the mean influence of rows."""
+    influences = [_influences(block, mean, other, to) for block in rows.split(BLOCK)]
+    return float(torch.cat(influences).var()) / len(rows)
 
 
-def _moves(block: Tensor, mean: Tensor, other: Tensor, to: Tensor) -> Tensor:
+def _influences(block: Tensor, mean: Tensor, other: Tensor, to: Tensor) -> Tensor:
     x = block.double() - mean
     return 2 * x @ (mean - other) + x.square().sum(1) - (x @ to.T).square().sum(1)

@@ -2,16 +2,15 @@
 
     MMD² = E k(x, x') + E k(y, y') - 2 E k(x, y)
 
-estimated by means over pairs of different rows; it is 0 in the mean where the laws are alike, and can be below. With
-`h(i, j) = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)` it is, but for the pairs i = j of the last mean, a
-U-statistic of the pairs (x_i, y_i). Such a one has the variance
+estimated by means over pairs of different rows; its mean is 0 if the distributions are equal, and it can be negative.
+With `h(i, j) = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)` it is, except for the pairs i = j of the last
+mean, a U-statistic of the pairs (x_i, y_i), with variance
 
     4 (n - 2) / (n (n - 1)) ζ₁ + 2 / (n (n - 1)) ζ₂,   ζ₁ = Var E[h | i],   ζ₂ = Var h
 
-(Hoeffding), whose terms are estimated without bias too: the first vanishes where the laws are alike, the second does
-not.
+(Hoeffding). Both terms are estimated without bias; the first vanishes if the distributions are equal.
 
-    KID    k(x, y) = (x·y / D + 1)³           MMD    k(x, y) = exp(-‖x - y‖² / 2σ²), σ the median distance of rows
+    KID    k(x, y) = (x·y / D + 1)³           MMD    k(x, y) = exp(-‖x - y‖² / 2σ²), σ the median distance between rows
 
 Sources: A Kernel Two-Sample Test (Gretton et al., 2012); Demystifying MMD GANs (Bińkowski et al., 2018, arXiv
 1801.01401).
@@ -27,8 +26,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from twostep.core.estimate import NORMAL
 from twostep.core.seeds import derive
-from twostep.metrics.samples.estimates import NORMAL, Estimate, check_features, permutation, symmetric
+from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
 
 BLOCK = 1024
 MEDIAN_ROWS = 500
@@ -36,19 +36,18 @@ MEDIAN_ROWS = 500
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
-def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> Estimate:
-    """Return the kernel distance of the literature: the mean over random subsets of `subset_size` rows of each set.
+def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> SampleEstimate:
+    """Return the kernel inception distance: the mean over random subsets of `subset_size` rows of each set.
 
-    The interval is that of all rows: the variance of the U-statistic of `min(n, m)` pairs, its terms averaged over the
-    subsets, and that of the choice of subsets. Subsets are no larger than the smaller set; there is one alone where it
-    holds all rows.
+    The interval includes the variance of the U-statistic of `min(n, m)` pairs, averaged over the subsets, and that of
+    the choice of subsets. Subsets are no larger than the smaller set; if one holds all rows, it is the only one.
 
     Args:
         data: features `(n, D)`.
         samples: features `(m, D)`.
-        subsets: number of them.
+        subsets: number of subsets.
         subset_size: rows of each set in a subset.
-        seed: of the choice.
+        seed: seed of the subsets.
 
     Raises:
         UserError: if the features can't be compared, or have fewer than 4 rows.
@@ -67,18 +66,18 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
     choice = float(values.var()) / count if count > 1 else 0.0
     method = f"variance of the U-statistic and of the choice; subsets: {count} of {size:,} rows"
     margin = NORMAL * math.sqrt(variance + choice)
-    return symmetric(float(values.mean()), margin, (len(data), len(samples)), method)
+    return SampleEstimate.symmetric(float(values.mean()), margin, (len(data), len(samples)), method)
 
 
-def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> Estimate:
-    """Return the squared discrepancy by a Gaussian kernel as wide as the median distance of rows of both sets.
+def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
+    """Return the squared discrepancy with a Gaussian kernel whose width is the median distance between rows.
 
-    The larger set is cut to as many rows as the smaller one has. Memory does not grow with the square of n.
+    The larger set is cut to the size of the smaller one. Memory does not grow with n².
 
     Args:
         data: features `(n, D)`.
         samples: features `(m, D)`.
-        seed: of the rows that the width is taken from, and of those that are left out.
+        seed: seed of the rows that determine the width, and of those that are left out.
 
     Raises:
         UserError: if the features can't be compared, or have fewer than 4 rows.
@@ -90,12 +89,13 @@ def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> Estimate:
     width = _median_distance(torch.cat([x[:MEDIAN_ROWS], y[:MEDIAN_ROWS]]).double())
     found = _discrepancy(x, y, partial(_gaussian, width=width))
     margin = NORMAL * math.sqrt(_variance(n, found.first, found.second))
-    return symmetric(found.value, margin, (n, n), f"variance of the U-statistic; Gaussian kernel of width {width:.4g}")
+    method = f"variance of the U-statistic; Gaussian kernel of width {width:.4g}"
+    return SampleEstimate.symmetric(found.value, margin, (n, n), method)
 
 
 @dataclass(frozen=True)
 class _Discrepancy:
-    """The estimate, with those of ζ₁ and ζ₂."""
+    """Estimates of MMD², ζ₁ and ζ₂."""
 
     value: float
     first: float
@@ -103,7 +103,7 @@ class _Discrepancy:
 
 
 def _discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> _Discrepancy:
-    """Go through pairs of blocks; one above the diagonal stands for its mirror too."""
+    """Sum over pairs of blocks; those above the diagonal count twice, for their mirror images."""
     n = len(x)
     within = across = squares = 0.0
     rows = torch.zeros(n, dtype=torch.float64, device=x.device)
@@ -127,7 +127,7 @@ def _discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> _Discrepancy:
 
 
 def _zetas(rows: Tensor, squares: float) -> tuple[float, float]:
-    """Return unbiased ζ₁ and ζ₂ from the sums of rows of h and the sum of its squares."""
+    """Return unbiased ζ₁ and ζ₂ from the row sums of h and the sum of its squares."""
     n = len(rows)
     row_squares = float(rows.square().sum())
     one_in_common = (row_squares - squares) / (n * (n - 1) * (n - 2))

@@ -1,13 +1,13 @@
-"""Do samples repeat the training data? Their distances to it against those of held-out data of the same law.
+"""Whether samples are copies of training data: their distances to it, compared with those of held-out data.
 
 With `d(x)` the distance to the nearest training point, s a sample and h a held-out point,
 
-    farther = P(d(s) > d(h)) + ½ P(d(s) = d(h))    ½ for a generator of the data's law, less for one that copies
-    C_T     = (farther - ½) / its spread if both had one law: the z of Mann and Whitney; below -2 tells of copies,
-              above 2 of samples that lie off the data. It grows with √n, so it is no measure of how many
-    copies  = share of samples at most as far off as the nearest 1 % of the held-out points; 0.01 if there are none
+    farther = P(d(s) > d(h)) + ½ P(d(s) = d(h))    ½ for samples of the data distribution, less for copies
+    C_T     = (farther - ½) / its standard deviation if both distributions are equal: the z of Mann and Whitney; below
+              -2 it indicates copies, above 2 samples off the data. It grows with √n, so it does not count copies
+    copies  = share of samples no farther away than the nearest 1 % of the held-out points; 0.01 without copies
 
-C_T here is the one of a single cell, all space. The intervals know the training data as given, and are those of new
+C_T here uses a single cell, the whole space. The intervals are conditional on the training data: they are those of new
 samples and new held-out points.
 
 Sources: A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020, arXiv 2004.05675);
@@ -19,36 +19,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from twostep.core.estimate import NORMAL, wilson
 from twostep.core.neighbours import nearest
-from twostep.metrics.samples.estimates import NORMAL, Estimate, check_features, wilson
+from twostep.metrics.samples.checks import SampleEstimate, check_features
 
 QUANTILE = 0.01
 RESAMPLES = 400
 
 
-@dataclass(frozen=True)
-class Memorisation:
-    """How near samples lie to the training data."""
+class Memorisation(NamedTuple):
+    """How close samples are to the training data."""
 
-    farther: Estimate
-    c_t: Estimate
-    copies: Estimate
+    farther: SampleEstimate
+    c_t: SampleEstimate
+    copies: SampleEstimate
 
 
 def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, seed: int = 0) -> Memorisation:
     """Compare the distances of samples and of held-out data to the training data.
 
     Args:
-        train: features of all the data that the model was trained on, in blocks `(b, D)`, of which one is held at a
-            time: a copy of a row that is left out would not be seen.
+        train: features of all training data, in blocks `(b, D)`, one in memory at a time; copies of rows that are left
+            out would not be found.
         held_out: features of other data of the same distribution, `(m, D)`.
         samples: features of samples, `(n, D)`.
-        seed: of the resamples.
+        seed: seed of the bootstrap.
 
     Raises:
         UserError: if the features can't be compared, or sets have fewer than 2 rows.
@@ -64,57 +64,57 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
 
 
 def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = "") -> Memorisation:
-    """Compare distances to the training data, `(m,)` and `(n,)`; their squares give the same.
+    """Compare distances to the training data, `(m,)` and `(n,)`, or their squares, with the same result.
 
     Args:
         held_out: of held-out data.
         samples: of samples.
-        seed: of the resamples.
-        about: what a method begins with.
+        seed: seed of the bootstrap.
+        about: start of the description of the method.
     """
     n = (len(held_out), len(samples))
     above, below = _shares_below(samples, held_out), _shares_below(held_out, samples)
     farther = float(above.mean())
     margin = NORMAL * math.sqrt(float(above.var()) / n[1] + float(below.var()) / n[0])
-    spread = _spread_of_one_law(torch.cat([held_out, samples]), *n)
+    deviation = _null_deviation(torch.cat([held_out, samples]), *n)
     method = f"{about}DeLong's variance"
     ends = [farther + sign * margin for sign in (-1, 0, 1)]
-    low, value, high = ((end - 0.5) / spread if spread else 0.0 for end in ends)
+    low, value, high = ((end - 0.5) / deviation if deviation else 0.0 for end in ends)
     return Memorisation(
-        Estimate(farther, max(0.0, ends[0]), min(1.0, ends[2]), n, method),
-        Estimate(value, low, high, n, method),
+        SampleEstimate(farther, max(0.0, ends[0]), min(1.0, ends[2]), n, method),
+        SampleEstimate(value, low, high, n, method),
         _copies(held_out, samples, seed, about),
     )
 
 
 def _shares_below(values: Tensor, others: Tensor) -> Tensor:
-    """Return for each value the share of the others that are below it; equal ones count half."""
+    """Return for each value the share of the others that are smaller; equal ones count half."""
     ordered = others.sort().values
     left, right = torch.searchsorted(ordered, values), torch.searchsorted(ordered, values, right=True)
     return (left + right).double() / (2 * len(others))
 
 
-def _spread_of_one_law(pooled: Tensor, m: int, n: int) -> float:
-    """Return the standard deviation of `farther` if all orders of the pooled values are as likely, ties included."""
+def _null_deviation(pooled: Tensor, m: int, n: int) -> float:
+    """Return the standard deviation of `farther` if all orders of the pooled values, with ties, are equally likely."""
     total = m + n
     ties = pooled.unique(return_counts=True)[1].double()
     correction = float((ties**3 - ties).sum()) / (total * (total - 1))
     return math.sqrt(max(0.0, total + 1 - correction) / (12 * m * n))
 
 
-def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> Estimate:
-    """Return the share of copies; resampling both sets tells how much the limit moves, too."""
+def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> SampleEstimate:
+    """Return the share of copies; both sets are resampled, because the threshold is random as well."""
     share = _share_within(held_out, samples)
     generator = torch.Generator().manual_seed(seed)
 
-    def again(values: Tensor) -> Tensor:
+    def resample(values: Tensor) -> Tensor:
         return values[torch.randint(len(values), (len(values),), generator=generator).to(values.device)]
 
-    shares = torch.tensor([_share_within(again(held_out), again(samples)) for _ in range(RESAMPLES)])
+    shares = torch.tensor([_share_within(resample(held_out), resample(samples)) for _ in range(RESAMPLES)])
     low, high = shares.quantile(torch.tensor([0.025, 0.975])).tolist()
     least, most = wilson(share, len(samples))
-    method = f"{about}{RESAMPLES} bootstrap resamples; not below the binomial interval"
-    return Estimate(share, min(low, least), max(high, most), (len(held_out), len(samples)), method)
+    method = f"{about}{RESAMPLES} bootstrap resamples; at least the binomial interval"
+    return SampleEstimate(share, min(low, least), max(high, most), (len(held_out), len(samples)), method)
 
 
 def _share_within(held_out: Tensor, samples: Tensor) -> float:

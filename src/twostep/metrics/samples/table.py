@@ -1,24 +1,27 @@
 """Metrics that compare samples with training data in a feature space.
 
-Each has a 95 % interval and, in a test, its null value: what held-out data score in the samples' place. None says how
-good a density is where there are no data, and all depend on the features, which the result names.
+Each has a 95 % interval and, in a test, a reference value: that of held-out data in place of the samples. None of them
+evaluates a density away from the data, and all depend on the features, which are named in the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from twostep.core.schema import UserError
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.features import inception
-from twostep.metrics.samples import c2st as two_sample
-from twostep.metrics.samples import frechet, kernel, memorisation, prdc, sliced
-from twostep.metrics.samples.estimates import GROUPS, Estimate
-from twostep.metrics.samples.feature_sets import Gallery
+from twostep.metrics.samples import frechet, kernel, prdc
+from twostep.metrics.samples.c2st import MIN_ROWS, c2st
+from twostep.metrics.samples.checks import SampleEstimate
+from twostep.metrics.samples.feature_sets import FeatureSets
+from twostep.metrics.samples.memorisation import Memorisation, memorisation
+from twostep.metrics.samples.sliced import sliced_wasserstein
 from twostep.models.base import Sampler
 
 DIGITS = 12  # of an extractor's digest that a note shows
@@ -29,123 +32,125 @@ class SampleMetric(Metric):
     """A comparison of samples with training data.
 
     Args:
-        name: as it is asked for.
-        summary: what it is, in a line.
-        compare: features `(n, D)` of training data with `(m, D)` of samples, or of what stands in their place; it
-            returns an `Estimate`, or what has one for each figure.
-        unit: of the figures.
-        figures: what it has several of; none: its one figure bears its name.
+        name: name of the metric.
+        summary: one line about it.
+        compare: maps features `(n, D)` of training data and `(m, D)` of samples, or of held-out data, to an estimate,
+            or to a named tuple of several.
+        unit: unit of the values.
+        figures: names of the values, if there are several.
         lower_is_better: direction.
-        features: the only ones in which it may be called so; empty: any.
-        least: rows that it needs of training data, held-out data and samples, by the key `nearest_k`.
+        features: the only features in which it may have this name; empty: any.
+        min_rows: number of rows of training data, held-out data and samples that it needs, by the key `nearest_k`.
     """
 
     name: str
     summary: str
-    compare: Callable[[Tensor, Tensor, Gallery], Any]
+    compare: Callable[[Tensor, Tensor, FeatureSets], SampleEstimate | tuple[SampleEstimate, ...]]
     unit: str = ""
     figures: tuple[str, ...] = ()
     lower_is_better: bool = True
     features: str = ""
-    least: Callable[[int], int] = lambda k: 2
+    min_rows: Callable[[int], int] = lambda k: 2
 
     @property
+    @override
     def stops(self) -> bool:
-        """Whether it has one figure, and so can stop training."""
         return not self.figures
 
+    @override
     def refusal(self, model: nn.Module) -> str:
-        """Refuse models that do not sample."""
-        return "" if isinstance(model, Sampler) else "it does not sample: train a density on it"
+        return "" if isinstance(model, Sampler) else "it does not sample: train a density on its embeddings"
 
-    def __call__(self, gallery: Gallery) -> dict[str, Result]:
-        """Compare the samples, and held-out data if the gallery asks for it.
+    def __call__(self, sets: FeatureSets) -> dict[str, Result]:
+        """Compare the samples, and held-out data if a reference is asked for, with training data.
 
         Raises:
-            UserError: if there are too few rows, features that are not finite, or others than the metric is named for.
+            UserError: if there are too few rows, features that are not finite, or features of another name.
         """
-        used = gallery.extractor.name
+        used = sets.extractor.name
         if self.features not in ("", used):
-            raise UserError(f"{self.name}: only in {self.features} features is it called so, not in {used}: ask for fd")
-        found = self._estimates(gallery.samples, gallery)
-        nulls = self._estimates(gallery.unseen, gallery) if gallery.with_null else {}
+            raise UserError(f"{self.name}: defined in {self.features} features only, not in {used}: use fd")
+        found = self._estimates(sets.samples, sets)
+        references = self._estimates(sets.unseen, sets) if sets.with_reference else {}
         return {
-            name: _result(one, self.unit, nulls[name].value if nulls else None, gallery) for name, one in found.items()
+            name: _result(one, self.unit, references[name].value if references else None, sets)
+            for name, one in found.items()
         }
 
-    def _estimates(self, rows: Tensor, gallery: Gallery) -> dict[str, Estimate]:
-        found = self.compare(gallery.data, rows, gallery)
-        return {figure: getattr(found, figure) for figure in self.figures} or {self.name: found}
+    def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, SampleEstimate]:
+        found = self.compare(sets.data, rows, sets)
+        several = cast(tuple[SampleEstimate, ...], (found,) if isinstance(found, SampleEstimate) else found)
+        return dict(zip(self.figures or (self.name,), several, strict=True))
 
 
-def _result(found: Estimate, unit: str, null: float | None, gallery: Gallery) -> Result:
-    used = gallery.extractor
+def _result(found: SampleEstimate, unit: str, reference: float | None, sets: FeatureSets) -> Result:
+    used = sets.extractor
     sizes = " and ".join(f"{n:,}" for n in found.n)
-    beside = "" if null is None else f", held-out data of {len(gallery.unseen):,}"
+    held_out = "" if reference is None else f", held-out data of {len(sets.unseen):,}"
     about = "; ".join(text for text in (used.weights, used.preprocessing) if text)
-    note = f"{used.name} features {used.digest[:DIGITS]} ({about}) of {sizes} rows{beside}; {found.method}"
-    return Result(found.value, unit, len(gallery.samples), note=note, interval=(found.low, found.high), null=null)
+    note = f"{used.name} features {used.digest[:DIGITS]} ({about}) of {sizes} rows{held_out}; {found.method}"
+    return Result(found.value, unit, len(sets.samples), note=note, interval=found.interval, reference=reference)
 
 
 for _metric in (
     SampleMetric(
         "fd",
-        "Fréchet distance of samples to training data in features that the result names",
+        "Fréchet distance of samples to training data, in features named in the result",
         lambda data, rows, _: frechet.frechet(data, rows),
         unit="squared feature units",
     ),
     SampleMetric(
         "fid",
-        "the same in Inception's features, where their weights are given; else `fd`",
+        "Fréchet inception distance, if Inception's weights are given; else `fd`",
         lambda data, rows, _: frechet.frechet(data, rows),
         unit="squared feature units",
         features=inception.NAME,
     ),
     SampleMetric(
         "fd_infinity",
-        "the same as `fd`, extrapolated to infinitely many rows",
-        lambda data, rows, gallery: frechet.fd_infinity(data, rows, gallery.seed),
+        "Fréchet distance, extrapolated to infinitely many rows",
+        lambda data, rows, sets: frechet.fd_infinity(data, rows, sets.seed),
         unit="squared feature units",
-        least=lambda k: 2 * frechet.CUTS[-1],
+        min_rows=lambda k: 2 * frechet.CUTS[-1],
     ),
     SampleMetric(
         "kid",
-        "kernel distance (cubic kernel, unbiased) of samples to training data",
-        lambda data, rows, gallery: kernel.kid(data, rows, seed=gallery.seed),
-        least=lambda k: 4,
+        "kernel inception distance (cubic kernel, unbiased), in any features",
+        lambda data, rows, sets: kernel.kid(data, rows, seed=sets.seed),
+        min_rows=lambda k: 4,
     ),
     SampleMetric(
         "mmd",
-        "maximum mean discrepancy (Gaussian kernel, unbiased, squared)",
-        lambda data, rows, gallery: kernel.mmd(data, rows, gallery.seed),
-        least=lambda k: 4,
+        "squared maximum mean discrepancy (Gaussian kernel, unbiased)",
+        lambda data, rows, sets: kernel.mmd(data, rows, sets.seed),
+        min_rows=lambda k: 4,
     ),
     SampleMetric(
         "sliced_wasserstein",
         "sliced Wasserstein distance of samples to training data",
-        lambda data, rows, gallery: sliced.sliced_wasserstein(data, rows, seed=gallery.seed),
+        lambda data, rows, sets: sliced_wasserstein(data, rows, seed=sets.seed),
         unit="feature units",
     ),
     SampleMetric(
         "c2st",
-        "how often a classifier tells samples from data, 0.5 at best",
-        lambda data, rows, gallery: two_sample.c2st(data, rows, gallery.seed),
-        unit="of unseen rows",
-        least=lambda k: 20,
+        "classifier two-sample test: accuracy of separating samples from data, at best 0.5",
+        lambda data, rows, sets: c2st(data, rows, sets.seed),
+        unit="accuracy",
+        min_rows=lambda k: MIN_ROWS,
     ),
     SampleMetric(
         "precision_recall_density_coverage",
-        "four figures of samples by balls to the k-th nearest neighbour, rim included",
-        lambda data, rows, gallery: prdc.prdc(data, rows, gallery.keys.nearest_k, gallery.seed),
-        figures=("precision", "recall", "density", "coverage"),
+        "precision, recall, density and coverage, by balls that reach to the k-th nearest neighbour",
+        lambda data, rows, sets: prdc.prdc(data, rows, sets.keys.nearest_k, sets.seed),
+        figures=prdc.PRDC._fields,
         lower_is_better=False,
-        least=lambda k: GROUPS * (k + 2),
+        min_rows=prdc.min_rows,
     ),
     SampleMetric(
         "memorisation",
-        "are samples nearer to the training data than held-out data are?",
-        lambda _, rows, gallery: memorisation.memorisation(gallery.all_data(), gallery.unseen, rows, gallery.seed),
-        figures=("farther", "c_t", "copies"),
+        "whether samples are closer to the training data than held-out data are",
+        lambda _, rows, sets: memorisation(sets.all_data(), sets.unseen, rows, sets.seed),
+        figures=Memorisation._fields,
     ),
 ):
     METRICS.register(_metric.name)(_metric)

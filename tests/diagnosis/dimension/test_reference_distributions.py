@@ -1,11 +1,11 @@
-"""Laws that fill their space: tails drawn in without moving a manifold, clusters, edges and shells reproduced."""
+"""Full-dimensional references: tails drawn in without moving a manifold, clusters, edges and radii reproduced."""
 
 import pytest
 import torch
 from torch.nn.functional import normalize
 
-from helpers.laws import gaussian
-from twostep.diagnosis.overfitting.reference_distributions import fitted_laws, tamed, whitened
+from helpers.distributions import gaussian
+from twostep.diagnosis.dimension.reference_distributions import fitted_distributions, tamed, whitened
 
 N, DIM = 1000, 4
 
@@ -22,8 +22,8 @@ def cube(n=N, dim=DIM):
     return whitened(torch.rand(n, dim, generator=generator(), dtype=torch.double))
 
 
-def laws(points):
-    return {law.name: law for law in fitted_laws(points, seed=0)}
+def fitted(points):
+    return {found.name: found for found in fitted_distributions(points, seed=0)}
 
 
 def weight_of_tails(x):
@@ -52,15 +52,15 @@ def test_taming_keeps_points_of_a_curved_surface_on_one():
     surface = whitened(torch.stack([x, y, x * y], 1))
     near = surface.norm(dim=1).argsort()[:40]
     there = tamed(surface)[near]
-    spread = torch.linalg.svdvals(there - there.mean(0))
+    stds = torch.linalg.svdvals(there - there.mean(0))
     assert not torch.equal(tamed(surface), surface)
-    assert spread[2] < 0.1 * spread[1]
+    assert stds[2] < 0.1 * stds[1]
 
 
 def test_shuffled_components_find_a_turned_cube():
     turned = cube() @ torch.linalg.qr(gaussian(DIM, DIM, seed=2)).Q
     assert fourth_moments(turned).mean() > 2.1
-    found = laws(turned)["independent components"]
+    found = fitted(turned)["independent components"]
     sample = found.draw(generator())
     assert fourth_moments(sample) == pytest.approx(torch.full((DIM,), 1.8).numpy(), abs=0.1)
     assert found.without(sample).shape == (N, DIM - 1)
@@ -68,7 +68,7 @@ def test_shuffled_components_find_a_turned_cube():
 
 def test_components_are_those_of_the_data_in_any_order_of_the_rows():
     moments = [
-        fourth_moments(laws(cube()[order])["independent components"].draw(generator())).sort().values
+        fourth_moments(fitted(cube()[order])["independent components"].draw(generator())).sort().values
         for order in (torch.arange(N), torch.randperm(N, generator=generator()))
     ]
     assert moments[0].numpy() == pytest.approx(moments[1].numpy(), abs=1e-3)
@@ -77,18 +77,18 @@ def test_components_are_those_of_the_data_in_any_order_of_the_rows():
 def test_clusters_keep_their_places_when_a_dimension_goes():
     kinds = torch.randint(0, 2, (N, 1), generator=generator())
     x = whitened(gaussian(N, DIM) + 12 * kinds * torch.tensor([1.0, 0, 0, 0]))
-    law = laws(x)["clusters of one shape"]
-    sample = law.draw(generator())
+    found = fitted(x)["clusters of one shape"]
+    sample = found.draw(generator())
     assert sample.T.cov() == pytest.approx(torch.eye(DIM).numpy(), abs=0.15)
-    flat = law.without(sample)
+    flat = found.without(sample)
     assert torch.linalg.matrix_rank(flat.T.cov(), rtol=1e-9) == DIM - 1
     between = x[kinds[:, 0] == 1].mean(0) - x[kinds[:, 0] == 0].mean(0)
     assert fourth_moments((flat @ between)[:, None]) < 1.3
 
 
-def test_shells_keep_the_distances_and_are_no_law_of_a_sphere():
-    law = laws(cube())["laws alike in all directions"]
-    sample = law.draw(generator())
+def test_isotropic_samples_keep_the_distances_and_are_left_out_for_a_sphere():
+    found = fitted(cube())["isotropic distributions"]
+    sample = found.draw(generator())
     assert sample.norm(dim=1).numpy() == pytest.approx(cube().norm(dim=1).numpy())
     assert sample.mean(0).abs().max() < 0.15
-    assert "laws alike in all directions" not in laws(whitened(normalize(gaussian(N, DIM))))
+    assert "isotropic distributions" not in fitted(whitened(normalize(gaussian(N, DIM))))

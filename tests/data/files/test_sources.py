@@ -1,4 +1,4 @@
-"""Sets of the hub by their id, from made tables: columns, splits, labels, and what is said where one can't be had."""
+"""Datasets of the hub by their id, from generated tables: columns, splits, labels, and refusals."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,8 +10,7 @@ from huggingface_hub import HfApi
 
 from helpers.image_files import pictures, png, save, save_all
 from twostep.core.schema import UserError
-from twostep.data.base import load_data, located
-from twostep.data.files import hub
+from twostep.data.load import load_data, located
 
 ROWS = pictures(12, (5, 7, 3))
 HERE = "127.0.0.1"
@@ -59,7 +58,7 @@ def channels_first(rows):
 
 @pytest.mark.parametrize("column", ["image", "img", "photo"])
 @pytest.mark.parametrize("label", [{}, {"label": list(range(9))}, {"label": [None, *range(8)]}, {"label": ["a"] * 9}])
-def test_pictures_and_whole_labels_are_taken(published, column, label):
+def test_images_and_whole_labels_are_taken(published, column, label):
     published(train=table(ROWS[:9], column, other=[0.5] * 9, **label), test=table(ROWS[9:], column))
     splits = loaded()
     assert torch.equal(splits.train, channels_first(ROWS[:9]))
@@ -88,7 +87,7 @@ def test_one_split_is_cut_like_an_array(published, split):
 def test_sizes_are_brought_to_one_by_the_key(published):
     published(train=table([*ROWS[:3], np.zeros((9, 9, 3), np.uint8)]), test=table(ROWS[:1]))
     line = refused()
-    assert line.startswith("the hub's some-one/pictures.v2, train, row 3: the picture is 9 x 9, that of the hub's ")
+    assert line.startswith("the hub's some-one/pictures.v2, train, row 3: the image is 9 x 9, that of the hub's ")
     assert "row 0 is 7 x 5" in line
     assert "image_size" in line
     assert loaded(image_size=4).spec.shape == (3, 4, 4)
@@ -108,11 +107,11 @@ def test_sizes_are_brought_to_one_by_the_key(published):
         ),
         (
             lambda: {"train": table([*ROWS[:3], {"bytes": b"text", "path": None}])},
-            ", train, row 3: is no picture, or a damaged one: save it anew, or take it away",
+            ", train, row 3: not an image, or damaged: save it again, or remove it",
         ),
         (
             lambda: {"train": table([*ROWS[:3], {"bytes": None, "path": "gone.png"}])},
-            ", train, row 3 (gone.png): names a file in place of an image: save the table with the images in it",
+            ", train, row 3 (gone.png): names a file instead of holding an image: save the table with embedded images",
         ),
     ],
 )
@@ -123,10 +122,10 @@ def test_unsuitable_sets_are_refused(published, splits, says):
 
 def test_a_set_without_rows_is_refused(published):
     published(train=table(ROWS).select([]))
-    assert refused() == "some-one/pictures.v2: holds no pictures"
+    assert refused() == "some-one/pictures.v2: contains no images"
 
 
-def test_several_columns_of_pictures_need_a_known_name(published):
+def test_several_columns_of_images_need_a_known_name(published):
     import datasets
 
     both = table(ROWS, "left").add_column("right", [{"bytes": png(row), "path": None} for row in ROWS])
@@ -192,13 +191,13 @@ def test_a_private_set_is_asked_for_with_the_users_login(private_hub, monkeypatc
 
 @pytest.mark.parametrize("name", ["/nowhere/pictures", "a/b/c", "./a", "../a/b", "a/", "~/a", "a b/c"])
 def test_what_can_be_no_id_is_not_looked_for_on_the_hub(name, monkeypatch):
-    monkeypatch.setattr(hub, "Hub", None)
+    monkeypatch.setattr("twostep.data.load.from_hub", None)
     assert refused(name) == f"{name}: no such file or folder"
 
 
 def test_a_folder_that_is_there_is_meant(tmp_path, monkeypatch):
     array = save_all(tmp_path / "some" / "one", pictures(10, (4, 4)))
-    monkeypatch.setattr(hub, "Hub", None)
+    monkeypatch.setattr("twostep.data.load.from_hub", None)
     assert torch.equal(
         torch.cat([load_data("some/one", make_valid=False).train, load_data("some/one").test]).sort(0).values,
         torch.as_tensor(array).sort(0).values,
@@ -210,6 +209,6 @@ def test_a_folder_that_is_there_is_meant(tmp_path, monkeypatch):
 def test_a_file_that_a_row_names_is_read_from_the_downloads_only(published, tmp_path, monkeypatch):
     secret = save(tmp_path / "secret.png", ROWS[3])
     published(train=table([*ROWS[:3], {"bytes": None, "path": str(secret)}, *ROWS[4:]]))
-    assert "secret.png): names a file in place of an image" in refused()
+    assert "secret.png): names a file instead of holding an image" in refused()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert len(loaded().train) == 10

@@ -1,4 +1,4 @@
-"""Samples of known laws, and how often intervals hold what they are intervals of."""
+"""Samples of known distributions, and the coverage of intervals."""
 
 import torch
 
@@ -9,8 +9,8 @@ def gaussian(n, dim, shift=0.0, scale=1.0, seed=0, dtype=torch.float64):
     return shift + scale * torch.randn(n, dim, generator=generator, dtype=dtype)
 
 
-def held(estimates, truth=None):
-    """Return the share of intervals that hold the truth, which is the mean of the values if it is not known."""
+def coverage(estimates, truth=None):
+    """Return the share of intervals that cover the truth, or the mean of the values if it is not known."""
     if truth is None:
         truth = sum(estimate.value for estimate in estimates) / len(estimates)
     return sum(estimate.low <= truth <= estimate.high for estimate in estimates) / len(estimates)

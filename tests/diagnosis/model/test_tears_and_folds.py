@@ -7,40 +7,40 @@ import pytest
 import torch
 
 from helpers.charts import angle, globe, half_circle, linear, rows
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import DataSpec
-from twostep.diagnosis.model.folds import folds
 from twostep.diagnosis.model.jacobian_spectrum import decoder_spectrum
+from twostep.diagnosis.model.tears_and_folds import tears_and_folds
 from twostep.models.ae import AutoencoderConfig
 from twostep.nn.jacobian import tangents
 
 
 def of(gae, x):
     z = gae.encode(x)
-    return folds(gae, x, z, decoder_spectrum(gae, z).metric)
+    return tears_and_folds(gae, x, z, decoder_spectrum(gae, z).metric)
 
 
-def test_a_circle_is_cut_where_its_angle_jumps():
+def test_a_circle_is_torn_where_its_angle_jumps():
     x = rows("von-mises-circle", 1000, 0)
     found = of(angle(), x)
     angles = torch.atan2(x[:, 1], x[:, 0])
     assert 2 <= found.torn.sum() <= 10
     assert (angles[found.torn].abs() > math.pi - 0.2).all()
-    one, other = found.cut
-    assert angles[one] * angles[other] < 0, "on both sides of the cut"
+    one, other = found.widest
+    assert angles[one] * angles[other] < 0, "on both sides of the discontinuity"
     assert not found.folded.any()
 
 
-def test_an_arc_is_not_cut():
+def test_an_arc_is_not_torn():
     x = rows("von-mises-circle", 1000, 0)
     found = of(angle(), x[x[:, 0] > -0.8])
     assert not found.torn.any()
     assert not found.folded.any()
-    assert found.cut is None
+    assert found.widest is None
     assert found.continuity == found.trustworthiness == 1
 
 
-def test_a_sphere_is_cut_along_its_meridian():
+def test_a_sphere_is_torn_along_its_meridian():
     x = rows("uniform_sphere", 1500, 0)
     found = of(globe(), x)
     torn = x[found.torn].double()
@@ -49,7 +49,7 @@ def test_a_sphere_is_cut_along_its_meridian():
     assert float(beside.max()) < 0.3, "near the half circle of longitude π"
 
 
-def test_two_halves_on_one_another_are_folded():
+def test_overlapping_halves_are_folded():
     x = rows("von-mises-circle", 1000, 0)
     found = of(half_circle(), x)
     assert found.folded.double().mean() > 0.5
@@ -72,22 +72,22 @@ def test_trustworthiness_is_that_of_scikit_learn():
     x, W = gaussian(300, 6), torch.eye(6)[:, :2]
     gae = linear(W)
     z = gae.encode(x.float())
-    found = folds(gae, x.float(), z, torch.eye(2, dtype=torch.double))
+    found = tears_and_folds(gae, x.float(), z, torch.eye(2, dtype=torch.double))
     table, latents = x.float().numpy().astype(np.float64), z.numpy().astype(np.float64)
     assert found.trustworthiness == pytest.approx(trustworthiness(table, latents, n_neighbors=5), abs=1e-12)
     assert found.continuity == pytest.approx(trustworthiness(latents, table, n_neighbors=5), abs=1e-12)
 
 
-def test_ways_through_convolutions_are_those_of_the_pictures_in_any_order_of_memory():
+def test_paths_through_convolutions_are_those_of_the_images_in_any_memory_format():
     torch.manual_seed(0)
-    spec = DataSpec(name="pictures", shape=(2, 6, 5), size=200, low=0, high=1)
+    spec = DataSpec(name="images", shape=(2, 6, 5), size=200, low=0, high=1)
     nets = {f"{net}_net": "cnn" for net in ("encoder", "decoder")}
     gae = AutoencoderConfig.for_data(spec, "gae", latent_dim=3, **nets).build(spec).double().eval()
     x = torch.rand(200, *spec.shape).double()
     with torch.no_grad():
         z = gae.encode(x)
         spectrum = decoder_spectrum(gae, z)
-        found = folds(gae, x, z, spectrum.metric)
+        found = tears_and_folds(gae, x, z, spectrum.metric)
         plain = torch.linalg.svdvals(tangents(gae.decode, z).movedim(0, 2))
-    assert bool((found.detours < 1).any()), "an untrained decoder hardly moves from one picture to its neighbour"
+    assert bool((found.detours < 1).any()), "an untrained decoder hardly moves from one image to its neighbour"
     assert torch.allclose(spectrum.plain, plain, atol=1e-10)

@@ -1,19 +1,19 @@
-"""Ratios to a full-dimensional law: 1 for such a law, less on manifolds; the linear rank; corrections by known laws."""
+"""Ratios to a full-dimensional distribution: 1 for such data, less on manifolds; the linear rank."""
 
 import pytest
 import torch
 
-from helpers.laws import gaussian
+from helpers.distributions import gaussian
 from twostep.core.schema import UserError
-from twostep.data.synthetic import law
-from twostep.diagnosis.dimension.calibration import Reference
+from twostep.data.synthetic import distribution
+from twostep.diagnosis.dimension.calibration import Calibration
 from twostep.diagnosis.dimension.estimators import likelihood_value
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
-from twostep.diagnosis.dimension.null import against_null
+from twostep.diagnosis.dimension.reference_ratio import reference_ratio
 
 
 def drawn(name, n=2000, **keys):
-    return law(name, keys).sample(n, torch.Generator().manual_seed(0))
+    return distribution(name, keys).sample(n, torch.Generator().manual_seed(0))
 
 
 def clusters(dim):
@@ -27,7 +27,7 @@ FULL = {
     "stretched": gaussian(2000, 20) * torch.logspace(0, -2, 20, dtype=torch.double),
     "Gaussian 1": gaussian(2000, 1),
 }
-RATIOS = {  # measured with n = 3,000, one Gaussian as the null law
+RATIOS = {  # measured with n = 3,000 and a Gaussian reference
     "circle": (drawn("von-mises-circle", kappa=0.0), 0.50),
     "swiss roll": (drawn("swiss_roll"), 0.64),
     "S^2": (drawn("uniform_sphere"), 0.66),
@@ -37,8 +37,8 @@ RATIOS = {  # measured with n = 3,000, one Gaussian as the null law
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_the_ratio_of_a_law_that_fills_space_is_1(name):
-    found = against_null(neighbourhoods(FULL[name], 20))
+def test_the_ratio_of_full_dimensional_data_is_1(name):
+    found = reference_ratio(neighbourhoods(FULL[name], 20))
     assert found.ratio == pytest.approx(1, abs=0.03)
     assert found.fills_space
     assert found.rank == FULL[name].shape[1]
@@ -47,20 +47,20 @@ def test_the_ratio_of_a_law_that_fills_space_is_1(name):
 @pytest.mark.parametrize("name", RATIOS)
 def test_the_ratio_of_a_manifold_is_below_1(name):
     x, ratio = RATIOS[name]
-    found = against_null(neighbourhoods(x, 20))
+    found = reference_ratio(neighbourhoods(x, 20))
     assert found.ratio == pytest.approx(ratio, abs=0.03)
     assert not found.fills_space
-    assert found.spread < 0.02
+    assert found.std < 0.02
 
 
-def test_clusters_are_held_against_a_mixture():
-    found = against_null(neighbourhoods(clusters(10), 20))
-    assert "mixture" in found.law
+def test_clusters_are_compared_with_a_mixture():
+    found = reference_ratio(neighbourhoods(clusters(10), 20))
+    assert "mixture" in found.distribution
     assert found.ratio == pytest.approx(1, abs=0.06)
 
 
-def test_repeated_coordinates_are_caught_by_the_rank_alone():
-    found = against_null(neighbourhoods(drawn("repeated").float(), 20))
+def test_repeated_coordinates_show_in_the_rank_alone():
+    found = reference_ratio(neighbourhoods(drawn("repeated").float(), 20))
     assert found.rank == 2
     assert found.ratio == pytest.approx(1, abs=0.05)
 
@@ -92,19 +92,19 @@ def test_rows_that_differ_by_rounding_alone_are_refused():
         _ = near.principal
 
 
-def test_the_null_is_the_same_for_the_same_seed_and_leaves_the_global_one():
+def test_the_ratio_is_the_same_for_the_same_seed_and_leaves_the_global_one():
     near = neighbourhoods(clusters(3)[:500], 20)
     state = torch.random.get_rng_state()
-    assert against_null(near, seed=3) == against_null(near, seed=3)
-    assert against_null(near, seed=3) != against_null(near, seed=4)
+    assert reference_ratio(near, seed=3) == reference_ratio(near, seed=3)
+    assert reference_ratio(near, seed=3) != reference_ratio(near, seed=4)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_scaling_by_the_null_is_wrong_where_correction_is_right():
+def test_scaling_by_the_ratio_is_wrong_where_calibration_is_right():
     near = neighbourhoods(drawn("network_manifold", manifold_dim=5, ambient_dim=20), 20)
-    null = against_null(near)
-    assert null.ratio * null.rank > 10
+    reference = reference_ratio(near)
+    assert reference.ratio * reference.rank > 10
     value = likelihood_value(near)
-    even = torch.ones(null.rank)
-    low, high = (Reference(kind, even, near.n, 20).correct(value, likelihood_value) for kind in ("Gaussian", "cube"))
+    even = torch.ones(reference.rank)
+    low, high = (Calibration(kind, even, near.n, 20).correct(value, likelihood_value) for kind in ("Gaussian", "cube"))
     assert 4.3 < low < 5 < high < 5.7

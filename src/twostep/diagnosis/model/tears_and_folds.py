@@ -1,24 +1,21 @@
-"""Where an autoencoder tears its data apart or lays them over each other, by neighbours in data and in embeddings.
+"""Where an autoencoder is discontinuous (tears) or not injective (folds), from neighbours in data and embeddings.
 
-A pair of points is suspect if one is among the k nearest others of the other in one of the two spaces and not among the
-nearest tenth of all in the other space. The way that the decoder g takes between the two then says what it is:
+A pair of points is suspect if one is among the k nearest neighbours of the other in one of the two spaces and not among
+the nearest tenth of all in the other space. The path of the decoder g between the two then decides:
 
     w_ij = length of g along the straight line from z_i to z_j
 
-    torn     w_ij > DETOUR ‖x_i - x_j‖     near in data space, far apart by the chart
-    folded   ‖x_i - x_j‖ > DETOUR w_ij     near by the chart, far apart in data space: their difference is lost
+    torn     w_ij > DETOUR ‖x_i - x_j‖     near in data space, far apart in the chart
+    folded   ‖x_i - x_j‖ > DETOUR w_ij     near in the chart, far apart in data space: their difference is lost
 
-One chart can't cover a circle or a sphere, so the encoder jumps somewhere, and points on both sides of that *cut* are
-torn. Both statements know no units, and do not change when embeddings are mapped linearly and the decoder undoes it.
-In a good chart the way is about as long as the distance; half a circle is 1.6 times its chord, and the way around a
-circle is 5 times the distance of points up to 1.2 radii apart, farther than neighbours ever are.
-
-The mean ranks give the usual figures: with r_X(i, j) the rank of j among the nearest others of i in data space,
+One chart can't cover a circle or a sphere: the encoder is discontinuous somewhere, and points on both sides are torn.
+Neither criterion depends on units or on linear maps of the embeddings. With r_X(i, j) the rank of j among the nearest
+neighbours of i in data space,
 
     trustworthiness = 1 - 2 / (n k (2 n - 3 k - 1)) Σ_i Σ_j max(0, r_X(i, j) - k),  j of the k nearest embeddings of i
 
 and continuity the same with data and embeddings exchanged; 1 where neighbours are kept, about 1/2 where they are
-those of chance. Embeddings are compared by the mean of JᵀJ, the metric that the decoder gives them.
+random. Embeddings are compared by the mean of JᵀJ, the decoder's metric.
 
 Source: Neighborhood Preservation in Nonlinear Projection Methods (Venna & Kaski, 2001).
 """
@@ -37,20 +34,19 @@ from twostep.models.base import GeneralizedAutoencoder, evaluating
 NEIGHBOURS = 5
 FAR = 0.1  # of all points
 DETOUR = 5.0
-STEPS = 8  # of a way
+STEPS = 8  # of a path
 ROWS = 512  # whose distances to all are held at once
 
 
 @dataclass(frozen=True)
-class Folds:
+class TearsAndFolds:
     """How neighbours in data space and among embeddings agree.
 
     Args:
-        torn: points with a neighbour in data space that is far by the chart, `(n,)`.
-        folded: points with a neighbour among embeddings whose difference is lost, `(n,)`.
-        detours: the way of the decoder over the distance, largest over the neighbours that are torn off, `(n,)`; 1
-            where there is none.
-        cut: rows of the two points with the longest detour; None where nothing is torn.
+        torn: points with a neighbour in data space that is far away in the chart, `(n,)`.
+        folded: points with a neighbour among embeddings that is far away in data space, `(n,)`.
+        detours: the decoder's path over the distance, largest over the suspect neighbours, `(n,)`; 1 without any.
+        widest: rows of the two points with the longest detour; None where nothing is torn.
         continuity: how well neighbours in data space are kept, about 1/2 to 1.
         trustworthiness: how well neighbours among embeddings are those in data space.
     """
@@ -58,26 +54,28 @@ class Folds:
     torn: Tensor
     folded: Tensor
     detours: Tensor
-    cut: tuple[int, int] | None
+    widest: tuple[int, int] | None
     continuity: float
     trustworthiness: float
 
 
-def folds(gae: GeneralizedAutoencoder, x: Tensor, z: Tensor, metric: Tensor, k: int = NEIGHBOURS) -> Folds:
+def tears_and_folds(
+    gae: GeneralizedAutoencoder, x: Tensor, z: Tensor, metric: Tensor, k: int = NEIGHBOURS
+) -> TearsAndFolds:
     """Compare neighbours of data `(n, *S)` and of their embeddings `(n, d)` by a metric `(d, d)`; n > 3 k."""
     points, latents = x.double().flatten(1), z.double() @ square_root(metric)
     near_data, near_latents = k_nearest(points, k)[1], k_nearest(latents, k)[1]
     among_latents, among_data = _ranks(latents, near_data), _ranks(points, near_latents)
     far = max(k, int(FAR * len(x)))
-    ways, distances = _ways(gae, points, z, near_data, among_latents > far)
-    detours = torch.where(among_latents > far, ways / distances.clamp(min=torch.finfo(distances.dtype).tiny), 1.0)
-    lengths, apart = _ways(gae, points, z, near_latents, among_data > far)
+    lengths, distances = _paths(gae, points, z, near_data, among_latents > far)
+    detours = torch.where(among_latents > far, lengths / distances.clamp(min=torch.finfo(distances.dtype).tiny), 1.0)
+    short, apart = _paths(gae, points, z, near_latents, among_data > far)
     longest, which = detours.max(1)
     torn = longest > DETOUR
     worst = int(longest.argmax())
-    return Folds(
+    return TearsAndFolds(
         torn,
-        (apart > DETOUR * lengths).any(1),
+        (apart > DETOUR * short).any(1),
         longest,
         (worst, int(near_data[worst, which[worst]])) if bool(torn.any()) else None,
         _kept(among_latents),
@@ -85,32 +83,32 @@ def folds(gae: GeneralizedAutoencoder, x: Tensor, z: Tensor, metric: Tensor, k: 
     )
 
 
-def _ways(
+def _paths(
     gae: GeneralizedAutoencoder, points: Tensor, z: Tensor, others: Tensor, pairs: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the way of the decoder and the distance between rows and those others of theirs that are marked.
+    """Return the length of the decoder's path and the distance between rows and their marked others.
 
     Shapes: `points: (n, D)`, `z: (n, d)`, the rest and the results `(n, k)`; both are 0 for pairs that are not marked.
     """
     rows, columns = pairs.nonzero(as_tuple=True)
-    ways, distances = points.new_zeros(pairs.shape), points.new_zeros(pairs.shape)
+    lengths, distances = points.new_zeros(pairs.shape), points.new_zeros(pairs.shape)
     share = torch.linspace(0, 1, STEPS + 1, dtype=z.dtype)[:, None]
     with evaluating(gae):
         for row, column in zip(rows.split(ROWS), columns.split(ROWS), strict=True):
             start, end = z[row, None], z[others[row, column], None]
             line = gae.decode((start + share * (end - start)).flatten(0, 1)).double().flatten(1)
             line = line.unflatten(0, (len(row), STEPS + 1))
-            ways[row, column] = line.diff(dim=1).norm(dim=2).sum(1)
+            lengths[row, column] = line.diff(dim=1).norm(dim=2).sum(1)
             distances[row, column] = (points[row] - points[others[row, column]]).norm(dim=1)
-    return ways, distances
+    return lengths, distances
 
 
 def _ranks(points: Tensor, others: Tensor) -> Tensor:
-    """Return the rank, from 1 for the nearest, of the others named `(n, k)` among all others of each point."""
+    """Return the rank, from 1 for the nearest, of the given others `(n, k)` among all others of each point."""
     ranks: list[Tensor] = []
-    for part, named in zip(points.split(ROWS), others.split(ROWS), strict=True):
-        distances = torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist")
-        reach = distances.gather(1, named)
+    for block, given in zip(points.split(ROWS), others.split(ROWS), strict=True):
+        distances = torch.cdist(block, points, compute_mode="donot_use_mm_for_euclid_dist")
+        reach = distances.gather(1, given)
         ranks.append(torch.searchsorted(distances.sort(1).values, reach).clamp(min=1))
     return torch.cat(ranks)
 

@@ -1,6 +1,7 @@
-"""How near a bound on log p comes with more draws: the curve over k of `E log (1/k) Σ_i w_i`.
+"""Importance-weighted bounds on log p as a function of the number of draws k: `E log (1/k) Σ_i w_i`.
 
-It rises to log p; where it still rises, the bound is not tight. All k share their draws: m draws make m / k groups.
+The bound increases to log p with k; where it still increases, it is not tight. All k share their draws: m draws make
+m / k groups.
 
 Source: Importance Weighted Autoencoders (Burda et al., 2016, arXiv 1509.00519).
 """
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from twostep.core.schema import UserError
-from twostep.metrics.base import Moments, Result
+from twostep.metrics.base import Result, RowMean
 from twostep.models.base import evaluating
 from twostep.models.parts.gaussian_decoder import GaussianDecoder, bound
 
-BLOCK = 1000  # points whose weights are held at once
+BLOCK = 1000  # points whose weights are in memory at once
 
 
 def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -> dict[int, Result]:
@@ -47,7 +48,7 @@ def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -
     measure = f"Lebesgue on R^{model.dim}"
     curve: dict[int, Result] = {}
     for k, values in found.items():
-        moments = Moments.of(values, lambda total: total)
+        mean = RowMean.of(values, lambda total: total)
         note = f"{k:,} draws at each point, mean of {max(ks) // k:,} such"
-        curve[k] = Result(moments.mean, "nats", moments.n, moments.standard_error, "bound", measure, note)
+        curve[k] = Result(mean.mean, "nats", mean.n, mean.standard_error, "bound", measure, note)
     return curve

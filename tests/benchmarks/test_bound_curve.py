@@ -1,4 +1,4 @@
-"""The curve of a bound over its draws against the closed form of a linear VAE, and which results are rivals."""
+"""The bound as a function of its number of draws, against the closed form of a linear VAE."""
 
 import math
 
@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from bound_curve import bound_curve
 from helpers.contracts import Case
 from twostep.core.schema import DataSpec, UserError
-from twostep.metrics.base import Result
-from twostep.metrics.bounds import bound_curve
-from twostep.metrics.comparison import ranked
 from twostep.models.vae import VAEConfig
 
 SPEC = DataSpec(name="vectors", shape=(3,), size=50, low=-9, high=9)
@@ -98,41 +96,7 @@ def test_other_models_and_no_draws_are_refused():
             bound_curve(linear_vae()[0], case.data(), ks)
 
 
-# ---- rivals
-
-
-def nats(value, **about):
-    return Result(value, "nats", 10, **{"kind": "exact", "measure": "Lebesgue on R^2", **about})
-
-
-def test_rivals_are_ranked_and_those_that_are_no_number_come_last():
-    results = {"a": nats(-3.0), "b": nats(math.nan), "c": nats(math.inf), "d": nats(1.0)}
-    assert ranked(results, lower_is_better=False) == ["c", "d", "a", "b"]
-    assert ranked(results, lower_is_better=True) == ["a", "d", "c", "b"]
-    assert ranked({}, lower_is_better=True) == []
-
-
-@pytest.mark.parametrize(
-    ("about", "words"),
-    [
-        ({"kind": "bound"}, "the kind is exact of the one and bound of the other"),
-        ({"kind": "estimate"}, "the kind is exact of the one and estimate of the other"),
-        ({"measure": "volume of the learned manifold"}, "the measure is Lebesgue on R"),
-        ({"measure": ""}, "and not given of the other"),
-    ],
-)
-def test_what_differs_in_kind_or_measure_is_not_ranked(about, words):
-    with pytest.raises(UserError, match="flow and vae can't be compared") as raised:
-        ranked({"flow": nats(1.0), "vae": nats(2.0, **about)}, lower_is_better=False)
-    assert words in str(raised.value)
-
-
-def test_other_units_are_no_rivals():
-    with pytest.raises(UserError, match="the unit is nats of the one and bits/dim of the other"):
-        ranked({"a": nats(1.0), "b": Result(1.0, "bits/dim", 10)}, lower_is_better=False)
-
-
-def test_whole_numbers_are_data_too():
+def test_integers_are_dequantised():
     model, law, _ = linear_vae()
     x = law.sample((50,)).round()
     assert bound_curve(model, x.to(torch.int8), (3,)) == bound_curve(model, x, (3,))

@@ -1,0 +1,178 @@
+"""Densities in the plane in closed form: boxes, an annulus, Gaussian mixtures.
+
+Datasets named as in FFJORD (Grathwohl et al., 2019, arXiv 1810.01367) have its shapes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from typing_extensions import override
+
+from twostep.core.schema import NonNegativeFloat, PositiveFloat
+from twostep.data.synthetic.base import SyntheticDistribution, synthetic
+from twostep.data.synthetic.numerics import choice, log_normal, normal, uniform
+
+
+class Boxes(SyntheticDistribution):
+    """Uniform on disjoint squares of equal side, given by their lower left corners."""
+
+    corners: ClassVar[list[tuple[float, float]]]
+    side: ClassVar[float]
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        corners = self._corners()
+        return corners[choice(n, len(corners), generator)] + self.side * uniform(n, 2, generator=generator)
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        corners = self._corners()
+        inside = ((y[:, None] >= corners) & (y[:, None] <= corners + self.side)).all(2).any(1)
+        return torch.where(inside, -math.log(len(corners) * self.side**2), -torch.inf).double()
+
+    def _corners(self) -> Tensor:
+        return torch.tensor(self.corners, dtype=torch.double)
+
+
+@synthetic("checkerboard", "uniform distribution on the black squares of a checkerboard")
+class Checkerboard(Boxes):
+    """Eight squares in `[-4, 4]²`."""
+
+    corners: ClassVar[list[tuple[float, float]]] = [
+        (2.0 * i, 2.0 * j) for i in range(-2, 2) for j in range(-2, 2) if (i + j) % 2 == 0
+    ]
+    side: ClassVar[float] = 2.0
+
+
+@synthetic("1uniform", "uniform distribution on a square")
+class OneUniform(Boxes):
+    """The square `[-1, 1]²`."""
+
+    corners: ClassVar[list[tuple[float, float]]] = [(-1.0, -1.0)]
+    side: ClassVar[float] = 2.0
+
+
+@synthetic("2uniforms", "uniform distribution on two disjoint squares")
+class TwoUniforms(Boxes):
+    """The squares `[-1.5, -0.5]²` and `[0.5, 1.5]²`."""
+
+    corners: ClassVar[list[tuple[float, float]]] = [(-1.5, -1.5), (0.5, 0.5)]
+    side: ClassVar[float] = 1.0
+
+
+@synthetic("2marginals", "uniform on two intervals in one coordinate, Gaussian in the other")
+class TwoMarginals(SyntheticDistribution):
+    """`x1` uniform on `[-2, -1]` and `[1, 2]`, `x2` standard normal, independent."""
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        first = (1 + uniform(n, generator=generator)) * (2.0 * choice(n, 2, generator).double() - 1)
+        return torch.stack([first, normal(n, generator=generator)], 1)
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        inside = (y[:, 0].abs() >= 1) & (y[:, 0].abs() <= 2)
+        return torch.where(inside, -math.log(2) + log_normal(y[:, 1:], 1.0), -torch.inf)
+
+
+@synthetic("annulus", "uniform distribution on an annulus")
+class Annulus(SyntheticDistribution):
+    """Uniform between two radii."""
+
+    inner: NonNegativeFloat = Field(1.0, description="inner radius")
+    width: PositiveFloat = Field(1.0, description="outer radius minus inner radius")
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        inner, outer = self.inner**2, (self.inner + self.width) ** 2
+        radius = (inner + (outer - inner) * uniform(n, generator=generator)).sqrt()
+        angle = 2 * math.pi * uniform(n, generator=generator)
+        return torch.stack([radius * angle.cos(), radius * angle.sin()], 1)
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        radius, outer = y.norm(dim=1), self.inner + self.width
+        area = math.pi * (outer**2 - self.inner**2)
+        return torch.where((radius >= self.inner) & (radius <= outer), -math.log(area), -torch.inf).double()
+
+
+@synthetic("8gaussians", "eight Gaussians with centres on a circle")
+class EightGaussians(SyntheticDistribution):
+    """Centres on the circle of radius `4 / sqrt 2`; noise adds to the variances."""
+
+    std: PositiveFloat = Field(0.5 / math.sqrt(2), description="std of each Gaussian")
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return self._centres()[choice(n, 8, generator)] + self.std * normal(n, 2, generator=generator)
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        return self._mixture(y, self.std)
+
+    @override
+    def noisy_log_density(self, y: Tensor) -> Tensor:
+        return self._mixture(y, math.hypot(self.std, self.noise))
+
+    def _mixture(self, y: Tensor, std: float) -> Tensor:
+        return torch.logsumexp(log_normal(y[:, None] - self._centres(), std), 1) - math.log(8)
+
+    def _centres(self) -> Tensor:
+        angles = torch.arange(8, dtype=torch.double) * math.pi / 4
+        return 4 / math.sqrt(2) * torch.stack([angles.cos(), angles.sin()], 1)
+
+
+@synthetic("split-gaussian", "a Gaussian split into two halves, separated by a gap")
+class SplitGaussian(SyntheticDistribution):
+    """A standard Gaussian whose halves left and right of 0 are shifted away from 0 by `gap`."""
+
+    gap: NonNegativeFloat = Field(1.0, description="shift of each half")
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        y = normal(n, 2, generator=generator)
+        return torch.stack([y[:, 0] + self.gap * torch.where(y[:, 0] < 0, -1.0, 1.0), y[:, 1]], 1)
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        shifted_back = torch.stack([y[:, 0].abs() - self.gap, y[:, 1]], 1)
+        return torch.where(shifted_back[:, 0] >= 0, log_normal(shifted_back, 1.0), -torch.inf)
+
+
+@synthetic("pinwheel", "five twisted arms")
+class Pinwheel(SyntheticDistribution):
+    """Five narrow Gaussians on a circle of radius 2, rotated by an angle that grows with the radius.
+
+    `x = 2 R(a_k + exp(|f|) / 4) f`, `f ~ N((1, 0), diag(0.3², 0.1²))`. FFJORD rotates by the first coordinate of f
+    instead of its norm, which is nearly the same; with the norm the map preserves area, so the density is closed.
+    """
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        f = normal(n, 2, generator=generator) * self._std() + torch.tensor([1.0, 0.0])
+        return _rotate(2 * f, self._angle(f.norm(dim=1), choice(n, 5, generator)))
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        arms: list[Tensor] = []
+        for k in range(5):
+            f = _rotate(y / 2, -self._angle(y.norm(dim=1) / 2, torch.full((len(y),), k)))
+            scaled = (f - torch.tensor([1.0, 0.0])) / self._std()
+            arms.append(log_normal(scaled, 1.0) - self._std().log().sum())
+        return torch.logsumexp(torch.stack(arms), 0) - math.log(5) - 2 * math.log(2)
+
+    def _std(self) -> Tensor:
+        return torch.tensor([0.3, 0.1], dtype=torch.double)
+
+    def _angle(self, radius: Tensor, arm: Tensor) -> Tensor:
+        return arm * (2 * math.pi / 5) + radius.exp() / 4
+
+
+def _rotate(y: Tensor, angle: Tensor) -> Tensor:
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([cos * y[:, 0] - sin * y[:, 1], sin * y[:, 0] + cos * y[:, 1]], 1)

@@ -1,0 +1,44 @@
+"""Evaluate a model by several metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from twostep.metrics.base import METRICS, Result, RowMetric, SumOverRanks
+from twostep.metrics.samples.feature_sets import FeatureSets
+from twostep.metrics.samples.table import SampleMetric
+from twostep.models.base import evaluating
+
+
+def evaluate(
+    names: Iterable[str],
+    model: nn.Module,
+    batches: Iterable[Tensor],
+    sum_over_ranks: SumOverRanks,
+    seed: int,
+    feature_sets: FeatureSets | None = None,
+) -> dict[str, Result]:
+    """Evaluate a model in evaluation mode, without gradients; the same seed gives the same random numbers.
+
+    Args:
+        names: names of the metrics; those of OOD detection are skipped (see `twostep.metrics.ood.ood`).
+        model: the model.
+        batches: this rank's rows of data.
+        sum_over_ranks: sums a tensor over all ranks.
+        seed: seed of the random numbers that row metrics draw.
+        feature_sets: what samples are compared with; required if a metric compares samples.
+    """
+    results: dict[str, Result] = {}
+    with evaluating(model):
+        for name in dict.fromkeys(names):
+            torch.manual_seed(seed)
+            metric = METRICS[name]
+            if isinstance(metric, SampleMetric):
+                assert feature_sets is not None
+                results |= metric(feature_sets)
+            elif isinstance(metric, RowMetric):
+                results |= metric(model, batches, sum_over_ranks)
+    return results
