@@ -159,7 +159,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
         super().__init__((), **data)
         self.latent_dim, self.extra = latent_dim, extra
         self.encoder, self.decoder = encoder, decoder
-        like = next(self.parameters(), torch.zeros(()))
+        like = next(decoder.parameters(), torch.zeros(()))
         with evaluating(self):
             self.event_shape = tuple(self.decode(like.new_zeros(1, latent_dim)).shape[1:])
 
