@@ -71,9 +71,6 @@ def test_a_folder_per_label_gives_labels(folder):
 def test_train_and_test_are_taken_as_they_are(folder):
     train = save_all(folder / "train", random_images(5, (4, 4)))
     test = save_all(folder / "test", random_images(3, (4, 4), 1))
-        save_all(folder / "train", random_images(5, (4, 4))),
-        save_all(folder / "test", random_images(3, (4, 4), 1)),
-    )
     (folder / "elsewhere").mkdir()
     splits = loaded(folder)
     assert torch.equal(splits.train, torch.as_tensor(train))
