@@ -678,8 +678,8 @@ def test_a_signal_while_a_run_is_tested_names_what_resumes(twostep, own_pictures
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("twostep.data.base.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
-        ("twostep.data.base.read_arrays", ("diagnose", "--dataset", "own.npy")),
+        ("twostep.data.load.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
+        ("twostep.data.load.read_arrays", ("diagnose", "--dataset", "own.npy")),
         ("twostep.experiment.evaluator.Evaluator.measure", ("evaluate", "RUN", "--metrics", "l2_reconstruction_error")),
         ("twostep.experiment.load.build", ("sample", "RUN", "-n", "3")),
     ],
