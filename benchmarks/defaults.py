@@ -72,7 +72,7 @@ def arm_on_digits(folder: str) -> None:
         with evaluating(model):
             torch.manual_seed(0)
             nats = model.log_prob(valid.float()).mean().item()  # type: ignore[operator]
-        return -nats / model.spec.dim / math.log(2)
+        return -nats / model.dim / math.log(2)
 
     for rate in (1e-3, 3e-3):
         found = bits(48, 64, lr=rate)
@@ -155,7 +155,9 @@ def strides(folder: str) -> None:
         experiment = start(Request({"model": name}, {"run": run, "model": keys}, is_gae=True))
         trainer, valid = experiment.trainer, experiment.splits.valid
         assert valid is not None
-        trainer.use(experiment.batches(experiment.splits.train, 128), experiment.batches(valid, 128))
+        trainer.set_data(
+            experiment.evaluator.batches(experiment.splits.train, 128), experiment.evaluator.batches(valid, 128)
+        )
         began = time.process_time()
         while time.process_time() - began < SECONDS:
             trainer.advance()

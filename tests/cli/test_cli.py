@@ -291,9 +291,7 @@ def test_a_cnn_refuses_vectors(refused):
     vectors = saved("own.npy", np.random.default_rng(0).random((30, 3)))
     nets = ("encoder_net=cnn", "decoder_net=cnn")
     line = refused(*single_arguments(vectors, "out"), *repeated("--config", nets))
-    assert line == "a cnn needs pictures; own.npy has points of shape (3,): set the nets to mlp".replace(
-        "own", f"{Path.cwd()}/own"
-    )
+    assert line.startswith(f"a cnn needs images; {vectors} ")
     assert not Path("out").exists()
 
 
