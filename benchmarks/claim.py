@@ -37,7 +37,7 @@ from twostep.experiment.prepare import resume, start
 from twostep.metrics.features.base import Extractor
 from twostep.metrics.features.classifier import classifier, train_classifier
 from twostep.models.base import evaluating
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 SMALLER = {
     "arm": {"max_epochs": 12, "hidden_size": 128, "num_layers": 1, "context": 0},

@@ -25,7 +25,7 @@ from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
 from twostep.models.bigan import BiGAN
 from twostep.models.wae import WAE
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 ROWS = 10_000
 SECONDS = 120
@@ -67,7 +67,7 @@ def arm_on_digits(folder: str) -> None:
     def bits(epochs: int, size: int, **keys: Any) -> float:
         small = {"hidden_size": 128, "num_layers": 1, "max_epochs": epochs, "early_stopping_metric": None}
         experiment = trained(folder, "digits", {"model": "arm"}, {"train_batch_size": size}, model={**small, **keys})
-        valid, model = experiment.splits.valid, experiment.models["model"]
+        valid, model = experiment.splits.valid, experiment.module
         assert valid is not None
         with evaluating(model):
             torch.manual_seed(0)
@@ -139,7 +139,7 @@ def ebm_on_pictures(folder: str) -> None:
     for preset in ("twostep", "reference"):
         experiment = trained(folder, "digits", {"model": "ebm"}, model={"preset": preset})
         train, test = (rows.flatten(1).float() / 16 for rows in (experiment.splits.train, experiment.splits.test))
-        model = experiment.models["model"]
+        model = experiment.module
         with evaluating(model):
             samples = model.sample(1000, torch.Generator().manual_seed(0)).flatten(1).clamp(0, 16) / 16  # type: ignore[operator]
         near = [float(torch.cdist(points, train).min(1).values.median()) for points in (samples, test)]
@@ -153,7 +153,7 @@ def strides(folder: str) -> None:
         run = {"dataset": str(rows), "logdir_root": folder}
         keys = {f"{net}_{key}": kernel if key == "kernel_size" else stride for net in NETS for key in SIZES}
         experiment = start(Request({"model": name}, {"run": run, "model": keys}, is_gae=True))
-        trainer, valid = experiment.trainers["model"], experiment.splits.valid
+        trainer, valid = experiment.trainer, experiment.splits.valid
         assert valid is not None
         trainer.use(experiment.batches(experiment.splits.train, 128), experiment.batches(valid, 128))
         began = time.process_time()
@@ -174,7 +174,7 @@ def adversaries_on_small_sets(folder: str) -> None:
         for preset in ("twostep", "reference"):
             keys = {"preset": preset, "max_epochs": epochs, "early_stopping_metric": None}
             experiment = trained(folder, dataset, {"model": "bigan"}, is_gae=True, model=keys)
-            model, valid = cast(BiGAN, experiment.models["model"]), cast(Tensor, experiment.splits.valid).float()
+            model, valid = cast(BiGAN, experiment.module), cast(Tensor, experiment.splits.valid).float()
             z = 2 * torch.rand(1000, model.latent_dim, generator=torch.Generator().manual_seed(0)) - 1
             with evaluating(model):
                 codes = share((model.encode(model.decode(z)) - z).square().sum(1), z)
@@ -184,7 +184,7 @@ def adversaries_on_small_sets(folder: str) -> None:
     for weight in (10 * 64 / 784, 10.0):
         keys = {"penalty_weight": weight, "max_epochs": 50, "early_stopping_metric": None}
         experiment = trained(folder, "digits", {"model": "wae"}, is_gae=True, model=keys)
-        model, valid = cast(WAE, experiment.models["model"]), cast(Tensor, experiment.splits.valid).float()
+        model, valid = cast(WAE, experiment.module), cast(Tensor, experiment.splits.valid).float()
         with evaluating(model):
             z, points = model.encode(valid), share(model.reconstruction_error(valid), valid)
         torch.manual_seed(0)

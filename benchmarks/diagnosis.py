@@ -1,7 +1,7 @@
-"""Verdicts of `twostep diagnose` where the truth is known: named sets, then random ones, half of them manifolds.
+"""Verdicts of `twostep diagnose` where the truth is known: named datasets, then random ones, half of them manifolds.
 
-A set that a quick diagnosis leaves undecided is diagnosed thoroughly too. Thresholds were set by looking at the named
-sets and at random sets of other seeds than the default one.
+A dataset that a quick diagnosis leaves undecided is diagnosed thoroughly too. Thresholds were chosen on the named
+datasets and on random ones of other seeds than the default one.
 
     python benchmarks/diagnosis.py [--seed 0] [--sets 100] [--only-random] [--pictures]
 """
@@ -29,7 +29,7 @@ FULL = (2, 5, 10, 20)
 
 @dataclass(frozen=True)
 class Case:
-    """Points `(n, D)` and what is true of them."""
+    """Points `(n, D)` with their true verdict and dimension."""
 
     name: str
     truth: str
@@ -42,7 +42,7 @@ def gaussian(n: int, dim: int, seed: int) -> Tensor:
 
 
 def full(kind: str, n: int, dim: int, seed: int) -> Case:
-    """Return a law that fills its space."""
+    """Return samples of a full-dimensional distribution."""
     x = gaussian(n, dim, seed)
     generator = torch.Generator().manual_seed(seed + 1)
     if kind == "mixture":
@@ -60,10 +60,10 @@ def full(kind: str, n: int, dim: int, seed: int) -> Case:
 
 
 def manifold(name: str, n: int, seed: int, **keys: object) -> Case:
-    """Return a law on a manifold."""
-    made = distribution(name, {**keys, "seed": seed})
-    told = ", ".join(f"{key}={value:.2g}" for key, value in keys.items() if isinstance(value, int | float))
-    return Case(f"{name} {told}", "yes", made.intrinsic_dim, made.sample(n, torch.Generator().manual_seed(seed)))
+    """Return samples of a distribution on a manifold."""
+    known = distribution(name, {**keys, "seed": seed})
+    text = ", ".join(f"{key}={value:.2g}" for key, value in keys.items() if isinstance(value, int | float))
+    return Case(f"{name} {text}", "yes", known.intrinsic_dim, known.sample(n, torch.Generator().manual_seed(seed)))
 
 
 def named() -> Iterator[Case]:
@@ -85,7 +85,7 @@ def thick() -> Iterator[Case]:
 
 
 def drawn(seed: int, count: int) -> Iterator[Case]:
-    """Yield random sets: full ones and manifolds in turn."""
+    """Yield random datasets: full-dimensional ones and manifolds alternately."""
     choose = random.Random(seed)
     for index in range(count):
         n, own = choose.choice((1000, 1500, 2000, 3000)), choose.randrange(2**31)
@@ -120,27 +120,27 @@ def drawn(seed: int, count: int) -> Iterator[Case]:
         yield manifold(name, n, own, **keys)
 
 
-def told(case: Case, found: Diagnosis, level: str, seconds: float) -> str:
+def line(case: Case, found: Diagnosis, level: str, seconds: float) -> str:
     low, high = found.interval
     dimension = f"{found.dimension.recommended} ({low:.2f}-{high:.2f})"
     right = "" if found.overfitting.verdict == case.truth else "  <-- " + case.truth
     size = f"{case.x.shape[0]} x {case.x.shape[1]}"
-    line = f"{case.name:52}{size:>10} d={case.dimension:<3}{dimension:20}{level:9}{seconds:5.1f} s  "
-    return f"{line}{found.overfitting.line()}{right}"
+    text = f"{case.name:52}{size:>10} d={case.dimension:<3}{dimension:20}{level:9}{seconds:5.1f} s  "
+    return f"{text}{found.overfitting.line()}{right}"
 
 
-def judged(cases: Iterator[Case]) -> dict[str, Counter[tuple[str, str]]]:
+def diagnosed(cases: Iterator[Case]) -> dict[str, Counter[tuple[str, str]]]:
     """Return how often each (truth, verdict) was found, at each level."""
     counts: dict[str, Counter[tuple[str, str]]] = {"quick": Counter(), "thorough": Counter()}
     for case in cases:
         began = time.perf_counter()
         found = diagnose(case.x)
-        print(told(case, found, "quick", time.perf_counter() - began), flush=True)
+        print(line(case, found, "quick", time.perf_counter() - began), flush=True)
         counts["quick"][case.truth, found.overfitting.verdict] += 1
         if found.overfitting.verdict == "undecided":
             began = time.perf_counter()
             found = diagnose(case.x, thorough=True)
-            print(told(case, found, "thorough", time.perf_counter() - began), flush=True)
+            print(line(case, found, "thorough", time.perf_counter() - began), flush=True)
         counts["thorough"][case.truth, found.overfitting.verdict] += 1
     return counts
 
@@ -168,12 +168,12 @@ def main() -> None:
     parser.add_argument("--pictures", action="store_true", help="digits and fashion-mnist too")
     chosen, began = parser.parse_args(), time.perf_counter()
     if not chosen.only_random:
-        summary(judged(named()))
-        judged(thick())
+        summary(diagnosed(named()))
+        diagnosed(thick())
         slopes()
     if chosen.pictures:
-        judged(Case(name, "yes", 0, training_rows(name, {})) for name in ("digits", "fashion-mnist"))
-    summary(judged(drawn(chosen.seed, chosen.sets)))
+        diagnosed(Case(name, "yes", 0, training_rows(name, {})) for name in ("digits", "fashion-mnist"))
+    summary(diagnosed(drawn(chosen.seed, chosen.sets)))
     print(f"{time.perf_counter() - began:.0f} s")
 
 

@@ -21,7 +21,7 @@ from sklearn.mixture import GaussianMixture
 from twostep.data.load import load_data
 from twostep.experiment.prepare import start
 from twostep.models.flow import PLAIN
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 
 def mixture_bits(components: int, kind: str) -> float:
@@ -51,7 +51,7 @@ def measure_flow(keys: dict[str, Any]) -> None:
         bits = experiment.test()["model"]["bits_per_dim"]
         experiment.run.close()
     seconds = time.perf_counter() - began
-    epochs = experiment.trainers["model"].epochs_done
+    epochs = experiment.trainer.epochs_done
     print(f"flow, {keys or 'defaults'}: {bits.value:.3f} ± {bits.standard_error:.3f} bits/dim", end=" ")
     print(f"({epochs} epochs, {seconds:.0f} s)", flush=True)
 

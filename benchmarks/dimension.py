@@ -1,7 +1,8 @@
 """Intrinsic dimension where the truth is known: d = 1 to 20, up to 100 coordinates, 1,000 points.
 
-For each set: the estimates as they are (maximum likelihood with 20 neighbours, TwoNN, local principal components), the
-first two corrected for the number of points, the ratio to a law that fills the space, and what is recommended.
+For each dataset: the uncorrected estimates (maximum likelihood with 20 neighbours, TwoNN, local principal components),
+the first two corrected for the number of points, the ratio to a full-dimensional distribution, and the recommended
+dimension.
 
     python benchmarks/dimension.py [--n 1000]
 """
@@ -35,11 +36,11 @@ NETWORKS = ((2, 10), (5, 20), (10, 50), (20, 100))
 
 
 def sets(n: int) -> Iterator[tuple[str, int, Tensor]]:
-    """Yield sets: a name, the true dimension, and points `(n, D)`."""
+    """Yield datasets: a name, the true dimension, and points `(n, D)`."""
 
     def drawn(name: str, **keys: object) -> tuple[str, int, Tensor]:
-        made = distribution(name, keys)
-        return name, made.intrinsic_dim, made.sample(n, torch.Generator().manual_seed(0))
+        known = distribution(name, keys)
+        return name, known.intrinsic_dim, known.sample(n, torch.Generator().manual_seed(0))
 
     for name, keys in NAMED.items():
         yield drawn(name, **keys)
@@ -64,7 +65,7 @@ def row(name: str, d: int, dim: int, found: Dimension) -> str:
 
 
 def summary(truths: list[int], results: list[Dimension], low: int, high: int) -> str:
-    """Return the mean error in per cent of d, as it is and corrected, and how often the truth is met."""
+    """Return the mean error in per cent of d, uncorrected and corrected, and how often the truth is found."""
     chosen = [(d, found) for d, found in zip(truths, results, strict=True) if low <= d <= high]
     raw = [statistics.mean(100 * (found.votes[i].estimate.value / d - 1) for d, found in chosen) for i in range(3)]
     corrected = [statistics.mean(100 * (found.votes[i].value / d - 1) for d, found in chosen) for i in range(2)]
@@ -90,10 +91,10 @@ def main() -> None:
     for low, high in ((1, 5), (6, 10), (11, 15), (16, 20)):
         print(summary(truths, results, low, high))
     print(
-        "\nKnown bias: maximum likelihood and TwoNN are right to a few per cent up to d = 5 and read less and less of d"
-        "\nabove, because few points lie far apart in many dimensions and the density is not constant between them: of"
-        "\n20 dimensions about 14 and 16. Correction by laws of known dimension and as many points gives it back where"
-        "\nall directions of the manifold spread alike, and half of it where they are uneven (network_manifold)."
+        "\nKnown bias: maximum likelihood and TwoNN are right within a few per cent up to d = 5 and too low above,"
+        "\nbecause few points lie far apart in many dimensions and the density is not constant between them: of 20"
+        "\ndimensions about 14 and 16. Correction by distributions of known dimension and as many points restores it"
+        "\nwhere all directions have equal stds, and half of it where they are uneven (network_manifold)."
         f"\n{time.perf_counter() - began:.0f} s"
     )
 

@@ -36,7 +36,7 @@ from twostep.experiment.prepare import Place, resume, start, trained
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, Role, evaluating
 from twostep.models.ebm import EBM
-from twostep.runs.request import Limits, Request
+from twostep.runs.overrides import Request
 from twostep.training.engine import Engine
 from twostep.training.trainer import Trainer
 
@@ -112,7 +112,7 @@ def cases() -> Iterator[tuple[str, Role, DataSpec, dict[str, Any]]]:
 
 def stepped(model: Model, x: Tensor, engine: Engine) -> dict[str, Tensor]:
     """Take two steps on the device, and return the losses of the second."""
-    trainer = Trainer("model", model, engine, Silent(), lambda batches: {}, seed=0)
+    trainer = Trainer("model", model, engine, Silent(), lambda *_: {}, seed=0)
     trainer.use(Batches(x, 64, device=engine.device), None)
     for _ in range(2):
         losses = trainer.step(torch.arange(64))
@@ -188,9 +188,9 @@ def check_runs(check: Check, device: str, folder: Path) -> None:
     stopped = start(asked(2))
     stopped.fit()
     stopped.run.close()
-    resumed = resume(stopped.run.path, limits=Limits(gae=4))
+    resumed = resume(stopped.run.path, max_epochs={"gae": 4})
     resumed.fit()
-    weights = whole.models["gae"].state_dict()
+    weights = whole.module.gae.state_dict()
     for key, found in resumed.models["gae"].state_dict().items():
         good = torch.allclose(found, weights[key], rtol=1e-3, atol=1e-4)
         exact = torch.equal(found, weights[key])

@@ -1,8 +1,8 @@
-"""Verdicts of `twostep diagnose` on sets made to mislead it: graphs that lack a dimension or two, and skewed full laws.
+"""Verdicts of `twostep diagnose` on misleading datasets: graphs that lack one or two dimensions, skewed full ones.
 
-A graph is x = (u, f(u)) turned at random, u of 3 to 14 dimensions and f of one or two: sines, products, |.|, cubes or
-a random network. Full laws are ball, shell, exponential, log-normal, banana, funnel, independent Student-t, a copula,
-Gaussians of unequal shape, and spikes. The table counts verdicts, by the number of coordinates.
+A graph is x = (u, f(u)) rotated at random, u of 3 to 14 dimensions and f of one or two: sines, products, |.|, cubes or
+a random network. Full-dimensional ones are ball, shell, exponential, log-normal, banana, funnel, independent Student-t,
+a copula, Gaussians of unequal shape, and spikes. The table counts verdicts, by the number of coordinates.
 
     python benchmarks/hard_diagnosis.py [--seed 0] [--sets 60] [--thorough]
 """
@@ -141,9 +141,9 @@ def main() -> None:
         print(f"{truth:9}{name:45}{x.shape[0]:>5} rows  {found.verdict:10}{found.evidence}", flush=True)
     print(f"\n{'':28}{'yes':>10}{'no':>10}{'undecided':>12}")
     for truth in ("manifold", "full"):
-        for size, told in (("few", f"D <= {FEW}"), ("many", f"D > {FEW}")):
+        for size, text in (("few", f"D <= {FEW}"), ("many", f"D > {FEW}")):
             row = [counts[truth, size, verdict] for verdict in ("yes", "no", "undecided")]
-            print(f"{truth:16}{told:12}{row[0]:>10}{row[1]:>10}{row[2]:>12}")
+            print(f"{truth:16}{text:12}{row[0]:>10}{row[1]:>10}{row[2]:>12}")
 
 
 if __name__ == "__main__":

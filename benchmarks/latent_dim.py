@@ -23,7 +23,7 @@ from results import FOLDER, first_rows, trained
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
 from twostep.metrics.features.base import Extractor
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 NAME = "fashion-mnist"
 SIZES = (5, 10, 20, 40)

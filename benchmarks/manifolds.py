@@ -19,7 +19,7 @@ from twostep.data.synthetic import distribution
 from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 SETS: dict[str, dict[str, Any]] = {
     "s_curve": {},

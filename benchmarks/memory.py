@@ -20,7 +20,7 @@ import torch.utils.tensorboard  # noqa: F401
 
 from twostep.experiment.prepare import start
 from twostep.models import MODELS
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 LIMIT_MB, FLAT = 250, 0.02
 
@@ -32,7 +32,7 @@ def resident_mb() -> float:
 
 def resident_after_epochs(request: Request, epochs: int) -> list[float]:
     experiment = start(request)
-    trainer, valid = experiment.trainers["model"], experiment.splits.valid
+    trainer, valid = experiment.trainer, experiment.splits.valid
     assert valid is not None
     trainer.use(experiment.batches(experiment.splits.train, 128), experiment.batches(valid, 128))
     resident: list[float] = []

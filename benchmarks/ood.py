@@ -32,7 +32,7 @@ from torch import Tensor
 from twostep.data.load import load_data
 from twostep.experiment.prepare import start
 from twostep.metrics import Result
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 SCORES = {
     "density": "likelihood_ood_auroc",

@@ -55,7 +55,7 @@ def quality(experiment: Experiment, features: dict[str, Extractor]) -> dict[str,
 
 def compared(experiment: Experiment, extractor: Extractor, names: tuple[str, ...], seed: int = 0) -> dict[str, Result]:
     """Compare samples of a run with its training rows, and held-out rows in their place."""
-    examiner = experiment.examiner
+    examiner = experiment.evaluator
     model: Any = examiner.part(examiner.whole)
     held_out = examiner.test_batches(examiner.whole)
     training = examiner.batches(experiment.splits.train, held_out.batch_size)

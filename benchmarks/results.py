@@ -29,7 +29,7 @@ from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
 from twostep.models.base import evaluating
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 ROWS = 10_000
 GAES = [name for name in MODELS if "gae" in MODELS[name].roles]

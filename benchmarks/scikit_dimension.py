@@ -1,6 +1,6 @@
-"""Our estimates of dimension beside those of scikit-dimension, on its 24 benchmark manifolds of 1,000 points.
+"""Estimates of dimension compared with those of scikit-dimension, on its 24 benchmark manifolds of 1,000 points.
 
-It is no dependency, so it makes points and its own estimates in an environment of its own, ours come from this one:
+It is not a dependency: it writes points and its own estimates in another environment, ours come from this one:
 
     python -m venv other && other/bin/pip install scikit-dimension pandas matplotlib
     other/bin/python benchmarks/scikit_dimension.py --write points.npz

@@ -22,7 +22,7 @@ from bare import Step, bare
 from bare_alone import bare_alone
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import start
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 BATCH = 128
 ROWS = {"flow": 6400, "ebm": 6400, "arm": 1280}

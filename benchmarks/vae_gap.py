@@ -26,7 +26,7 @@ from twostep.models.base import evaluating
 from twostep.models.parts.annealing import AnnealedPath
 from twostep.models.vae import VAE
 from twostep.nn.distributions import standard_normal_log_prob
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 POINTS = 100
 DRAWS = (1, 10, 100, 1000, 5000)

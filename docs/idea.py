@@ -19,7 +19,7 @@ from torch import Tensor
 
 from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 POINTS = 10_000
 EPOCHS = 60

@@ -31,7 +31,7 @@ from twostep.data.synthetic import distribution
 from twostep.diagnosis import diagnose
 from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 FIGURES = Path(os.environ.get("FIGURES", "."))
 EPOCHS = (20, 40, 80)  # of an energy
@@ -115,7 +115,7 @@ polar_cells = (RADII.double() * step / 500).log().repeat_interleave(len(angle))
 
 def trained_to(experiment, part, epochs):
     """Train a model of an experiment to that many epochs."""
-    experiment.trainers[part].raise_limit(epochs)
+    experiment.trainers[part].set_max_epochs(epochs)
     experiment.fit()
 
 

@@ -1,4 +1,4 @@
-"""Two-step deep generative models: an autoencoder finds the manifold, a density estimator models what lies on it."""
+"""Two-step deep generative models: an autoencoder learns the manifold, a density estimator its embeddings."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def test_configs_and_the_machine_are_shown(run):
 
 def test_the_configs_shown_are_those_of_the_files(run):
     changed = {"de": {"test_metrics": ("loss",)}}
-    adjusted = Run(run.path, run.settings.adjusted(changed), SPEC)
+    adjusted = Run(run.path, run.settings.adjusted(changed, is_image=True), SPEC)
     run.keep_limits({"gae": 4321})
     text = page(adjusted).text
     assert '"max_epochs": 4321' in text

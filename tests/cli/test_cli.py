@@ -22,7 +22,7 @@ from twostep import cli
 from twostep.core import checkpoint, signals
 from twostep.core.schema import UserError
 from twostep.experiment.experiment import Experiment
-from twostep.experiment.progress import Recorder
+from twostep.experiment.progress import Lines
 from twostep.models.two_step import TwoStep
 from twostep.runs.directory import Run
 
@@ -132,8 +132,8 @@ def epochs(run):
             (*CIRCLES, "--config", "dataset_kwargs={'n':10}", "--config", "test_metrics=kid"),
             "kid: needs 4 training rows, test rows and samples, and circles has 9, 2 and 10000: leave it out",
         ),
-        ((*TWO_STEP, "--shared-config", "dataset=mnist"), "--dataset: not beside the key of that name"),
-        ((*SINGLE, "--config", "dataset=mnist"), "--dataset: not beside the key of that name"),
+        ((*TWO_STEP, "--shared-config", "dataset=mnist"), "--dataset: not with the key"),
+        ((*SINGLE, "--config", "dataset=mnist"), "--dataset: not with the key"),
         ((*TWO_STEP, "--de-config", "lr=0", "--de-config", "num_bins=0"), "lr = 0: .*; num_bins = 0: "),
         ((*TWO_STEP, "--shared-config", "seed=-1"), "seed = -1: input should be greater than or equal to 0"),
         ((*TWO_STEP, "--shared-config", f"seed={2**64}"), f"seed = {2**64}: input should be less than {2**64}"),
@@ -203,10 +203,10 @@ def epochs(run):
         ((*TWO_STEP, "--max-epochs-loaded-de", "3"), "--max-epochs-loaded-de: only for a run that exists"),
         ((*TWO_STEP, "--max-epochs-loaded", "0"), '"0" for --max-epochs-loaded. Must be >= 1'),
         ((*TWO_STEP, "--max-epochs-loaded", "few"), '--max-epochs-loaded: unable to convert "few" into int'),
-        ((*TWO_STEP, "--freeze-pretrained-gae"), "--freeze-pretrained-gae: goes with --load-dir RUN --load-pretrained"),
+        ((*TWO_STEP, "--freeze-pretrained-gae"), "--freeze-pretrained-gae: only with --load-dir RUN --load-pretrained"),
         (("train", "--load-pretrained-gae"), "missing: --load-dir, --de-model; see --help"),
-        ((*TWO_STEP, "--load-dir", "x"), "--dataset, --gae-model, --de-model: not beside --load-dir"),
-        ((*SINGLE, "--is-gae", "--load-dir", "x"), "--dataset, --model, --is-gae: not beside --load-dir"),
+        ((*TWO_STEP, "--load-dir", "x"), "--dataset, --gae-model, --de-model: not with --load-dir"),
+        ((*SINGLE, "--is-gae", "--load-dir", "x"), "--dataset, --model, --is-gae: not with --load-dir"),
         (("models", "vea"), "vea: no such model; did you mean vae?"),
         (("models", "flow", "--role", "gae"), "flow is not an autoencoder"),
         (("models", "vae", "--role", "x"), "--role x: choose gae or de"),
@@ -225,7 +225,11 @@ def test_mistakes_get_one_line_that_says_what_to_do(refused, arguments, says):
     ("model", "config", "says"),
     [
         ("ae", "test_metrics=fid", "fd: ae has no such metric: it does not sample: train a density on it"),
-        ("vae", "early_stopping_metric=memorisation", "early_stopping_metric=memorisation of vae is no single figure"),
+        (
+            "vae",
+            "early_stopping_metric=memorisation",
+            "early_stopping_metric=memorisation of vae is not a single value",
+        ),
         ("vae", "metric_kwargs={'features':'inceptoin'}", "metric_kwargs.features = 'inceptoin': input should be"),
         ("vae", "metric_kwargs={'gen_samples':0}", "metric_kwargs.gen_samples = 0: input should be greater than 0"),
     ],
@@ -342,7 +346,7 @@ def test_what_is_no_run_is_refused(refused, tmp_path):
 
 def test_runs_of_the_other_kind_are_refused(refused, two_step_run, ae_run, twostep, own_pictures):
     assert "is a two-step run: use main.py" in refused("train-single", "--load-dir", two_step_run)
-    assert "is a run of one model alone: use single_main.py" in refused("train", "--load-dir", ae_run)
+    assert "use single_main.py" in refused("train", "--load-dir", ae_run)
     assert "--load-pretrained-gae" in refused("train", "--load-dir", ae_run)
     pretrained = ("train", "--load-pretrained-gae", "--de-model", "flow", "--load-dir")
     assert "not a run of an autoencoder alone" in refused(*pretrained, two_step_run)
@@ -356,7 +360,7 @@ def test_a_run_without_checkpoints_is_not_tested_as_if_it_were_trained(refused, 
         (path / "checkpoints").mkdir()
         before = (path / "metrics" / "test.json").read_bytes()
         for line in (refused(command, "--load-dir", path, "--only-test"), refused("evaluate", path)):
-            assert "has no checkpoint, so nothing is trained yet" in line
+            assert "no checkpoint" in line
         assert (path / "metrics" / "test.json").read_bytes() == before
 
 
@@ -480,7 +484,7 @@ def test_data_that_changed_are_refused(refused, twostep, own_pictures):
     mine = shutil.copy(own_pictures, "mine.npz")
     assert twostep(*single_arguments(mine, "out")).status == 0
     np.savez(mine, train=np.eye(6, dtype=np.uint8).repeat(30, 0).reshape(-1, 6, 6), test=np.zeros((10, 6, 6), np.uint8))
-    assert "does not hold the data that the run was started with" in refused("evaluate", only_run("out"))
+    assert "does not hold the data" in refused("evaluate", only_run("out"))
 
 
 def test_epoch_limits_of_a_loaded_run(twostep, two_step_copy):
@@ -520,11 +524,11 @@ def test_a_pretrained_autoencoder_is_trained_further_or_frozen(twostep, refused,
         *repeated("--shared-config", ("train_batch_size=16", "logdir_root=out")),
     ]
     frozen = (*pretrained, "--freeze-pretrained-gae")
-    assert "--max-epochs-loaded-gae: not beside --freeze" in refused(*frozen, "--max-epochs-loaded-gae", 3)
+    assert "--max-epochs-loaded-gae: conflicts with --freeze" in refused(*frozen, "--max-epochs-loaded-gae", 3)
     both = (*pretrained, "--max-epochs-loaded-de", 3, "--de-config", "max_epochs=3")
-    assert "--max-epochs-loaded-de: not beside" in refused(*both)
+    assert "--max-epochs-loaded-de: conflicts" in refused(*both)
     assert "--only-test: the density is new" in refused(*pretrained, "--only-test")
-    assert "--gae-model: not beside --load-dir" in refused(*pretrained, "--gae-model", "ae")
+    assert "--gae-model: not with --load-dir" in refused(*pretrained, "--gae-model", "ae")
     before = weights(ae_run, "model.model.")
     outcome = twostep(*frozen, *small)
     assert (outcome.status, outcome.err) == (0, "")
@@ -577,20 +581,20 @@ def test_a_full_disk_ends_training_with_one_line(twostep, own_pictures, monkeypa
 
 
 def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(twostep, ae_copy, monkeypatch):
-    monkeypatch.setattr("twostep.training.trainer.set_rate", lambda rule, _: rule.param_groups[0].update(lr=1e38))
+    monkeypatch.setattr("twostep.training.optim.set_rate", lambda rule, _: rule.param_groups[0].update(lr=1e38))
     latest = ae_copy / "checkpoints" / "latest.safetensors"
     before = latest.read_bytes()
     outcome = twostep("train-single", "--load-dir", ae_copy, "--max-epochs-loaded", 9)
     assert outcome.status == 3
     assert outcome.err.count("\n") == 1
     assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 3, training rows \[\d+, ", outcome.err)
-    assert outcome.err.rstrip().endswith("what was saved before is good")
+    assert outcome.err.rstrip().endswith("the last checkpoint is intact")
     assert latest.read_bytes() == before
     assert twostep("evaluate", ae_copy).status == 0
 
 
 def test_nothing_is_said_of_what_was_saved_where_nothing_was(twostep, own_pictures, monkeypatch):
-    monkeypatch.setattr("twostep.training.trainer.set_rate", lambda rule, _: rule.param_groups[0].update(lr=1e38))
+    monkeypatch.setattr("twostep.training.optim.set_rate", lambda rule, _: rule.param_groups[0].update(lr=1e38))
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
     assert outcome.status == 3
     assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 1, ", outcome.err)
@@ -598,7 +602,7 @@ def test_nothing_is_said_of_what_was_saved_where_nothing_was(twostep, own_pictur
 
 
 def test_a_validation_loss_that_is_not_finite_ends_training(twostep, own_pictures, monkeypatch):
-    monkeypatch.setattr("twostep.experiment.evaluator.Examiner.validate", lambda *_: {"loss": float("inf")})
+    monkeypatch.setattr("twostep.experiment.evaluator.Evaluator.validate", lambda *_: {"loss": float("inf")})
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
     assert outcome.status == 3
     assert outcome.err.startswith("model: the validation loss of ae is inf after epoch 1; ")
@@ -609,7 +613,7 @@ def test_a_crash_is_told_in_full_in_the_run_too(own_pictures, monkeypatch, twost
     def crash(*_):
         raise ZeroDivisionError("by accident")
 
-    monkeypatch.setattr(Recorder, "epoch", crash)
+    monkeypatch.setattr(Lines, "epoch", crash)
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
     assert outcome.status == 1
     assert "Traceback" in outcome.err
@@ -621,9 +625,9 @@ def test_a_crash_is_told_in_full_in_the_run_too(own_pictures, monkeypatch, twost
 def test_an_interrupted_run_is_resumed_by_the_command_that_it_names(twostep, own_pictures, monkeypatch, number):
     whole = two_step_arguments(str(own_pictures), "whole")
     assert twostep(*whole).status == 0
-    epoch = Recorder.epoch
+    epoch = Lines.epoch
     with monkeypatch.context() as patched:
-        patched.setattr(Recorder, "epoch", lambda *given: (epoch(*given), os.kill(os.getpid(), number)))
+        patched.setattr(Lines, "epoch", lambda *given: (epoch(*given), os.kill(os.getpid(), number)))
         outcome = twostep(*two_step_arguments(str(own_pictures), "with a blank"))
     assert outcome.status == 128 + number
     run = only_run("with a blank")
@@ -645,7 +649,7 @@ def test_a_second_signal_stops_at_once(twostep, own_pictures, monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         steps.append(1)
 
-    monkeypatch.setattr(Recorder, "step", twice)
+    monkeypatch.setattr(Lines, "step", twice)
     outcome = twostep(*single_arguments(str(own_pictures), "out"))
     assert (outcome.status, len(steps)) == (130, 1)
     assert "resume with: twostep train-single --load-dir out/" in outcome.err
@@ -672,10 +676,10 @@ def test_a_signal_while_a_run_is_tested_names_what_resumes(twostep, own_pictures
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("twostep.data.load.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
-        ("twostep.data.load.read_arrays", ("diagnose", "--dataset", "own.npy")),
-        ("twostep.experiment.evaluator.Examiner.measure", ("evaluate", "RUN", "--metrics", "l2_reconstruction_error")),
-        ("twostep.experiment.load.build_models", ("sample", "RUN", "-n", "3")),
+        ("twostep.data.base.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
+        ("twostep.data.base.read_arrays", ("diagnose", "--dataset", "own.npy")),
+        ("twostep.experiment.evaluator.Evaluator.measure", ("evaluate", "RUN", "--metrics", "l2_reconstruction_error")),
+        ("twostep.experiment.load.build", ("sample", "RUN", "-n", "3")),
     ],
 )
 def test_a_signal_elsewhere_is_one_line_that_names_the_command(twostep, ae_run, monkeypatch, number, place, arguments):
@@ -729,7 +733,7 @@ def test_more_ranks_than_gpus_are_refused(refused, own_pictures, monkeypatch):
     "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 4 TB")]
 )
 def test_too_little_memory_is_one_line(twostep, monkeypatch, error):
-    monkeypatch.setattr("twostep.experiment.prepare.load_data", lambda *_, **__: (_ for _ in ()).throw(error))
+    monkeypatch.setattr("twostep.experiment.resolve.load_data", lambda *_, **__: (_ for _ in ()).throw(error))
     outcome = twostep(*SINGLE)
     assert (outcome.status, outcome.err.count("\n")) == (3, 1)
     assert outcome.err.startswith("not enough memory")
@@ -898,8 +902,8 @@ def test_a_raised_limit_is_what_the_directory_says(twostep, two_step_copy):
     assert "&#34;max_epochs&#34;: 3" in (two_step_copy / "report.html").read_text()
     outcome = twostep("train", "--load-dir", two_step_copy, "--max-epochs-loaded", 1)
     assert outcome.status == 0
-    assert "gae: has had 2 epochs already; the new limit of 1 only keeps it from more" in outcome.out
-    assert "de: has had 3 epochs already; the new limit of 1 only keeps it from more" in outcome.out
+    assert "gae: has had 2 epochs already" in outcome.out
+    assert "de: has had 3 epochs already" in outcome.out
     assert epochs(two_step_copy) == {"gae": 2, "de": 3}
     assert json.loads((two_step_copy / "de_config.json").read_text())["max_epochs"] == 3
 
@@ -916,8 +920,8 @@ def test_evaluate_tests_again(twostep, refused, two_step_copy, ae_copy):
     assert (two_step_copy / "report.html").exists()
     assert twostep("evaluate", two_step_copy, "--de-config", "test_metrics=loss").status == 0
     assert metrics(two_step_copy) == before
-    assert "--config is for a model alone" in refused("evaluate", two_step_copy, "--config", "test_metrics=loss")
-    assert "one model alone: use --config" in refused("evaluate", ae_copy, "--gae-config", "test_metrics=loss")
+    assert "--config is for a single model" in refused("evaluate", two_step_copy, "--config", "test_metrics=loss")
+    assert "single model: use --config" in refused("evaluate", ae_copy, "--gae-config", "test_metrics=loss")
     assert twostep("evaluate", ae_copy, "--config", "test_metrics=loss").status == 0
 
 
@@ -943,7 +947,7 @@ def test_samples_are_written_in_three_ways_and_follow_the_seed(twostep, two_step
 def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_run, tmp_path):
     assert refused("sample", two_step_run, "--to", "new/x.jpg") == "new/x.jpg: write to a .png, .npz or .npy file"
     assert not (tmp_path / "new").exists()
-    assert "ae does not sample" in refused("sample", ae_run)
+    assert "does not sample" in refused("sample", ae_run)
     assert "--seed" in refused("sample", two_step_run, "--seed", 2**64)
     (tmp_path / "file").write_text("")
     for name in ("file/x.npy", "file/x.png", "file/x.npz"):
@@ -1010,7 +1014,7 @@ def test_no_file_is_replaced_without_being_told_to(twostep, refused, two_step_ru
 
 
 def test_what_cannot_be_written_is_refused_before_the_work(refused, two_step_run, monkeypatch, tmp_path):
-    for work in ("analysis.score.trained", "diagnosis.diagnose", "models.two_step.TwoStep.sample"):
+    for work in ("analysis.score.load_finished", "diagnosis.diagnose", "models.two_step.TwoStep.sample"):
         monkeypatch.setattr(f"twostep.{work}", lambda *_, **__: pytest.fail("the work was begun"))
     np.save("circle.npy", np.zeros((60, 2)))
     Path("file").touch()

@@ -222,13 +222,13 @@ def test_a_signal_while_a_command_starts_is_one_line(sets, tmp_path, number):
 
 FULL = """
 import resource, sys
-from twostep.experiment.progress import Recorder
-epoch = Recorder.epoch
+from twostep.experiment.progress import Lines
+epoch = Lines.epoch
 def fill(self, trainer):
     epoch(self, trainer)
     if trainer.epochs_done == 2:  # from now on no file grows, the log and the curves neither
         resource.setrlimit(resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-Recorder.epoch = fill
+Lines.epoch = fill
 from twostep.__main__ import main
 main(sys.argv[1:])
 """
@@ -251,12 +251,12 @@ def test_a_lost_rank_is_one_line_and_no_defect(sets, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "0"]
     lose = (
         "import os, signal, sys\n"
-        "from twostep.experiment.progress import Recorder\n"
-        "step = Recorder.step\n"
+        "from twostep.experiment.progress import Lines\n"
+        "step = Lines.step\n"
         "def lost(self, trainer, losses):\n"
         "    if trainer.steps_done == 3 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
         "    step(self, trainer, losses)\n"
-        "Recorder.step = lost\n"
+        "Lines.step = lost\n"
         "from twostep.__main__ import main\n"
         "main(sys.argv[1:])\n"
     )

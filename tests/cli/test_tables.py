@@ -169,4 +169,4 @@ def test_a_run_without_a_test_is_not_compared(tested, twostep):
     path = tested("flow")
     refused = twostep("compare", str(path))
     assert refused.status == 2
-    assert refused.err == f"{path}: it was not tested: twostep train --load-dir {path} --only-test\n"
+    assert refused.err == f"{path}: was not tested: twostep evaluate {path}\n"

@@ -17,7 +17,7 @@ from helpers.experiments import DES, GAES, PAIRS, keys_of
 from twostep.experiment.load import load_module
 from twostep.experiment.prepare import start
 from twostep.models.base import evaluating
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 ORDERS = {
     "sequential": (),
@@ -168,11 +168,11 @@ def test_every_pair_of_default_size_takes_turns_by_batches_on_digits(tmp_path, g
     experiment = start(Request({"gae": gae, "de": de}, {"run": run, "gae": {"max_epochs": 4}, "de": {"max_epochs": 4}}))
     experiment.fit()
     experiment.run.close()
-    with evaluating(*experiment.models.values()):
+    with evaluating(experiment.module):
         train, test = (
-            experiment.models["gae"].encode(rows.float()) for rows in (experiment.splits.train, experiment.splits.test)
+            experiment.module.gae.encode(rows.float()) for rows in (experiment.splits.train, experiment.splits.test)
         )
-        found = experiment.models["de"].log_prob(test)
+        found = experiment.module.de.log_prob(test)
     gaussian = torch.distributions.MultivariateNormal(train.double().mean(0), torch.cov(train.double().T))
     expected = gaussian.log_prob(test.double()).mean()
     assert [trainer.epochs_done for trainer in experiment.trainers.values()] == [4, 4]

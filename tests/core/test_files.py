@@ -12,7 +12,7 @@ from PIL import Image
 from twostep.core import figures as pictures
 from twostep.core.files import atomic_write, move_into_place, temporary_folder
 from twostep.core.schema import DataSpec, UserError
-from twostep.experiment import score_files
+from twostep.experiment import artifacts
 
 SPEC = DataSpec(name="pictures", shape=(1, 6, 6), size=4, low=0, high=255)
 SAMPLES = torch.zeros(4, 1, 6, 6)
@@ -111,7 +111,7 @@ def test_a_full_disk_halves_no_samples(tmp_path, monkeypatch, name):
 
 
 def test_scores_that_break_off_leave_no_list_of_those_before(tmp_path, monkeypatch):
-    score_files.write_scores(tmp_path, {"log_prob": {"in_test": np.zeros(3)}})
+    artifacts.write_scores(tmp_path, {"log_prob": {"in_test": np.zeros(3)}})
     assert np.load(tmp_path / "log_prob_in_test.npy").tolist() == [0, 0, 0]
 
     def write_half(file, rows):
@@ -120,5 +120,5 @@ def test_scores_that_break_off_leave_no_list_of_those_before(tmp_path, monkeypat
 
     monkeypatch.setattr(np, "save", write_half)
     with pytest.raises(UserError, match="can't be written"):
-        score_files.write_scores(tmp_path, {"log_prob": {"in_test": np.ones(3)}})
+        artifacts.write_scores(tmp_path, {"log_prob": {"in_test": np.ones(3)}})
     assert list(tmp_path.iterdir()) == []

@@ -7,9 +7,9 @@ from huggingface_hub import HfApi
 
 from helpers.image_files import pictures, png, save, write
 from twostep.core.schema import UserError
-from twostep.data import celeba
 from twostep.data.base import DATASETS
 from twostep.data.load import load_data
+from twostep.data.named import CELEBA_HUB
 
 PARTITION = [0, 0, 1, 0, 2, 0, 2, 1]
 
@@ -112,7 +112,7 @@ def test_the_hub_serves_where_nothing_else_does(root, monkeypatch):
     import datasets
 
     def load_dataset(hub_id, config, split):
-        assert hub_id == celeba.HUB_ID
+        assert hub_id == CELEBA_HUB
         rows = {"train": (0, 1), "valid": (2,), "test": (3,)}[split]
         items = [{"bytes": png(portrait(row)), "path": None} for row in rows]
         return datasets.Dataset.from_dict({"image": items, "Smiling": [True] * len(rows)})
@@ -126,7 +126,7 @@ def test_the_hub_serves_where_nothing_else_does(root, monkeypatch):
 def test_nothing_there_and_no_network_is_one_line(root):
     line = refused(root)
     assert line.startswith("celeba: put list_eval_partition.csv and img_align_celeba/, or train-*.parquet and ")
-    assert f"into {root / 'celeba'}: nothing is there and the hub's {celeba.HUB_ID} can't be loaded" in line
+    assert f"into {root / 'celeba'}: nothing is there and the hub's {CELEBA_HUB} can't be loaded" in line
 
 
 def test_half_a_layout_is_refused(root):

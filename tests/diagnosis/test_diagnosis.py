@@ -25,9 +25,9 @@ def diagnosis_of_the_circle():
 
 def numbers(value):
     if isinstance(value, dict):
-        return [number for part in value.values() for number in numbers(part)]
+        return [number for item in value.values() for number in numbers(item)]
     if isinstance(value, list | tuple):
-        return [number for part in value for number in numbers(part)]
+        return [number for item in value for number in numbers(item)]
     return [value] if isinstance(value, float) else []
 
 
@@ -42,9 +42,9 @@ def test_lines_answer_the_three_questions():
 
 def test_the_dictionary_is_json_and_says_the_same(tmp_path):
     found = diagnosis_of_the_circle()
-    told = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    assert (told["intrinsic_dimension"], told["verdict"], told["latent_dim"]) == (1, "yes", 1)
-    assert len(told["noise_scales"]["scales"]) == len(found.noise_scales.scales)
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert (values["intrinsic_dimension"], values["verdict"], values["latent_dim"]) == (1, "yes", 1)
+    assert len(values["noise_scales"]["scales"]) == len(found.noise_scales.scales)
 
 
 def test_the_same_seed_and_any_order_give_the_same(tmp_path):
@@ -60,24 +60,24 @@ def test_the_unit_changes_scales_only():
 
 def test_the_figure_is_written_completely_or_not_at_all(tmp_path):
     found = diagnosis_of_the_circle()
-    found.plot(tmp_path / "new" / "picture.png")
-    assert (tmp_path / "new" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    found.plot(tmp_path / "new" / "figure.png")
+    assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "new").iterdir())) == 1
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
-        found.plot(tmp_path / "file" / "picture.png")
+        found.plot(tmp_path / "file" / "figure.png")
 
 
 def test_a_curve_without_scales_is_drawn_too(tmp_path):
     found = diagnose(gaussian(22, 3).repeat(5, 1))
     assert not found.noise_scales.scales
-    found.plot(tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").exists()
+    found.plot(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
 
 
 def test_a_sorted_table_has_no_more_categories_than_a_shuffled_one():
-    whole = torch.arange(3000).div(100, rounding_mode="floor")[:, None]  # 30 values, 10 of them in the first rows
-    assert not any("categories" in warning for warning in diagnose(torch.cat([gaussian(3000, 1), whole], 1)).warnings)
+    column = torch.arange(3000).div(100, rounding_mode="floor")[:, None]  # 30 values, 10 of them in the first rows
+    assert not any("categories" in warning for warning in diagnose(torch.cat([gaussian(3000, 1), column], 1)).warnings)
 
 
 CATEGORIES = torch.randint(0, 3, (300, 1), generator=torch.Generator().manual_seed(0))
@@ -105,16 +105,16 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_unusual_data_get_a_warning_and_numbers(name):
-    x, verdict, told = ODD[name]
+    x, verdict, message = ODD[name]
     found = diagnose(x)
     assert verdict in (None, found.overfitting.verdict)
-    assert told is None or any(told in warning for warning in found.warnings)
+    assert message is None or any(message in warning for warning in found.warnings)
     assert all(map(math.isfinite, numbers(found.to_dict())))
     assert 1 <= found.latent_dim <= found.dim
 
 
 @pytest.mark.parametrize(
-    ("x", "told"),
+    ("x", "message"),
     [
         (gaussian(49, 2), "49 rows are too few"),
         (gaussian(20, 3).repeat(30, 1), "20 distinct rows"),
@@ -122,8 +122,8 @@ def test_unusual_data_get_a_warning_and_numbers(name):
         (torch.ones(100, 3), "1 are distinct"),
     ],
 )
-def test_unfit_data_are_refused_in_one_line(x, told):
-    with pytest.raises(UserError, match=told) as caught:
+def test_unfit_data_are_refused_in_one_line(x, message):
+    with pytest.raises(UserError, match=message) as caught:
         diagnose(x)
     assert "\n" not in str(caught.value)
 
@@ -147,7 +147,7 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ((), "--dataset NAME or PATH"),
         (("somewhere",), "somewhere: no such directory of a run; if it names data, write --dataset somewhere"),
@@ -159,11 +159,11 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
         (("--dataset", "digits", "--to", __file__), "is no folder"),
     ],
 )
-def test_the_command_refuses_in_one_line(twostep, tmp_path, monkeypatch, arguments, told):
+def test_the_command_refuses_in_one_line(twostep, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     outcome = twostep("diagnose", *arguments)
     assert outcome.status == 2
-    assert told in outcome.err
+    assert message in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

@@ -14,9 +14,9 @@ from twostep.data.base import Splits
 from twostep.data.batches import LazyRows
 from twostep.data.synthetic import distribution
 from twostep.experiment import auto_latent_dim as latent_size
-from twostep.experiment.auto_latent_dim import estimated
+from twostep.experiment.auto_latent_dim import with_latent_dim
 from twostep.experiment.prepare import resume, start
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 from twostep.training.engine import Engine
 
 AUTO = {"latent_dim": "auto"}
@@ -38,8 +38,10 @@ def stored(run):
     return json.loads((run.path / "gae_config.json").read_text())["latent_dim"]
 
 
-def alone(keys):
-    return Request({"model": "ae"}, {"model": keys, "run": {"dataset": "mine"}}, is_gae=True)
+def estimated(keys, splits, engine, seed):
+    """Resolve the keys of an autoencoder on its own."""
+    request = Request({"model": "ae"}, {"model": keys, "run": {"dataset": "mine"}}, is_gae=True)
+    return with_latent_dim(request.model_config("model", splits.spec), splits, engine, seed)
 
 
 def never(*_, **__):
@@ -65,8 +67,8 @@ def test_it_is_the_dimension_of_a_known_manifold(tmp_path, name, keys, may_be_cl
     experiment = start(request)
     experiment.run.close()
     found, d = told(experiment.run), distribution(name, keys).intrinsic_dim
-    assert found["latent_dim"] == stored(experiment.run) == experiment.models["gae"].latent_dim == d
-    assert experiment.models["de"].spec.shape == (d,)
+    assert found["latent_dim"] == stored(experiment.run) == experiment.module.gae.latent_dim == d
+    assert experiment.module.de.spec.shape == (d,)
     assert found["low"] <= d <= found["high"]
     assert found["rows"] == len(experiment.splits.train) == 630
     assert any(f"latent_dim={d + 1} may avoid it" in reason for reason in found["reasons"]) == may_be_closed
@@ -78,7 +80,7 @@ def test_as_many_latent_coordinates_as_the_data_have_are_warned_of(dim, latent, 
     turned = np.linalg.qr(random.normal(size=(dim, dim)))[0][:latent]
     rows = torch.tensor(random.normal(size=(800, latent)) @ turned, dtype=torch.float32)
     spec = DataSpec(name="mine", shape=(dim,), size=800, low=-9, high=9)
-    _, size = estimated(alone(AUTO), Splits(spec, rows, None, rows), Engine("cpu"), 0)
+    _, size = estimated(AUTO, Splits(spec, rows, None, rows), Engine("cpu"), 0)
     assert size.latent_dim == latent
     assert any("can copy any input" in warning for warning in size.warnings) == warned
 
@@ -102,7 +104,7 @@ def test_a_density_alone_may_take_the_dimension_too(plane, tmp_path):
     request = asked(("vae",), plane, tmp_path / "runs", model=AUTO)
     experiment = start(Request(request.models, request.overrides, is_gae=False))
     experiment.run.close()
-    assert experiment.models["model"].latent_dim == told(experiment.run)["latent_dim"] == 2
+    assert experiment.module.latent_dim == told(experiment.run)["latent_dim"] == 2
 
 
 def test_pictures_are_estimated_flat_and_twice_alike(blobs, tmp_path):
@@ -147,7 +149,7 @@ def test_large_data_are_thinned_and_the_seed_is_the_runs(monkeypatch):
     spec = DataSpec(name="mine", shape=(3,), size=10, low=0, high=60)
     splits = Splits(spec, LazyRows(data, torch.arange(0, 20, 2)), None, data)
     with pytest.raises(UserError, match=r"^latent_dim=auto: enough; or set latent_dim to a number$"):
-        estimated(alone(AUTO), splits, Engine("cpu"), 7)
+        estimated(AUTO, splits, Engine("cpu"), 7)
     ((rows, seed),) = seen
     assert seed == 7
     assert torch.equal(rows, data[[0, 4, 8, 12, 16]])
@@ -188,9 +190,9 @@ def test_another_rank_takes_what_the_first_has_found(plane, tmp_path, monkeypatc
 
     monkeypatch.setattr(latent_size, "dimension_of", never)
     caplog.clear()
-    request, size = estimated(alone({**AUTO, "lr": 0.1}), experiment.splits, Second(), 0)
+    config, size = estimated({**AUTO, "lr": 0.1}, experiment.splits, Second(), 0)
     assert size is found
-    assert request.overrides["model"] == {"latent_dim": 3, "lr": 0.1}
+    assert (config.latent_dim, config.lr) == (3, 0.1)
     assert not caplog.messages
 
 
@@ -205,7 +207,7 @@ def test_the_command_tells_the_number_its_range_and_reasons(plane, tmp_path, two
     root = tmp_path / "runs"
     done = twostep(*replaced(two_step_arguments(plane, root), "latent_dim=2", "latent_dim=auto"))
     assert done.status == 0, done.err
-    assert "latent_dim=auto of vae: 2 (dimension 2 to 2), by 90 training rows (dimension.json)" in done.out
+    assert "latent_dim=auto of vae: 2 (dimension 2 to 2), estimated from 90 training rows (dimension.json)" in done.out
     (path,) = root.iterdir()
     assert all(f"  {reason}\n" in done.out for reason in json.loads((path / "dimension.json").read_text())["reasons"])
     assert "latent_dim=auto of vae: 2" in (path / "stdout").read_text()
@@ -241,7 +243,7 @@ def test_a_run_that_exists_keeps_its_number(two_step_run, ae_run, twostep):
         (
             ("ae", "vae"),
             {"de": AUTO},
-            "latent_dim=auto of vae: it sees embeddings, which are not there yet: give a number",
+            "latent_dim=auto of vae: it models embeddings",
         ),
         (("flow",), {"model": AUTO}, "latent_dim: no such key of flow"),
         (("ae",), {"model": {"latent_dim": "atuo"}}, "latent_dim = 'atuo': input should be a valid integer, or auto"),

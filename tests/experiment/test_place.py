@@ -10,7 +10,7 @@ import pytest
 from helpers.arguments import only_run, repeated, two_step_arguments
 from twostep import cli, load_run
 from twostep.core.schema import UserError
-from twostep.experiment.prepare import Place
+from twostep.experiment.resolve import moved as moved_keys
 from twostep.runs.config import RunConfig
 
 COMMANDS = {
@@ -72,7 +72,7 @@ def test_a_moved_run_in_python(moved):
     run, data = moved
     with pytest.raises(UserError):
         load_run(run)
-    assert len(load_run(run, place=Place("cpu", data)).loaders[2].data) == len(np.load("rows.npy"))
+    assert len(load_run(run, device="cpu", data=data).loaders[2].data) == len(np.load("rows.npy"))
 
 
 def test_data_and_device_of_data_are_none_of_a_run(twostep):
@@ -89,4 +89,4 @@ def test_the_folder_of_data_sets_is_kept_whole(tmp_path, monkeypatch, twostep, o
     stored = json.loads((only_run("out") / "shared_config.json").read_text())
     assert stored["data_root"] == str(tmp_path / "there")
     named = RunConfig(dataset="mnist", data_root=Path("there"))
-    assert Place(data=tmp_path / "now").keys(named) == {"data_root": tmp_path / "now"}
+    assert moved_keys(named, None, tmp_path / "now") == {"data_root": tmp_path / "now"}

@@ -16,7 +16,7 @@ from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
 from twostep.models.two_step import latent_spec
 from twostep.runs.directory import Run
-from twostep.runs.request import Request
+from twostep.runs.overrides import Request
 
 VECTORS = DataSpec(name="mine", shape=(3,), size=40, low=-1, high=1)
 
@@ -77,7 +77,7 @@ def test_the_default_batch_gives_way_to_small_data_and_the_run_says_so(mine, tmp
     )
     experiment = start(request)
     experiment.fit()
-    assert experiment.trainers["model"].steps_done == 1
+    assert experiment.trainer.steps_done == 1
     experiment.run.close()
     assert Run.open(experiment.run.path).settings.run.train_batch_size == len(experiment.splits.train) == 44
     resume(experiment.run.path).run.close()
@@ -174,7 +174,7 @@ def test_other_data_are_refused_as_far_as_they_can_be_known(mine, tmp_path, hash
     with pytest.raises(UserError) as caught:
         resume(path, {"run": dataset})
     place = dataset.get("dataset", mine)
-    assert str(caught.value).startswith(f"{path}: {place} does not hold the data that the run was started with")
+    assert str(caught.value).startswith(f"{path}: {place} does not hold the data")
     assert "\n" not in str(caught.value)
 
 

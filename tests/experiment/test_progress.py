@@ -17,9 +17,9 @@ from helpers.experiments import asked, break_off, differences, make_older, train
 from twostep import load_module, load_run
 from twostep.core import checkpoint, signals
 from twostep.core.schema import UserError
+from twostep.experiment.load import load_finished
 from twostep.experiment.prepare import resume, start
-from twostep.experiment.prepare import trained as trained_run
-from twostep.training.trainer import InterruptedTraining
+from twostep.training.callbacks import Callback, InterruptedTraining
 
 TEN_STEPS = {"train_batch_size": 4}  # 45 training rows: 12 batches an epoch
 
@@ -48,7 +48,7 @@ def steps(path, name):
 
 def test_curves_hold_every_tenth_step_and_every_epoch(own_pictures, tmp_path):
     experiment = trained(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS))
-    path, history = experiment.run.path, experiment.trainers["model"].history
+    path, history = experiment.run.path, experiment.trainer.history
     assert steps(path, "model/train/loss") == [10, 20, 30, 40]
     for kind, key in (("epoch", "losses"), ("valid", "valid")):
         expected = [(12 * (epoch + 1), entry[key]["loss"]) for epoch, entry in enumerate(history)]
@@ -82,7 +82,7 @@ def test_curves_of_a_resumed_run_have_no_doubles_and_no_gaps(own_pictures, tmp_p
 def test_steps_after_the_last_checkpoint_are_told_once(own_pictures, tmp_path):
     """A process that is killed has told of steps that its successor takes again."""
     experiment = start(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS))
-    trainer = experiment.trainers["model"]
+    trainer = experiment.trainer
     step = trainer.step
 
     def die_at_33(rows):
@@ -98,7 +98,7 @@ def test_steps_after_the_last_checkpoint_are_told_once(own_pictures, tmp_path):
     assert steps(path, "model/train/loss") == [10, 20, 30]
     make_older(path)
     second = resume(path)
-    assert second.trainers["model"].steps_done == 24
+    assert second.trainer.steps_done == 24
     second.fit()
     second.run.close()
     assert steps(path, "model/train/loss") == [10, 20, 30, 40]
@@ -143,8 +143,8 @@ def test_every_epoch_leaves_a_checkpoint(own_pictures, tmp_path):
 
 def first_of_two_best(experiment, part="gae"):
     """Let the first epoch of a model be its best."""
-    trainer = experiment.trainers[part]
-    trainer.validate = lambda batches: {"loss": 1.0 + trainer.epochs_done}
+    trainer = next(one for one in experiment.trainers if one.name == part)
+    trainer.validate = lambda *_: {"loss": 1.0 + trainer.epochs_done}
 
 
 def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_density_without_a_best(
@@ -152,7 +152,7 @@ def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_densi
 ):
     experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, gae={"early_stopping_metric": "loss"}))
     values = iter([3.0, 1.0, 2.0, 2.0])
-    experiment.trainers["gae"].validate = lambda batches: {"loss": next(values)}
+    experiment.trainer.gae.validate = lambda *_: {"loss": next(values)}
     notes = saved(experiment)
     experiment.fit()
     assert [step for tag, step in notes if tag == "best_valid"] == [3, 6, 15, 18, 21, 24]
@@ -166,15 +166,16 @@ def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_densi
 def test_the_best_file_is_the_state_at_the_best_epoch_to_the_end(own_pictures, tmp_path):
     experiment = start(asked(("ae",), own_pictures, tmp_path, model={"early_stopping_metric": "loss"}))
     first_of_two_best(experiment, "model")
-    after_epoch, epoch = [], experiment.recorder.epoch
-    experiment.recorder.epoch = lambda trainer: (after_epoch.append(experiment.run.load("latest")), epoch(trainer))
+    after_epoch, watcher = [], Callback()
+    watcher.epoch = lambda trainer: after_epoch.append(experiment.run.load("latest"))
+    experiment.callbacks.append(watcher)
     experiment.fit()
     experiment.test()
     experiment.run.close()
     assert differences(experiment.run.load("best_valid"), after_epoch[0]) == []
     history = experiment.run.read_history()
     again = resume(experiment.run.path, best_first=True)
-    assert again.trainers["model"].epochs_done == 1
+    assert again.trainer.epochs_done == 1
     assert again.test() == experiment.test()
     assert again.run.read_history() == history, "that of all epochs stays"
 
@@ -218,7 +219,7 @@ def test_a_process_that_dies_before_any_save_leaves_files_as_if_it_had_not(own_p
             assert differences(second.run.load(tag), whole.run.load(tag)) == [], (number, tag)
 
 
-@pytest.mark.parametrize("look", [trained_run, load_module, load_run])
+@pytest.mark.parametrize("look", [load_finished, load_module, load_run])
 def test_a_density_that_is_not_trained_yet_is_refused(own_pictures, tmp_path, look):
     experiment = start(asked(("ae", "flow"), own_pictures, tmp_path))
     assert break_off(experiment, "epoch gae 2")
@@ -245,7 +246,7 @@ def test_a_checkpoint_holds_what_its_moment_was(own_pictures, tmp_path):
     assert (state.values["epochs_done"], state.values["batches_done"], state.values["steps_done"]) == (1, 1, 4)
     assert len(state.values["history"]) == 1
     assert state.under("sums").tensors.keys() == {"loss"}
-    weights = experiment.models["model"].state_dict()
+    weights = experiment.module.state_dict()
     assert all(torch.equal(state.tensors[f"model.{key}"], value) for key, value in weights.items())
     assert float(weights["mean_square.weight"]) == pytest.approx(1 - 0.9**4), "of four steps"
 
@@ -258,7 +259,7 @@ def test_each_epoch_is_one_line_with_losses_and_speed(own_pictures, tmp_path, ca
     lines = [record.message for record in caplog.records if getattr(record, "epoch_line", False)]
     assert [line.partition(": ")[0] for line in lines] == ["gae ae"] * 4 + ["de flow"] * 4
     for count, line in enumerate(lines[:4]):
-        entry = experiment.trainers["gae"].history[count]
+        entry = experiment.trainer.gae.history[count]
         losses, valid = (f"loss {entry[kind]['loss']:.4g}, " for kind in ("losses", "valid"))
         assert line.startswith(f"gae ae: epoch {count + 1}/4: {losses}valid {valid}")
         assert line.endswith("s left at most for this model")
@@ -294,7 +295,7 @@ def test_each_of_two_that_take_turns_has_its_own_time(own_pictures, tmp_path, ca
         run = {"sequential_training": False, **schedule}
         experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, run=run))
         for part, seconds in (("gae", 2.0), ("de", 5.0)):
-            trainer = experiment.trainers[part]
+            trainer = next(one for one in experiment.trainers if one.name == part)
 
             def step(rows, trainer=trainer, seconds=seconds, take=trainer.step):
                 now[0] += seconds
@@ -332,7 +333,7 @@ def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypa
     (first, alone), (second, beside) = drawn
     assert (first, second, alone) == ("gae ae", "de flow", None)
     assert isinstance(beside, ProgressBar)
-    assert experiment.recorder._bars == {}
+    assert beside.closed
     drawn.clear()
     trained(asked(("ae", "flow"), own_pictures, tmp_path / "one after the other"))
     assert [name for name, _ in drawn] == ["gae ae", "de flow"]
@@ -343,18 +344,18 @@ def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypa
 def test_training_that_goes_on_says_from_where(own_pictures, tmp_path, caplog, place):
     experiment = start(asked(("ae",), own_pictures, tmp_path))
     assert break_off(experiment, place)
-    assert "going on" not in caplog.text
+    assert "resuming" not in caplog.text
     again = resume(experiment.run.path)
     again.fit()
     again.run.close()
-    assert f"model ae: going on from epoch 2/4 (step {place.split()[1]})" in caplog.messages
+    assert f"model ae: resuming from epoch 2/4 (step {place.split()[1]})" in caplog.messages
 
 
 @pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a finite number")])
 def test_early_stopping_is_told_with_its_reason(own_pictures, tmp_path, caplog, value, shown):
     keys = {"early_stopping_metric": "l2_reconstruction_error", "max_bad_valid_epochs": 2}
     experiment = start(asked(("ae",), own_pictures, tmp_path, model=keys))
-    experiment.trainers["model"].validate = lambda batches: {"l2_reconstruction_error": value}
+    experiment.trainer.validate = lambda *_: {"l2_reconstruction_error": value}
     experiment.fit()
     epoch = 2 if value != value else 3
     assert f"model: stopped early after epoch {epoch}; l2_reconstruction_error: {shown}" in caplog.messages
@@ -363,7 +364,7 @@ def test_early_stopping_is_told_with_its_reason(own_pictures, tmp_path, caplog, 
 def test_validation_figures_that_are_not_finite_are_warned_of_when_they_become_so(own_pictures, tmp_path, caplog):
     experiment = start(asked(("ae",), own_pictures, tmp_path, model={"max_epochs": 5}))
     values = iter([1.0, float("inf"), float("nan"), 1.0, float("nan")])
-    experiment.trainers["model"].validate = lambda batches: {"loss": 1.0, "l2_reconstruction_error": next(values)}
+    experiment.trainer.validate = lambda *_: {"loss": 1.0, "l2_reconstruction_error": next(values)}
     experiment.fit()
     experiment.run.close()
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
@@ -379,7 +380,7 @@ def test_validation_figures_that_are_not_finite_are_warned_of_when_they_become_s
 @pytest.mark.parametrize("number", signals.ENDING)
 def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_pictures, tmp_path, number):
     experiment = start(asked(("ae",), own_pictures, tmp_path))
-    trainer, before = experiment.trainers["model"], signal.getsignal(number)
+    trainer, before = experiment.trainer, signal.getsignal(number)
     step = trainer.step
 
     def step_and_signal(rows):
@@ -398,7 +399,7 @@ def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_pictures, tmp_
 
 def test_in_python_ctrl_c_alone_is_listened_to(own_pictures, tmp_path):
     experiment = start(asked(("ae",), own_pictures, tmp_path))
-    trainer, before = experiment.trainers["model"], [signal.getsignal(number) for number in signals.ENDING]
+    trainer, before = experiment.trainer, [signal.getsignal(number) for number in signals.ENDING]
     step, seen = trainer.step, []
 
     def look(rows):
@@ -436,12 +437,12 @@ def test_training_outside_of_the_main_thread_listens_to_nothing(own_pictures, tm
     experiment = start(asked(("ae",), own_pictures, tmp_path))
     with ThreadPoolExecutor(1) as thread:
         thread.submit(experiment.fit).result()
-    assert experiment.trainers["model"].finished
+    assert experiment.trainer.finished
 
 
 def test_a_second_signal_stops_at_once(own_pictures, tmp_path):
     experiment = start(asked(("ae",), own_pictures, tmp_path))
-    trainer = experiment.trainers["model"]
+    trainer = experiment.trainer
 
     def stuck(rows):
         os.kill(os.getpid(), signal.SIGINT)

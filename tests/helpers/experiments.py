@@ -1,8 +1,7 @@
-"""Small experiments for tests: what is asked for, where training breaks off, what two states have in common."""
+"""Small experiments for tests: requests, training that breaks off, differences of states."""
 
 import dataclasses
 import itertools
-import signal
 
 import torch
 
@@ -10,8 +9,8 @@ from twostep.core.checkpoint import State
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import start
 from twostep.models import MODELS
-from twostep.runs.request import Request
-from twostep.training.trainer import InterruptedTraining
+from twostep.runs.overrides import Request
+from twostep.training.callbacks import Callback, InterruptedTraining
 
 SMALL = {
     "latent_dim": 2,
@@ -66,42 +65,37 @@ def trained(request: Request) -> Experiment:
     return experiment
 
 
+class _Death(Callback):
+    """Ends training at a place, as `break_off` names it."""
+
+    def __init__(self, what, where):
+        self.what, self.where, self.steps = what, where, 0
+
+    def step(self, trainer, losses):
+        self.steps += 1
+
+    def must_stop(self):
+        return self.what == "step" and self.steps >= int(self.where[0])
+
+    def epoch(self, trainer):
+        if self.what == "epoch" and [trainer.name, str(trainer.epochs_done)] == self.where:
+            raise InterruptedTraining
+
+    def end(self, trainer):
+        if self.what == "end" and [trainer.name] == self.where:
+            raise InterruptedTraining
+
+
 def break_off(experiment: Experiment, place: str) -> bool:
     """Train until a place, and leave the run as a process does that dies there; return whether it came to that.
 
     Args:
         experiment: not trained yet.
         place: `step 4`: the fourth step of all is the last one; `epoch gae 2`: after that epoch's checkpoint;
-            `end gae`: trained to its end, before anyone is told.
+            `end gae`: trained to its end, before anything is called.
     """
     what, *where = place.split()
-    recorder = experiment.recorder
-    if what == "step":
-        step, taken = recorder.step, itertools.count(1)
-
-        def last_step(trainer, losses):
-            step(trainer, losses)
-            recorder.noted.number = signal.SIGINT if next(taken) >= int(where[0]) else None
-
-        recorder.step = last_step
-    elif what == "epoch":
-        epoch = recorder.epoch
-
-        def last_epoch(trainer):
-            epoch(trainer)
-            if [trainer.name, str(trainer.epochs_done)] == where:
-                raise InterruptedTraining
-
-        recorder.epoch = last_epoch
-    else:
-        end = recorder.end
-
-        def last_end(trainer):
-            if [trainer.name] == where:
-                raise InterruptedTraining
-            end(trainer)
-
-        recorder.end = last_end
+    experiment.callbacks.insert(0 if what == "end" else len(experiment.callbacks), _Death(what, where))
     try:
         experiment.fit()
     except InterruptedTraining:

@@ -1,4 +1,4 @@
-"""What the tests of training share: an observer that remembers, a model with two losses, data and trainers."""
+"""What the tests of training share: a callback that remembers, a model with two losses, data and trainers."""
 
 import torch
 from torch import nn
@@ -8,6 +8,7 @@ from twostep.data.batches import Batches
 from twostep.metrics import evaluate
 from twostep.models import MODELS
 from twostep.models.base import GeneralizedAutoencoder, Objective, OneLossConfig, OptimizerConfig
+from twostep.training.callbacks import Callback
 from twostep.training.engine import Engine
 from twostep.training.trainer import Trainer
 
@@ -19,7 +20,7 @@ SMALL = {
 }
 
 
-class Watcher:
+class Watcher(Callback):
     """Remembers what a trainer did, and wants to stop after a number of steps."""
 
     def __init__(self, stop_after=None):
@@ -34,11 +35,11 @@ class Watcher:
 
     def step(self, trainer, losses):
         self.losses.append({name: loss.item() for name, loss in losses.items()})
-        self.rates.append({name: opt.param_groups[0]["lr"] for name, opt in trainer.optimizers.items()})
+        self.rates.append({name: opt.param_groups[0]["lr"] for name, opt in trainer.stepper.optimizers.items()})
         self.norms.append(
             {
                 objective.name: torch.cat([p.grad.flatten() for p in objective.parameters]).norm().item()
-                for objective in trainer.objectives
+                for objective in trainer.stepper.objectives
                 if objective.name in losses
             }
         )
@@ -143,19 +144,27 @@ def trainer_of(model, watcher=None, size=8, rows=20, valid=True, validate=None, 
     """Return a trainer that has its data: `rows` in batches of `size`, and as many other ones for validation."""
     engine = Engine("cpu")
 
-    def measure(batches):
+    def measure(_, batches):
         names = model.config.valid_metrics
         return {name: result.value for name, result in evaluate(names, model, batches, engine.sum, 3).items()}
 
-    trainer = Trainer("model", model, engine, watcher or Watcher(), validate or measure, seed=0, **options)
-    trainer.use(Batches(data(rows), size), Batches(data(rows, seed=2), size) if valid else None)
+    trainer = new_trainer("model", model, engine, validate or measure, **options)
+    trainer.callbacks = [watcher or Watcher()]
+    trainer.set_data(Batches(data(rows), size), Batches(data(rows, seed=2), size) if valid else None)
     return trainer
+
+
+def new_trainer(name, model, engine, validate, **options):
+    """Return a trainer as an experiment makes it."""
+    config = model.config
+    rates = config.optimizers()
+    return Trainer(name, model, config, rates, engine, validate, seed=0, kind=config.name, **options)
 
 
 def scripted(values, metric="loss"):
     """Return a validation that gives these values, one an epoch."""
     left = iter(values)
-    return lambda batches: {metric: next(left)}
+    return lambda *_: {metric: next(left)}
 
 
 def weights(model):

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from helpers.toys import new_trainer
 from twostep.core.schema import DataSpec
 from twostep.data.batches import Batches
 from twostep.models.base import evaluating
 from twostep.models.bigan import BiGANConfig
 from twostep.training.engine import Engine
 from twostep.training.optim import cosine, set_rate
-from twostep.training.trainer import Trainer
 
 PLANE = DataSpec(name="plane", shape=(2,), size=2000, low=-3, high=3)
 VECTORS = DataSpec(name="vectors", shape=(5,), size=50, low=-4, high=4)
@@ -233,11 +233,10 @@ def test_each_step_fills_gradients_of_its_own_player_alone(mode):
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_the_critic_takes_its_steps_for_each_of_the_players(steps):
     model = build(num_discriminator_steps=steps, max_epochs=2, early_stopping_metric=None).float()
-    observer = Mock(must_stop=lambda: False)
-    trainer = Trainer("gae", model, Engine("cpu"), observer, lambda batches: {}, seed=0)
-    trainer.use(Batches(points(40).float(), 4), None)
-    trainer.fit()
-    taken = [set(call.args[1]) for call in observer.step.call_args_list]
+    callback = Mock(must_stop=lambda: False)
+    trainer = new_trainer("gae", model, Engine("cpu"), lambda *_: {})
+    trainer.fit(Batches(points(40).float(), 4), callbacks=[callback])
+    taken = [set(call.args[1]) for call in callback.step.call_args_list]
     assert len(taken) == 20
     assert all("discriminator" in names for names in taken)
     assert [step for step, names in enumerate(taken) if "ge" in names] == list(range(0, 20, steps))

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from twostep.core.schema import DataSpec, UserError
 from twostep.models import MODELS
-from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig, config_class, parse_overrides, split_single
+from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
+from twostep.runs.overrides import config_class, parse_overrides, split_single
 
 SPEC = DataSpec(name="data", shape=(1, 8, 8), size=100, low=0, high=255, discrete=True)
 VECTORS = DataSpec(name="data", shape=(20,), size=100, low=-1, high=1)
@@ -141,24 +142,25 @@ def test_files_with_keys_of_another_version_are_refused():
 def test_adjusting_changes_what_may_change_and_nothing_else():
     before = two_step()
     after = before.adjusted(
-        {"run": {"test_metrics": ("log_likelihood",), "data_root": "x"}, "de": {"test_metrics": "loss"}}
+        {"run": {"test_metrics": ("log_likelihood",), "data_root": "x"}, "de": {"test_metrics": "loss"}},
+        is_image=True,
     )
     assert after.run.test_metrics == ("log_likelihood",)
     assert after.models["de"].test_metrics == ("loss",)
     assert after.models["gae"] == before.models["gae"]
     assert after.run.model_copy(update={"test_metrics": before.run.test_metrics, "data_root": None}) == before.run
-    assert before.adjusted({}) == before
+    assert before.adjusted({}, is_image=True) == before
 
 
 def test_what_may_not_change_is_named_with_what_may():
     with pytest.raises(
         UserError, match=r"^lr, latent_dim: can't be changed in a run that exists \(key of vae; .*test_metr"
     ):
-        single().adjusted({"model": {"lr": 1.0, "test_metrics": "loss", "latent_dim": 2}})
+        single().adjusted({"model": {"lr": 1.0, "test_metrics": "loss", "latent_dim": 2}}, is_image=True)
     with pytest.raises(UserError, match="latnt_dim: no such key of vae; did you mean latent_dim"):
-        single().adjusted({"model": {"latnt_dim": 2}})
+        single().adjusted({"model": {"latnt_dim": 2}}, is_image=True)
     with pytest.raises(UserError, match="test_batch_size = 0: input should be greater than 0"):
-        single().adjusted({"run": {"test_batch_size": 0}})
+        single().adjusted({"run": {"test_batch_size": 0}}, is_image=True)
 
 
 def test_keys_that_may_change_exist():

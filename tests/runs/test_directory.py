@@ -208,7 +208,7 @@ def test_each_command_that_goes_on_with_a_run_is_noted(run, monkeypatch):
 def test_limits_are_kept_in_the_configs_and_overrides_are_not(tmp_path):
     path = Run.create(both(tmp_path), SPEC).path
     stored = Run.open(path).settings
-    adjusted = stored.adjusted({"de": {"test_metrics": ("loss",)}})
+    adjusted = stored.adjusted({"de": {"test_metrics": ("loss",)}}, is_image=True)
     Run(path, adjusted, SPEC).keep_limits({"de": 7})
     found = Run.open(path).settings
     assert found.models["de"].max_epochs == 7
@@ -635,7 +635,7 @@ def test_a_session_that_only_draws_takes_nothing_away(run):
     for step in (6, 3):
         make_older(run.path)
         later = Run(run.path, run.settings, SPEC)
-        later.log_pictures("samples", torch.rand(1, 8, 8), step)
+        later.log_image("samples", torch.rand(1, 8, 8), step)
         later.close()
     assert steps(run.path, "model/train/loss") == [1, 2, 3, 4, 5, 6]
     assert len(curves(run.path).Images("samples")) == 2

@@ -6,7 +6,7 @@ import torch
 from helpers.experiments import PAIRS, asked
 from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
-from twostep.training.trainer import NonFiniteLossError
+from twostep.training.callbacks import Callback, NonFiniteLossError
 
 
 @pytest.mark.parametrize("models", [*((name,) for name in MODELS), *PAIRS], ids=" + ".join)
@@ -14,20 +14,20 @@ def test_a_loss_that_is_not_finite_ends_the_training(own_pictures, tmp_path, mod
     """Weights become NaN in the second of four epochs, of three steps each."""
     experiment = start(asked(models, own_pictures, tmp_path))
     part = "model" if len(models) == 1 else "de"
-    step = experiment.recorder.step
 
     def poison(trainer, losses):
-        step(trainer, losses)
         if trainer.name == part and trainer.steps_done == 4:
             with torch.no_grad():
                 for parameter in trainer.model.parameters():
                     parameter.fill_(torch.nan)
 
-    experiment.recorder.step = poison
+    experiment.callbacks.append(Callback())
+    experiment.callbacks[-1].step = poison
     with pytest.raises(NonFiniteLossError, match=rf"^{part}: the \S+ of {models[-1]} is nan at step 4 \(epoch 2"):
         experiment.fit()
     experiment.run.close()
     saved = resume(experiment.run.path)
-    assert saved.trainers[part].epochs_done == 1
-    assert not [name for name, value in saved.models[part].state_dict().items() if not value.isfinite().all()]
+    last = saved.trainers[-1]
+    assert last.epochs_done == 1
+    assert not [name for name, value in last.model.state_dict().items() if not value.isfinite().all()]
     saved.run.close()

@@ -99,8 +99,8 @@ def check(models, rows, tmp_path, **run):
     state = whole.state()
     for key, tensor in state.tensors.items():
         torch.testing.assert_close(ranks[0]["tensors"][key], tensor, rtol=1e-5, atol=1e-5, msg=key)
-    for part, trainer in whole.trainers.items():
-        for one, other in zip(ranks[0]["values"][f"{part}.history"], trainer.history, strict=True):
+    for trainer in whole.trainers:
+        for one, other in zip(ranks[0]["values"][f"{trainer.name}.history"], trainer.history, strict=True):
             assert one["losses"] == pytest.approx(other["losses"], rel=1e-4)
     # metrics count every row once
     measured = run.read_metrics("test")

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from helpers.experiments import GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
-from twostep.experiment.evaluator import Examiner
+from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
-from twostep.runs.request import Limits
+from twostep.models.base import evaluating
+from twostep.training.callbacks import Callback
 
 BOTH = ("vae", "flow")
 # Three batches an epoch, four epochs: 12 steps for each model.
@@ -37,11 +38,15 @@ VALIDATION = (2.0, 1.0, 3.0, 4.0)
 def scripted(monkeypatch):
     """Let every model be best after its second epoch."""
 
-    def validate(examiner, part, batches):
-        epochs = examiner.trainers[part].epochs_done
-        return dict.fromkeys(("loss", "l2_reconstruction_error"), VALIDATION[epochs])
+    trainer_of = Experiment._trainer_of
 
-    monkeypatch.setattr(Examiner, "validate", validate)
+    def scripted_trainer(*arguments):
+        trainer = trainer_of(*arguments)
+        metrics = ("loss", "l2_reconstruction_error")
+        trainer.validate = lambda *_: dict.fromkeys(metrics, VALIDATION[trainer.epochs_done])
+        return trainer
+
+    monkeypatch.setattr(Experiment, "_trainer_of", scripted_trainer)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +147,7 @@ def test_a_limit_raised_on_loading_is_that_of_one_session(own_pictures, tmp_path
     long = trained(asked(("vae",), own_pictures, tmp_path, model={**constant, "max_epochs": 6}))
     short = start(asked(("vae",), own_pictures, tmp_path, model=constant))
     assert break_off(short, place)
-    second = resume(short.run.path, limits=Limits(every=6))
+    second = resume(short.run.path, max_epochs={"gae": 6, "de": 6, "model": 6})
     second.fit()
     second.run.close()
     assert differences(second.state(), long.state()) == []
@@ -150,31 +155,36 @@ def test_a_limit_raised_on_loading_is_that_of_one_session(own_pictures, tmp_path
 
 def test_each_model_of_two_has_its_own_limit(own_pictures, tmp_path):
     path = trained(asked(("ae", "flow"), own_pictures, tmp_path)).run.path
-    raised = resume(path, limits=Limits(de=6))
+    raised = resume(path, max_epochs={"de": 6})
     gae = snapshot(raised).under("gae")
     raised.fit()
     raised.run.close()
-    assert {part: trainer.epochs_done for part, trainer in raised.trainers.items()} == {"gae": 4, "de": 6}
+    assert [trainer.epochs_done for trainer in raised.trainers] == [4, 6]
     assert differences(raised.state().under("gae"), gae) == []
     again = resume(path)
-    assert (again.trainers["gae"].max_epochs, again.trainers["de"].max_epochs) == (4, 6), "limits are kept"
+    assert (again.trainer.gae.max_epochs, again.trainer.de.max_epochs) == (4, 6), "limits are kept"
+
+
+def embedded(experiment):
+    with evaluating(experiment.module):
+        return experiment.module.encode(experiment.splits.train.float())
 
 
 def whitening(experiment):
-    (whiten,) = [part for part in experiment.models["de"].transform if hasattr(part, "std")]
+    (whiten,) = [part for part in experiment.module.de.transform if hasattr(part, "std")]
     return whiten
 
 
 def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(own_pictures, tmp_path, caplog):
     """Its whitening is of the new ones, in the checkpoint too, and a warning says what would train it."""
     first = trained(asked(("ae", "flow"), own_pictures, tmp_path, gae={"early_stopping_metric": "loss"}))
-    raised = resume(first.run.path, limits=Limits(gae=5))
+    raised = resume(first.run.path, max_epochs={"gae": 5})
     raised.fit()
     raised.run.close()
     assert "de: has had its 4 epochs, on embeddings from before" in caplog.text
     assert "raise --max-epochs-loaded-de too" in caplog.text
-    assert (raised.trainers["gae"].epochs_done, raised.trainers["de"].epochs_done) == (5, 4)
-    before, after = snapshot(first).under("de").under("model").tensors, raised.models["de"].state_dict()
+    assert (raised.trainer.gae.epochs_done, raised.trainer.de.epochs_done) == (5, 4)
+    before, after = snapshot(first).under("de").under("model").tensors, raised.module.de.state_dict()
     assert {key for key, value in after.items() if not torch.equal(value, before[key])} == {
         key for key in after if key.startswith("transform.")
     }
@@ -188,24 +198,25 @@ def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures,
     stop = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2, "denoising_sigma": 0}
     first = start(asked(("ae", "flow"), own_pictures, tmp_path, de=stop))
     values = iter([3.0, 1.0, 2.0, 2.0])
-    first.trainers["de"].validate = lambda batches: {"loss": next(values)}
+    first.trainer.de.validate = lambda *_: {"loss": next(values)}
     first.fit()
     first.run.close()
-    best = first.trainers["de"].state_dict().under("best").tensors
-    raised = resume(first.run.path, limits=Limits(every=6))
-    de, began = raised.trainers["de"], []
-    begin = raised.recorder.begin
-    raised.recorder.begin = lambda trainer: (began.append((trainer.name, snapshot(raised))), begin(trainer))
-    de.validate = lambda batches: {"loss": 9.0}
+    best = first.trainer.de.state_dict().under("best").tensors
+    raised = resume(first.run.path, max_epochs={"gae": 6, "de": 6, "model": 6})
+    de, began = raised.trainer.de, []
+    watcher = Callback()
+    watcher.begin = lambda trainer: began.append((trainer.name, snapshot(raised)))
+    raised.callbacks.append(watcher)
+    de.validate = lambda *_: {"loss": 9.0}
     raised.fit()
     raised.run.close()
-    assert "de: goes on from its old weights on new embeddings" in caplog.text
+    assert "de: continues from its weights on new embeddings" in caplog.text
     assert [name for name, _ in began] == ["gae", "de"]
     at_start = began[1][1].under("de").under("model").tensors
     layers = [key for key in best if key.startswith("layers.")]
     assert layers
     assert all(torch.equal(at_start[key], best[key]) for key in layers)
-    train = raised.examiner.embed(raised.splits.train).data
+    train = embedded(raised)
     assert torch.allclose(whitening(raised).mean, train.mean(0), atol=1e-5)
     assert (de.epochs_done, de.best_value, de.bad_epochs) == (6, 9.0, 1), "stopping begins anew"
 
@@ -215,11 +226,11 @@ def test_a_density_whose_embeddings_are_the_same_is_left_alone(own_pictures, tmp
     first = start(asked(("ae", "flow"), own_pictures, tmp_path))
     assert break_off(first, "epoch de 2")
     again = resume(first.run.path)
-    before = {key: value.clone() for key, value in again.models["de"].transform.state_dict().items()}
+    before = {key: value.clone() for key, value in again.module.de.transform.state_dict().items()}
     again.fit()
     again.run.close()
     assert "embeddings" not in caplog.text
-    assert all(torch.equal(value, before[key]) for key, value in again.models["de"].transform.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in again.module.de.transform.state_dict().items())
 
 
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["by epoch", "by iteration"])
@@ -229,10 +240,10 @@ def test_a_density_whose_turns_end_first_is_told_of(own_pictures, tmp_path, capl
     first = trained(asked(("ae", "flow"), own_pictures, tmp_path, run=run, **limits))
     warning = "on embeddings from before the autoencoder was trained further"
     assert warning not in caplog.text
-    for raised, stale in ((Limits(gae=5, de=4), False), (Limits(de=5), False), (Limits(gae=6), True)):
-        again = resume(first.run.path, limits=raised)
+    for raised, stale in (({"gae": 5, "de": 4}, False), ({"de": 5}, False), ({"gae": 6}, True)):
+        again = resume(first.run.path, max_epochs=raised)
         again.fit()
         again.run.close()
         assert (warning in caplog.text) is stale
-    train = again.examiner.embed(again.splits.train).data
+    train = embedded(again)
     assert torch.allclose(whitening(again).mean, train.mean(0), atol=1e-4), "its statistics are of the last embeddings"

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from helpers.toys import Watcher, build, data, same, scripted, trainer_of, weights
+from helpers.toys import Watcher, build, data, new_trainer, same, scripted, trainer_of, weights
 from twostep.core.checkpoint import State
 from twostep.core.seeds import derive
-from twostep.training.trainer import InterruptedTraining, NonFiniteLossError, Trainer
+from twostep.training.callbacks import InterruptedTraining, NonFiniteLossError
 
 # ---- steps
 
@@ -18,7 +18,7 @@ from twostep.training.trainer import InterruptedTraining, NonFiniteLossError, Tr
 def test_steps_are_those_of_a_loop_written_by_hand(kind, reference):
     model, other = build("ae", optimizer=kind, max_epochs=2), build("ae")
     trainer = trainer_of(model)
-    trainer.fit()
+    trainer.run()
     other.load_state_dict({**other.state_dict(), **dict(model.named_buffers())})
     optimizer = reference(other.parameters(), 1e-3)
     for epoch in range(2):
@@ -39,17 +39,17 @@ def _seed(trainer):
 @pytest.mark.parametrize("kind", ["adam", "sgd", "rmsprop"])
 def test_every_optimiser_lowers_the_loss(kind):
     trainer = trainer_of(build("ae", optimizer=kind, lr=0.01, max_epochs=15))
-    trainer.fit()
+    trainer.run()
     losses = [epoch["losses"]["loss"] for epoch in trainer.history]
     assert losses[-1] < 0.9 * losses[0]
-    rule = next(iter(trainer.optimizers.values()))
+    rule = next(iter(trainer.stepper.optimizers.values()))
     assert type(rule).__name__.lower() == kind
 
 
 def test_each_objective_has_its_turn_its_rate_and_its_afterwards():
     watcher, model = Watcher(), build("toy", every=2, lr=0.1, penalty_lr=0.02, max_epochs=3)
-    trainer = trainer_of(model, watcher, size=8, rows=20, validate=lambda batches: {})
-    trainer.fit()
+    trainer = trainer_of(model, watcher, size=8, rows=20, validate=lambda *_: {})
+    trainer.run()
     # 3 batches an epoch, 9 steps: the penalty's turn is at steps 0, 2, 4, 6, 8, across the ends of epochs
     assert model.taken == (["fit", "penalty", "fit"] * 5)[:14]
     assert model.after == 5
@@ -60,7 +60,7 @@ def test_each_objective_has_its_turn_its_rate_and_its_afterwards():
 
 def test_an_objective_moves_nothing_but_its_parameters():
     model = build("toy", max_epochs=1, every=100)
-    trainer = trainer_of(model, validate=lambda batches: {})
+    trainer = trainer_of(model, validate=lambda *_: {})
     trainer.step(torch.arange(8))
     after_both = weights(model)
     trainer.steps_done = 1
@@ -85,8 +85,8 @@ def test_losses_are_detached_and_lie_before_the_step():
 @pytest.mark.parametrize("name", ["ae", "vae", "flow", "toy"])
 def test_the_norm_of_every_objectives_gradient_is_clipped(name):
     clipped, free = Watcher(), Watcher()
-    trainer_of(build(name, max_epochs=2, max_grad_norm=0.05), clipped, validate=lambda batches: {}).fit()
-    trainer_of(build(name, max_epochs=2, max_grad_norm=None), free, validate=lambda batches: {}).fit()
+    trainer_of(build(name, max_epochs=2, max_grad_norm=0.05), clipped, validate=lambda *_: {}).run()
+    trainer_of(build(name, max_epochs=2, max_grad_norm=None), free, validate=lambda *_: {}).run()
     for norms in clipped.norms:
         assert all(norm == pytest.approx(0.05, rel=1e-3) for norm in norms.values())
     assert all(norm > 0.06 for norms in free.norms for norm in norms.values())
@@ -94,8 +94,8 @@ def test_the_norm_of_every_objectives_gradient_is_clipped(name):
 
 def test_gradients_below_the_limit_are_left_as_they_are():
     one, other = build("ae", max_epochs=2, max_grad_norm=1e6), build("ae", max_epochs=2, max_grad_norm=None)
-    trainer_of(one).fit()
-    trainer_of(other).fit()
+    trainer_of(one).run()
+    trainer_of(other).run()
     assert same(weights(one), weights(other))
 
 
@@ -103,7 +103,7 @@ def test_gradients_below_the_limit_are_left_as_they_are():
 
 
 def rates_of(trainer, watcher, name="loss"):
-    trainer.fit()
+    trainer.run()
     return [rates[name] for rates in watcher.rates]
 
 
@@ -124,7 +124,7 @@ def test_without_a_scheduler_the_rate_stays():
 def test_both_objectives_follow_their_cosine():
     watcher = Watcher()
     model = build("toy", max_epochs=4, use_lr_scheduler=True, lr=0.1, penalty_lr=0.02)
-    trainer_of(model, watcher, validate=lambda batches: {}).fit()
+    trainer_of(model, watcher, validate=lambda *_: {}).run()
     for rates in watcher.rates:
         assert rates["penalty"] == pytest.approx(0.2 * rates["fit"])
     assert watcher.rates[-1]["fit"] < 0.1 * 0.05
@@ -133,9 +133,9 @@ def test_both_objectives_follow_their_cosine():
 def test_after_a_raised_limit_the_rate_never_climbs():
     watcher = Watcher()
     trainer = trainer_of(build("ae", max_epochs=2, use_lr_scheduler=True), watcher)
-    trainer.fit()
+    trainer.run()
     first = len(watcher.rates)
-    trainer.raise_limit(6)
+    trainer.set_max_epochs(6)
     later = rates_of(trainer, watcher)[first:]
     assert len(later) == 4 * 3
     assert all(second < first for first, second in itertools.pairwise(later))
@@ -146,11 +146,11 @@ def test_after_a_raised_limit_the_rate_never_climbs():
 def test_the_rate_follows_epochs_when_batches_have_another_size():
     """An autoencoder that is trained further in another run may see larger batches there."""
     first = trainer_of(build("ae", max_epochs=2, use_lr_scheduler=True), size=2)
-    first.fit()
+    first.run()
     watcher = Watcher()
     second = trainer_of(build("ae", max_epochs=2, use_lr_scheduler=True), watcher, size=20)
     second.load_state_dict(first.state_dict())
-    second.raise_limit(4)
+    second.set_max_epochs(4)
     rates = rates_of(second, watcher)
     assert rates == pytest.approx([1e-3 * 0.5 * (1 + math.cos(math.pi * share)) for share in (0.5, 0.75)])
 
@@ -162,7 +162,7 @@ def test_the_rate_follows_epochs_when_batches_have_another_size():
 def test_the_loss_of_an_epoch_is_the_mean_over_its_rows(rows, size):
     watcher = Watcher()
     trainer = trainer_of(build("ae", max_epochs=2), watcher, size=size, rows=rows)
-    trainer.fit()
+    trainer.run()
     steps = -(-rows // size)
     for epoch in range(2):
         losses = [losses["loss"] for losses in watcher.losses[epoch * steps : (epoch + 1) * steps]]
@@ -177,7 +177,7 @@ def test_inside_of_an_epoch_a_checkpoint_holds_the_sum_of_the_losses_of_full_bat
     watcher = Watcher(stop_after=2)
     trainer = trainer_of(build("ae", max_epochs=1), watcher, rows=20, size=8)
     with pytest.raises(InterruptedTraining):
-        trainer.fit()
+        trainer.run()
     sums = trainer.state_dict().under("sums").tensors
     assert sums["loss"].item() == pytest.approx(watcher.losses[0]["loss"] + watcher.losses[1]["loss"])
 
@@ -185,8 +185,8 @@ def test_inside_of_an_epoch_a_checkpoint_holds_the_sum_of_the_losses_of_full_bat
 def test_the_mean_of_a_loss_counts_the_rows_of_the_steps_that_it_took():
     watcher = Watcher()
     model = build("toy", every=2, max_epochs=4)
-    trainer = trainer_of(model, watcher, validate=lambda batches: {})
-    trainer.fit()
+    trainer = trainer_of(model, watcher, validate=lambda *_: {})
+    trainer.run()
     # three steps an epoch, of 8, 8 and 4 rows; the penalty is taken at steps 0, 2, 4, ... of 12
     for epoch, taken in enumerate(([0, 2], [1], [0, 2], [1])):
         steps = watcher.losses[3 * epoch : 3 * epoch + 3]
@@ -198,19 +198,19 @@ def test_the_mean_of_a_loss_counts_the_rows_of_the_steps_that_it_took():
         assert trainer.history[epoch]["losses"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_observer_is_told_in_order():
+def test_callbacks_are_called_in_order():
     watcher = Watcher()
-    trainer_of(build("ae", max_epochs=2), watcher).fit()
+    trainer_of(build("ae", max_epochs=2), watcher).run()
     assert watcher.calls == ["begin", "best 1", "checkpoint", "epoch", "best 2", "checkpoint", "epoch", "end"]
 
 
 def test_a_finished_trainer_tells_nobody_and_changes_nothing():
     watcher = Watcher()
     trainer = trainer_of(build("ae", max_epochs=1), watcher)
-    trainer.fit()
+    trainer.run()
     before = weights(trainer.model)
     calls = list(watcher.calls)
-    trainer.fit()
+    trainer.run()
     assert watcher.calls == calls
     assert same(weights(trainer.model), before)
 
@@ -219,20 +219,20 @@ def test_training_stops_after_the_step_in_which_it_must():
     watcher = Watcher(stop_after=4)
     trainer = trainer_of(build("ae", max_epochs=5), watcher)
     with pytest.raises(InterruptedTraining):
-        trainer.fit()
+        trainer.run()
     assert (trainer.steps_done, trainer.epochs_done, trainer.batches_done) == (4, 1, 1)
     assert watcher.calls[-1] == "checkpoint", "the state is kept"
 
 
 def test_a_state_sets_its_progress_and_no_other_attribute():
     trainer = trainer_of(build("ae", max_epochs=2))
-    trainer.fit()
+    trainer.run()
     state, other = trainer.state_dict(), trainer_of(build("ae", max_epochs=2))
     validate, directory = other.validate, set(vars(other))
     other.load_state_dict(State(state.tensors, {**state.values, "validate": "mine", "objectives": [], "evil": 1}))
     assert (other.epochs_done, other.steps_done, other.history) == (2, trainer.steps_done, trainer.history)
     assert other.validate == validate
-    assert len(other.objectives) == 1
+    assert len(other.stepper.objectives) == 1
     assert set(vars(other)) == directory
     for values in ({"epochs_done": "x"}, {"history": 3}, {"steps_done": -1}):
         with pytest.raises(ValueError, match=next(iter(values))):
@@ -242,9 +242,9 @@ def test_a_state_sets_its_progress_and_no_other_attribute():
 @pytest.mark.parametrize("name", ["ae", "vae", "flow"])
 def test_validation_changes_nothing_in_training(name):
     with_it, without = build(name, max_epochs=3, denoising_sigma=0.1), build(name, max_epochs=3, denoising_sigma=0.1)
-    trainer_of(with_it).fit()
+    trainer_of(with_it).run()
     bare = trainer_of(without, valid=False)
-    bare.fit()
+    bare.run()
     assert same(weights(with_it), weights(without))
     assert all(epoch["valid"] == {} for epoch in bare.history)
 
@@ -255,7 +255,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others():
         trainer = trainer_of(model)
         trainer.seed = seed
         torch.manual_seed(elsewhere)
-        trainer.fit()
+        trainer.run()
         return weights(model)
 
     assert same(trained(0, elsewhere=1), trained(0, elsewhere=2)), "nothing but the run's seed counts"
@@ -271,18 +271,18 @@ def test_the_transform_is_fitted_once_to_the_training_rows():
     (whiten,) = [part for part in model.transform if hasattr(part, "std")]
     assert torch.allclose(whiten.mean, data().mean(0), atol=1e-6)
     assert torch.allclose(whiten.std, data().std(0, correction=0), atol=1e-6)
-    trainer.fit()
+    trainer.run()
     before = weights(model.transform)
-    trainer.use(type(trainer.train)(data(20, seed=9) + 5, 8), None)
+    trainer.set_data(type(trainer.train)(data(20, seed=9) + 5, 8), None)
     assert same(weights(model.transform), before)
 
 
 def test_the_transform_of_a_loaded_trainer_is_not_fitted_again():
     first = trainer_of(build("flow", max_epochs=1))
-    first.fit()
-    second = Trainer("model", build("flow", seed=1, max_epochs=1), first.engine, Watcher(), first.validate, seed=0)
+    first.run()
+    second = new_trainer("model", build("flow", seed=1, max_epochs=1), first.engine, first.validate)
     second.load_state_dict(first.state_dict())
-    second.use(type(first.train)(data(20, seed=9) + 5, 8), None)
+    second.set_data(type(first.train)(data(20, seed=9) + 5, 8), None)
     assert same(weights(second.model.transform), weights(first.model.transform))
 
 
@@ -290,9 +290,9 @@ def test_new_data_renew_the_transform_and_the_patience():
     watcher = Watcher()
     trainer = trainer_of(build("flow", max_epochs=4, early_stopping_metric="loss"), watcher, validate=scripted([1, 2]))
     trainer.max_epochs = 2
-    trainer.fit()
+    trainer.run()
     layers = weights(trainer.model.layers)
-    trainer.use(type(trainer.train)(data(20, seed=9) + 5, 8), None, version=1)
+    trainer.set_data(type(trainer.train)(data(20, seed=9) + 5, 8), None, version=1)
     (whiten,) = [part for part in trainer.model.transform if hasattr(part, "std")]
     assert torch.allclose(whiten.mean, (data(20, seed=9) + 5).mean(0), atol=1e-5)
     assert (trainer.best_value, trainer.bad_epochs, trainer.data_version) == (None, 0, 1)
@@ -314,7 +314,7 @@ def stopping(values, patience=2, epochs=10, watcher=None, **options):
 def test_without_a_number_of_bad_epochs_training_never_stops_early():
     watcher = Watcher()
     trainer = stopping([1.0, *[2.0] * 9], patience=None, watcher=watcher)
-    trainer.fit()
+    trainer.run()
     assert (trainer.epochs_done, trainer.bad_epochs) == (10, 9)
     assert [call for call in watcher.calls if call.startswith("best")] == ["best 1"]
 
@@ -322,7 +322,7 @@ def test_without_a_number_of_bad_epochs_training_never_stops_early():
 def kept_weights(trainer):
     """Remember the weights after every epoch."""
     kept = []
-    trainer.observer.epoch = lambda trainer: kept.append(weights(trainer.model))
+    trainer.callbacks[0].epoch = lambda trainer: kept.append(weights(trainer.model))
     return kept
 
 
@@ -341,7 +341,7 @@ def kept_weights(trainer):
 def test_patience_counts_epochs_without_a_better_value(values, patience, epochs, best):
     trainer = stopping(values, patience)
     kept = kept_weights(trainer)
-    trainer.fit()
+    trainer.run()
     assert trainer.stopped_early
     assert trainer.epochs_done == len(values) == epochs
     assert trainer.best_value == values[best]
@@ -352,7 +352,7 @@ def test_patience_counts_epochs_without_a_better_value(values, patience, epochs,
 def test_higher_can_be_better():
     trainer = stopping([1, 3, 2, 2.5], lower_is_better=False)
     kept = kept_weights(trainer)
-    trainer.fit()
+    trainer.run()
     assert (trainer.epochs_done, trainer.best_value) == (4, 3)
     assert same(weights(trainer.model), kept[1])
 
@@ -360,7 +360,7 @@ def test_higher_can_be_better():
 def test_what_is_not_finite_is_never_the_best_where_higher_is_better():
     trainer = stopping([1, math.inf, 3, math.inf, -math.inf], lower_is_better=False)
     kept = kept_weights(trainer)
-    trainer.fit()
+    trainer.run()
     assert (trainer.epochs_done, trainer.best_value) == (5, 3)
     assert same(weights(trainer.model), kept[2])
 
@@ -369,7 +369,7 @@ def test_what_is_not_finite_is_never_the_best_where_higher_is_better():
 def test_validation_that_is_never_a_number_stops_and_keeps_the_last_weights(lower_is_better):
     trainer = stopping([math.nan] * 3, patience=3, lower_is_better=lower_is_better)
     kept = kept_weights(trainer)
-    trainer.fit()
+    trainer.run()
     assert (trainer.epochs_done, trainer.best_value, trainer.stopped_early) == (3, None, True)
     assert same(weights(trainer.model), kept[-1])
 
@@ -377,7 +377,7 @@ def test_validation_that_is_never_a_number_stops_and_keeps_the_last_weights(lowe
 def test_the_best_weights_are_put_back_at_the_limit_too():
     trainer = stopping([3, 1, 2, 2], patience=9, epochs=4)
     kept = kept_weights(trainer)
-    trainer.fit()
+    trainer.run()
     assert not trainer.stopped_early
     assert same(weights(trainer.model), kept[1])
 
@@ -386,21 +386,21 @@ def test_without_early_stopping_the_last_weights_stay():
     model = build("ae", max_epochs=3, lr=0.05)
     trainer = trainer_of(model, validate=scripted([1, 2, 3]))
     kept = kept_weights(trainer)
-    trainer.fit()
+    trainer.run()
     assert same(weights(model), kept[-1])
     assert trainer.best_value is None
 
 
 def test_the_best_is_told_when_it_is_found():
     watcher = Watcher()
-    stopping([3, 2, 2.5, 1, 4, 5], watcher=watcher).fit()
+    stopping([3, 2, 2.5, 1, 4, 5], watcher=watcher).run()
     assert [call for call in watcher.calls if call.startswith("best")] == ["best 1", "best 2", "best 4"]
     assert watcher.calls.index("best 1") < watcher.calls.index("epoch")
 
 
 def reloaded(trainer, values, **overrides):
     """Return a new trainer that took up another's state."""
-    config = trainer.config.model_copy(update=overrides)
+    config = trainer.model.config.model_copy(update=overrides)
     model = config.build(trainer.model.spec)
     fresh = trainer_of(model, validate=scripted(values, ERROR))
     fresh.load_state_dict(trainer.state_dict())
@@ -409,23 +409,23 @@ def reloaded(trainer, values, **overrides):
 
 def test_a_run_that_stopped_early_does_not_train_when_it_is_loaded_again():
     trainer = stopping([1, 2, 3])
-    trainer.fit()
+    trainer.run()
     again = reloaded(trainer, [])
-    again.fit()
+    again.run()
     assert again.finished
-    assert again.observer.calls == []
+    assert again.callbacks[0].calls == []
     assert same(weights(again.model), weights(trainer.model)), "the best weights, as before"
 
 
 def test_a_run_that_stopped_early_goes_on_from_its_last_weights_when_it_may():
     values = [1, 2, 3, 4, 0.5, 6, 7]
     short, long = (stopping(values, patience, epochs=7) for patience in (2, 4))
-    short.fit()
+    short.run()
     assert short.epochs_done == 3
     again = reloaded(short, values[3:], max_bad_valid_epochs=4)
-    again.fit()
+    again.run()
     assert again.epochs_done == 7
-    long.fit()
+    long.run()
     assert again.history == long.history
     assert again.best_value == long.best_value == 0.5
     assert same(weights(again.model), weights(long.model))
@@ -433,19 +433,19 @@ def test_a_run_that_stopped_early_goes_on_from_its_last_weights_when_it_may():
 
 def test_a_raised_limit_gives_new_patience():
     trainer = stopping([1, 2, 3], patience=2, epochs=10)
-    trainer.fit()
+    trainer.run()
     again = reloaded(trainer, [4, 5, 0])
-    again.raise_limit(10)
-    again.fit()
+    again.set_max_epochs(10)
+    again.run()
     assert (again.epochs_done, again.best_value) == (5, 1)
 
 
 def test_a_limit_that_is_reached_already_leaves_everything():
     trainer = stopping([1, 2, 3], patience=9, epochs=3)
-    trainer.fit()
+    trainer.run()
     before = weights(trainer.model)
-    trainer.raise_limit(2)
-    trainer.fit()
+    trainer.set_max_epochs(2)
+    trainer.run()
     assert trainer.epochs_done == 3
     assert same(weights(trainer.model), before)
 
@@ -459,16 +459,16 @@ def test_a_loss_that_is_no_number_stops_within_its_step(value, step):
     watcher = Watcher()
     model = build("ae", max_epochs=5)
     trainer = trainer_of(model, watcher)
-    objective = trainer.objectives[0]
+    objective = trainer.stepper.objectives[0]
     kept = []
 
     def poisoned(x):
         kept.append(weights(model))
         return objective.loss(x) * (value if len(kept) == step + 1 else 1.0)
 
-    trainer.objectives = (type(objective)("loss", poisoned, objective.parameters),)
+    trainer.stepper.objectives = (type(objective)("loss", poisoned, objective.parameters),)
     with pytest.raises(NonFiniteLossError) as caught:
-        trainer.fit()
+        trainer.run()
     order = trainer.train.order(_seed(trainer), trainer.epochs_done)
     rows = trainer.train.rows_of(order, trainer.batches_done).tolist()
     assert str(caught.value).startswith(
@@ -486,11 +486,11 @@ def test_a_validation_loss_that_is_no_number_stops_before_anything_is_saved(valu
     watcher = Watcher()
     trainer = trainer_of(build("ae", max_epochs=4), watcher, validate=scripted([2.0, value, 1.0, 1.0], metric))
     if metric == ERROR:
-        trainer.fit()
+        trainer.run()
         assert trainer.epochs_done == 4
         return
     with pytest.raises(NonFiniteLossError, match=rf"^model: the validation loss of ae is {value} after epoch 2; "):
-        trainer.fit()
+        trainer.run()
     assert watcher.calls == ["begin", "best 1", "checkpoint", "epoch"]
     assert (trainer.epochs_done, len(trainer.history)) == (1, 1)
 
@@ -500,7 +500,7 @@ def test_a_long_batch_is_named_by_its_first_rows():
     trainer = trainer_of(model, rows=40, size=40)
     torch.nn.init.constant_(_last(model), math.nan)
     with pytest.raises(NonFiniteLossError) as caught:
-        trainer.fit()
+        trainer.run()
     assert ", ... 40 in all]" in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -513,25 +513,25 @@ def _last(model):
 def test_a_gradient_that_is_no_number_never_reaches_the_weights(max_grad_norm):
     model = build("ae", max_grad_norm=max_grad_norm)
     trainer = trainer_of(model)
-    objective = trainer.objectives[0]
+    objective = trainer.stepper.objectives[0]
 
     def root_at_zero(x):
         return objective.loss(x) + (0 * _last(model).sum()).sqrt()
 
-    trainer.objectives = (type(objective)("loss", root_at_zero, objective.parameters),)
+    trainer.stepper.objectives = (type(objective)("loss", root_at_zero, objective.parameters),)
     before = weights(model)
     with pytest.raises(NonFiniteLossError, match="gradient norm of the loss of ae is nan at step 0"):
-        trainer.fit()
+        trainer.run()
     assert same(weights(model), before)
 
 
 def test_the_second_loss_is_watched_as_well():
     model = build("toy")
-    trainer = trainer_of(model, validate=lambda batches: {})
-    fit, penalty = trainer.objectives
-    trainer.objectives = (fit, type(fit)("penalty", lambda x: penalty.loss(x) * math.nan, penalty.parameters))
+    trainer = trainer_of(model, validate=lambda *_: {})
+    fit, penalty = trainer.stepper.objectives
+    trainer.stepper.objectives = (fit, type(fit)("penalty", lambda x: penalty.loss(x) * math.nan, penalty.parameters))
     with pytest.raises(NonFiniteLossError, match="the penalty of toy is nan at step 0"):
-        trainer.fit()
+        trainer.run()
 
 
 # ---- noise
@@ -542,14 +542,14 @@ def test_every_step_of_every_model_and_rank_draws_noise_of_its_own():
         trainer = trainer_of(build("ae", max_epochs=2))
         trainer.name, trainer.seed = name, seed
         trainer.engine = type("Rank", (type(trainer.engine),), {"rank": rank})("cpu")
-        objective, drawn = trainer.objectives[0], []
+        objective, drawn = trainer.stepper.objectives[0], []
 
         def draw(x):
             drawn.append(torch.rand(()).item())
             return objective.loss(x)
 
-        trainer.objectives = (type(objective)("loss", draw, objective.parameters),)
-        trainer.fit()
+        trainer.stepper.objectives = (type(objective)("loss", draw, objective.parameters),)
+        trainer.run()
         return drawn
 
     draws = [*noise(), *noise(name="gae"), *noise(seed=1), *noise(rank=1)]

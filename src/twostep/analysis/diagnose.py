@@ -1,30 +1,32 @@
-"""Diagnosis of a finished run: is its autoencoder a good chart, does its density overfit a manifold?"""
+"""Diagnosis of finished runs: is the autoencoder a good chart, does the density overfit a manifold, is there a knee?"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import Rows, subsample
 from twostep.data.synthetic import SYNTHETIC, distribution
 from twostep.diagnosis.dimension.consensus import dimension_of
-from twostep.diagnosis.figures import draw_run
+from twostep.diagnosis.dimension.knee import knee_of
+from twostep.diagnosis.figures import draw_knee, draw_run
 from twostep.diagnosis.model.chart import Chart, chart_of
 from twostep.diagnosis.model.density_decay import DensityDecay, density_decay
 from twostep.diagnosis.model.finding import Finding
 from twostep.diagnosis.model.off_support import growth, off_support
 from twostep.diagnosis.model.true_distribution import compare_with_truth
-from twostep.experiment.experiment import Experiment
-from twostep.experiment.prepare import HERE, Place, trained
+from twostep.experiment.load import FinishedRun, load_finished
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
+from twostep.training.engine import Device
 
 CHARTED = 1000  # training rows that derivatives and neighbours are taken at
 HELD_OUT = 1000
@@ -33,19 +35,21 @@ NEAR = 2000  # training rows that neighbours of pushed rows are sought among
 DATA = 10_000  # training rows that samples are compared with
 SAMPLES = 1000
 BATCH = 500
+FAMILY_ROWS = 2000  # training and validation rows that reconstruction errors are measured on
+FEWEST_SIZES = 3  # that can show a knee
 
 logger = logging.getLogger("twostep")
 
 
 @dataclass(frozen=True)
 class RunDiagnosis:
-    """What is said of a run.
+    """The findings about a run.
 
     Args:
         path: its directory.
-        density: what is said of its density.
-        chart: of its autoencoder; None where it has none.
-        decay: of its density, in data space or, of a two-step run, among embeddings; None where it has none.
+        density: findings about its density.
+        chart: about its autoencoder; None where it has none.
+        falls: decay of its density, in data space or, of a two-step run, among embeddings; None where it has none.
         likelihood: mean log-likelihood of each epoch of the density, in nats.
     """
 
@@ -57,11 +61,11 @@ class RunDiagnosis:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """All that is said."""
+        """All findings."""
         return (*(() if self.chart is None else self.chart.findings), *self.density)
 
     def lines(self) -> list[str]:
-        """Return all in words, a line for each measure."""
+        """Return all findings in words, a line for each measure."""
         return [finding.line() for finding in self.findings]
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,7 +79,7 @@ class RunDiagnosis:
         }
 
     def plot(self, path: Path) -> None:
-        """Write the picture: spectrum of the decoder, data by embedding, decay of the density, likelihood in training.
+        """Write the figure: decoder spectrum, data by embedding, decay of the density, likelihood during training.
 
         Raises:
             UserError: if it can't be written.
@@ -83,36 +87,40 @@ class RunDiagnosis:
         draw_run(self.chart, self.decay, self.likelihood, path)
 
 
-def diagnose_run(path: Path, seed: int = 0, place: Place = HERE) -> RunDiagnosis:
+def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: Path | None = None) -> RunDiagnosis:
     """Diagnose a run by its best weights, on its training and test rows.
 
     Args:
         path: its directory.
-        seed: of what is drawn.
-        place: where the run is opened, device and data.
+        seed: of random draws.
+        device: where to compute; None: where the run was trained.
+        data: where the run's data are now; None: where they were.
 
     Raises:
         UserError: if the run can't be opened, or has too few rows.
     """
-    experiment = trained(path, place=place)
-    models = {part: model.cpu() for part, model in experiment.models.items()}
-    gae = next((model for model in models.values() if isinstance(model, GeneralizedAutoencoder)), None)
-    train, test = _rows(experiment.splits.train, CHARTED), _rows(experiment.splits.test, HELD_OUT)
+    finished = load_finished(path, device=device, data=data)
+    gae = _autoencoder(finished.module.cpu())
+    train, test = _rows(finished.splits.train, CHARTED), _rows(finished.splits.test, HELD_OUT)
     chart = None if gae is None else chart_of(gae, train, test, derive(seed, "chart"))
-    part = "de" if "de" in models else "model"
-    if experiment.settings.is_gae or not isinstance(density := models[part], DensityEstimator):
+    module = finished.module
+    if finished.run.settings.is_gae or not isinstance(module, DensityEstimator | TwoStep):
         return RunDiagnosis(path, (), chart, None, ())
-    likelihood = _likelihoods(density, experiment.trainers[part].history)
-    with evaluating(*models.values()), torch.random.fork_rng([]):
+    density = module.de if isinstance(module, TwoStep) else module
+    *_, progress = finished.progress.values()
+    likelihood = _likelihoods(density, progress.history)
+    with evaluating(module), torch.random.fork_rng([]):
         torch.manual_seed(derive(seed, "density"))
-        found, decay = _density(experiment, density, seed)
+        found, decay = _density(finished, module, density, seed)
     grown = growth(likelihood)
     return RunDiagnosis(path, (*found, *([] if grown is None else [grown])), chart, decay, likelihood)
 
 
-def _density(experiment: Experiment, density: DensityEstimator, seed: int) -> tuple[list[Finding], DensityDecay]:
-    """Judge a density, alone or on embeddings, in eval mode and without gradients."""
-    module, splits = cast(DensityEstimator | TwoStep, experiment.module), experiment.splits
+def _density(
+    finished: FinishedRun, module: DensityEstimator | TwoStep, density: DensityEstimator, seed: int
+) -> tuple[list[Finding], DensityDecay]:
+    """Diagnose a density, alone or on embeddings, in eval mode and without gradients."""
+    splits = finished.splits
     test = _rows(splits.test, HELD_OUT)
     findings: list[Finding] = []
     rows, near = test[:PUSHED], _rows(splits.train, NEAR)
@@ -124,12 +132,12 @@ def _density(experiment: Experiment, density: DensityEstimator, seed: int) -> tu
     decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
     samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
     off, _ = off_support(_rows(splits.train, DATA), test, samples)
-    findings += [decay.finding(), off, *_known(experiment, module, test)]
+    findings += [decay.finding(), off, *_true_density(finished, module, test)]
     return findings, decay
 
 
 def _dimension(rows: Tensor, seed: int) -> Finding:
-    """Judge whether a density in data space has a manifold to overfit."""
+    """Report whether a density in data space has a manifold to overfit."""
     found = dimension_of(rows, seed=derive(seed, "dimension"))
     dim = rows[0].numel()
     told = f"{found.recommended} ({found.low}-{found.high}) of {dim}"
@@ -138,9 +146,9 @@ def _dimension(rows: Tensor, seed: int) -> Finding:
     return Finding("dimension of the data", told, advice if found.high < dim else "", numbers)
 
 
-def _known(experiment: Experiment, module: DensityEstimator | TwoStep, test: Tensor) -> list[Finding]:
-    """Judge a density by the law of its data, where that is known and the density has a scale."""
-    run = experiment.settings.run
+def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, test: Tensor) -> list[Finding]:
+    """Compare a density with the distribution of its data, where that is known and the density is normalised."""
+    run = finished.evaluator.run
     if run.dataset not in SYNTHETIC or module.likelihood == "unnormalised":
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
@@ -165,3 +173,97 @@ def _rows(data: Rows, most: int) -> Tensor:
 
 def _curve(decay: DensityDecay) -> dict[str, list[float]]:
     return {"scales": decay.scales.tolist(), "off": decay.off.tolist(), "along": decay.along.tolist()}
+
+
+@dataclass(frozen=True)
+class Family:
+    """The reconstruction errors of runs that differ in `latent_dim`.
+
+    Args:
+        model: name of the autoencoder.
+        sizes: latent dimensions, ascending.
+        errors: unexplained share of the variance of validation rows, of each.
+        knee: the smallest size after which more coordinates hardly help; None if there is none.
+    """
+
+    model: str
+    sizes: tuple[int, ...]
+    errors: tuple[float, ...]
+    knee: int | None
+
+    def lines(self) -> list[str]:
+        """Return the curve in words, a line for each size."""
+        curve = [
+            f"{self.model} with latent_dim={size}: {error:.3%} of the variance of validation rows is unexplained"
+            for size, error in zip(self.sizes, self.errors, strict=True)
+        ]
+        if self.knee is not None:
+            return [*curve, f"knee of the reconstruction error: {self.knee}; more coordinates hardly help"]
+        if len(self.sizes) < FEWEST_SIZES:
+            return [*curve, f"no knee: {len(self.sizes)} sizes show none; give {FEWEST_SIZES} or more"]
+        return [*curve, "no knee: the reconstruction error falls steadily, or the last size is where it ends"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all as plain values, for `write_json`."""
+        return asdict(self)
+
+    def plot(self, path: Path) -> None:
+        """Draw the reconstruction error over the size.
+
+        Raises:
+            UserError: if it can't be written.
+        """
+        draw_knee(self.model, self.sizes, self.errors, self.knee, path)
+
+
+def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: Path | None = None) -> Family:
+    """Find the knee of the reconstruction error of two runs or more, each with its best weights.
+
+    Args:
+        paths: their directories.
+        device: where to compute; None: where the runs were trained.
+        data: where the runs' data are now; None: where they were.
+
+    Raises:
+        UserError: if one can't be opened, has no autoencoder, no validation rows, another model than the first or
+            other data, or if two have one size.
+    """
+    model, digest = "", ""
+    found: dict[int, float] = {}
+    for path in paths:
+        finished = load_finished(path, device=device, data=data)
+        gae = _autoencoder(finished.module.cpu())
+        if gae is None:
+            raise UserError(f"{path}: has no autoencoder; give runs that have one, of several sizes")
+        name = next(iter(finished.run.settings.models.values())).name
+        model, digest = model or name, digest or finished.run.digest
+        if name != model:
+            raise UserError(f"{path}: is of {name}, not of {model} as {paths[0]}: compare runs of one model")
+        if finished.run.digest != digest:
+            raise UserError(f"{path}: has other data than {paths[0]}: compare runs on the same data")
+        if gae.latent_dim in found:
+            raise UserError(f"{path}: has latent_dim={gae.latent_dim} as another of the runs: give one of each size")
+        found[gae.latent_dim] = _unexplained(gae, finished)
+    sizes = sorted(found)
+    errors = [found[size] for size in sizes]
+    return Family(model, tuple(sizes), tuple(errors), knee_of(sizes, errors))
+
+
+def _autoencoder(module: nn.Module) -> GeneralizedAutoencoder | None:
+    model = module.gae if isinstance(module, TwoStep) else module
+    return model if isinstance(model, GeneralizedAutoencoder) else None
+
+
+@torch.no_grad()
+def _unexplained(gae: GeneralizedAutoencoder, finished: FinishedRun) -> float:
+    """Return the unexplained share of the variance of validation rows; test rows choose no size."""
+    splits = finished.splits
+    if splits.valid is None:
+        raise UserError(
+            f"{finished.run.path}: has no validation rows to measure on (make_valid_loader=False); train it with them"
+        )
+    valid, train = (_rows(rows, FAMILY_ROWS) for rows in (splits.valid, splits.train))
+    with evaluating(gae):
+        error = torch.cat([gae.reconstruction_error(part) for part in valid.split(BATCH)]).double()
+    variance = (valid - train.mean(0)).double().flatten(1).square().sum(1)
+    return float(error.sum() / variance.sum())

@@ -6,17 +6,21 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from twostep.core.checkpoint import fingerprint
 from twostep.core.keys import MetricKeys
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
+from twostep.data.base import Splits
 from twostep.data.batches import subsample
-from twostep.experiment.experiment import Experiment
+from twostep.experiment.artifacts import write_detection
+from twostep.experiment.evaluator import Component, Evaluator
+from twostep.experiment.load import load_finished
 from twostep.experiment.preflight import check_features, check_ood
-from twostep.experiment.prepare import HERE, Place, load_other, trained
-from twostep.experiment.weights import fingerprint
+from twostep.experiment.resolve import load_other
 from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
@@ -24,24 +28,24 @@ from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM
 from twostep.models.normalized_ebm import NormalizedEBM
 from twostep.models.two_step import TwoStep
-from twostep.runs.config import TwoStepRunConfig
+from twostep.training.engine import Device
 
 logger = logging.getLogger("twostep")
 
-ROWS = 5000  # of data that show where a density lies
+ROWS = 5000  # of data that show where a density has its mass
 
 
 @dataclass(frozen=True)
-class Questions:
-    """What is asked of a run.
+class EvaluationRequest:
+    """What is to be measured of a run.
 
     Args:
         metrics: names.
-        part: that is measured: `model`; or `gae`, `de`, `two_step`. None: the whole.
+        part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
         keys: of metrics that compare samples, those that differ from the run's.
-        ood: data sets, by name or path, that scores are to tell the run's own from.
+        ood: datasets, by name or path, that scores are to separate from the run's own.
         density: whether the integral of the density is checked.
-        seed: of what is drawn; None: the run's.
+        seed: of random draws; None: the run's.
     """
 
     metrics: tuple[str, ...] = ()
@@ -53,90 +57,102 @@ class Questions:
 
     @property
     def any(self) -> bool:
-        """Whether anything is asked."""
+        """Whether anything is to be measured."""
         return bool(self.metrics or self.ood or self.density)
 
 
-def assess(
+def evaluate_run(
     path: Path,
-    questions: Questions,
+    request: EvaluationRequest,
     best_first: bool = False,
-    place: Place = HERE,
+    device: Device | None = None,
+    data: Path | None = None,
     show: Callable[[Mapping[str, Result]], object] | None = None,
 ) -> tuple[dict[str, Result], Path]:
     """Measure a run on its test split, and keep the results beside earlier ones, as `metrics/evaluation-001.json`.
 
-    Scores of rows that other data are told by lie in `ood/evaluation-001`.
+    Scores of rows of other data lie in `ood/evaluation-001`.
 
     Args:
         path: directory of the run.
-        questions: what is asked.
+        request: what is to be measured.
         best_first: prefer the `best_valid` checkpoint to `latest`.
-        place: where the run is opened, device and data.
+        device: where to compute; None: where the run was trained.
+        data: where the run's data are now; None: where they were.
         show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:
         the results by name, and the file that holds them.
 
     Raises:
-        UserError: if the run can't be opened, or has not what is asked for; nothing is computed then. Or if the results
+        UserError: if the run can't be opened, or can't be measured so; nothing is computed then. Or if the results
             can't be written.
     """
-    experiment = trained(path, best_first, place)
-    part = questions.part or experiment.examiner.whole
-    names, keys = _checked(experiment, questions, part)
-    seed = experiment.settings.run.seed if questions.seed is None else questions.seed
-    results = experiment.examiner.measure(names, part, keys, seed)
-    detection = experiment.detect(seed) if questions.ood else None
+    finished = load_finished(path, best_first, device, data)
+    evaluator = finished.evaluator
+    component = _component(evaluator, request.part, path)
+    names, keys = _checked(evaluator, request, component)
+    others = _others(evaluator, request, component)
+    seed = evaluator.run.seed if request.seed is None else request.seed
+    results = evaluator.measure(component, names, keys, seed)
+    detection = evaluator.detect(others, seed) if others else None
     if detection is not None:
         results |= detection.results
-    if questions.density:
-        results |= _certificate(experiment, part, seed)
-    asked = {"part": part, "seed": seed, "metric_kwargs": keys.model_dump(mode="json"), "ood": list(experiment.ood)}
-    weights = fingerprint(experiment.examiner.part(part))
-    write_scores = None if detection is None else detection.write
+    if request.density:
+        results |= _certificate(evaluator, component, seed)
+    asked = {"part": component.name, "seed": seed, "metric_kwargs": keys.model_dump(mode="json"), "ood": list(others)}
+    weights = fingerprint(component.model)
+    write_scores = None if detection is None else partial(write_detection, detection)
 
     def keep() -> Path:
         if show is not None:
             show(results)
-        return experiment.run.add_evaluation(results, weights, asked, write_scores)
+        return finished.run.add_evaluation(results, weights, asked, write_scores)
 
-    return results, experiment.engine.on_first(keep)
+    return results, evaluator.engine.on_first(keep)
 
 
-def _checked(experiment: Experiment, questions: Questions, part: str) -> tuple[tuple[str, ...], MetricKeys]:
-    """Refuse whatever can't be answered, before anything is computed; return the metrics and their keys."""
-    parts = [*experiment.models, *({experiment.examiner.whole} - set(experiment.models))]
-    if part not in parts:
-        raise UserError(f"--part {part}: no such part of {experiment.run.path}; it has {', '.join(parts)}")
-    model = experiment.examiner.part(part)
-    run = experiment.settings.run
-    config = cast(TwoStepRunConfig, run) if isinstance(model, TwoStep) else model.config
-    keys = MetricKeys.parse({**config.metric_kwargs.model_dump(), **(questions.keys or {})}, "metric_kwargs")
-    keys = keys.for_metrics(questions.metrics, model.spec.is_image)
-    names = keys.resolve_names(questions.metrics)
-    check_metrics(names, model, part)
-    if asks_for_ood(names) and not questions.ood:
-        raise UserError("--metrics: figures of the OOD test need other data: add --ood NAME or PATH")
-    if line := check_features(names, keys, model.spec, experiment.splits):
+def _component(evaluator: Evaluator, name: str | None, path: Path) -> Component:
+    found = {one.name: one for one in evaluator.components}
+    if name is not None and name not in found:
+        raise UserError(f"--part {name}: no such part of {path}; it has {', '.join(found)}")
+    return evaluator.whole if name is None else found[name]
+
+
+def _checked(
+    evaluator: Evaluator, request: EvaluationRequest, component: Component
+) -> tuple[tuple[str, ...], MetricKeys]:
+    """Refuse what can't be measured, before anything is computed; return the metrics and their keys."""
+    model = component.model
+    given = {**component.keys.metric_kwargs.model_dump(), **(request.keys or {})}
+    keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(request.metrics, model.spec.is_image)
+    names = keys.resolve_names(request.metrics)
+    check_metrics(names, model, component.name)
+    if asks_for_ood(names) and not request.ood:
+        raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")
+    if line := check_features(names, keys, model.spec, evaluator.splits):
         logger.info("%s", line)
-    if questions.density and not isinstance(model, DensityEstimator | TwoStep):
-        raise UserError(f"--check-density: {part} has no density")
-    if questions.ood and part != experiment.examiner.whole:
-        raise UserError(f"--ood goes with the whole model: leave out --part {part}")
-    others = {Path(name).stem: load_other(name, run, experiment.splits.spec) for name in questions.ood}
-    if len(others) < len(questions.ood):
-        raise UserError(f"--ood {' '.join(questions.ood)}: two of them have one name: rename a file")
-    if others:
-        check_ood(experiment.models, experiment.splits, others)
-    experiment.ood = others
+    if request.density and not isinstance(model, DensityEstimator | TwoStep):
+        raise UserError(f"--check-density: {component.name} has no density")
     return names, keys
 
 
-def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Result]:
+def _others(evaluator: Evaluator, request: EvaluationRequest, component: Component) -> dict[str, Splits]:
+    """Load the other data, by name."""
+    if request.ood and component != evaluator.whole:
+        raise UserError(f"--ood is for the whole model: leave out --part {component.name}")
+    others = {Path(name).stem: load_other(name, evaluator.run, evaluator.splits.spec) for name in request.ood}
+    if len(others) < len(request.ood):
+        raise UserError(f"--ood {' '.join(request.ood)}: two of them have one name: rename a file")
+    check_ood(evaluator.module, evaluator.splits, others)
+    return others
+
+
+def _certificate(evaluator: Evaluator, component: Component, seed: int) -> dict[str, Result]:
     """Integrate a density; of an energy, estimate the normaliser, and with it the log-likelihood."""
-    batches = replace(experiment.examiner.test_batches(part), device="cpu")
-    model = cast(DensityEstimator | TwoStep, experiment.examiner.part(part)).cpu()  # where quadrature and fits are
+    batches = replace(evaluator.test_batches(component), device="cpu")
+    model = component.model.cpu()  # where quadrature and fits are
+    assert isinstance(model, DensityEstimator | TwoStep)
     energy = model.de if isinstance(model, TwoStep) else model
     if not isinstance(energy, EBM):
         rows = subsample(batches.data, ROWS).float()
@@ -145,7 +161,7 @@ def _certificate(experiment: Experiment, part: str, seed: int) -> dict[str, Resu
     density = NormalizedEBM.of(energy, seed=derive(seed, "normaliser"))
     log_z = density.log_z
     whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
-    likelihood = evaluate(["log_likelihood"], whole, batches, experiment.engine.sum, seed)["log_likelihood"]
+    likelihood = evaluate(["log_likelihood"], whole, batches, evaluator.engine.sum, seed)["log_likelihood"]
     error = math.hypot(likelihood.standard_error or 0.0, log_z.standard_error)
     return {
         "log_normalizer": Result(

@@ -1,4 +1,4 @@
-"""The page of a run: what it was, how it went, what it made. One file, readable offline."""
+"""The page of a run: configs, training, results, images. One file, readable offline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CAPTIONS = {
 
 
 def write_report(run: Run) -> Path:
-    """Write `report.html` into a run's directory, from what the directory holds, and return its path.
+    """Write `report.html` into a run's directory, from the files there, and return its path.
 
     Raises:
         UserError: if the directory can't be written, or its files are damaged.
@@ -35,13 +35,13 @@ def write_report(run: Run) -> Path:
             for part, results in run.read_metrics("test").items()
             for name, result in results.items()
         ],
-        pictures=[
+        images=[
             {"name": name, "caption": caption, "data": base64.b64encode(path.read_bytes()).decode()}
             for name, caption in CAPTIONS.items()
             if (path := run.path / "samples" / f"{name}.png").is_file()
         ],
         curves=[_curve(part, models[part], epochs) for part, epochs in run.read_history().items() if epochs],
-        configs={path.name: to_json(read_json(path)) for path in _told(run)},
+        configs={path.name: to_json(read_json(path)) for path in _configs(run)},
     )
     path = run.path / "report.html"
     with atomic_write(path) as beside:
@@ -53,12 +53,12 @@ def _summary(run: Run, models: Mapping[str, str]) -> str:
     shape = "x".join(str(side) for side in run.spec.shape)
     data = f"{run.spec.size:,} training points of shape {shape}"
     if "de" not in models:
-        return f"A {models['model']} alone, on {data}."
-    return f"A two-step model on {data}: {models['gae']} finds the manifold, {models['de']} the density on it."
+        return f"A single {models['model']}, on {data}."
+    return f"A two-step model on {data}: {models['gae']} learns the manifold, {models['de']} the density on it."
 
 
-def _told(run: Run) -> list[Path]:
-    """Return the files that say what was asked for, and how `latent_dim=auto` was answered."""
+def _configs(run: Run) -> list[Path]:
+    """Return the config files, and that of how `latent_dim=auto` was resolved."""
     return [*sorted(run.path.glob("*config.json")), *run.path.glob("dimension.json")]
 
 

@@ -1,7 +1,7 @@
-"""Scores of a user's rows by a finished run: densities, distance, a conformal p-value, a verdict.
+"""Scores of new rows by a finished run: densities, distance, a conformal p-value, a verdict.
 
 The p-value is calibrated on the run's validation rows: an in-distribution row gets the verdict "out" with probability
-`alpha`, whatever the data (`metrics.conformal` says when). Which score it is of, `metrics.judge` says.
+`alpha`, whatever the data (see `metrics.ood.conformal`). `metrics.ood.calibrator` chooses the score that it is of.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twostep.core.files import atomic_write
-from twostep.core.schema import UserError
+from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import subsample
 from twostep.data.load import read_rows
-from twostep.experiment.experiment import Experiment
-from twostep.experiment.prepare import HERE, Place, trained
+from twostep.experiment.load import load_finished
 from twostep.metrics.ood.calibrator import DISTANCE, ConformalCalibrator
 from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.scores import MAX_ROWS
+from twostep.training.engine import Device
 
 logger = logging.getLogger("twostep")
 
@@ -39,7 +39,7 @@ class Scored:
         columns: by name, `(N,)` each: `row`; the scores that the model has (`log_prob` and `log_prob_latent` in nats,
             `distance`, the Euclidean distance to the reconstruction in units of the data); `p_value`, where the run has
             at least 4 validation rows; `verdict`, "in" or "out", where some p-value can be as small as `alpha`.
-        by: the score that `p_value` belongs to; empty if there is none.
+        by: the score of which `p_value` is; empty if there is none.
         calibrated_on: number of validation rows behind it.
         smallest: the smallest p-value that these can give.
     """
@@ -55,42 +55,48 @@ class Scored:
         return int((self.columns["verdict"] == "out").sum()) if "verdict" in self.columns else None
 
 
-def score(run: Path, data: Path, alpha: float = 0.05, best_first: bool = False, place: Place = HERE) -> Scored:
+def score(
+    run: Path,
+    rows: Path,
+    alpha: float = 0.05,
+    best_first: bool = False,
+    device: Device | None = None,
+    data: Path | None = None,
+) -> Scored:
     """Score the rows of a file or folder by a run's model.
 
-    What the validation rows are too few for, p-values or a verdict at `alpha`, is left out with a warning.
+    Where the validation rows are too few for p-values, or for a verdict at `alpha`, these are left out with a warning.
 
     Args:
         run: its directory.
-        data: what `read_rows` reads; its rows must have the shape of the run's. Image files of any size are brought
-            to that of the run's.
+        rows: what `read_rows` reads; rows must have the shape of the run's. Image files of any size are resized.
         alpha: level of the verdict: the share of in-distribution rows that are called "out".
         best_first: prefer the `best_valid` checkpoint to `latest`.
-        place: where the run is opened, device and data.
+        device: where to compute; None: where the run was trained.
+        data: where the run's data are now; None: where they were.
 
     Raises:
         UserError: for a directory that is no run, or rows that can't be read or are of another shape.
     """
-    experiment = trained(run, best_first, place)
-    rows = _own_rows(data, experiment)
-    scored = {name: found["rows"] for name, found in experiment.examiner.score({"rows": rows}).items()}
-    columns: dict[str, NDArray[Any]] = {"row": np.arange(len(rows))}
+    finished = load_finished(run, best_first, device, data)
+    evaluator = finished.evaluator
+    points = _own_rows(rows, finished.splits.spec)
+    scored = {name: found["rows"] for name, found in evaluator.score({"rows": points}).items()}
+    columns: dict[str, NDArray[Any]] = {"row": np.arange(len(points))}
     columns |= {name: values for name, values in scored.items() if name != DISTANCE}
     if DISTANCE in scored:
         columns["distance"] = np.sqrt(-scored[DISTANCE])
-    valid = experiment.splits.valid
+    valid = finished.splits.valid
     calibration = 0 if valid is None else len(valid)
     if valid is None or calibration < MIN_ROWS:
         logger.warning(
-            "%s has %d validation rows: p-values take %d or more, so there are none and no verdict; train with more "
+            "%s has %d validation rows: p-values need %d or more, so there are none and no verdict; train with more "
             "rows or make_valid_loader=True",
             *(run, calibration, MIN_ROWS),
         )
         return Scored(columns)
-    held_out = {
-        name: found["valid"] for name, found in experiment.examiner.score({"valid": subsample(valid, MAX_ROWS)}).items()
-    }
-    judge = ConformalCalibrator.of(experiment.module, held_out, derive(experiment.settings.run.seed, "ood"))
+    held_out = {name: found["valid"] for name, found in evaluator.score({"valid": subsample(valid, MAX_ROWS)}).items()}
+    judge = ConformalCalibrator.of(finished.module, held_out, derive(evaluator.run.seed, "ood"))
     p_value = judge.p_values(scored)[judge.headline]
     columns["p_value"] = p_value
     if alpha < judge.smallest:
@@ -116,8 +122,7 @@ def write_csv(scored: Scored, path: Path) -> None:
         table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
 
 
-def _own_rows(data: Path, experiment: Experiment) -> Tensor:
-    spec = experiment.splits.spec
+def _own_rows(data: Path, spec: DataSpec) -> Tensor:
     rows = read_rows(data, (spec.shape[1], spec.shape[2]) if spec.is_image else None)
     if tuple(rows.shape[1:]) != spec.shape:
         shapes = ["x".join(map(str, shape)) for shape in (rows.shape[1:], spec.shape)]

@@ -17,21 +17,22 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep.cli.diagnose import diagnose
+from twostep.cli.evaluate import evaluate
 from twostep.cli.options import Flag
 from twostep.cli.show import compare, datasets, models, report, sample, score
-from twostep.cli.train import FAILED, evaluate, train, train_single
+from twostep.cli.train import FAILED, train, train_single
 from twostep.core import console
 from twostep.core.machine import Ranks
 from twostep.core.schema import LostRankError, UserError
 from twostep.core.signals import Interrupted, interrupting
 
 DEFECT, USER_MISTAKE = 1, 2
-# OpenMP's threads wait by spinning for milliseconds, and so take the core from whom they wait for when another process
-# wants it too. So many turns are microseconds: fewer cost more when the machine is idle, more help less when it is busy
-# (benchmarks/busy_machine.py). It must be set before torch is imported.
+# OpenMP's threads wait by spinning for milliseconds, and so take the core from the process they wait for when the
+# machine is busy. This many turns take microseconds (benchmarks/busy_machine.py). It must be set before torch is
+# imported.
 SPIN_COUNT = "1000"
-# All ranks find the same mistake. The first one tells of it and ends, and its launcher ends the others while they wait;
-# one that is still there then has a mistake of its own.
+# All ranks find the same mistake. The first one reports it and ends, and its launcher ends the others while they wait;
+# one that is still running then has a mistake of its own.
 SECONDS_FOR_FIRST_RANK = 20.0
 
 app = App(
@@ -56,10 +57,10 @@ def launch(
     """Run a command.
 
     Args:
-        verbose: Say more.
-        quiet: Say only what went wrong.
-        debug: Show the traceback of an error.
-        version: Show the version.
+        verbose: Print more.
+        quiet: Print only warnings and errors.
+        debug: Print the traceback of an error.
+        version: Print the version.
     """
     if version:
         from importlib.metadata import version as installed
@@ -86,9 +87,9 @@ def launch(
             if isinstance(error, OSError) and error.filename is not None:
                 return _fail(error, USER_MISTAKE, debug, f"{error.filename}: {error.strerror}")
             if _is_short_of_memory(error):
-                line = f"not enough memory for this model, batch or data set ({_one_line(error)})"
+                line = f"not enough memory for this model, batch or dataset ({_one_line(error)})"
                 return _fail(error, FAILED, debug, line)
-            console.logger.exception("this is a defect of twostep; please report what follows:")
+            console.logger.exception("this is a defect of twostep; please report the following:")
             return DEFECT
         finally:
             _leave_ranks()
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its status."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: not every terminal knows ± and ‖
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: not every terminal has ± and ‖
     try:
         status = int(_parse(app.meta, sys.argv[1:] if arguments is None else arguments) or 0)
     except CycloptsError as error:
@@ -125,10 +126,10 @@ def _is_short_of_memory(error: Exception) -> bool:
 
 
 def _is_later_rank() -> bool:
-    """Whether another process, the first of several ranks, says what there is to say."""
+    """Whether another process, the first of several ranks, prints messages."""
     try:
         return Ranks.of_environment().rank > 0
-    except UserError:  # which the engine raises too, where it can be told
+    except UserError:  # which the engine raises too, where it can be reported
         return False
 
 

@@ -1,4 +1,4 @@
-"""The command that diagnoses: `diagnose`, data or a run."""
+"""The command `diagnose`, of data or of runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from twostep.core.files import require_free
 from twostep.core.schema import UserError
 
 if TYPE_CHECKING:
-    from twostep.analysis.diagnose import RunDiagnosis
-    from twostep.analysis.family import Family
+    from twostep.analysis.diagnose import Family, RunDiagnosis
     from twostep.diagnosis import Diagnosis
 
 logger = logging.getLogger("twostep")
@@ -26,7 +25,6 @@ def diagnose(
     *runs: Path,
     dataset: str | None = None,
     dataset_kwargs: Overrides = None,
-    quick: Flag = False,
     thorough: Flag = False,
     to: Path = Path("diagnosis"),
     seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
@@ -34,35 +32,33 @@ def diagnose(
     data: Path | None = None,
     force: Flag = False,
 ) -> int:
-    """Tell of which dimension data are, whether a density overfits their manifold, and which latent_dim to take.
+    """Estimate the intrinsic dimension of data, detect manifold overfitting, recommend a latent_dim.
 
-    Of a run: whether its autoencoder is a good chart, and how its density falls off the data. Of several runs of one
-    autoencoder: from which latent_dim on more coordinates hardly help.
+    Of a run: check whether its autoencoder is a good chart, and how its density decays off the data. Of several runs
+    of one autoencoder: find the latent_dim above which more coordinates hardly help.
 
     Args:
         runs: Directory of a run, to diagnose its models, or of several that differ in latent_dim.
-        dataset: Name of a data set, or path of an array, a table or a folder of pictures.
-        dataset_kwargs: key=value for the data set; may be repeated.
-        quick: Train nothing (the default).
-        thorough: Train a small denoiser, in seconds, where the verdict is undecided otherwise.
+        dataset: Name of a dataset, or path of an array, a table or a folder of images.
+        dataset_kwargs: key=value for the dataset; may be repeated.
+        thorough: Train small models too, in minutes: autoencoders of several latent sizes, a flow that knows the
+            noise, and a denoiser where the verdict is undecided.
         to: Folder for diagnosis.json and diagnosis.png.
-        seed: The same seed gives the same figures.
-        device: Where to compute of a run, if not where it was trained.
-        data: Where a run's data are now: their file or folder, or the folder of data sets.
-        force: Replace files that are there.
+        seed: Seed of all random draws.
+        device: Where to compute for a run, if not where it was trained.
+        data: Where a run's data are now: their file or folder, or the folder of datasets.
+        force: Replace existing files.
     """
     if runs:
-        refuse("not beside a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
-        refuse("goes with --dataset: a run's models are looked at as they are", quick=quick, thorough=thorough)
+        refuse("not with a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
+        refuse("only with --dataset: for a run nothing is trained", thorough=thorough)
         for run in runs:
             if not run.is_dir():
                 raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
     elif dataset is not None:
-        refuse("goes with the directory of a run", device=device, data=data)
+        refuse("only with the directory of a run", device=device, data=data)
     else:
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
-    if quick:
-        refuse("not beside --quick", thorough=thorough)
     files = to / "diagnosis.json", to / "diagnosis.png"
     for file in files:
         require_free(file, force)
@@ -78,25 +74,19 @@ def diagnose(
     sys.stdout.flush()
     write_json(files[0], found.to_dict())
     found.plot(files[1])
-    logger.info("figures and picture: %s", to)
+    logger.info("results and figure: %s", to)
     return 0
 
 
 def _of_runs(runs: Sequence[Path], seed: int, device: Devices, data: Path | None) -> RunDiagnosis | Family:
-    from twostep.experiment.prepare import Place
+    from twostep.analysis.diagnose import diagnose_family, diagnose_run
 
-    if len(runs) > 1:
-        from twostep.analysis.family import diagnose_family
-
-        return diagnose_family(runs, Place(device, data))
-    from twostep.analysis.diagnose import diagnose_run
-
-    return diagnose_run(runs[0], seed, Place(device, data))
+    return diagnose_family(runs, device, data) if len(runs) > 1 else diagnose_run(runs[0], seed, device, data)
 
 
 def _of_data(dataset: str, keys: Sequence[str], thorough: bool, seed: int) -> Diagnosis:
     from twostep.data.load import training_rows
     from twostep.diagnosis import diagnose as diagnose_rows
-    from twostep.runs.config import parse_overrides
+    from twostep.runs.overrides import parse_overrides
 
     return diagnose_rows(training_rows(dataset, parse_overrides(keys)), thorough, seed)

@@ -1,4 +1,4 @@
-"""What flags are made of, and the refusal of flags that do not go together."""
+"""Types of flags, and checks of flags that exclude or require each other."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cyclopts.validators import Number
 
 from twostep.core.schema import UserError
 
-BESIDE_LOAD_DIR = "not beside --load-dir: leave it out, the run in that directory has its own"
-TWICE = "not beside the key of that name: give one of them"
+BESIDE_LOAD_DIR = "not with --load-dir, whose run has its own: leave it out"
+TWICE = "not with the key of the same name: give one of them"
 WITHOUT_LOAD_DIR = "only for a run that exists: add --load-dir RUN"
 
 Overrides = Annotated[list[str] | None, Parameter(negative=())]
@@ -23,7 +23,7 @@ Devices = Literal["auto", "cpu", "cuda"] | None
 
 
 def require(**flags: Any) -> None:
-    """Refuse a command without flags that it can't do without.
+    """Refuse a command without required flags.
 
     Raises:
         UserError: naming those whose value is None.
@@ -34,7 +34,7 @@ def require(**flags: Any) -> None:
 
 
 def refuse(reason: str, **flags: Any) -> None:
-    """Refuse flags that do not go with the others.
+    """Refuse flags that exclude each other.
 
     Raises:
         UserError: naming those that are given, with the reason.

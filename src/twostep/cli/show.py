@@ -1,4 +1,4 @@
-"""The commands that show and make things: `sample`, `score`, `report`, `compare`, `models`, `datasets`."""
+"""The commands that use finished runs and list what there is: `sample`, `score`, `report`, `compare`, `models`, ..."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def sample(
     """Draw samples from a run's model.
 
     Args:
-        run: Its directory.
-        number: How many.
-        to: A .png (a grid, for images), or a .npz (key `samples`) or .npy with arrays in units of the data.
-        seed: The same seed gives the same samples.
+        run: Directory of the run.
+        number: Number of samples.
+        to: A .png (a grid of images), or a .npz (key `samples`) or .npy with arrays in units of the data.
+        seed: Seed of all random draws.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
-        device: Where to compute; the CPU if it is left out.
-        force: Replace a file that is there.
+        device: Where to compute; default: the CPU.
+        force: Replace an existing file.
     """
     import torch
 
@@ -49,7 +49,7 @@ def sample(
 
     module = load_module(run, load_best_valid_first)
     if not isinstance(module, Sampler):
-        raise UserError(f"{run}: {module.config.name} does not sample: train a density on its embeddings")
+        raise UserError(f"{run}: its model does not sample: train a density on its embeddings")
     check_writable(to, module.spec)
     require_free(to, force)
     place = Engine(device or "cpu").device
@@ -74,27 +74,26 @@ def score(
     data: Path | None = None,
     force: Flag = False,
 ) -> int:
-    """Say of each row of a file whether a run's model knows such data: densities, distance, p-value, verdict.
+    """Score the rows of a file by a run's model: densities, distance, p-value, in- or out-of-distribution.
 
     Args:
-        run: Its directory.
-        rows: A .npy, .npz, .csv or .parquet file, or a folder of pictures, with rows of the run's shape.
+        run: Directory of the run.
+        rows: A .npy, .npz, .csv or .parquet file, or a folder of images, with rows of the run's shape.
         to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them and
-            the run's validation rows are enough for them.
-        alpha: Rows with p_value <= alpha are "out": this share of in-distribution rows is, by the validation rows.
+            the run's validation rows suffice.
+        alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
         load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         device: Where to compute, if not where the run was trained.
-        data: Where the run's own data are now: their file or folder, or the folder of data sets.
-        force: Replace a file that is there.
+        data: Where the run's own data are now: their file or folder, or the folder of datasets.
+        force: Replace an existing file.
     """
     from twostep.analysis.score import score as score_rows
     from twostep.analysis.score import write_csv
-    from twostep.experiment.prepare import Place
 
     if to.suffix.lower() != ".csv":
         raise UserError(f"{to}: write to a .csv file")
     require_free(to, force)
-    scored = score_rows(run, rows, alpha, load_best_valid_first, Place(device, data))
+    scored = score_rows(run, rows, alpha, load_best_valid_first, device, data)
     if scored.out is None:
         logger.info("%d rows scored: %s", len(scored.columns["row"]), to)
     else:
@@ -107,10 +106,10 @@ def score(
 
 
 def report(run: Path) -> int:
-    """Write the page report.html of a run anew.
+    """Write the page report.html of a run again.
 
     Args:
-        run: Its directory.
+        run: Directory of the run.
     """
     from twostep.analysis.report import write_report
     from twostep.runs.directory import Run
@@ -120,10 +119,10 @@ def report(run: Path) -> int:
 
 
 def compare(*runs: Path) -> int:
-    """Compare what the tests of runs found: a row for each model, a column for each metric of one kind and measure.
+    """Compare the test results of runs: a row for each model, a column for each metric of one kind and measure.
 
     Args:
-        runs: Their directories.
+        runs: Directories of the runs.
     """
     from twostep.cli.tables import comparison
 
@@ -135,9 +134,9 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: str
     """List the models, or the keys of one with default, type and meaning.
 
     Args:
-        name: A model.
-        dataset: Whose defaults to show: a data set's name or path, or `embeddings`.
-        role: `gae` or `de`; the model's first one if it is left out.
+        name: Name of a model.
+        dataset: Name or path of a dataset, or `embeddings`, whose defaults to show.
+        role: `gae` or `de`; default: the model's first.
     """
     from twostep.cli.tables import model_keys, model_list
 
@@ -147,10 +146,10 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: str
 
 
 def datasets(name: str | None = None, *, clear_cache: Flag = False) -> int:
-    """List the data sets and where their files are looked for, or the keys of one with default, type and meaning.
+    """List the datasets and the folder of their files, or the keys of one with default, type and meaning.
 
     Args:
-        name: A data set's name.
+        name: Name of a dataset.
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
     from twostep.cli.tables import dataset_keys, dataset_list

@@ -17,10 +17,10 @@ from twostep.data.synthetic import SYNTHETIC
 from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
+from twostep.models.parts.networks import AUTO
 from twostep.models.two_step import latent_spec
-from twostep.runs.config import config_class
 from twostep.runs.directory import Run
-from twostep.runs.request import AUTO, LATENT_DIM
+from twostep.runs.overrides import config_class
 
 EMBEDDINGS = "embeddings"
 MODEL_COLUMNS = ("model", "roles", "density", "what it is", "paper")
@@ -44,10 +44,10 @@ def model_rows() -> list[tuple[str, ...]]:
 
 
 def model_keys(name: str, dataset: str, role: str | None) -> str:
-    """Return a table of a model's keys with default, type and meaning, for a data set and a role.
+    """Return a table of a model's keys with default, type and meaning, for a dataset and a role.
 
     Raises:
-        UserError: for an unknown model, data set or role.
+        UserError: for an unknown model, dataset or role.
     """
     roles = MODELS[name].roles
     config = config_class(name, _role(role) if role else roles[0])
@@ -56,10 +56,10 @@ def model_keys(name: str, dataset: str, role: str | None) -> str:
 
 
 def dataset_keys(name: str) -> str:
-    """Return a table of a data set's keys with default, type and meaning.
+    """Return a table of a dataset's keys with default, type and meaning.
 
     Raises:
-        UserError: for an unknown data set.
+        UserError: for an unknown dataset.
     """
     keys = DATASETS[name].keys
     if not keys.model_fields:
@@ -68,21 +68,21 @@ def dataset_keys(name: str) -> str:
 
 
 def dataset_list() -> str:
-    """Return a table of all data sets and the folder that holds their files."""
+    """Return a table of all datasets and the folder that holds their files."""
     loaders = [DATASETS[name] for name in DATASETS]
     rows = [(loader.name, "x".join(map(str, loader.shape)), loader.description, loader.files) for loader in loaders]
     own = [
-        ("PATH.npy, PATH.npz", "any", "your own array: `train` and `test`, or one array that is split", "the path"),
-        ("PATH.csv, PATH.parquet", "any", "your own table of numbers, which is split", "the path"),
-        ("FOLDER", "any", "your own pictures, of one size or brought to it by the key image_size", "the folder"),
-        ("OWNER/NAME", "any", "a set of pictures on the hub; key image_size", "the hub"),
+        ("PATH.npy, PATH.npz", "any", "an array file: `train` and `test`, or one array that is split", "the path"),
+        ("PATH.csv, PATH.parquet", "any", "a table of numbers, which is split", "the path"),
+        ("FOLDER", "any", "images, of one size or resized by the key image_size", "the folder"),
+        ("OWNER/NAME", "any", "a dataset of images on the hub; key image_size", "the hub"),
     ]
-    table = _table(("data set", "shape", "what it shows", "files"), [*rows, *own])
+    table = _table(("dataset", "shape", "description", "files"), [*rows, *own])
     return f"{table}\ndata_root: {default_data_root().resolve()}"
 
 
 def result_list(results: Mapping[str, Result]) -> str:
-    """Return a table of results, each with what it is; a note stands below its row."""
+    """Return a table of results, each with unit, kind and measure; notes follow below."""
     columns = ("metric", "value", "± error [95 %]", "held-out data", "unit", "kind", "measure", "n")
     rows = [
         (
@@ -96,19 +96,19 @@ def result_list(results: Mapping[str, Result]) -> str:
 
 
 def comparison(runs: Sequence[Path]) -> str:
-    """Return a table of what the tests of runs found, with a row for each part.
+    """Return a table of the test results of runs, with a row for each component.
 
-    A column holds results of one unit, kind and measure: a bound never stands below an exact density.
+    A column holds results of one unit, kind and measure: a bound is never listed with exact densities.
 
     Raises:
-        UserError: for a directory that is no run, or has no test.
+        UserError: for a directory that is no run, or was not tested.
     """
     rows: list[tuple[str, str, Mapping[str, Result]]] = []
     for path in runs:
         run = Run.open(path)
         parts = run.read_metrics("test")
         if not parts:
-            raise UserError(f"{path}: it was not tested: twostep train --load-dir {path} --only-test")
+            raise UserError(f"{path}: was not tested: twostep evaluate {path}")
         names = {part: config.name for part, config in run.settings.models.items()}
         rows += [(str(path), names.get(part, " + ".join(names.values())), found) for part, found in parts.items()]
     asked = dict.fromkeys((name, *_sort(one)) for _, _, results in rows for name, one in results.items())
@@ -155,7 +155,7 @@ def _role(role: str) -> Role:
 
 
 def _asked_as(key: str, annotation: Any) -> str:
-    return _type_name(annotation) + (f" | {AUTO!r}" if key == LATENT_DIM else "")
+    return _type_name(annotation) + (f" | {AUTO!r}" if key == "latent_dim" else "")
 
 
 def _type_name(annotation: Any) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from twostep.core.files import atomic_write
 from twostep.core.schema import UserError
@@ -96,3 +96,28 @@ def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def load_weights(model: nn.Module, state: State, problem: str) -> None:
+    """Load the best weights that a trainer's state has, or its last ones, into a model.
+
+    Raises:
+        CheckpointError: with `problem`, if they are those of another model.
+    """
+    try:
+        model.load_state_dict(state.under("best").tensors or state.under("model").tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"{problem} ({short(error)})") from None
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return the SHA-256 of all weights and buffers."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def short(error: Exception) -> str:
+    """Return an error's message as one line of at most 200 characters."""
+    return " ".join(str(error).split())[:200]

@@ -134,11 +134,11 @@ class ProgressBar:
         name: label of the bar.
         total: total number of steps.
         done: number of steps already taken.
-        beside: another bar, under which this one is drawn; closing either closes both.
+        above: another bar, under which this one is drawn; closing either closes both.
     """
 
-    def __init__(self, name: str, total: int, done: int, beside: ProgressBar | None = None) -> None:
-        self._progress: Progress | None = None if beside is None else beside._progress
+    def __init__(self, name: str, total: int, done: int, above: ProgressBar | None = None) -> None:
+        self._progress: Progress | None = None if above is None else above._progress
         if self._progress is None and sys.stdout.isatty() and _shows_information():
             self._progress = Progress(
                 TextColumn("{task.description}"),

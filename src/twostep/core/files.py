@@ -160,7 +160,7 @@ def to_json(values: Any) -> str:
 def write_json(path: Path, values: Any, *, new: bool = False) -> None:
     """Write values as JSON, atomically; errors and arguments are those of `to_json` and `atomic_write`."""
     with atomic_write(path, new=new) as temporary:
-        temporary.write_text(to_json(values), encoding="utf-8")
+        temporary.write_text(to_json(values), "utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Datasets by name, from files and synthetic ones; importing this package registers those known by name."""
 
 from twostep.core.schema import DataSpec
-from twostep.data import celeba as celeba
 from twostep.data import named as named
 from twostep.data.base import DATASETS, DatasetLoader, Source, Splits
 from twostep.data.batches import Batches, LazyRows, Rows, embed, subsample

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 from typing_extensions import override
 
-from twostep.core.schema import Frozen
+from twostep.core.schema import Frozen, PositiveInt, UserError
 from twostep.data.base import DATASETS, DatasetLoader, Source, hold_out
 from twostep.data.files.folders import read_folder
 from twostep.data.files.images import Form, read_images
-from twostep.data.files.sources import ImageSource, from_hub, from_parquet, parquet_files
+from twostep.data.files.sources import VALIDATION, ImageSource, from_files, from_hub, from_parquet, parquet_files
+
+CELEBA_HUB = "flwrlabs/celeba"
+CELEBA_LISTS = ("list_eval_partition.csv", "list_eval_partition.txt")
+CELEBA_IMAGES = "img_align_celeba"
+CELEBA_SIDE = 64
 
 OOD_PARTNERS = {"mnist": "fashion-mnist", "fashion-mnist": "mnist", "svhn": "cifar10", "cifar10": "svhn"}
 
@@ -65,6 +71,64 @@ class ImageDataset(DatasetLoader):
         return from_hub(self.hub_id, instead, self.hub_config, splits, labelled=True)
 
 
+class CelebAKeys(Frozen):
+    """Keys of `celeba`."""
+
+    image_size: PositiveInt = Field(CELEBA_SIDE, description="side of the square images, in pixels")
+
+
+class CelebA(DatasetLoader):
+    """CelebA: aligned faces, cropped to a square; 182,637 for training (with its validation split), 19,962 for test.
+
+    Source: Deep learning face attributes in the wild (Liu et al., 2015, arXiv 1411.7766).
+    """
+
+    @override
+    def load(self, data_root: Path, options: Frozen) -> Source:
+        side = cast(CelebAKeys, options).image_size
+        source = _celeba_source(data_root.resolve() / self.name)
+        return Source.from_images(read_images(self.name, source, Form(3, side, side)))
+
+
+def _celeba_source(folder: Path) -> ImageSource:
+    lists = [folder / name for name in CELEBA_LISTS if (folder / name).is_file()]
+    if lists:
+        return _partitioned(lists[0])
+    if (folder / CELEBA_IMAGES).is_dir():
+        raise UserError(f"{folder}: has {CELEBA_IMAGES}/ but no {CELEBA_LISTS[0]}: put that there too")
+    files = parquet_files(folder, joining=VALIDATION)
+    if files is not None:
+        return from_parquet(files)
+    if any((folder / split).is_dir() for split in ("train", "test")):
+        return read_folder(folder)
+    instead = (
+        f"celeba: put {CELEBA_LISTS[0]} and {CELEBA_IMAGES}/, or train-*.parquet and test-*.parquet, or train/ and "
+        f"test/ with images, into {folder}: nothing is there"
+    )
+    return from_hub(CELEBA_HUB, instead, splits={"train": ["train", "valid"], "test": ["test"]})
+
+
+def _partitioned(listed: Path) -> ImageSource:
+    """Return the images of a list: 0 and 1 (training and validation) for training, 2 for test."""
+    images = listed.parent / CELEBA_IMAGES
+    if not images.is_dir():
+        raise UserError(f"{listed}: the images it lists are missing: put them into {images}")
+    nested = images / CELEBA_IMAGES
+    images = nested if nested.is_dir() else images
+    found: dict[str, list[Path]] = {"0": [], "1": [], "2": []}
+    lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        words = line.replace(",", " ").split()
+        if not words or (number == 1 and words == ["image_id", "partition"]):
+            continue
+        if len(words) != 2 or words[1] not in found:
+            raise UserError(f"{listed}, line {number}: must hold a file name and 0, 1 or 2; found: {line[:60]}")
+        found[words[1]].append(images / words[0])
+    if not found["0"] or not found["2"]:
+        raise UserError(f"{listed}: lists no images for training (0) or none for test (2)")
+    return from_files({"train": found["0"] + found["1"], "test": found["2"]}, labels={})
+
+
 DATASETS.register("digits")(
     Digits("digits", (1, 8, 8), "handwritten digits, values 0 to 16", "bundled with scikit-learn")
 )
@@ -76,3 +140,7 @@ for _name, _shape, _description, *_hub in (
 ):
     _files = f"data_root/{_name}, else the hub's {_hub[0]}"
     DATASETS.register(_name)(ImageDataset(_name, _shape, _description, _files, *_hub))
+_files = f"data_root/celeba, else the hub's {CELEBA_HUB}"
+DATASETS.register("celeba")(
+    CelebA("celeba", (3, CELEBA_SIDE, CELEBA_SIDE), "faces; key image_size", _files, keys=CelebAKeys)
+)

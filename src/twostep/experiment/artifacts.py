@@ -1,15 +1,19 @@
-"""The pictures of a run: samples, reconstructions, histograms of scores."""
+"""Files that a test leaves in a run's directory: samples, reconstructions, scores and their histograms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from twostep.core import figures as pictures
-from twostep.metrics.ood.ood import OODComparison
+from twostep.core.files import atomic_write, write_json
+from twostep.experiment.evaluator import Detection
 from twostep.metrics.ood.scores import Array
 from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
 from twostep.models.two_step import TwoStep
@@ -22,13 +26,13 @@ AXES = {
 }
 
 
-def draw_pictures(
+def draw_images(
     module: Model | TwoStep, data: Tensor, folder: Path, generator: torch.Generator | None
 ) -> dict[str, Tensor]:
-    """Write `samples.png` and `reconstructions.png` as far as the model and its data have them.
+    """Write `samples.png` and `reconstructions.png`, as far as the model and its data have them.
 
     Returns:
-        the pictures by name, `(C, H, W)` in [0, 1]; nothing for data that are not images.
+        the images by name, `(C, H, W)` in [0, 1]; none for data that are not images.
     """
     drawn: dict[str, Tensor] = {}
     spec = module.spec
@@ -43,17 +47,44 @@ def draw_pictures(
         drawn["samples"] = pictures.grid(samples, spec)
     if isinstance(module, GeneralizedAutoencoder | TwoStep):
         shown = points[:16]
-        drawn["reconstructions"] = pictures.grid(
-            torch.cat([shown, module.decode(module.encode(shown))]), spec, columns=len(shown)
-        )
+        both = torch.cat([shown, module.decode(module.encode(shown))])
+        drawn["reconstructions"] = pictures.grid(both, spec, columns=len(shown))
     for name, canvas in drawn.items():
         pictures.save_png(canvas, folder / f"{name}.png", spec.shape[1])
     return drawn
 
 
-def draw_scores(scores: Mapping[str, Mapping[str, Array]], against: Sequence[OODComparison], folder: Path) -> None:
-    """Write one histogram for each score, `<score>.png`: the test rows of all data sets."""
-    for name, rows in scores.items():
-        series = {pictures.plain(Path(against[0].own).name): rows["in_test"]}
-        series |= {f"{pictures.plain(Path(one.other).name)} (other)": rows[one.split("test")] for one in against}
+def write_detection(found: Detection, folder: Path) -> None:
+    """Write scores and p-values of all rows into a folder, and a histogram of each score: the test rows of all data.
+
+    Raises:
+        UserError: if they can't be written.
+    """
+    write_scores(folder, {**found.scores, **{f"p_value_{name}": rows for name, rows in found.p_values.items()}})
+    for name, rows in found.scores.items():
+        series = {pictures.plain(Path(found.against[0].own).name): rows["in_test"]}
+        for one in found.against:
+            series[f"{pictures.plain(Path(one.other).name)} (other)"] = rows[one.split("test")]
         pictures.histogram(series, AXES[name], folder / f"{name}.png")
+
+
+def write_scores(folder: Path, scores: Mapping[str, Mapping[str, Array]]) -> None:
+    """Write the scores of each split's rows, in their order, to `<score>_<split>.npy` in a folder.
+
+    Files of an earlier test are removed. `scores.json` lists shape and SHA-256 of each file.
+
+    Raises:
+        UserError: if they can't be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for earlier in (*folder.glob("scores.json"), *folder.glob("*.npy"), *folder.glob("*.png")):
+        earlier.unlink()
+    facts: dict[str, dict[str, Any]] = {}
+    for score, splits in scores.items():
+        for split, rows in splits.items():
+            path = folder / f"{score}_{split}.npy"
+            with atomic_write(path) as beside, beside.open("wb") as file:
+                np.save(file, rows)
+            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            facts[path.name] = {"score": score, "split": split, "shape": list(rows.shape), "sha256": checksum}
+    write_json(folder / "scores.json", facts)

@@ -1,15 +1,15 @@
-"""`latent_dim=auto`: as many latent coordinates as a run's training rows have dimensions, told once, when it starts.
+"""`latent_dim=auto`: as many latent coordinates as the intrinsic dimension of a run's training rows.
 
-The number is that of `diagnosis.dimension_of` for at most `ROWS` training rows, spread over all of them, with the run's
-seed. It replaces the word before any config is made, so a run with it is the one with that number, to the last bit, and
-a resumed run has nothing to estimate. How it was found lies in the run's `dimension.json`.
+The number is that of `diagnosis.dimension_of` for at most `ROWS` training rows, evenly spaced, with the run's seed. The
+configs of the run hold the number, so a run with `auto` equals one with that number, to the last bit, and a resumed run
+has nothing to estimate. The evidence is kept in the run's `dimension.json`.
 
-Units count, as directions of little spread go unseen: rows are whitened, or opened by the logit, if the network is to
-see them so.
+Units matter, as directions of small variance are not detected: rows are standardised, or mapped by the logit, if the
+network is to see them so.
 
-A chart of d coordinates is enough for a manifold of d dimensions that is not closed. A closed one (a circle, a sphere)
-has no such chart without a cut, at which neighbours get far embeddings; with d + 1 it may have none. The dimension does
-not tell whether a set is closed, so d is taken and the reasons name d + 1.
+A chart of d coordinates suffices for a manifold of d dimensions that is not closed. A closed one (a circle, a sphere)
+has no such chart without a discontinuity, at which neighbours get distant embeddings; with d + 1 it may have none. The
+dimension does not show whether a manifold is closed, so d is taken and the reasons name d + 1.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from twostep.core.schema import UserError
 from twostep.data.base import Splits
 from twostep.data.batches import subsample
 from twostep.diagnosis import Dimension, dimension_of
-from twostep.models.base import Model
-from twostep.runs.request import Request
+from twostep.models.base import ModelConfig
+from twostep.models.parts.networks import AUTO
 from twostep.training.engine import Engine
 
 FILE = "dimension.json"
 COPIES = 0.9  # of the coordinates, as latent ones, let an autoencoder copy its input
-ROWS = 10_000  # twice as many as are looked at, which leaves enough where half are repeated
+ROWS = 10_000  # twice as many as the estimators use, which leaves enough where half are repeated
 
 logger = logging.getLogger("twostep")
 
 
 @dataclass(frozen=True)
 class LatentSize:
-    """A number of latent coordinates, and why it was taken.
+    """A number of latent coordinates, and the evidence for it.
 
     Args:
         latent_dim: the number, the recommended dimension of the data.
         low: the lowest dimension that the evidence allows.
         high: the highest.
-        rows: training rows that were looked at.
+        rows: training rows that were used.
         seed: of the estimate.
         reasons: the evidence, a sentence each.
-        warnings: what is odd about the data, a sentence each.
+        warnings: what is unusual about the data, a sentence each.
     """
 
     latent_dim: int
@@ -59,28 +59,26 @@ class LatentSize:
 
     @classmethod
     def of(cls, found: Dimension, dim: int, seed: int) -> Self:
-        """Return the size that the dimension of data with `dim` coordinates asks for."""
+        """Return the size for data with `dim` coordinates whose dimension was found."""
         d, rank = found.recommended, found.reference.rank
         reasons, warnings = found.reasons, found.warnings
         if d >= COPIES * dim:
-            instead = (
-                f"set latent_dim to a smaller number (half of them, {dim // 2}, is a start), or " if dim > 1 else ""
-            )
+            smaller = f"set latent_dim to a smaller number (half of them, {dim // 2}, is a start), or " * (dim > 1)
             warnings += (
                 f"an autoencoder with {d} latent coordinates for {dim} can copy any input, so that its distance hardly "
-                f"distinguishes new rows from the data: {instead}train a density alone (single_main.py)",
+                f"distinguishes new rows from the data: {smaller}train a density alone (single_main.py)",
             )
         if d < rank:
             reasons += (
-                f"a closed manifold, as a circle or a sphere is, has no chart of {d} coordinates without a cut: "
-                f"if the data lie on one, latent_dim={d + 1} may avoid it",
+                f"a closed manifold, like a circle or a sphere, has no chart of {d} coordinates without a "
+                f"discontinuity: if the data lie on one, latent_dim={d + 1} may avoid it",
             )
         return cls(d, found.low, found.high, found.votes[0].estimate.n, seed, reasons, warnings)
 
-    def tell(self, model: str) -> None:
+    def log(self, model: str) -> None:
         """Log the number with its range and reasons."""
-        told = f"latent_dim=auto of {model}: {self.latent_dim} (dimension {self.low} to {self.high})"
-        logger.info("%s, by %s training rows (%s)", told, f"{self.rows:,}", FILE)
+        line = f"latent_dim=auto of {model}: {self.latent_dim} (dimension {self.low} to {self.high})"
+        logger.info("%s, estimated from %s training rows (%s)", line, f"{self.rows:,}", FILE)
         for reason in self.reasons:
             logger.info("  %s", reason)
         for warning in self.warnings:
@@ -91,43 +89,50 @@ class LatentSize:
         return {FILE: asdict(self)}
 
 
-def estimated(request: Request, splits: Splits, engine: Engine, seed: int) -> tuple[Request, LatentSize | None]:
-    """Replace `latent_dim=auto` by a number, which the first rank estimates and all take.
+def with_latent_dim(
+    config: ModelConfig, splits: Splits, engine: Engine, seed: int
+) -> tuple[ModelConfig, LatentSize | None]:
+    """Replace `latent_dim=auto` in a config by a number, which the first rank estimates and all use.
 
     Args:
-        request: what is asked for.
-        splits: the run's data, of which only training rows are looked at.
+        config: of a model that sees the data.
+        splits: the run's data, of which only training rows are used.
         engine: of the run.
         seed: of the run.
 
     Returns:
-        the request with the number, and how it was found; the request as it is and None where nothing is `auto`.
+        the config with the number, and its evidence; the same config and None where `latent_dim` is not `auto`.
 
     Raises:
-        UserError: if the rows can't tell a dimension, or the model's keys contradict the data.
+        UserError: if the dimension can't be estimated, or the model's keys contradict the data.
     """
-    part = request.auto
-    if part is None:
-        return request, None
-    model = request.with_latent_dim(part, 1).preset(part, splits.spec).build(splits.spec)  # or refuse its keys now
-    size = engine.on_first(lambda: _latent_size(_as_seen(splits, model), seed))
+    if getattr(config, "latent_dim", None) != AUTO:
+        return config, None
+    trial = config.model_copy(update={"latent_dim": 1})
+    rows = _as_seen(splits, trial)
+    size = engine.on_first(lambda: _latent_size(rows, seed))
     if engine.is_main:
-        size.tell(request.models[part])
-    return request.with_latent_dim(part, size.latent_dim), size
+        size.log(config.name)
+    return config.model_copy(update={"latent_dim": size.latent_dim}), size
 
 
 def _latent_size(rows: Tensor, seed: int) -> LatentSize:
-    logger.info("latent_dim=auto: estimating the dimension of the training rows")
+    logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
     try:
         return LatentSize.of(dimension_of(rows, seed=seed), rows[0].numel(), seed)
     except UserError as error:
         raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
 
 
-def _as_seen(splits: Splits, model: Model) -> Tensor:
-    """Return training rows as they are, or as a network sees them whose transform does more than scale them."""
+def _as_seen(splits: Splits, config: ModelConfig) -> Tensor:
+    """Return training rows as they are, or as a network sees them whose transform does more than scale them.
+
+    Raises:
+        UserError: if the model's keys contradict the data.
+    """
+    model = config.build(splits.spec)
     rows = subsample(splits.train, ROWS)
-    if not (model.config.whitening_transform or model.config.logit_transform):
+    if not (config.whitening_transform or config.logit_transform):
         return rows
     model.transform.fit([rows.float()])
     return model.transform(rows.float())

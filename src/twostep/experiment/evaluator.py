@@ -5,134 +5,191 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from dataclasses import dataclass
 
-from twostep.core.keys import MetricKeys
+from twostep.core.keys import EvaluationKeys, MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows, embed
 from twostep.metrics import Result, evaluate
 from twostep.metrics.features.choice import feature_sets_of
+from twostep.metrics.ood import ood
 from twostep.metrics.ood.scores import Array, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig, Sampler, evaluating
+from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig, Sampler, evaluating
 from twostep.models.two_step import TwoStep
-from twostep.runs.config import Settings, TwoStepRunConfig
+from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.training.engine import Engine
-from twostep.training.trainer import Trainer
 
 logger = logging.getLogger("twostep")
 
 
-class Examiner:
+@dataclass(frozen=True)
+class Component:
+    """A model of a run, or its two as one, with the keys by which it is evaluated.
+
+    Args:
+        name: in checkpoints and results: `model`; or `gae`, `de`, `two_step`.
+        model: itself.
+        keys: which metrics, and how samples are compared.
+        encoder: the autoencoder whose embeddings it models; None: it sees the data.
+    """
+
+    name: str
+    model: Model | TwoStep
+    keys: EvaluationKeys | TwoStepRunConfig
+    encoder: GeneralizedAutoencoder | None = None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well scores separate the test rows of a run from other data, and the scores themselves.
+
+    Args:
+        results: by name.
+        scores: by name and split, `(N,)`.
+        p_values: of the test rows, by name and split, `(N,)`.
+        against: the other data.
+    """
+
+    results: dict[str, Result]
+    scores: Mapping[str, Mapping[str, Array]]
+    p_values: Mapping[str, Mapping[str, Array]]
+    against: Sequence[ood.OODComparison]
+
+
+class Evaluator:
     """Measures the models of a run, and the two of them as one.
 
     Args:
         settings: configs of the run and its models.
         splits: its data.
         engine: device, ranks.
-        models: by part: `model`, or `gae` and `de`.
-        trainers: by part; that of a density knows which embeddings it was given.
+        module: the model, or both as one.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        splits: Splits,
-        engine: Engine,
-        models: Mapping[str, Model],
-        trainers: Mapping[str, Trainer],
-    ) -> None:
-        self.settings, self.splits, self.engine = settings, splits, engine
-        self.models, self.trainers = models, trainers
+    def __init__(self, settings: Settings, splits: Splits, engine: Engine, module: Model | TwoStep) -> None:
+        self.settings, self.splits, self.engine, self.module = settings, splits, engine, module
+        run, configs = settings.run, settings.models
+        if isinstance(module, TwoStep):
+            assert isinstance(run, TwoStepRunConfig)
+            self.whole = Component("two_step", module, run)
+            gae = Component("gae", module.gae, configs["gae"])
+            de = Component("de", module.de, configs["de"], encoder=module.gae)
+            self.components: tuple[Component, ...] = (gae, de, self.whole)
+        else:
+            self.whole = Component("model", module, configs["model"])
+            self.components = (self.whole,)
 
     @property
-    def whole(self) -> str:
-        """Name of the part that is all models together."""
-        return "two_step" if self.settings.is_two_step else "model"
-
-    def part(self, name: str) -> Model | TwoStep:
-        """Return a part by name: `model`; or `gae`, `de` or `two_step`."""
-        if name != "two_step":
-            return self.models[name]
-        return TwoStep(cast(GeneralizedAutoencoder, self.models["gae"]), cast(DensityEstimator, self.models["de"]))
+    def run(self) -> RunConfig:
+        """Keys of the run."""
+        return self.settings.run
 
     def batches(self, data: Rows, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
-    def embed(self, data: Rows, size: int | None = None) -> Batches:
-        """Return the embeddings of data, in batches of a size, or of that of test batches."""
-        gae = cast(GeneralizedAutoencoder, self.models["gae"])
-        with evaluating(gae):
-            latents = embed(gae.encode, data, self.engine.device)
-        return self.batches(latents, size or self.settings.run.test_batch_size)
-
-    def test_batches(self, part: str) -> Batches:
-        """Return the test rows that a part sees, in batches: those of the data, or their embeddings."""
-        test = self.splits.test
-        return self.embed(test) if part == "de" else self.batches(test, self.settings.run.test_batch_size)
+    def test_batches(self, component: Component) -> Batches:
+        """Return the test rows that a component sees, in batches: of the data, or of their embeddings."""
+        return self._seen(component, self.splits.test)
 
     def measure(
-        self, names: Sequence[str], part: str, keys: MetricKeys | None = None, seed: int | None = None
+        self,
+        component: Component,
+        names: Sequence[str] | None = None,
+        keys: MetricKeys | None = None,
+        seed: int | None = None,
     ) -> dict[str, Result]:
-        """Measure one part on the test split; figures that are not finite are named in a warning.
+        """Measure a component on the test split; results that are not finite are named in a warning.
 
         Args:
-            names: of the metrics.
-            part: `model`; or `gae`, `de` or `two_step`.
-            keys: of metrics that compare samples; None: those of the part's config.
-            seed: of what is drawn; None: the run's.
+            component: what is measured.
+            names: of the metrics; None: its `test_metrics`.
+            keys: of metrics that compare samples; None: its `metric_kwargs`.
+            seed: of random draws; None: the run's.
         """
-        seed = self.settings.run.seed if seed is None else seed
-        results = self._evaluate(names, part, self.test_batches(part), keys, seed, True)
+        names = component.keys.test_metrics if names is None else names
+        seed = self.run.seed if seed is None else seed
+        held_out = self.test_batches(component)
+        gallery = self._gallery(component, None, held_out, keys, seed, testing=True)
+        drawn = derive(seed, "test", self.engine.rank)
+        results = evaluate(names, component.model, held_out, self.engine.sum, drawn, gallery)
         odd = [f"{name} is {result.shown}" for name, result in results.items() if not math.isfinite(result.value)]
         if odd and self.engine.is_main:
-            logger.warning("test %s: %s", part, ", ".join(odd))
+            logger.warning("test %s: %s", component.name, ", ".join(odd))
         return results
 
-    def _evaluate(
-        self, names: Sequence[str], part: str, batches: Batches, keys: MetricKeys | None, seed: int, testing: bool
-    ) -> dict[str, Result]:
-        sets = self._feature_sets(part, batches, keys, derive(seed, "gallery"), testing)
-        seed = derive(seed, "test" if testing else "valid", self.engine.rank)
-        return evaluate(names, self.part(part), batches, self.engine.sum, seed, sets)
+    def validate(self, component: Component, config: ModelConfig, train: Batches, valid: Batches) -> dict[str, float]:
+        """Return the validation metrics of a component by name.
 
-    def _feature_sets(
-        self, part: str, held_out: Batches, keys: MetricKeys | None, seed: int, testing: bool
+        Args:
+            component: what is measured.
+            config: names the metrics.
+            train: training batches that it sees.
+            valid: validation batches that it sees.
+        """
+        stop = config.early_stopping_metric
+        names = (*config.valid_metrics, *([stop] if stop else []))
+        gallery = self._gallery(component, train, valid, None, self.run.seed, testing=False)
+        drawn = derive(self.run.seed, "valid", self.engine.rank)
+        found = evaluate(names, component.model, valid, self.engine.sum, drawn, gallery)
+        return {name: result.value for name, result in found.items()}
+
+    def score(self, rows: Mapping[str, Rows], seed: int | None = None) -> dict[str, dict[str, Array]]:
+        """Return the scores of the whole model, by name and by name of the rows, in the rows' order.
+
+        Args:
+            rows: by name.
+            seed: of random draws; None: the run's.
+        """
+        batches = {name: self.batches(data, self.run.test_batch_size) for name, data in rows.items()}
+        drawn = derive(self.run.seed if seed is None else seed, "ood", self.engine.rank)
+        return score_splits(self.module, batches, self.engine.sum, drawn)
+
+    def detect(self, others: Mapping[str, Splits], seed: int | None = None) -> Detection:
+        """Measure how well scores separate the test rows from those of other data.
+
+        Args:
+            others: the other data, by name.
+            seed: of random draws; None: the run's.
+        """
+        scored = self.score(ood.rows_to_score(self.splits, others), seed)
+        seed = derive(self.run.seed if seed is None else seed, "ood")
+        scores, p_values = ood.calibrate(self.module, scored, seed)
+        against = ood.comparisons(self.splits, others)
+        results: dict[str, Result] = {}
+        for one in against:
+            results |= ood.detection(self.module, scores, p_values, one, seed)
+        return Detection(results, scores, p_values, against)
+
+    def _seen(self, component: Component, data: Rows) -> Batches:
+        size = self.run.test_batch_size
+        if component.encoder is None:
+            return self.batches(data, size)
+        with evaluating(component.encoder):
+            return self.batches(embed(component.encoder.encode, data, self.engine.device), size)
+
+    def _gallery(
+        self,
+        component: Component,
+        train: Batches | None,
+        held_out: Batches,
+        keys: MetricKeys | None,
+        seed: int,
+        testing: bool,
     ) -> FeatureSets | None:
-        model, run = self.part(part), self.settings.run
+        """Return what samples are compared with: for embeddings, `train` or, where it is None, all of them anew."""
+        model, keys = component.model, keys or component.keys.metric_kwargs
         if not isinstance(model, Sampler):
             return None
 
         def training() -> Batches:
-            if part != "de":
+            if component.encoder is None:
                 return self.batches(self.splits.train, held_out.batch_size)
-            train = self.trainers["de"].train
-            return self.embed(self.splits.train) if testing or train is None else train
+            return self._seen(component, self.splits.train) if train is None else train
 
-        config = run if part == "two_step" else self.models[part].config
-        keys = keys or cast(TwoStepRunConfig | ModelConfig, config).metric_kwargs
+        seed = derive(seed, "gallery")
         return feature_sets_of(
             model, self.splits, training, held_out, keys, self.engine.gather, seed, with_reference=testing
         )
-
-    def validate(self, part: str, batches: Batches) -> dict[str, float]:
-        """Return the metrics of a part on validation batches, by name."""
-        config = self.models[part].config
-        stop = config.early_stopping_metric
-        names = (*config.valid_metrics, *([stop] if stop else []))
-        found = self._evaluate(names, part, batches, None, self.settings.run.seed, testing=False)
-        return {name: result.value for name, result in found.items()}
-
-    def score(self, rows: Mapping[str, Rows], seed: int | None = None) -> dict[str, dict[str, Array]]:
-        """Return the scores of all models together, by name and by name of the rows, in the rows' order.
-
-        Args:
-            rows: by name.
-            seed: of what is drawn; None: the run's.
-        """
-        size = self.settings.run.test_batch_size
-        batches = {name: self.batches(data, size) for name, data in rows.items()}
-        drawn = derive(self.settings.run.seed if seed is None else seed, "ood", self.engine.rank)
-        return score_splits(self.part(self.whole), batches, self.engine.sum, drawn)

@@ -1,50 +1,96 @@
-"""A finished run in Python: its module alone, or with its trainer and its data."""
+"""A finished run in Python: its module alone, with its data and measures, or with its trainer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
+import torch
+
+from twostep.core.checkpoint import CheckpointError, State, load_weights, short
+from twostep.core.schema import DataSpec, UserError
+from twostep.data.base import Splits
 from twostep.data.batches import Batches
-from twostep.experiment.prepare import HERE, Place, build_models, trained
-from twostep.experiment.weights import put_weights, refuse_untrained
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model
+from twostep.experiment.evaluator import Evaluator
+from twostep.experiment.preflight import check_ranks
+from twostep.experiment.prepare import resume, with_data
+from twostep.experiment.resolve import build, moved
+from twostep.models.base import Model
 from twostep.models.two_step import TwoStep
 from twostep.runs.directory import Run, tags
-from twostep.training.trainer import Trainer
+from twostep.training.engine import Device, Engine
+from twostep.training.schedules import TwoStepTrainer
+from twostep.training.trainer import Progress, Trainer
 
 
-def load_module(path: Path, best_first: bool = False) -> Model | TwoStep:
+def load_module(path: str | Path, best_first: bool = False) -> Model | TwoStep:
     """Return a run's trained model on the CPU, in eval mode, without its data: the best weights it has.
 
     Raises:
         UserError: for a directory that is no run, has no checkpoint, a damaged one, or one with an untrained model.
     """
-    run = Run.open(path)
-    state = run.load(*tags(best_first))
-    models = build_models(run.settings, run.spec)
-    steps = {part: state.values.get(f"{part}.steps_done", 0) for part in models if run.settings.trains(part)}
-    refuse_untrained(path, steps, best_first)
-    for part, model in models.items():
-        put_weights(model, state.under(part), f"{path}: the checkpoint is of another {part} than the config describes")
-        model.eval()
-    if run.settings.is_two_step:
-        return TwoStep(cast(GeneralizedAutoencoder, models["gae"]), cast(DensityEstimator, models["de"])).eval()
-    return models["model"]
+    run = Run.open(Path(path))
+    return _load(run, run.spec, best_first)[0]
 
 
-class TwoStepTrainers(NamedTuple):
-    """The trainers of a two-step run; a frozen autoencoder has none."""
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that is evaluated: its best weights, its data, its measures.
 
-    gae: Trainer | None
-    de: Trainer
+    Args:
+        run: its directory.
+        evaluator: holds the model, and measures it.
+        progress: of each model that the run trains, by name.
+    """
+
+    run: Run
+    evaluator: Evaluator
+    progress: Mapping[str, Progress]
+
+    @property
+    def module(self) -> Model | TwoStep:
+        """The model, or both as one."""
+        return self.evaluator.module
+
+    @property
+    def splits(self) -> Splits:
+        """The data."""
+        return self.evaluator.splits
+
+
+def load_finished(
+    path: Path, best_first: bool = False, device: Device | None = None, data: Path | None = None
+) -> FinishedRun:
+    """Open a run to evaluate its models, which have their best weights.
+
+    Args:
+        path: its directory.
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+        device: where to compute; None: where it was trained.
+        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
+
+    Raises:
+        UserError: for a directory that is no run, one whose data or checkpoint are missing, damaged or those of
+            another run, or a model that is not trained yet.
+    """
+    stored = Run.open(path)
+    require_checkpoint(stored)
+    run, splits = with_data(stored, {"run": moved(stored.settings.run, device, data)}, for_training=False)
+    config = run.settings.run
+    engine = Engine(config.device, config.precision)
+    check_ranks(config, splits, engine.world_size)
+    module, progress = _load(run, splits.spec, best_first)
+    engine.place(module)
+    return FinishedRun(run, Evaluator(run.settings, splits, engine, module), progress)
 
 
 class LoadedRun(NamedTuple):
     """A run in Python: `module, trainer, (train, valid, test) = load_run(path)`."""
 
     module: Model | TwoStep
-    trainer: Trainer | TwoStepTrainers
+    trainer: Trainer | TwoStepTrainer
     loaders: tuple[Batches, Batches | None, Batches]
 
     def __getitem__(self, key: Any) -> Any:
@@ -52,24 +98,73 @@ class LoadedRun(NamedTuple):
         return self._asdict()[key] if isinstance(key, str) else tuple.__getitem__(self, key)
 
 
-def load_run(run_dir: str | Path, best_first: bool = False, place: Place = HERE) -> LoadedRun:
+def load_run(
+    run_dir: str | Path, best_first: bool = False, device: Device | None = None, data: str | Path | None = None
+) -> LoadedRun:
     """Load a run: its module in eval mode with its best weights, its trainer, and its data in batches.
 
     Args:
-        run_dir: directory of a one-step or two-step run.
+        run_dir: directory of a run, of one model or two.
         best_first: prefer the `best_valid` checkpoint to `latest`.
-        place: device and data, where they are not those of its start.
+        device: where to compute; None: where it was trained.
+        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
 
     Raises:
-        UserError: as `trained` does.
+        UserError: as `load_finished` does.
     """
-    experiment = trained(Path(run_dir), best_first, place)
-    config, splits, trainers = experiment.settings.run, experiment.splits, experiment.trainers
+    stored = Run.open(Path(run_dir))
+    require_checkpoint(stored)
+    place = moved(stored.settings.run, device, None if data is None else Path(data))
+    experiment = resume(stored.path, {"run": place}, best_first)
+    _refuse_untrained(stored.path, {one.name: one.steps_done for one in experiment.trainers}, best_first)
+    for trainer in experiment.trainers:
+        trainer.use_best()
+    config, splits, batches = experiment.settings.run, experiment.splits, experiment.evaluator.batches
     loaders = (
-        experiment.batches(splits.train, config.train_batch_size),
-        None if splits.valid is None else experiment.batches(splits.valid, config.valid_batch_size),
-        experiment.batches(splits.test, config.test_batch_size),
+        batches(splits.train, config.train_batch_size),
+        None if splits.valid is None else batches(splits.valid, config.valid_batch_size),
+        batches(splits.test, config.test_batch_size),
     )
-    two_step = experiment.settings.is_two_step
-    trainer = TwoStepTrainers(trainers.get("gae"), trainers["de"]) if two_step else trainers["model"]
-    return LoadedRun(experiment.module.eval(), trainer, loaders)
+    return LoadedRun(experiment.module.eval(), experiment.trainer, loaders)
+
+
+def require_checkpoint(run: Run) -> None:
+    """Refuse a run whose training has saved nothing yet.
+
+    Raises:
+        CheckpointError: saying so.
+    """
+    if not run.has_checkpoint():
+        raise CheckpointError(
+            f"{run.path}: no checkpoint, so nothing is trained yet: resume it by --load-dir {run.path}"
+        )
+
+
+def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, dict[str, Progress]]:
+    """Return a run's model with its best weights, in eval mode, and how far each of its models is trained."""
+    state = run.load(*tags(best_first))
+    with torch.random.fork_rng([]):
+        module = build(run.settings, spec)
+    models = {"gae": module.gae, "de": module.de} if isinstance(module, TwoStep) else {"model": module}
+    trained = [name for name in models if not (name == "gae" and run.settings.freezes_gae)]
+    problem = f"{run.path}: the checkpoint is of another {{}} than the config describes"
+    progress = {name: _progress(state.under(name), problem.format(name)) for name in trained}
+    _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
+    for name, model in models.items():
+        load_weights(model, state.under(name), problem.format(name))
+    return module.eval(), progress
+
+
+def _progress(state: State, problem: str) -> Progress:
+    try:
+        return Progress.model_validate(state.values)
+    except ValueError as error:
+        raise CheckpointError(f"{problem} ({short(error)})") from None
+
+
+def _refuse_untrained(path: Path, steps: Mapping[str, int], best_first: bool) -> None:
+    """Refuse a state in which a model has had no step, like the density while its autoencoder is trained."""
+    untrained = [name for name, had in steps.items() if not had]
+    if untrained:
+        advice = "leave out --load-best-valid-first, or resume the run" if best_first else "resume the run"
+        raise UserError(f"{path}: {', '.join(untrained)} is not trained yet in this checkpoint: {advice} by --load-dir")

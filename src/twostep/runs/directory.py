@@ -1,16 +1,14 @@
-"""A run's directory: its configs, checkpoints, curves, pictures and results."""
+"""A run's directory: its configs, checkpoints, curves, images and results."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
-import re
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -35,6 +33,7 @@ from twostep.core.schema import DataSpec, UserError
 from twostep.metrics import Result
 from twostep.runs.config import Settings
 from twostep.runs.environment import environment
+from twostep.runs.results import ResultFiles
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -42,11 +41,6 @@ if TYPE_CHECKING:
 Tag = Literal["latest", "best_valid"]
 
 LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
-
-RESULTS = TypeAdapter(dict[str, dict[str, Result]])
-HISTORY = TypeAdapter(dict[str, list[dict[str, dict[str, float]]]])
-
-EVALUATION = re.compile(r"evaluation-(\d{1,9})")
 
 SETTINGS, DATA = "settings", "data_sha256"
 """Values of a checkpoint that tie it to its run."""
@@ -71,7 +65,7 @@ class _Environment(BaseModel):
 ENVIRONMENT = TypeAdapter(_Environment)
 
 
-class Run:
+class Run(ResultFiles):
     """The directory of one run, open for reading and writing.
 
     Args:
@@ -82,7 +76,8 @@ class Run:
     """
 
     def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
-        self.path, self.settings, self.spec, self.digest = path, settings, spec, digest
+        super().__init__(path)
+        self.settings, self.spec, self.digest = settings, spec, digest
         self._writer: SummaryWriter | None = None
         self._lock: FileLock | None = None
 
@@ -150,9 +145,9 @@ class Run:
         return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
 
     def claim(self) -> None:
-        """Be the one process that writes here, until `close` or its end, and remove what a killed one left behind.
+        """Keep other processes from writing here until `close`, and remove what a killed process left behind.
 
-        The lock is the system's, so that it ends with its process in any case.
+        The lock is the system's: it ends with its process.
 
         Raises:
             UserError: if something here can't be written, or another process writes here.
@@ -178,13 +173,13 @@ class Run:
             raise UserError(f"{fixed}: can't be written, and this command writes into the run's directory; use a copy")
 
     def record(self, ranks: int) -> None:
-        """Add the command that goes on with this run, and what it runs on, to `environment.json`."""
+        """Add the command that resumes this run, and what it runs on, to `environment.json`."""
         started = self.read_environment()
         later = [*started.get("later", []), environment(self.settings.run.seed, ranks)]
         write_json(self.path / "environment.json", {**started, "later": later})
 
     def keep_limits(self, max_epochs: Mapping[str, int]) -> None:
-        """Make the stored configs of models say to how many epochs they are trained from now on."""
+        """Store in the configs of models how many epochs they are trained for from now on."""
         stored = Run.open(self.path).settings
         models = {
             part: config.model_copy(update={"max_epochs": max_epochs.get(part, config.max_epochs)})
@@ -239,119 +234,23 @@ class Run:
         return any(self._checkpoint(tag).exists() for tag in tags or LATEST_FIRST)
 
     def log(self, name: str, value: float, step: int) -> None:
-        """Put one number on a curve of tensorboard."""
+        """Add a point to a curve of tensorboard."""
         with self._curves(step) as curves:
             curves.add_scalar(name, value, step)
 
     def log_results(self, results: Mapping[str, Mapping[str, Result]], step: int) -> None:
-        """Put the results of a test, by model and metric, into tensorboard."""
+        """Add the results of a test, by model and metric, to tensorboard."""
         for model, measured in results.items():
             for name, result in measured.items():
                 self._tensorboard(None).add_scalar(f"{model}/test/{name}", result.value, step)
 
-    def log_pictures(self, name: str, grid: Tensor, step: int) -> None:
-        """Put a picture `(C, H, W)` with values in [0, 1] into tensorboard."""
+    def log_image(self, name: str, grid: Tensor, step: int) -> None:
+        """Add an image `(C, H, W)` with values in [0, 1] to tensorboard."""
         with self._curves(None) as curves:
             curves.add_image(name, grid, step)
 
-    def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]], weights: str) -> Path:
-        """Write the results of each model to `metrics/<name>.json`; those of other metrics and the same weights stay.
-
-        Args:
-            name: of the file.
-            results: by model and metric.
-            weights: fingerprint of the weights that were measured.
-        """
-        path = self.path / "metrics" / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        before = read_json(path) if path.is_file() else {}
-        kept = self.read_metrics(name) if before.get("weights") == weights else {}
-        values = {
-            model: {key: asdict(result) for key, result in {**kept.get(model, {}), **part}.items()}
-            for model, part in results.items()
-        }
-        write_json(path, {"weights": weights, **values})
-        return path
-
-    def add_evaluation(
-        self,
-        results: Mapping[str, Result],
-        weights: str,
-        asked: Mapping[str, Any],
-        write_scores: Callable[[Path], object] | None = None,
-    ) -> Path:
-        """Write results to `metrics/evaluation-001.json`, or 002 and so on, and return its path.
-
-        Args:
-            results: by name.
-            weights: fingerprint of the weights that were measured.
-            asked: what the results follow from: part, seed, keys.
-            write_scores: fills the folder `ood/evaluation-001` of the same number; None: there is none.
-
-        Raises:
-            UserError: if the disk is full or can't be written.
-        """
-        values = {"weights": weights, **asked, "results": {key: asdict(one) for key, one in results.items()}}
-        if write_scores is None:
-            return self._write_evaluation(values)
-        scores = self.path / "ood"
-        try:
-            with temporary_folder(scores) as folder:
-                write_scores(folder)
-                path = self._write_evaluation(values)
-                move_into_place(folder, [scores / path.stem])
-        except OSError as error:
-            raise WriteError(f"{scores}: can't be written ({error.strerror or error})") from None
-        return path
-
-    def _write_evaluation(self, values: Mapping[str, Any]) -> Path:
-        """Write to the first number above all that are there; several processes that do so get one each."""
-        folders = (self.path / "metrics", self.path / "ood")
-        names = [EVALUATION.fullmatch(path.stem) for folder in folders for path in folder.glob("evaluation-*")]
-        for number in itertools.count(1 + max((int(name[1]) for name in names if name), default=0)):
-            path = self.path / "metrics" / f"evaluation-{number:03d}.json"
-            try:
-                write_json(path, values, new=True)
-            except FileExistsError:
-                continue
-            return path
-        raise AssertionError("numbers never end")
-
-    def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
-        """Read what `write_metrics` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
-        path = self.path / "metrics" / f"{name}.json"
-        values = read_json(path) if path.is_file() else {}
-        values.pop("weights", None)
-        return validated(values, RESULTS, path)
-
-    def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
-
-        What is there and only goes on beyond it stays: the test of a run that was taken back to its best epoch.
-        """
-        path = self.path / "metrics" / "history.json"
-        path.parent.mkdir(exist_ok=True)
-        with suppress(UserError):  # a damaged file is replaced
-            before = self.read_history()
-            if before and all(str(before.get(part, [])[: len(new)]) == str(list(new)) for part, new in history.items()):
-                return
-        write_json(path, history)
-
-    def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
-        """Read what `write_history` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
-        path = self.path / "metrics" / "history.json"
-        return validated(read_json(path) if path.is_file() else {}, HISTORY, path)
-
     def read_environment(self) -> dict[str, Any]:
-        """Return command, versions, seed and machine of the run's start; `later` lists those that it went on with.
+        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it.
 
         Raises:
             UserError: if the file is damaged.
@@ -364,7 +263,7 @@ class Run:
     def close(self) -> None:
         """Flush the curves, and let another process write here."""
         if self._writer is not None:
-            with suppress(OSError):  # of a full disk, which what is written after the curves tells of
+            with suppress(OSError):  # of a full disk, which later writes report
                 self._writer.close()
             self._writer = None
         if self._lock is not None:
@@ -375,19 +274,19 @@ class Run:
         return self.path / "checkpoints" / f"{tag}.safetensors"
 
     @contextmanager
-    def _curves(self, going_on_from: int | None) -> Generator[SummaryWriter]:
+    def _curves(self, resuming_from: int | None) -> Generator[SummaryWriter]:
         try:
-            yield self._tensorboard(going_on_from)
+            yield self._tensorboard(resuming_from)
         except OSError as error:
             raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
 
-    def _tensorboard(self, going_on_from: int | None) -> SummaryWriter:
-        """Open the curves; what an interrupted session wrote at or after the step from which they go on is dropped."""
+    def _tensorboard(self, resuming_from: int | None) -> SummaryWriter:
+        """Open the curves; what an interrupted session wrote at or after the step of resuming is dropped."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
             first = not any(self.path.glob("events.*"))
-            self._writer = SummaryWriter(str(self.path), purge_step=going_on_from)
+            self._writer = SummaryWriter(str(self.path), purge_step=resuming_from)
             for name, values in self.settings.files().items() if first else ():
                 self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
         return self._writer

@@ -1,15 +1,19 @@
-"""Optimisers by name, the cosine schedule, and optimiser state as named tensors."""
+"""Optimiser steps on the objectives of a model, the cosine schedule, and optimiser state as named tensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from twostep.models.base import OptimizerConfig
+from twostep.models.base import Objective, OptimizerConfig
+from twostep.training.engine import Engine
+
+Check = Callable[[str, float], None]
+"""Raises an error if a value, given its name, is not finite."""
 
 
 def build_optimizer(kind: str, parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -34,7 +38,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
-    """Scale gradients down to a norm of `max_norm` if they have a larger one; return the norm that they had."""
+    """Scale gradients down to a norm of `max_norm` if it is larger; return their norm before."""
     grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = get_total_norm(grads)
     found = norm.item()
@@ -43,18 +47,75 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
     return found
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return moments and step counts as `index.key -> tensor`."""
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{index}.{key}": value for index, entry in state.items() for key, value in entry.items() if value is not None
-    }
+class Stepper:
+    """Takes the steps of a model's objectives, each with an optimiser of its own.
 
+    Args:
+        objectives: of the model, in their order.
+        kind: of the optimisers.
+        rates: learning rate and schedule of each objective, by its name.
+        max_norm: to which gradients are clipped; None: never.
+        engine: device, precision, ranks.
+    """
 
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    def __init__(
+        self,
+        objectives: Sequence[Objective],
+        kind: str,
+        rates: Mapping[str, OptimizerConfig],
+        max_norm: float | None,
+        engine: Engine,
+    ) -> None:
+        self.objectives, self.rates, self.max_norm, self.engine = objectives, rates, max_norm, engine
+        self.optimizers = {one.name: build_optimizer(kind, one.parameters, rates[one.name]) for one in objectives}
+
+    def step(self, x: Tensor, number: int, done: float, weight: float, check: Check) -> dict[str, Tensor]:
+        """Take one step for each objective that is due; return the detached losses, means over all ranks.
+
+        Args:
+            x: rows of this rank; it may have none.
+            number: of the step, which decides what is due.
+            done: share of all steps, which decides the learning rates.
+            weight: share of this rank in the rows of the batch.
+            check: of each loss and gradient norm.
+        """
+        losses: dict[str, Tensor] = {}
+        for objective in self.objectives:
+            if number % objective.every:
+                continue
+            optimizer = self.optimizers[objective.name]
+            set_rate(optimizer, cosine(self.rates[objective.name], done))
+            optimizer.zero_grad(set_to_none=True)
+            loss = x.new_zeros(())
+            if len(x):
+                with self.engine.autocast():
+                    loss = objective.loss(x)
+                loss.backward(inputs=objective.parameters)
+            loss = self.engine.reduce_gradients(objective.parameters, loss.detach().float(), weight)
+            check(objective.name, loss.item())
+            check(f"gradient norm of the {objective.name}", clip(objective.parameters, self.max_norm or math.inf))
+            optimizer.step()
+            if objective.after is not None:
+                objective.after(self.engine.gather)
+            losses[objective.name] = loss
+        return losses
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the optimisers' moments and step counts as `objective.index.key -> tensor`."""
+        return {
+            f"{name}.{index}.{key}": value
+            for name, optimizer in self.optimizers.items()
+            for index, entry in optimizer.state_dict()["state"].items()
+            for key, value in entry.items()
+            if value is not None
+        }
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load what `tensors` returned."""
+        for name, optimizer in self.optimizers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for place, tensor in tensors.items():
+                if place.startswith(f"{name}."):
+                    index, key = place.removeprefix(f"{name}.").split(".", 1)
+                    state.setdefault(int(index), {})[key] = tensor
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,96 +1,153 @@
-"""In which order the two steps are trained: each schedule is a function over two trainers.
+"""The order in which the two steps are trained.
 
-`sequential` is the method of the paper. The two others train both steps in turn, as its code offers too: the density
-then chases embeddings that move. Its standardisation follows them, and it begins so late that its last epochs are the
-autoencoder's.
-
-A frozen autoencoder has no trainer.
+`sequential` is the method of the paper. The two others alternate, as its code offers too: the density is then fitted to
+non-stationary embeddings. Its standardisation follows them, and it starts so late that both models end together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
-from twostep.data.batches import Batches
+from torch import Tensor
+
+from twostep.core.checkpoint import State
+from twostep.data.batches import Batches, embed
+from twostep.models.base import evaluating
+from twostep.models.two_step import TwoStep
+from twostep.training.callbacks import Callback
 from twostep.training.trainer import Trainer
 
-Embed = Callable[[], tuple[Batches, Batches | None]]
-Schedule = Callable[[Trainer | None, Trainer, Embed], None]
+Schedule = Literal["sequential", "by_epoch", "by_iteration"]
+
+ALTERNATING = (
+    "the two steps are trained alternately, %s each (alternate_by_epoch=False, the default of the paper's code: on a "
+    "batch): the density is fitted to non-stationary embeddings, so its losses of different epochs can't be compared; "
+    "sequential_training=True trains it on the final ones"
+)
+
+logger = logging.getLogger("twostep")
 
 
-def sequential(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
-    """Train the autoencoder fully, then the density on its embeddings.
+class TwoStepTrainer:
+    """Trains an autoencoder, and a density on its embeddings.
+
+    Embeddings carry the number of steps of their autoencoder. When it changes, the density is standardised again and
+    continues from its best weights.
 
     Args:
-        gae: trainer of the autoencoder; None if it is frozen.
+        model: both models.
+        gae: trainer of the autoencoder; None: it is frozen.
         de: trainer of the density.
-        embed: gives training and validation embeddings by the autoencoder as it is when called.
+        schedule: the order.
     """
-    if gae is not None:
-        gae.fit()
-    de.use(*embed(), version=_version(gae))
-    de.fit()
 
+    def __init__(self, model: TwoStep, gae: Trainer | None, de: Trainer, schedule: Schedule) -> None:
+        self.model, self.gae, self.de, self.schedule = model, gae, de, schedule
 
-def by_epoch(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
-    """Train each for an epoch in turn, the density on embeddings that are made anew for each of its epochs.
+    @property
+    def trainers(self) -> tuple[Trainer, ...]:
+        """The trainers of the models that are trained."""
+        return (self.de,) if self.gae is None else (self.gae, self.de)
 
-    Args:
-        gae: as in `sequential`.
-        de: as in `sequential`.
-        embed: as in `sequential`.
-    """
-    _take_turns(gae, de, embed, lambda trainer: (trainer.turns[0], 0), Trainer.run_epoch)
+    def fit(self, train: Batches, valid: Batches | None = None, callbacks: Sequence[Callback] = ()) -> None:
+        """Train both models on the data.
 
+        Raises:
+            NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
+            InterruptedTraining: after a step at which a callback wants to stop.
+        """
+        for trainer in self.trainers:
+            trainer.callbacks = callbacks
+        if self.gae is not None:
+            self.gae.set_data(train, valid)
+        if self.gae is None or self.schedule == "sequential":
+            self._fit_sequentially(train, valid)
+        else:
+            self._alternate(self.gae, train, valid)
 
-def by_iteration(gae: Trainer | None, de: Trainer, embed: Embed) -> None:
-    """Train each on a batch in turn, the density on embeddings of its batch that are made when it comes.
+    def state_dict(self) -> State:
+        """Return everything from which training can continue; of a frozen autoencoder, its weights."""
+        frozen = State({f"model.{key}": value for key, value in self.model.gae.state_dict().items()})
+        return State.join({"gae": frozen if self.gae is None else self.gae.state_dict(), "de": self.de.state_dict()})
 
-    Args:
-        gae: as in `sequential`.
-        de: as in `sequential`.
-        embed: gives batches that the autoencoder encodes, as it then is, when they are taken.
-    """
-    _take_turns(gae, de, embed, lambda trainer: trainer.turns, Trainer.advance)
+    def load_state_dict(self, state: State) -> None:
+        """Load what `state_dict` returned."""
+        if self.gae is None:
+            self.model.gae.load_state_dict(state.under("gae.model").tensors)
+        else:
+            self.gae.load_state_dict(state.under("gae"))
+        self.de.load_state_dict(state.under("de"))
 
+    def embed(self, data: Batches) -> Batches:
+        """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now."""
+        if self.schedule == "by_iteration":
+            return replace(data, encode=self._encode)
+        with evaluating(self.model.gae):
+            return replace(data, data=embed(self.model.gae.encode, data.data, data.device))
 
-def _take_turns(
-    gae: Trainer | None,
-    de: Trainer,
-    embed: Embed,
-    had: Callable[[Trainer], tuple[int, int]],
-    take_turn: Callable[[Trainer], None],
-) -> None:
-    """Let whoever has had fewer turns take the next, the autoencoder first.
+    def _encode(self, x: Tensor) -> Tensor:
+        with evaluating(self.model.gae):
+            return self.model.gae.encode(x)
 
-    An autoencoder that has more epochs than the density takes those alone, before: a density that is trained no more
-    would be one of embeddings that are gone. The density's data are new when an epoch of it begins, never inside of one
-    that a resumed run finishes; at the end they are those of the autoencoder as it then is.
-    """
-    if gae is None:
-        sequential(gae, de, embed)
-        return
-    if gae.finished:
-        gae.use_best()
-    de.use(*embed(), version=de.data_version)
-    alone = max(0, gae.max_epochs - gae.first_epoch - de.max_epochs)
-    while not (gae.finished and de.finished and de.data_version == _version(gae)):
-        epochs, batches = had(gae)
-        if not gae.finished and (de.finished or (epochs - alone, batches) <= had(de)):
-            take_turn(gae)
-            continue
-        if de.batches_done == 0:
-            de.use(*embed(), version=_version(gae))
-        elif de.data_version != _version(gae):
-            de.follow()
-        if not de.finished:
-            take_turn(de)
-    de.use_best()
+    def _set_embeddings(self, train: Batches, valid: Batches | None, version: int) -> None:
+        self.de.set_data(self.embed(train), None if valid is None else self.embed(valid), version)
 
+    def _fit_sequentially(self, train: Batches, valid: Batches | None) -> None:
+        if self.gae is not None:
+            self.gae.run()
+        if self.schedule == "sequential" and self.de.steps_done and self._version != self.de.data_version:
+            if self.de.had_all_epochs:
+                self._warn_of_stale_density()
+            else:
+                logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
+        self._set_embeddings(train, valid, self._version)
+        self.de.run()
 
-def _version(gae: Trainer | None) -> int:
-    """Number that tells one state of an autoencoder from another."""
-    return 0 if gae is None else gae.steps_done
+    def _alternate(self, gae: Trainer, train: Batches, valid: Batches | None) -> None:
+        """Give each turn to the model that has had fewer, the autoencoder first.
 
+        An autoencoder with more epochs than the density takes the difference first, alone: else the density would be
+        one of embeddings that no longer exist. The embeddings are new when an epoch of the density begins, never
+        inside of one that a resumed run finishes; at the end they are those of the final autoencoder.
+        """
+        de, by_epoch = self.de, self.schedule == "by_epoch"
+        logger.warning(ALTERNATING, "for an epoch" if by_epoch else "on a batch")
+        if not gae.finished and de.had_all_epochs:
+            self._warn_of_stale_density()
+        if gae.finished:
+            gae.use_best()
+        self._set_embeddings(train, valid, de.data_version)
+        first = max(0, gae.max_epochs - gae.first_epoch - de.max_epochs)
+        while not (gae.finished and de.finished and de.data_version == self._version):
+            epochs, batches = self._turns(gae)
+            if not gae.finished and (de.finished or (epochs - first, batches) <= self._turns(de)):
+                gae.run_epoch() if by_epoch else gae.advance()
+                continue
+            if de.batches_done == 0:
+                self._set_embeddings(train, valid, self._version)
+            elif de.data_version != self._version:
+                de.refit_transform()
+            if not de.finished:
+                de.run_epoch() if by_epoch else de.advance()
+        de.use_best()
 
-SCHEDULES: dict[str, Schedule] = {"sequential": sequential, "by_epoch": by_epoch, "by_iteration": by_iteration}
+    def _turns(self, trainer: Trainer) -> tuple[int, int]:
+        """Epochs of this run and, by iteration, batches; an epoch's last batch counts when the epoch has ended."""
+        assert trainer.train is not None
+        batches = 0 if self.schedule == "by_epoch" else min(trainer.batches_done, len(trainer.train) - 1)
+        return trainer.epochs_done - trainer.first_epoch, batches
+
+    @property
+    def _version(self) -> int:
+        """Number that identifies a state of the autoencoder."""
+        return 0 if self.gae is None else self.gae.steps_done
+
+    def _warn_of_stale_density(self) -> None:
+        logger.warning(
+            "de: has had its %d epochs, on embeddings from before the autoencoder was trained further: "
+            "raise --max-epochs-loaded-de too",
+            self.de.epochs_done,
+        )

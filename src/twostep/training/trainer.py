@@ -1,33 +1,33 @@
-"""The one training loop, for every model: objectives are data."""
+"""The training loop of every model: epochs of batches, validation, early stopping, state."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from pydantic import BaseModel
 from torch import Tensor
 
 from twostep.core.checkpoint import State
+from twostep.core.keys import FitKeys
 from twostep.core.schema import NonNegativeInt
 from twostep.core.seeds import derive
-from twostep.core.signals import Interrupted
 from twostep.data.batches import Batches, Rows, subsample
-from twostep.models.base import Model
+from twostep.models.base import Model, OptimizerConfig
+from twostep.training.callbacks import Callback, InterruptedTraining, NonFiniteLossError
 from twostep.training.engine import Engine
-from twostep.training.observer import Observer
-from twostep.training.optim import build_optimizer, clip, cosine, load_optimizer_tensors, optimizer_tensors, set_rate
+from twostep.training.optim import Stepper
 
-FOLLOWED_ROWS = 512  # that statistics of moving embeddings are taken from, at every step
+REFIT_ROWS = 512  # from which the statistics of non-stationary embeddings are estimated, before every step
 
-
-class NonFiniteLossError(RuntimeError):
-    """A loss that is not a finite number, in a step or on the validation rows: training can't go on."""
+Validate = Callable[[Batches, Batches], dict[str, float]]
+"""Maps training and validation batches to validation metrics by name."""
 
 
 class Progress(BaseModel):
-    """What of a trainer's state is no tensor; other keys of a checkpoint are left alone."""
+    """The values of a trainer's state, besides its tensors; other keys of a checkpoint are ignored."""
 
     epochs_done: NonNegativeInt = 0
     batches_done: NonNegativeInt = 0
@@ -39,79 +39,68 @@ class Progress(BaseModel):
     history: list[dict[str, dict[str, float]]] = []
 
 
-class InterruptedTraining(Interrupted):
-    """Training was asked to stop, and has; its checkpoint is written."""
-
-
 class Trainer:
     """Minimises the objectives of a model over epochs of batches.
 
     The permutation of an epoch is a function of (seed, epoch) and the noise of a step one of (seed, rank, step), so a
-    trainer that loads a state goes on as if it had never stopped.
+    trainer that loads a state continues as if it had never stopped.
 
     Args:
-        name: of the model in this run, for logs and seeds.
+        name: of the model in its run, for logs and seeds.
         model: to be trained; it is moved to the engine's device.
+        keys: epochs, optimiser, clipping, early stopping.
+        optimizers: learning rate and schedule of each objective, by its name.
         engine: device, precision, ranks.
-        observer: who is told.
-        validate: gives metrics of the model on validation batches.
+        validate: measures the model on validation batches.
         seed: of the run.
         lower_is_better: direction of the early-stopping metric.
+        kind: of the model, for logs.
     """
 
     def __init__(
         self,
         name: str,
         model: Model,
+        keys: FitKeys,
+        optimizers: Mapping[str, OptimizerConfig],
         engine: Engine,
-        observer: Observer,
-        validate: Callable[[Batches], dict[str, float]],
+        validate: Validate,
         seed: int,
         lower_is_better: bool = True,
+        kind: str = "",
     ) -> None:
-        self.name, self.model, self.engine, self.observer = name, model, engine, observer
-        self.validate, self.seed, self.lower_is_better = validate, seed, lower_is_better
-        self.config = model.config
-        self.max_epochs = self.config.max_epochs
+        self.name, self.model, self.keys, self.engine, self.validate = name, model, keys, engine, validate
+        self.seed, self.lower_is_better, self.kind = seed, lower_is_better, kind or type(model).__name__
+        self.max_epochs = keys.max_epochs
         engine.place(model)
-        rates = self.config.optimizers()
-        self.objectives = model.objectives()
-        self.optimizers = {
-            objective.name: build_optimizer(self.config.optimizer, objective.parameters, rates[objective.name])
-            for objective in self.objectives
-        }
-        self.rates = rates
-        self.epochs_done = 0
-        self.batches_done = 0
-        self.steps_done = 0
-        self.bad_epochs = 0
-        self.data_version = 0
+        self.stepper = Stepper(model.objectives(), keys.optimizer, optimizers, keys.max_grad_norm, engine)
+        self.callbacks: Sequence[Callback] = ()
+        self.epochs_done, self.batches_done, self.steps_done, self.bad_epochs = 0, 0, 0, 0
+        self.first_epoch, self.data_version = 0, 0
         self.best_value: float | None = None
         self.history: list[dict[str, dict[str, float]]] = []
         self.sums: dict[str, Tensor] = {}
         self.train: Batches | None = None
         self.valid: Batches | None = None
-        self.first_epoch = 0
         self._running = False
         self._order: tuple[int, Tensor] | None = None
         self._best: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
 
     @property
-    def turns(self) -> tuple[int, int]:
-        """Epochs and batches trained for in this run; an epoch's last batch counts when the epoch is closed."""
-        assert self.train is not None, "use() comes first"
-        return self.epochs_done - self.first_epoch, min(self.batches_done, len(self.train) - 1)
+    def label(self) -> str:
+        """Name and kind of the model."""
+        return f"{self.name} {self.kind}"
 
     @property
     def stopped_early(self) -> bool:
-        """Whether validation has not got better for as many epochs as the config allows."""
-        patience = self.config.max_bad_valid_epochs
+        """Whether validation has not improved for as many epochs as the keys allow."""
+        patience = self.keys.max_bad_valid_epochs
         return patience is not None and self.bad_epochs >= patience
 
     @property
     def had_all_epochs(self) -> bool:
-        """Whether as many epochs have been trained for as the limit allows."""
+        """Whether the model was trained for `max_epochs`."""
         return self.epochs_done >= self.max_epochs
 
     @property
@@ -119,10 +108,28 @@ class Trainer:
         """Whether nothing is left to train."""
         return self.stopped_early or self.had_all_epochs
 
-    def use(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
-        """Take the data; before the first step, and when they are new, the transform takes its statistics from them.
+    def fit(self, train: Batches, valid: Batches | None = None, callbacks: Sequence[Callback] = ()) -> None:
+        """Train until `max_epochs` or early stopping, then take the best weights if early stopping is on.
 
-        On new data training goes on from the best weights, and early stopping begins anew: its values are of old data.
+        Raises:
+            NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
+            InterruptedTraining: after a step at which a callback wants to stop.
+        """
+        self.callbacks = callbacks
+        self.set_data(train, valid)
+        self.run()
+
+    def run(self) -> None:
+        """Train until the end on the data that are set, as `fit` does."""
+        while not self.finished:
+            self.run_epoch()
+        self.use_best()
+
+    def set_data(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
+        """Set the data; the transform is fitted to them before the first step, and whenever they are new.
+
+        On new data training continues from the best weights, and early stopping starts again: its values are of the
+        old data.
 
         Args:
             train: training batches.
@@ -138,130 +145,96 @@ class Trainer:
         self._best, self._last, self.best_value, self.bad_epochs = {}, {}, None, 0
         self._fit_transform(train.data)
         if self.steps_done:
-            self.observer.renewed(self)
+            self._call("renewed")
 
-    def follow(self) -> None:
-        """Take the transform's statistics anew, from a sample of the data as their encoder maps them now.
+    def refit_transform(self) -> None:
+        """Fit the transform again to a sample of the data, as their encoder maps them now.
 
-        They are a function of the encoder's weights, so they move as smoothly as these do, are the same on every rank,
-        and a resumed run finds them again. A density on embeddings that move with every batch needs it: those of an
-        autoencoder go through a hundred of their standard deviations within its first epoch.
+        A density on embeddings that change with every batch needs it: within its first epoch, an autoencoder moves
+        them by a hundred of their standard deviations. The statistics follow from the encoder's weights alone, so a
+        resumed run finds them again.
         """
-        assert self.train is not None, "use() comes first"
-        self._fit_transform(subsample(self.train.data, FOLLOWED_ROWS))
+        self._fit_transform(subsample(self._data.data, REFIT_ROWS))
 
-    def raise_limit(self, max_epochs: int) -> None:
-        """Set the limit of epochs anew; a trainer that stopped early below it goes on, counting bad epochs from 0."""
+    def set_max_epochs(self, max_epochs: int) -> None:
+        """Set the number of epochs; a trainer that stopped early below it continues, counting bad epochs from 0."""
         if max_epochs > self.epochs_done and self.stopped_early:
             self.bad_epochs = 0
         self.max_epochs = max_epochs
 
-    def fit(self) -> None:
-        """Train until the limit or until early stopping, then put the best weights into the model if it is on.
-
-        Raises:
-            NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
-            InterruptedTraining: after the step in which the observer wanted to stop.
-        """
-        while not self.finished:
-            self.run_epoch()
-        self.use_best()
-
     def use_best(self) -> None:
-        """Put the best weights by the early-stopping metric into the model; without early stopping, leave it be."""
+        """Take the best weights by the early-stopping metric, if early stopping is on."""
         if self._best:
             self._last = self._last or _copy(self.model.state_dict())
             self.model.load_state_dict(self._best)
 
     def run_epoch(self) -> None:
-        """Finish the epoch that is under way."""
+        """Finish the epoch under way."""
         epoch = self.epochs_done
         while self.epochs_done == epoch:
             self.advance()
 
     def advance(self) -> None:
-        """Train on the next batch; the last one of an epoch brings validation, early stopping, checkpoints.
+        """Train on the next batch; after the last one of an epoch, validate and save.
 
-        After the last batch of all, the best weights are in the model if early stopping is on.
+        After the last batch of all, the model has its best weights if early stopping is on.
         """
-        assert self.train is not None, "use() comes first"
+        data = self._data
         if not self._running:
             self._running = True
-            self._put_last_back()
-            self.observer.begin(self)
+            if self._last:
+                self.model.load_state_dict(self._last)
+                self._last = {}
+            self._call("begin")
         if self._order is None or self._order[0] != self.epochs_done:
-            self._order = self.epochs_done, self.train.order(derive(self.seed, self.name), self.epochs_done)
+            self._order = self.epochs_done, data.order(derive(self.seed, self.name), self.epochs_done)
             self.model.train()
-        if self.batches_done < len(self.train):
-            self._take_batch(self.train.rows_of(self._order[1], self.batches_done))
-        if self.batches_done == len(self.train):
+        if self.batches_done < len(data):
+            self._take_batch(data.rows_of(self._order[1], self.batches_done))
+        if self.batches_done == len(data):
             self._end_epoch()
 
     def step(self, rows: Tensor) -> dict[str, Tensor]:
-        """Take one optimiser step for each objective whose turn it is, on the batch of the named rows.
+        """Take one optimiser step for each objective that is due, on the batch of these rows.
 
         Returns:
             the detached losses, means over the batch of all ranks.
         """
-        assert self.train is not None, "use() comes first"
-        x = self.train.take(rows)
+        x = self._data.take(rows)
         self.engine.seed(derive(self.seed, self.name, "step", self.engine.rank, self.steps_done))
-        done = (self.epochs_done + self.batches_done / len(self.train)) / self.max_epochs
-        losses: dict[str, Tensor] = {}
-        for objective in self.objectives:
-            if self.steps_done % objective.every:
-                continue
-            optimizer = self.optimizers[objective.name]
-            set_rate(optimizer, cosine(self.rates[objective.name], done))
-            optimizer.zero_grad(set_to_none=True)
-            loss = x.new_zeros(())
-            if len(x):
-                with self.engine.autocast():
-                    loss = objective.loss(x)
-                loss.backward(inputs=objective.parameters)
-            loss = self.engine.reduce_gradients(objective.parameters, loss.detach().float(), len(x) / len(rows))
-            self._require_finite(objective.name, loss.item(), rows)
-            norm = clip(objective.parameters, self.config.max_grad_norm or math.inf)
-            self._require_finite(f"gradient norm of the {objective.name}", norm, rows)
-            optimizer.step()
-            if objective.after is not None:
-                objective.after(self.engine.gather)
-            losses[objective.name] = loss
-        return losses
+        done = (self.epochs_done + self.batches_done / len(self._data)) / self.max_epochs
+        check = partial(self._require_finite, rows)
+        return self.stepper.step(x, self.steps_done, done, len(x) / len(rows), check)
 
     def state_dict(self) -> State:
-        """Return all that a later trainer needs to go on."""
+        """Return everything from which training can continue."""
         tensors = {f"model.{key}": value for key, value in (self._last or self.model.state_dict()).items()}
         tensors |= {f"best.{key}": value for key, value in self._best.items()}
         tensors |= {f"sums.{key}": value for key, value in self.sums.items()}
-        for name, optimizer in self.optimizers.items():
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer_tensors(optimizer).items()}
-        values = {
-            "epochs_done": self.epochs_done,
-            "batches_done": self.batches_done,
-            "steps_done": self.steps_done,
-            "bad_epochs": self.bad_epochs,
-            "best_value": self.best_value,
-            "first_epoch": self.first_epoch,
-            "data_version": self.data_version,
-            "history": self.history,
-        }
-        return State(tensors, values)
+        tensors |= {f"optimizer.{key}": value for key, value in self.stepper.tensors().items()}
+        return State(tensors, {key: getattr(self, key) for key in Progress.model_fields})
 
     def load_state_dict(self, state: State) -> None:
-        """Take up a state that `state_dict` gave."""
+        """Load what `state_dict` returned."""
         self.model.load_state_dict(state.under("model").tensors)
         self._best, self._last = state.under("best").tensors, {}
         self.sums = {name: value.to(self.engine.device) for name, value in state.under("sums").tensors.items()}
-        for name, optimizer in self.optimizers.items():
-            load_optimizer_tensors(optimizer, state.under(f"optimizer.{name}").tensors)
+        self.stepper.load_tensors(state.under("optimizer").tensors)
         for key, value in Progress.model_validate(state.values).model_dump(exclude_unset=True).items():
             setattr(self, key, value)
 
+    @property
+    def _data(self) -> Batches:
+        assert self.train is not None, "set_data() comes first"
+        return self.train
+
+    def _call(self, event: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self)
+
     def _fit_transform(self, data: Rows) -> None:
-        assert self.train is not None
         self.engine.seed(derive(self.seed, self.name, "transform"))
-        self.model.fit_transform(replace(self.train, data=data, rank=0, world_size=1))
+        self.model.fit_transform(replace(self._data, data=data, rank=0, world_size=1))
 
     def _take_batch(self, rows: Tensor) -> None:
         losses = self.step(rows)
@@ -270,41 +243,43 @@ class Trainer:
         self.steps_done += 1
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + weight * loss if name in self.sums else weight * loss
-        self.observer.step(self, losses)
-        if self.observer.must_stop():
-            self.observer.checkpoint(self)
+        for callback in self.callbacks:
+            callback.step(self, losses)
+        stops = [callback.must_stop() for callback in self.callbacks]  # all are asked: one may wait for all ranks
+        if any(stops):
+            self._call("checkpoint")
             raise InterruptedTraining
 
     def _end_epoch(self) -> None:
         means = {name: total.item() / self._total_weight(name) for name, total in self.sums.items()}
-        valid = self.validate(self.valid) if self.valid is not None else {}
+        valid = {} if self.valid is None else self.validate(self._data, self.valid)
         if not math.isfinite(loss := valid.get("loss", 0.0)):
             raise NonFiniteLossError(
-                f"{self.name}: the validation loss of {self.config.name} is {loss} after epoch {self.epochs_done + 1}; "
-                "lower the learning rate or look at the validation rows"
+                f"{self.name}: the validation loss of {self.kind} is {loss} after epoch {self.epochs_done + 1}; lower "
+                "the learning rate or look at the validation rows"
             )
         self.epochs_done += 1
         self.batches_done, self.sums = 0, {}
         self.history.append({"losses": means, "valid": valid})
         self._stop_early(valid)
-        self.observer.checkpoint(self)
-        self.observer.epoch(self)
+        self._call("checkpoint")
+        self._call("epoch")
         if self.finished:
             self._running = False
-            self.observer.end(self)
+            self._call("end")
             self.use_best()
 
-    def _require_finite(self, what: str, value: float, rows: Tensor) -> None:
+    def _require_finite(self, rows: Tensor, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise NonFiniteLossError(
-                f"{self.name}: the {what} of {self.config.name} is {value} at step {self.steps_done} (epoch "
+                f"{self.name}: the {what} of {self.kind} is {value} at step {self.steps_done} (epoch "
                 f"{self.epochs_done + 1}, training rows {_shown(rows)}); lower the learning rate or look at these rows"
             )
 
     def _stop_early(self, valid: dict[str, float]) -> None:
-        metric = self.config.early_stopping_metric
+        metric = self.keys.early_stopping_metric
         if metric is None:
-            self.observer.best(self)
+            self._call("best")
             return
         value = valid[metric]
         sign = 1 if self.lower_is_better else -1
@@ -312,24 +287,18 @@ class Trainer:
         if math.isfinite(value) and sign * value < best:
             self.best_value, self.bad_epochs = value, 0
             self._best = _copy(self.model.state_dict())
-            self.observer.best(self)
+            self._call("best")
         else:
             self.bad_epochs += 1
 
-    def _put_last_back(self) -> None:
-        if self._last:
-            self.model.load_state_dict(self._last)
-            self._last = {}
-
     def _weight(self, batch: int) -> float:
         """Rows of one batch of an epoch as a share of those of a full one; the last batch can have fewer."""
-        assert self.train is not None
-        rows, size = len(self.train.data), self.train.batch_size
+        rows, size = len(self._data.data), self._data.batch_size
         return min(size, rows - batch * size) / min(size, rows)
 
     def _total_weight(self, name: str) -> float:
-        """Return the sum of the weights of the batches on which an objective took steps in the epoch that ends now."""
-        every = next(objective.every for objective in self.objectives if objective.name == name)
+        """Return the sum of the weights of the batches of the ending epoch in which an objective was due."""
+        every = next(objective.every for objective in self.stepper.objectives if objective.name == name)
         first = self.steps_done - self.batches_done
         return sum(self._weight(batch) for batch in range(self.batches_done) if (first + batch) % every == 0)
 

@@ -1,4 +1,4 @@
-"""One dimension for a data set: right where the truth is known, and never without reasons or with NaN."""
+"""One dimension for a dataset: right where the truth is known, and never without reasons or with NaN."""
 
 import math
 import re
@@ -121,7 +121,7 @@ ODD = {
     "one coordinate": (gaussian(200, 1), 1, "one coordinate"),
     "a constant column": (torch.cat([gaussian(300, 2), torch.ones(300, 1)], 1), 2, "1 of 3 columns are constant"),
     "a repeated column": (gaussian(300, 2)[:, [0, 1, 1]], 2, "1 of 3 columns repeat another"),
-    "whole numbers": (torch.cartesian_prod(torch.arange(25), torch.arange(25)), 2, "lie on a grid"),
+    "integers": (torch.cartesian_prod(torch.arange(25), torch.arange(25)), 2, "lie on a grid"),
     "50 rows": (gaussian(50, 3), 3, None),
     "fewer rows than columns": (gaussian(60, 200), 59, "60 rows span at most 59 directions"),
     "no tensor of tables": (gaussian(300, 1)[:, 0], 1, "one coordinate"),
@@ -130,11 +130,11 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_data_are_named_and_give_numbers(name):
-    x, recommended, told = ODD[name]
+def test_unusual_data_get_a_warning_and_numbers(name):
+    x, recommended, message = ODD[name]
     found = dimension_of(x)
     assert recommended in (None, found.recommended)
-    assert any(told in warning for warning in found.warnings) if told else not found.warnings
+    assert any(message in warning for warning in found.warnings) if message else not found.warnings
     numbers = [found.reference.ratio, found.reference.std, *found.reference.estimates]
     for vote in found.votes:
         numbers += [vote.value, vote.low, vote.high, vote.estimate.value, vote.estimate.low, vote.estimate.high]
@@ -171,7 +171,7 @@ def union(first, second, rows=(600, 600)):
 
 
 @pytest.mark.parametrize("dimensions", [(1, 2), (2, 5), (4, 8)])
-def test_components_of_several_dimensions_are_warned_of(dimensions):
+def test_components_of_several_dimensions_get_a_warning(dimensions):
     found = dimension_of(union(*dimensions))
     (warning,) = [line for line in found.warnings if "components of several dimensions" in line]
     low, high = (float(number) for number in re.findall(r"from ([\d.]+) to ([\d.]+)", warning)[0])
@@ -192,12 +192,12 @@ ONE = {
 
 
 @pytest.mark.parametrize("name", ONE)
-def test_sets_of_one_dimension_are_not(name):
+def test_components_of_one_dimension_get_no_warning(name):
     assert not [line for line in dimension_of(ONE[name]()).warnings if "components" in line]
 
 
 def test_a_large_correction_leaves_the_estimate_in_the_range():
-    """A product of 32 circles has the estimates of a flat law of 64 dimensions."""
+    """A product of 32 circles has the estimates of a flat distribution of 64 dimensions."""
     angles = 2 * math.pi * torch.rand(1000, 32, generator=seeded(), dtype=torch.double)
     found = dimension_of(torch.stack([angles.cos(), angles.sin()], 2).flatten(1))
     assert found.low <= 32 <= found.high

@@ -1,4 +1,4 @@
-"""Estimators of dimension: exact laws of distances, figures of scikit-dimension, what must not change them."""
+"""Estimators of dimension: exact distributions of distances, values of scikit-dimension, invariances."""
 
 import math
 
@@ -22,7 +22,7 @@ from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbour
 N = 5000
 
 
-def exact_law(d, k, n=N, seed=0):
+def exact(d, k, n=N, seed=0):
     """Give distances of a Poisson process in d dimensions: volumes of balls are sums of exponential variables."""
     generator = torch.Generator().manual_seed(seed)
     volumes = torch.empty(n, k, dtype=torch.double).exponential_(generator=generator).cumsum(1)
@@ -35,28 +35,28 @@ def drawn(name, n, **keys):
 
 @pytest.mark.parametrize("d", [0.5, 1, 3, 10, 40])
 @pytest.mark.parametrize("k", [5, 20])
-def test_maximum_likelihood_has_mean_d_where_its_law_holds(d, k):
-    found = maximum_likelihood(exact_law(d, k), k)
+def test_maximum_likelihood_has_mean_d_where_its_assumption_holds(d, k):
+    found = maximum_likelihood(exact(d, k), k)
     margin = 4 * d / math.sqrt(N * (k - 1))
     assert found.value == pytest.approx(d, abs=margin)
     assert abs(found.value * k / (k - 1) - d) > margin  # k in place of k - 1 would be seen
-    spread = found.local.std() / math.sqrt(N)
-    assert float(found.local.mean()) == pytest.approx(d, abs=4 * float(spread))
-    assert abs(float(found.local.mean()) * (k - 1) / (k - 2) - d) > 4 * float(spread)  # and k - 1 in place of k - 2
+    error = float(found.local.std()) / math.sqrt(N)
+    assert float(found.local.mean()) == pytest.approx(d, abs=4 * error)
+    assert abs(float(found.local.mean()) * (k - 1) / (k - 2) - d) > 4 * error  # and k - 1 in place of k - 2
     assert found.low < d < found.high
 
 
 @pytest.mark.parametrize("d", [0.5, 1, 3, 10, 40])
-def test_two_nn_has_mean_d_where_its_law_holds(d):
-    found = two_nn(exact_law(d, 2))
+def test_two_nn_has_mean_d_where_its_assumption_holds(d):
+    found = two_nn(exact(d, 2))
     assert found.value == pytest.approx(d, abs=4 * d / math.sqrt(0.9 * N))
     assert found.low < d < found.high
-    near = exact_law(d, 2)
+    near = exact(d, 2)
     near.distances[near.distances[:, 1] / near.distances[:, 0] > 20 ** (1 / d), 1] *= 1000  # one ratio in twenty
     assert two_nn(near).value == found.value
 
 
-def test_intervals_hold_the_mean_of_the_estimator():
+def test_intervals_cover_the_mean_of_the_estimator():
     found = [neighbourhoods(gaussian(400, 2, seed=seed), 20) for seed in range(60)]
     assert coverage([maximum_likelihood(near) for near in found]) > 0.85
     assert coverage([two_nn(near) for near in found]) > 0.85
@@ -69,7 +69,7 @@ def test_local_principal_components_count_directions():
     assert local_pca(neighbourhoods(gaussian(3000, 20))).value == pytest.approx(20, abs=0.1)
 
 
-def test_local_estimates_tell_a_curve_from_a_disc():
+def test_local_estimates_distinguish_a_curve_from_a_disc():
     circle = drawn("von-mises-circle", 500) + torch.tensor([9.0, 0.0])
     near = neighbourhoods(torch.cat([circle, drawn("annulus", 500).double()]), 20)
     local, far = maximum_likelihood(near).local, near.points[:, 0] > 0
@@ -77,7 +77,7 @@ def test_local_estimates_tell_a_curve_from_a_disc():
     assert float(1 / (1 / local[~far]).mean()) == pytest.approx(2, abs=0.3)
 
 
-FIGURES = {  # scikit-dimension's TwoNN and maximum likelihood with 20 neighbours, n = 1000
+EXPECTED = {  # scikit-dimension's TwoNN and maximum likelihood with 20 neighbours, n = 1000
     "sphere 10": (drawn("uniform_sphere", 1000, manifold_dim=10), 9.44, 8.78),
     "Gaussian 20": (gaussian(1000, 20), 17.2, 14.5),
     "swiss roll": (drawn("swiss_roll", 1000), 1.95, 1.94),
@@ -85,15 +85,15 @@ FIGURES = {  # scikit-dimension's TwoNN and maximum likelihood with 20 neighbour
 }
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", EXPECTED)
 def test_estimates_are_those_of_scikit_dimension_on_its_sets(name):
-    x, ratio, likelihood = FIGURES[name]
+    x, ratio, likelihood = EXPECTED[name]
     near = neighbourhoods(x, 20)
     assert two_nn(near).value == pytest.approx(ratio, rel=0.11)  # another sample, and a fit of a line
     assert maximum_likelihood(near).value == pytest.approx(likelihood, rel=0.04)
 
 
-def test_digits_are_as_scikit_dimension_says():
+def test_digits_are_those_of_scikit_dimension():
     near = neighbourhoods(torch.from_numpy(load_digits().data), 20)
     assert two_nn(near).value == pytest.approx(8.9, rel=0.05)
     for k, figure in ((5, 8.1), (10, 7.4), (20, 6.8)):

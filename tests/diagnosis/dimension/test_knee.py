@@ -1,4 +1,4 @@
-"""The knee: found on curves that turn, none on steady ones, whatever their law."""
+"""The knee: found on curves that turn, none on steady ones."""
 
 import math
 
@@ -22,21 +22,21 @@ def test_a_curve_that_turns_has_its_knee_where_it_turns(at, floor):
 
 
 @pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
-def test_a_power_of_the_size_has_none(power):
+def test_a_power_of_the_size_has_no_knee(power):
     assert knee_of(SIZES, [(1 + size) ** -power for size in SIZES]) is None
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.8])
-def test_exponential_decay_has_none(rate):
+def test_exponential_decay_has_no_knee(rate):
     assert knee_of(SIZES, [math.exp(-rate * size) for size in SIZES]) is None
 
 
 @pytest.mark.parametrize("rank", [15, 20, 100])
-def test_equal_variances_have_none_even_if_the_last_size_leaves_nothing(rank):
+def test_equal_variances_have_no_knee_even_if_the_last_size_leaves_nothing(rank):
     assert knee_of(SIZES, [1 - size / rank for size in SIZES]) is None
 
 
-def test_a_smooth_bend_is_none():
+def test_a_smooth_bend_is_no_knee():
     assert knee_of(SIZES, [(1 + size) ** -2 + 0.01 for size in SIZES]) is None
 
 
@@ -44,7 +44,7 @@ def test_the_smallest_of_several_knees_must_have_no_steep_step_after_it():
     assert knee_of([1, 2, 3, 4, 5], [0.1, 0.099, 0.098, 1e-4, 1e-4]) == 4
 
 
-def test_the_last_size_is_none_and_one_size_tells_nothing():
+def test_the_last_size_and_a_single_size_are_no_knee():
     assert knee_of([1, 2], [0.5, 0.001]) is None
     assert knee_of([3], [0.001]) is None
     assert knee_of([], []) is None
@@ -54,7 +54,7 @@ def test_the_last_size_is_none_and_one_size_tells_nothing():
     ("sizes", "errors"),
     [([1, 2], [0.5]), ([2, 1], [0.5, 0.1]), ([0, 1], [1.0, 0.1]), ([1, 2], [0.5, math.nan]), ([1, 2], [0.5, -0.1])],
 )
-def test_a_curve_that_is_none_is_refused(sizes, errors):
+def test_invalid_curves_are_refused(sizes, errors):
     with pytest.raises(UserError):
         knee_of(sizes, errors)
 

@@ -6,10 +6,9 @@ import torch
 from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.data.synthetic import distribution
-from twostep.diagnosis.dimension.calibration import Calibration
+from twostep.diagnosis.dimension.calibration import Calibration, reference_ratio
 from twostep.diagnosis.dimension.estimators import likelihood_value
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
-from twostep.diagnosis.dimension.reference_ratio import reference_ratio
 
 
 def drawn(name, n=2000, **keys):

@@ -25,7 +25,7 @@ def bad(findings):
 
 
 def plane(d):
-    """Return the d first principal directions of the plane in R^3, or the whole of R^3."""
+    """Return the d first principal directions of the plane in R^3, or all of R^3."""
     _, _, directions = torch.linalg.svd(rows("affine", 600, 1, ambient_dim=3), full_matrices=True)
     return directions[:d].T
 

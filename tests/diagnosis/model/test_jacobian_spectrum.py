@@ -18,8 +18,8 @@ def test_the_spectrum_of_a_linear_decoder_is_that_of_its_matrix():
     W, z = matrix(6, 3), gaussian(400, 3, seed=1, dtype=torch.float32)
     found = decoder_spectrum(linear(W), z)
     assert torch.allclose(found.plain, torch.linalg.svdvals(W.double()).expand(400, 3), rtol=1e-5)
-    spread = torch.linalg.svdvals(W.double() @ torch.linalg.cholesky(z.double().T.cov()))
-    assert torch.allclose(found.values, spread.expand(400, 3), rtol=1e-5)
+    expected = torch.linalg.svdvals(W.double() @ torch.linalg.cholesky(z.double().T.cov()))
+    assert torch.allclose(found.values, expected.expand(400, 3), rtol=1e-5)
     assert torch.allclose(found.metric, W.double().T @ W.double(), rtol=1e-5)
     assert found.dimension == 3
     assert not found.singular.any()

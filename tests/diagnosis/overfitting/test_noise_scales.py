@@ -94,9 +94,9 @@ def test_scales_are_in_units_of_the_data():
 
 def test_blocks_change_nothing(monkeypatch):
     x, scales = gaussian(300, 4), torch.tensor([0.3, 1.0], dtype=torch.double)
-    whole = local_dimensions(x, ALL, scales)
+    expected = local_dimensions(x, ALL, scales)
     monkeypatch.setattr(noise_scales, "ENTRIES", 700)
-    for one, other in zip(whole, local_dimensions(x, ALL, scales), strict=True):
+    for one, other in zip(expected, local_dimensions(x, ALL, scales), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
 
 

@@ -65,6 +65,6 @@ def test_gradients_are_those_of_autograd_and_of_mean_size_1():
     torch.testing.assert_close(found.values(x)[0].mean(0), torch.zeros(4, dtype=torch.double), atol=1e-12, rtol=0)
 
 
-def test_few_rows_tell_no_quadric():
+def test_few_rows_fit_no_quadric():
     assert enough_rows(1000, 20)
     assert not enough_rows(400, 20)

@@ -22,9 +22,9 @@ def cube(dim, n=N):
     return torch.rand(n, dim, generator=torch.Generator().manual_seed(0), dtype=torch.double)
 
 
-def clusters(dim, spread=3.0):
+def clusters(dim, distance=3.0):
     kinds = torch.randint(0, 5, (N,), generator=torch.Generator().manual_seed(1))
-    return gaussian(N, dim) + spread * gaussian(5, dim, seed=2)[kinds]
+    return gaussian(N, dim) + distance * gaussian(5, dim, seed=2)[kinds]
 
 
 MANIFOLDS = {
@@ -56,7 +56,7 @@ FULL = {
     "Student-t in many dimensions": gaussian(N, 12) / (gaussian(N, 3, seed=1).square().sum(1, keepdim=True) / 3).sqrt(),
     "clusters 2": clusters(2),
     "clusters 12": clusters(12),
-    "tight clusters": clusters(2, spread=300.0),
+    "tight clusters": clusters(2, distance=300.0),
     "one coordinate": gaussian(N, 1),
 }
 
@@ -83,7 +83,7 @@ def test_manifolds_overfit(name):
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_full_dimensional_data_do_not(name):
+def test_full_dimensional_data_do_not_overfit(name):
     found = diagnose(FULL[name])
     assert found.overfitting.verdict == "no"
     assert found.latent_dim == FULL[name].shape[1]

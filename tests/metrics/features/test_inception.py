@@ -210,7 +210,7 @@ def test_what_is_no_file_of_these_weights_is_refused_in_one_line(tmp_path, state
     for path, says in (
         (tmp_path / "none.pth", "no such file; .*pt_inception-2015-12-05-6726825d.pth"),
         (tmp_path, "no such file"),
-        (written("empty.pth", b""), r"damaged .*\(0 bytes; EOFError\)"),
+        (written("empty.pth", b""), r"damaged.* \(0 bytes; EOFError\)"),
         (written("half.pth", whole[: len(whole) // 2]), "damaged"),
         (written("text.pth", b"<html>not found</html>"), "damaged"),
         (written("half.safetensors", whole[:1000]), "damaged"),

@@ -222,7 +222,7 @@ def test_a_run_can_be_stopped_and_tested_by_samples(tmp_path):
     np.save(tmp_path / "rows.npy", normal(300, 0).numpy())
     run = {"test_metrics": "fid", "metric_kwargs": {"gen_samples": 150}}
     experiment = trained(asked(("ae", "vae"), tmp_path / "rows.npy", tmp_path, run=run, de=keys))
-    trainer = experiment.trainers["de"]
+    trainer = experiment.trainer.de
     values = [epoch["valid"]["fd"] for epoch in trainer.history]
     assert trainer.best_value == min(values)
     results = experiment.test()

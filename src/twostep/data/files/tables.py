@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import logging
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ WRITTEN = (
     "names in the first row only"
 )
 
+Array = NDArray[Any]
+
 logger = logging.getLogger("twostep")
 
 
-def read_table(path: Path) -> NDArray[Any]:
+def read_table(path: Path) -> Array:
     """Return the numbers of a `.csv` or `.parquet` file, `N x D`.
 
     Columns without a name that are empty or only number the rows (an index) are dropped with a warning.
@@ -36,9 +38,7 @@ def read_table(path: Path) -> NDArray[Any]:
     Raises:
         UserError: if it is damaged, or holds anything but numbers.
     """
-    if path.suffix.lower() == ".parquet":
-        return _parquet(path)
-    return _csv(path)
+    return _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
 
 
 def column_types(path: Path) -> list[str]:
@@ -47,11 +47,11 @@ def column_types(path: Path) -> list[str]:
     Raises:
         UserError: if it is damaged.
     """
-    with _opened(path) as file:
+    with _open_parquet(path) as file:
         return [str(kind) for kind in file.schema_arrow.types]
 
 
-def _csv(path: Path) -> NDArray[Any]:
+def _read_csv(path: Path) -> Array:
     try:
         separator = _separator(path)
         names = _names(path, separator)
@@ -69,10 +69,10 @@ def _csv(path: Path) -> NDArray[Any]:
             "names above it",
             *(path, next(name for name in names if name), names[-1]),
         )
-    unnamed = [place for place in range(table.shape[1]) if names is None or _unnamed(names, place)]
+    unnamed = [place for place in range(table.shape[1]) if names is None or _is_unnamed(names, place)]
     empty = [place for place in unnamed if np.isnan(table[:, place]).all()]
-    index = [0] if names is not None and 0 in unnamed and _numbers_rows(table[:, 0]) else []
-    kept = _without(path, empty, index, table.shape[1])
+    index = [0] if names is not None and 0 in unnamed and _is_index(table[:, 0]) else []
+    kept = _kept(path, empty, index, table.shape[1])
     if (np.isnan(table[:, kept]).any() or (names and len(names) != table.shape[1])) and (
         fault := _first_fault(path, {*empty, *index})
     ):
@@ -80,40 +80,33 @@ def _csv(path: Path) -> NDArray[Any]:
     return table[:, kept]
 
 
-def _numbers(path: Path, separator: str, skip_names: bool) -> NDArray[Any]:
+def _numbers(path: Path, separator: str, skip_names: bool) -> Array:
     """Return the rows below the names, `N x D` in float64; empty cells are NaN."""
     import pandas  # here because few need it
 
+    keys: Any = {"sep": separator, "header": None, "dtype": np.float64}
     with path.open(encoding="utf-8-sig", newline="") as file:
         if skip_names:
-            next(filter(None, csv.reader(file, delimiter=separator)))
+            next(_records(file, separator))
         try:
-            frame: Any = pandas.read_csv(
-                file,
-                sep=separator,
-                header=None,
-                dtype=np.float64,
-                keep_default_na=False,
-                na_values=["", "nan", "NaN", "NAN"],
-            )
+            return pandas.read_csv(file, **keys, keep_default_na=False, na_values=["", "nan", "NaN", "NAN"]).to_numpy()
         except pandas.errors.EmptyDataError:
             return np.empty((0, 0))
-    return frame.to_numpy()
 
 
-def _records(path: Path, separator: str, most: int) -> list[list[str]]:
-    """Return the cells of the first `most` rows that are not blank."""
+def _records(file: Any, separator: str) -> Iterator[list[str]]:
+    """Yield the cells of each row that is not blank."""
+    return filter(None, csv.reader(file, delimiter=separator))
+
+
+def _first_two(path: Path, separator: str) -> list[list[str]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(itertools.islice(filter(None, csv.reader(file, delimiter=separator)), most))
+        return list(islice(_records(file, separator), 2))
 
 
 def _separator(path: Path) -> str:
     """Return the separator that splits the second row, which holds no names, into the most numbers."""
-
-    def numbers(separator: str) -> int:
-        return sum(map(_is_number, next(reversed(_records(path, separator, 2)), [])))
-
-    return max(SEPARATORS, key=numbers)
+    return max(SEPARATORS, key=lambda one: sum(map(_is_number, next(reversed(_first_two(path, one)), []))))
 
 
 def _names(path: Path, separator: str) -> list[str] | None:
@@ -121,19 +114,14 @@ def _names(path: Path, separator: str) -> list[str] | None:
 
     Names are words, or pandas' default ones: 0, 1, 2, ... A first row with both numbers and empty cells is data.
     """
-    first, *rest = _records(path, separator, 2) or [[]]
+    first, *rest = _first_two(path, separator) or [[]]
     if any(first) and not any(map(_is_number, first)):
         return first
-    named = first[1:] if first and _unnamed(first, 0) else first
+    named = first[1:] if first and _is_unnamed(first, 0) else first
     if not named or not rest or named != [str(place) for place in range(len(named))]:
         return None
-    if len(first) == 1 and re.fullmatch(r"\s*-?\d+\s*", rest[0][0]):
-        return None  # one column of integers that starts at 0
-    return first
-
-
-def _unnamed(names: Sequence[str], place: int) -> bool:
-    return place < len(names) and UNNAMED.fullmatch(names[place]) is not None
+    integers = len(first) == 1 and re.fullmatch(r"\s*-?\d+\s*", rest[0][0])  # one column of integers that starts at 0
+    return None if integers else first
 
 
 def _first_fault(path: Path, dropped: Collection[int] = ()) -> str:
@@ -143,26 +131,45 @@ def _first_fault(path: Path, dropped: Collection[int] = ()) -> str:
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = ((number, cells) for number, cells in enumerate(csv.reader(file, delimiter=separator), 1) if cells)
         width = len(names) if names else 0
-        for number, cells in itertools.islice(lines, int(names is not None), None):
+        for number, cells in islice(lines, int(names is not None), None):
             if len(cells) != (width := width or len(cells)):
                 return f"line {number} has {len(cells)} columns, the lines above have {width}"
             for place, cell in enumerate(cells):
                 if place not in dropped and not _is_number(cell):
-                    held = f"holds {cell.strip()[:40]!r}" if cell.strip() else "is empty"
-                    return f"line {number}, column {names[place].strip() if names else place + 1} {held}"
+                    found = f"holds {cell.strip()[:40]!r}" if cell.strip() else "is empty"
+                    return f"line {number}, column {names[place].strip() if names else place + 1} {found}"
     return ""
 
 
-def _is_number(field: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
-        float(field)
+        float(cell)
     except ValueError:
         return False
-    return "_" not in field
+    return "_" not in cell
 
 
-def _parquet(path: Path) -> NDArray[Any]:
-    with _opened(path) as file:
+def _is_unnamed(names: Sequence[str], place: int) -> bool:
+    return place < len(names) and UNNAMED.fullmatch(names[place]) is not None
+
+
+def _is_index(values: Array) -> bool:
+    """Return whether a column holds distinct integers."""
+    return len(np.unique(values)) == len(values) and bool((values == np.round(values)).all())
+
+
+def _kept(path: Path, empty: Sequence[int], index: Sequence[int], width: int) -> list[int]:
+    """Return the columns to keep, and warn about those dropped: empty ones, and those that number the rows."""
+    kept = [place for place in range(width) if place not in {*empty, *index}]
+    for places, what in ((empty, "are empty"), (index, "only number the rows")):
+        if places and kept:
+            named = ", ".join(str(place + 1) for place in places)
+            logger.warning("%s: columns without a name that %s are dropped: %s (counted from 1)", path, what, named)
+    return kept or list(range(width))
+
+
+def _read_parquet(path: Path) -> Array:
+    with _open_parquet(path) as file:
         try:
             table = file.read()
         except Exception as error:  # arrow's errors have no common base
@@ -171,14 +178,13 @@ def _parquet(path: Path) -> NDArray[Any]:
         if not str(kind).startswith(("int", "uint", "float", "double", "halffloat", "bool")):
             raise UserError(f"{path}: column {name} holds {kind}, not real numbers: remove it")
     columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in table.columns]
-    index = [
-        place for place, column in enumerate(columns) if _unnamed(table.column_names, place) and _numbers_rows(column)
-    ]
-    kept = _without(path, [], index, len(columns))
+    named = table.column_names
+    index = [place for place, column in enumerate(columns) if _is_unnamed(named, place) and _is_index(column)]
+    kept = _kept(path, [], index, len(columns))
     return np.stack([columns[place] for place in kept], 1) if columns else np.empty((0, 0))
 
 
-def _opened(path: Path) -> Any:
+def _open_parquet(path: Path) -> Any:
     from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]  # here because few need it
 
     try:
@@ -189,18 +195,3 @@ def _opened(path: Path) -> Any:
 
 def _damaged(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: damaged or incomplete parquet file ({reason(error)})")
-
-
-def _numbers_rows(values: NDArray[Any]) -> bool:
-    """Return whether a column holds distinct integers."""
-    return len(np.unique(values)) == len(values) and bool((values == np.round(values)).all())
-
-
-def _without(path: Path, empty: Sequence[int], index: Sequence[int], width: int) -> list[int]:
-    """Return the columns to keep, and warn about those dropped: empty ones, and those that number the rows."""
-    kept = [place for place in range(width) if place not in {*empty, *index}]
-    for places, what in ((empty, "are empty"), (index, "only number the rows")):
-        if places and kept:
-            named = ", ".join(str(place + 1) for place in places)
-            logger.warning("%s: columns without a name that %s are dropped: %s (counted from 1)", path, what, named)
-    return kept or list(range(width))

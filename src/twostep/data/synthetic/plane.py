@@ -9,7 +9,7 @@ import math
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, create_model
 from torch import Generator, Tensor
 from typing_extensions import override
 
@@ -39,30 +39,17 @@ class Boxes(SyntheticDistribution):
         return torch.tensor(self.corners, dtype=torch.double)
 
 
-@synthetic("checkerboard", "uniform distribution on the black squares of a checkerboard")
-class Checkerboard(Boxes):
-    """Eight squares in `[-4, 4]²`."""
-
-    corners: ClassVar[list[tuple[float, float]]] = [
-        (2.0 * i, 2.0 * j) for i in range(-2, 2) for j in range(-2, 2) if (i + j) % 2 == 0
-    ]
-    side: ClassVar[float] = 2.0
+def _boxes(name: str, description: str, corners: list[tuple[float, float]], side: float) -> None:
+    kind = create_model(name, __base__=Boxes)
+    kind.corners, kind.side = corners, side
+    synthetic(name, f"uniform distribution on {description}")(kind)
 
 
-@synthetic("1uniform", "uniform distribution on a square")
-class OneUniform(Boxes):
-    """The square `[-1, 1]²`."""
+BLACK = [(2.0 * i, 2.0 * j) for i in range(-2, 2) for j in range(-2, 2) if (i + j) % 2 == 0]
 
-    corners: ClassVar[list[tuple[float, float]]] = [(-1.0, -1.0)]
-    side: ClassVar[float] = 2.0
-
-
-@synthetic("2uniforms", "uniform distribution on two disjoint squares")
-class TwoUniforms(Boxes):
-    """The squares `[-1.5, -0.5]²` and `[0.5, 1.5]²`."""
-
-    corners: ClassVar[list[tuple[float, float]]] = [(-1.5, -1.5), (0.5, 0.5)]
-    side: ClassVar[float] = 1.0
+_boxes("checkerboard", "the black squares of a checkerboard", BLACK, side=2.0)
+_boxes("1uniform", "a square", [(-1.0, -1.0)], side=2.0)
+_boxes("2uniforms", "two disjoint squares", [(-1.5, -1.5), (0.5, 0.5)], side=1.0)
 
 
 @synthetic("2marginals", "uniform on two intervals in one coordinate, Gaussian in the other")

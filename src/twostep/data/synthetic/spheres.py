@@ -172,5 +172,5 @@ def _log_constant(kappa: Tensor, m: int) -> Tensor:
     widest = (15 / kappa.sqrt()).clamp(max=math.pi)
     angle, log_weights = gauss_legendre(torch.zeros_like(kappa), widest)
     exponent = kappa.unsqueeze(-1) * (angle.cos() - 1) + (m - 2) * angle.sin().log() + log_weights
-    beside = math.log(2) + (m - 1) / 2 * math.log(math.pi) - math.lgamma((m - 1) / 2)
-    return -(torch.logsumexp(exponent, -1) + kappa + beside)
+    area = math.log(2) + (m - 1) / 2 * math.log(math.pi) - math.lgamma((m - 1) / 2)
+    return -(torch.logsumexp(exponent, -1) + kappa + area)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 from torch import Generator, Tensor
 from typing_extensions import override
 
@@ -21,6 +22,9 @@ from twostep.data.synthetic.numerics import minimise, rejection, uniform
 
 CELLS = 500
 TURN = 2 * math.pi
+
+Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
+Speed = Callable[[Tensor], Tensor]
 
 
 class TubeSet(SyntheticDistribution):
@@ -115,16 +119,16 @@ class SheetSet(SyntheticDistribution):
     """A curve `c: [low, high] -> R^2` times an interval `[0, width]`: `(c1(t), v, c2(t))`, t and v uniform."""
 
     dims: ClassVar[tuple[int, int]] = (2, 3)
+    curve: ClassVar[Curve]
+    speed: ClassVar[Speed]
+    """Returns `|c'(t)|`."""
     extent: ClassVar[tuple[float, float, float]]
     """The numbers low, high and width."""
 
-    @abstractmethod
     def place(self, t: Tensor, v: Tensor) -> Tensor:
         """Return points `(*, 3)`."""
-
-    @abstractmethod
-    def speed(self, t: Tensor) -> Tensor:
-        """Return `|c'(t)|`."""
+        x, z = type(self).curve(t)
+        return torch.stack([x, v, z], -1)
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
@@ -135,7 +139,7 @@ class SheetSet(SyntheticDistribution):
     @override
     def log_density(self, y: Tensor) -> Tensor:
         low, high, width = self.extent
-        return -self.speed(self._locate(y)).log() - math.log((high - low) * width)
+        return -type(self).speed(self._locate(y)).log() - math.log((high - low) * width)
 
     @override
     def nearest(self, y: Tensor) -> Tensor:
@@ -149,31 +153,23 @@ class SheetSet(SyntheticDistribution):
         return minimise(cost, len(y), low, high, CELLS)
 
 
-@synthetic("swiss_roll", "a swiss roll in R^3")
-class SwissRoll(SheetSet):
-    """`(t cos t, v, t sin t)`, as in scikit-learn."""
-
-    extent: ClassVar[tuple[float, float, float]] = (1.5 * math.pi, 4.5 * math.pi, 21.0)
-
-    @override
-    def place(self, t: Tensor, v: Tensor) -> Tensor:
-        return torch.stack([t * t.cos(), v, t * t.sin()], -1)
-
-    @override
-    def speed(self, t: Tensor) -> Tensor:
-        return (1 + t.square()).sqrt()
+def _sheet(name: str, description: str, curve: Curve, speed: Speed, extent: tuple[float, float, float]) -> None:
+    kind = create_model(name, __base__=SheetSet)
+    kind.curve, kind.speed, kind.extent = staticmethod(curve), staticmethod(speed), extent
+    synthetic(name, f"{description} in R^3, as in scikit-learn")(kind)
 
 
-@synthetic("s_curve", "an S-curve in R^3")
-class SCurve(SheetSet):
-    """`(sin t, v, sign(t) (cos t - 1))`, as in scikit-learn."""
-
-    extent: ClassVar[tuple[float, float, float]] = (-1.5 * math.pi, 1.5 * math.pi, 2.0)
-
-    @override
-    def place(self, t: Tensor, v: Tensor) -> Tensor:
-        return torch.stack([t.sin(), v, t.sign() * (t.cos() - 1)], -1)
-
-    @override
-    def speed(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
+_sheet(
+    "swiss_roll",
+    "a swiss roll",
+    lambda t: (t * t.cos(), t * t.sin()),
+    lambda t: (1 + t.square()).sqrt(),
+    (1.5 * math.pi, 4.5 * math.pi, 21.0),
+)
+_sheet(
+    "s_curve",
+    "an S-curve",
+    lambda t: (t.sin(), t.sign() * (t.cos() - 1)),
+    torch.ones_like,
+    (-1.5 * math.pi, 1.5 * math.pi, 2.0),
+)

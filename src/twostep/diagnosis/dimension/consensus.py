@@ -26,10 +26,9 @@ from torch import Tensor
 
 from twostep.core.estimate import Estimate
 from twostep.diagnosis.dimension import estimators
-from twostep.diagnosis.dimension.calibration import Calibration, visible
+from twostep.diagnosis.dimension.calibration import Calibration, ReferenceRatio, reference_ratio, visible
 from twostep.diagnosis.dimension.estimators import NEIGHBOURS, DimensionEstimate, Estimator
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbourhoods
-from twostep.diagnosis.dimension.reference_ratio import ReferenceRatio, reference_ratio
 
 ROWS = 5000
 STEADY = 1.2  # largest over smallest estimate of a curve that is flat

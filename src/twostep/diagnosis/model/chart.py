@@ -4,7 +4,17 @@ A two-step density needs z = f(g(z)) and a decoder that stretches all directions
 
     log p(x) = log p_Z(f(x)) - ½ log det JᵀJ
 
-Each measure has a verdict and advice (`chart_verdicts`).
+The limits of the measures:
+
+reconstruction   at most 1 % of the variance is left, or less than the nearest training row would leave; and
+                 hardly more than as many principal components leave
+cycle            ‖f(g(z)) - z‖ is above a tenth of the rms radius of z at 1 % of the points or fewer: a tenth of a std
+                 changes the log-density of a Gaussian by about a tenth of a nat
+Jacobian         all directions count (`jacobian_spectrum`) at 95 % of the points, none is singular, and no smallest
+                 singular value is below 1 % of the median one, where the density would rise by 4.6 nats for each
+                 such direction
+embeddings       no estimate of their own dimension excludes that they fill latent_dim dimensions
+tears, folds     no point is torn, at most 1 % are folded (`tears_and_folds`)
 """
 
 from __future__ import annotations
@@ -13,14 +23,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from twostep.core.moments import leading_axes
+from twostep.core.neighbours import nearest
 from twostep.core.schema import UserError
 from twostep.data.batches import embed
+from twostep.diagnosis.dimension.consensus import dimension_of
 from twostep.diagnosis.dimension.distinct_rows import LEAST
-from twostep.diagnosis.model import chart_verdicts as verdicts
 from twostep.diagnosis.model.finding import Finding
-from twostep.diagnosis.model.jacobian_spectrum import Spectrum, active_units, decoder_spectrum
+from twostep.diagnosis.model.jacobian_spectrum import COUNTS, Spectrum, active_units, decoder_spectrum
 from twostep.diagnosis.model.tears_and_folds import TearsAndFolds, tears_and_folds
 from twostep.models.base import GeneralizedAutoencoder, evaluating
+
+LEFT = 0.01  # of the variance
+CYCLE = 0.1  # of the rms radius of embeddings
+RARE = 0.01  # of all points
+ILL = 0.05  # of all points
+MANY = 0.1  # of all points
+NO_BETTER = 1.1  # times what principal components leave
+
+FEWER = "use fewer dimensions: try latent_dim={}"
+MORE = "use more dimensions, or a larger network"
+CHARTS = "use another model, or several charts"
 
 
 @dataclass(frozen=True)
@@ -76,12 +99,12 @@ def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed:
     injectivity = tears_and_folds(gae, train, embeddings, spectrum.metric)
     active = active_units(gae, embeddings)
     findings = (
-        verdicts.reconstruction_verdict(errors, train, held_out, z.shape[1]),
-        verdicts.cycle_verdict(cycle),
-        *verdicts.jacobian_verdicts(spectrum),
-        *([] if active is None else [verdicts.active_verdict(active)]),
-        verdicts.embeddings_verdict(embeddings, seed),
-        *verdicts.tears_and_folds_verdicts(injectivity, train),
+        _reconstruction(errors, train, held_out, z.shape[1]),
+        _cycle(cycle),
+        *_jacobian(spectrum),
+        *([] if active is None else [_active(active)]),
+        _embeddings(embeddings, seed),
+        *_tears_and_folds(injectivity, train),
     )
     return Chart(findings, train, embeddings, spectrum, injectivity, cycle)
 
@@ -89,3 +112,119 @@ def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed:
 def _refuse_equal(rows: Tensor, message: str) -> None:
     if bool((rows == rows[0]).all()):
         raise UserError(message)
+
+
+def _reconstruction(errors: Tensor, train: Tensor, held_out: Tensor, d: int) -> Finding:
+    """Assess squared distances `(m,)` to the reconstructions of held-out rows by an autoencoder of d dimensions."""
+    rows, others = train.double().flatten(1), held_out.double().flatten(1)
+    mean, axes = leading_axes(rows, d)
+    centred = others - mean
+    variance = float(centred.square().sum(1).mean())
+    left, nearest_row = float(errors.mean()) / variance, float(nearest(others, rows).mean()) / variance
+    linear = float((centred - centred @ axes @ axes.T).square().sum(1).mean()) / variance
+    median = float(errors.median()) / variance
+    text = (
+        f"{left:.2%} of the variance of held-out rows is left, {median:.2%} of the median row "
+        f"({linear:.2%} by as many principal components)"
+    )
+    numbers = {"left": left, "left_of_usual_row": median, "by_components": linear, "by_nearest_row": nearest_row}
+    advice = ""
+    if left > max(LEFT, NO_BETTER * linear):
+        advice = "train it further, or use a larger network"
+    elif left > max(LEFT, nearest_row):
+        advice = MORE if median > LEFT else f"a few rows have most of it: {CHARTS}"
+    return Finding("reconstruction error", text, advice, numbers)
+
+
+def _cycle(errors: Tensor) -> Finding:
+    """Assess `‖f(g(z)) - z‖` over the rms radius of embeddings, `(m,)`."""
+    share = float((errors > CYCLE).double().mean())
+    median, worst = float(errors.median()), float(errors.max())
+    text = f"f(g(z)) differs from z by {median:.2g} of the rms radius of embeddings (median; at worst {worst:.2g})"
+    advice = "the encoder is not the decoder's inverse: train it further; at a discontinuity, use several charts"
+    numbers = {"median": median, "worst": worst, "share_above_a_tenth": share}
+    return Finding("cycle error", text, advice if share > RARE else "", numbers)
+
+
+def _jacobian(spectrum: Spectrum) -> list[Finding]:
+    """Assess rank and condition of a decoder's Jacobian, and its smallest singular value."""
+    d, dimension = spectrum.values.shape[1], spectrum.dimension
+    ill = float((spectrum.ranks < d).double().mean())
+    conditions = spectrum.conditions
+    singular = int(spectrum.singular.sum())
+    text = (
+        f"{dimension} of {d} directions move the data by 1 % of the largest or more (median), condition number "
+        f"{float(conditions.median()):.3g} (at worst {float(conditions.max()):.3g})"
+    )
+    text += f"; log det JᵀJ is lost to rounding at {singular:,} of {len(conditions):,} points" if singular else ""
+    advice = ""
+    if dimension < d:
+        advice = FEWER.format(dimension)
+    elif ill > ILL or singular:
+        advice = f"some regions collapse: {CHARTS}"
+    numbers = {
+        "dimension": float(dimension),
+        "condition_median": float(conditions.median()),
+        "condition_worst": float(conditions.max()),
+        "share_of_lower_rank": ill,
+        "singular_points": float(singular),
+    }
+    return [Finding("decoder's Jacobian", text, advice, numbers), _smallest(spectrum.values[:, -1], dimension < d)]
+
+
+def _smallest(smallest: Tensor, deficient: bool) -> Finding:
+    median, worst = float(smallest.median()), float(smallest.min())
+    text = f"{median:.3g} for one std of the embeddings (median; at worst {worst:.3g})"
+    stationary = not deficient and worst < COUNTS * median
+    advice = f"the decoder is nearly constant there and the density has a peak: {CHARTS}" if stationary else ""
+    return Finding("smallest singular value", text, advice, {"median": median, "worst": worst})
+
+
+def _active(active: Tensor) -> Finding:
+    """Assess which units are active, `(d,)`."""
+    count, d = int(active.sum()), len(active)
+    advice = FEWER.format(max(1, count)) if count < d else ""
+    return Finding("active units", f"{count} of {d}", advice, {"active": float(count)})
+
+
+def _embeddings(embeddings: Tensor, seed: int) -> Finding:
+    """Assess the intrinsic dimension of embeddings `(n, d)`."""
+    name, d = "dimension of embeddings", embeddings.shape[1]
+    try:
+        found = dimension_of(embeddings, seed=seed)
+    except UserError as error:  # too few are distinct
+        return Finding(name, f"can't be estimated ({error})", "the encoder maps many rows to one point: another model")
+    text = f"embeddings fill {found.recommended} ({found.low}-{found.high}) of {d} dimensions"
+    advice = ""
+    if found.high < d:
+        advice = (
+            f"{FEWER.format(found.high)} where the reconstruction error allows it, or the density may overfit the "
+            "manifold of embeddings; closed manifolds need one dimension more than they have, or several charts"
+        )
+    numbers = {"dimension": float(found.recommended), "low": float(found.low), "high": float(found.high)}
+    return Finding(name, text, advice, numbers)
+
+
+def _tears_and_folds(found: TearsAndFolds, rows: Tensor) -> list[Finding]:
+    """Assess tears, and folds, of the rows."""
+    n, torn, folded = len(found.torn), int(found.torn.sum()), int(found.folded.sum())
+    text = f"{torn:,} of {n:,} points have a near neighbour that the chart puts far away"
+    text += f" (continuity {found.continuity:.3f})"
+    if found.widest is not None:
+        one, other = (_position(rows, row) for row in found.widest)
+        text += f"; the path between {one} and {other} is {float(found.detours.max()):.0f} times their distance"
+    advice = "the encoder is discontinuous there: one chart can't cover closed manifolds, so use several charts"
+    numbers = {"points": float(torn), "share": torn / n, "continuity": found.continuity}
+    tears = Finding("discontinuities (tears)", text, advice if torn else "", numbers)
+    text = (
+        f"{folded:,} of {n:,} points have nearly the embedding of points far away "
+        f"(trustworthiness {found.trustworthiness:.3f})"
+    )
+    numbers = {"points": float(folded), "share": folded / n, "trustworthiness": found.trustworthiness}
+    advice = MORE if folded > MANY * n else f"the decoder has a gap there: {CHARTS}"
+    return [tears, Finding("non-injective regions (folds)", text, advice if folded > RARE * n else "", numbers)]
+
+
+def _position(rows: Tensor, row: int) -> str:
+    point = rows[row].flatten()
+    return f"({', '.join(f'{value:.2f}' for value in point.tolist())})" if len(point) <= 3 else f"row {row}"

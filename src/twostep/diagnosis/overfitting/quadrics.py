@@ -9,9 +9,7 @@ x_i, x_i²/2, x_i x_j/√2 the denominator is the sum of squared coefficients, s
 principal components of these features. Thickness is measured on held-out rows.
 
 It is 0 on spheres, ellipsoids, cones and products of them, also in dimensions where neighbours are too far away to show
-that one dimension is missing. It can't be small for a full-dimensional log-concave distribution: polynomials of degree
-2 are then within t of 0 with a probability of the order √t at most. For a Gaussian thickness² is at least 1/2, for a
-cube at least 1/5.
+it, and at least 1/2 (squared) for a Gaussian and 1/5 for a cube.
 
 Source: Distributional and L^q norm inequalities for polynomials over convex bodies in R^n (Carbery & Wright, 2001).
 """

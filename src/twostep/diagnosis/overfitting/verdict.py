@@ -6,12 +6,11 @@ their space as far as their number can show. *undecided*: this many points can't
 
 1. the linear rank, and flat directions with a std below 1/200 of the next one (a thickness, which is reported);
 2. where fewer than 20 rows for each direction forbid whitening: an estimate by neighbours below 0.7 of that of
-   full-dimensional distributions of the same covariance, a Gaussian or a mixture and a box; other data stay undecided;
+   full-dimensional distributions of the same covariance; other data stay undecided;
 3. quadrics that held-out rows satisfy (`quadrics`), unless neighbours show that the data are merely clustered;
 4. neighbours of the whitened data compared with distributions of D and of D - 1 dimensions (`contrast`), in few
-   dimensions also with fewer neighbours, since the dimension may depend on the scale. They say no only where rows were
-   enough to look for quadrics, and where no column repeats one value as the surface of a cube does: at a large scale
-   that looks like the cube;
+   dimensions also with fewer neighbours. They say no only where rows were enough to look for quadrics, and where no
+   column repeats one value as the surface of a cube does;
 5. if asked for, a trained denoiser (`denoiser`). It says yes for half a missing dimension or more. Its no counts if
    neighbours too find the data like a full-dimensional distribution, because a network can miss a manifold.
 

@@ -14,9 +14,14 @@ Source: GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Eq
 
 from __future__ import annotations
 
+import hashlib
+import io
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +29,6 @@ from twostep.core.schema import UserError
 from twostep.data.files import cache
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 from twostep.metrics.features.inception_network import network
-from twostep.metrics.features.weights_file import read_weights
 
 NAME = "inception"
 SIDE = 299
@@ -87,9 +91,37 @@ def load(path: Path) -> tuple[nn.Module, str]:
 @lru_cache(maxsize=1)
 def _load(path: str, size: int, changed: int) -> tuple[nn.Module, str]:
     net = network()
-    tensors, digest = read_weights(Path(path), net.state_dict(), NAME)
+    tensors, digest = _read_weights(Path(path), net.state_dict())
     net.load_state_dict(tensors, assign=True)
     return net[:-1].requires_grad_(False), digest
+
+
+def _read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """Return the float32 tensors of a file, checked against the shapes in `wanted`, and the SHA-256 of the file."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{NAME}: {path}: {error.strerror}") from None
+    # old files lack this counter of batch normalisation, which has no effect
+    found = {name: torch.zeros(()) for name in wanted if name.endswith("num_batches_tracked")} | _parse(path, content)
+    for name in [*wanted, *found]:
+        here, there = (str(tuple(x[name].shape)) if name in x else "missing" for x in (wanted, found))
+        if here != there:
+            raise UserError(f"{NAME}: {path} is of another network: {name} is {there}, not {here}")
+    return {name: tensor.float() for name, tensor in found.items()}, hashlib.sha256(content).hexdigest()
+
+
+def _parse(path: Path, content: bytes) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load(content)
+        found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise many types
+        problem = f"damaged, or without weights ({len(content):,} bytes; {type(error).__name__})"
+        raise UserError(f"{NAME}: {path}: {problem}") from None
+    if not isinstance(found, dict) or not all(isinstance(one, Tensor) for one in cast(dict[str, Any], found).values()):
+        raise UserError(f"{NAME}: {path} contains no state dict")
+    return cast(dict[str, Tensor], found)
 
 
 def _resize(x: Tensor, side: int) -> Tensor:

@@ -100,9 +100,9 @@ class Block(nn.Module):
         for chain in self._chains:
             y = x
             for names in chain:
-                y = _joined([self.get_submodule(name)(y) for name in names])
+                y = torch.cat([self.get_submodule(name)(y) for name in names], 1)
             found.append(y)
-        return _joined([*found, self.branch_pool(self.pool(x))])
+        return torch.cat([*found, self.branch_pool(self.pool(x))], 1)
 
 
 def _squares(inputs: int, pooled: int) -> Block:
@@ -144,13 +144,9 @@ def _same(inputs: int, outputs: int, kernel: Kernel) -> nn.Module:
 def _convolution(
     inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: Literal["same", "valid"] = "valid"
 ) -> nn.Module:
-    parts: dict[str, nn.Module] = {
+    layers: dict[str, nn.Module] = {
         "conv": nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
         "bn": nn.BatchNorm2d(outputs, EPSILON),
         "relu": nn.ReLU(inplace=True),
     }
-    return nn.Sequential(OrderedDict(parts))
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+    return nn.Sequential(OrderedDict(layers))

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,8 +93,7 @@ def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     return SampleEstimate.symmetric(found.value, margin, (n, n), method)
 
 
-@dataclass(frozen=True)
-class _Discrepancy:
+class _Discrepancy(NamedTuple):
     """Estimates of MMD², ζ₁ and ζ₂."""
 
     value: float

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 import torch
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
@@ -30,6 +30,18 @@ def _per_layer(value: Any) -> Any:
 PerLayer = Annotated[int | tuple[int, ...], BeforeValidator(_per_layer)]
 """One number for all layers of a network, or one for each."""
 
+AUTO = "auto"
+
+
+def _integer_or_auto(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, str) and value != AUTO:
+        raise ValueError("Input should be a valid integer, or auto")
+    return value if value == AUTO else validate(value)
+
+
+LatentDim = Annotated[PositiveInt, WrapValidator(_integer_or_auto)]
+"""A number of latent coordinates; `auto` only until a run's configs are resolved."""
+
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 PADDING = "pad convolutions by half their kernel; False: not at all (cnn)"
@@ -43,8 +55,8 @@ SMALL_SIDE = 16  # pixels that as many halvings as there are layers leave one of
 class EncoderDecoderConfig(ModelConfig):
     """Keys of a model with an encoder and a decoder."""
 
-    latent_dim: PositiveInt = Field(
-        20, description="number of latent coordinates d; auto: the data's dimension, estimated where a run starts"
+    latent_dim: LatentDim = Field(
+        20, description="number of latent coordinates d; auto: the intrinsic dimension, estimated when a run starts"
     )
     encoder_net: Net = Field("mlp", description="kind of encoder")
     encoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
@@ -63,13 +75,6 @@ class EncoderDecoderConfig(ModelConfig):
     decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
     padding: bool = Field(True, description=PADDING)
-
-    @field_validator("latent_dim", mode="before")
-    @classmethod
-    def _no_word(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            raise ValueError("Input should be a valid integer, or auto where a run starts")
-        return value
 
     @model_validator(mode="after")
     def _one_entry_a_layer(self) -> Self:

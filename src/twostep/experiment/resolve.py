@@ -1,0 +1,142 @@
+"""From what is asked for and the data to frozen configs, and from these to models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from twostep.core.keys import resolve_fid
+from twostep.core.schema import DataSpec, UserError
+from twostep.core.seeds import derive
+from twostep.data.base import Splits
+from twostep.data.load import load_data, located, takes_image_size
+from twostep.data.named import OOD_PARTNERS
+from twostep.experiment.auto_latent_dim import LatentSize, with_latent_dim
+from twostep.experiment.preflight import check_latent_dim, fit_batches, warn_of_units
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
+from twostep.models.two_step import TwoStep, latent_spec
+from twostep.runs.config import RunConfig, Settings
+from twostep.runs.overrides import Request
+from twostep.training.engine import Device, Engine
+
+
+def resolve(
+    request: Request, run: RunConfig, splits: Splits, engine: Engine, pretrained: ModelConfig | None = None
+) -> tuple[Settings, LatentSize | None]:
+    """Return the configs of a new run and its models.
+
+    Args:
+        request: what is asked for.
+        run: the run's config, as `request.run_config` returned it.
+        splits: the run's data.
+        engine: of the run.
+        pretrained: config of a pretrained autoencoder.
+
+    Returns:
+        the configs, and how `latent_dim=auto` was resolved; None where nothing is `auto`.
+
+    Raises:
+        UserError: if the configs contradict the data.
+    """
+    spec = splits.spec
+    run = resolve_fid(fit_batches(run, splits), spec.is_image)
+    first = "gae" if request.is_two_step else "model"
+    config, found = pretrained, None
+    if config is None:
+        config, found = with_latent_dim(request.model_config(first, spec), splits, engine, run.seed)
+    if request.is_two_step or request.is_gae:
+        check_latent_dim(config, spec)
+    if not request.is_two_step:
+        return Settings(run, {first: config}, request.is_gae), found
+    de = request.model_config("de", latent_spec(spec, _latent_dim(config, spec)))
+    return Settings(run, {first: config, "de": de}), found
+
+
+def build(settings: Settings, spec: DataSpec) -> Model | TwoStep:
+    """Return the untrained model that the settings describe, or both as one; its weights follow from the run's seed."""
+    torch.manual_seed(derive(settings.run.seed, "weights"))
+    configs = settings.models
+    if not settings.is_two_step:
+        return configs["model"].build(spec)
+    gae = configs["gae"].build(spec)
+    assert isinstance(gae, GeneralizedAutoencoder)
+    de = configs["de"].build(latent_spec(spec, gae.latent_dim))
+    assert isinstance(de, DensityEstimator)
+    return TwoStep(gae, de)
+
+
+def load_splits(config: RunConfig) -> Splits:
+    """Load the data of a run."""
+    return load_data(
+        config.dataset,
+        data_root=config.data_root,
+        seed=config.seed,
+        make_valid=config.make_valid_loader,
+        kwargs=config.dataset_kwargs,
+    )
+
+
+def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str, Any] | None = None) -> Splits:
+    """Load other data, with which a run's are compared.
+
+    Args:
+        name: name or path of a dataset.
+        config: of the run.
+        spec: facts of its data.
+        kwargs: keys of the other dataset; without any, images are resized to those of the run.
+
+    Raises:
+        UserError: if they can't be loaded, or have another shape.
+    """
+    if not kwargs and spec.is_image and takes_image_size(name):
+        kwargs = {"image_size": spec.shape[1:]}
+    other = load_data(name, data_root=config.data_root, seed=config.seed, make_valid=False, kwargs=kwargs)
+    if other.spec.shape != spec.shape:
+        shapes = ["x".join(map(str, shape)) for shape in (other.spec.shape, spec.shape)]
+        raise UserError(
+            f"points of {name} have the shape {shapes[0]} and those of {spec.name} {shapes[1]}: "
+            "compare it with data of the same shape"
+        )
+    warn_of_units(other.spec, spec)
+    return other
+
+
+def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
+    """Load the data with which the OOD test compares a run's, by name.
+
+    Raises:
+        UserError: as `load_other` does, and if no data are named and the run's have no usual partner.
+    """
+    name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
+    if name is None:
+        raise UserError(f"OOD test: {config.dataset} has no usual partner: set ood_dataset=NAME or PATH")
+    return {Path(name).stem: load_other(name, config, spec, config.ood_dataset_kwargs)}
+
+
+def moved(config: RunConfig, device: Device | None, data: Path | None) -> dict[str, Any]:
+    """Return the keys of a run that is opened on another device or with its data in another place.
+
+    Args:
+        config: of the run.
+        device: kind of device; None: that of the run.
+        data: file or folder of its data, or the `data_root` of a dataset known by name; None: that of the run.
+    """
+    found: dict[str, Any] = {} if device is None else {"device": device}
+    if data is not None:
+        own = Path(config.dataset).is_absolute()
+        found["dataset" if own else "data_root"] = located(str(data)) if own else data
+    return found
+
+
+def _latent_dim(config: ModelConfig, spec: DataSpec) -> int:
+    """Return the number of latent coordinates of an autoencoder, which its config need not have as a key."""
+    latent_dim = getattr(config, "latent_dim", None)
+    if latent_dim is not None:
+        return latent_dim
+    with torch.random.fork_rng([]):
+        model = config.build(spec)
+    assert isinstance(model, GeneralizedAutoencoder)
+    return model.latent_dim

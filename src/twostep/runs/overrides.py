@@ -1,0 +1,139 @@
+"""What a new run is asked to do: `key=value` strings, names of models, and keys, before the data are known."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twostep.core.schema import DataSpec, UserError, nearest
+from twostep.data.load import located
+from twostep.metrics import METRICS
+from twostep.models import MODELS
+from twostep.models.base import ModelConfig, Role
+from twostep.models.parts.networks import AUTO
+from twostep.runs.config import RunConfig, TwoStepRunConfig
+
+Overrides = Mapping[str, Mapping[str, Any]]
+"""Values by key, for `run` and for each model by name: `model`, or `gae` and `de`."""
+
+SHARED_KEYS = ("max_epochs", "early_stopping_metric", "max_bad_valid_epochs", "max_grad_norm", "valid_metrics")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A new run as it is asked for; `twostep.experiment.resolve` makes its configs when the data are known.
+
+    Args:
+        models: name of each model: `{"model": "vae"}`, or `{"gae": "vae", "de": "flow"}`; a two-step run with a
+            pretrained autoencoder names only the density.
+        overrides: values by key, for `run` and for each model.
+        is_gae: whether a single model is an autoencoder for a second step.
+    """
+
+    models: Mapping[str, str]
+    overrides: Overrides
+    is_gae: bool = False
+
+    @property
+    def is_two_step(self) -> bool:
+        """Whether it is for two models."""
+        return "de" in self.models
+
+    def run_config(self) -> RunConfig:
+        """Return the run's config, with absolute paths, after every name and key of the request has been checked.
+
+        Raises:
+            UserError: for an unknown model, key or metric, a value of the wrong type or out of range, or
+                `latent_dim=auto` of a density on embeddings.
+        """
+        kind = TwoStepRunConfig if self.is_two_step else RunConfig
+        run = kind.parse(self.overrides.get("run", {}), "the run")
+        for part, name in self.models.items():
+            config = self._class(part).parse(self.overrides.get(part, {}), name)
+            if part == "de" and getattr(config, "latent_dim", None) == AUTO:
+                raise UserError(f"latent_dim=auto of {name}: it models embeddings, not known yet: give a number")
+            _look_up(*config.valid_metrics, *config.test_metrics, config.early_stopping_metric)
+        if isinstance(run, TwoStepRunConfig):
+            _look_up(*run.test_metrics)
+        other = run.ood_dataset and located(run.ood_dataset)
+        return run.model_copy(update={"dataset": located(run.dataset), "ood_dataset": other})
+
+    def model_config(self, part: str, spec: DataSpec) -> ModelConfig:
+        """Return a model's config: its defaults for this data, and the overrides on top.
+
+        A default of early stopping applies only where there are validation rows.
+        """
+        given = self.overrides.get(part, {})
+        if not self.run_config().make_valid_loader:
+            given = {"early_stopping_metric": None, **given}
+        return self._class(part).for_data(spec, self._role(part), **given)
+
+    def _class(self, part: str) -> type[ModelConfig]:
+        return config_class(self.models[part], self._role(part))
+
+    def _role(self, part: str) -> Role:
+        return "gae" if part == "gae" or (part == "model" and self.is_gae) else "de"
+
+
+def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
+    """Return `{key: value}` of strings `key=value`; a value that is no Python literal is a string.
+
+    Raises:
+        UserError: for an item without a key or without `=`.
+    """
+    overrides: dict[str, Any] = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise UserError(f"{item}: write key=value (quote it if the value has blanks)")
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            value = text.strip()
+        overrides[key.strip()] = value
+    return overrides
+
+
+def share(overrides: Overrides, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return overrides in which `SHARED_KEYS` given for the run are those of each model that has none of its own."""
+    shared = {key: value for key, value in overrides["run"].items() if key in SHARED_KEYS}
+    run = {key: value for key, value in overrides["run"].items() if key not in shared}
+    return {"run": run, **{name: {**shared, **overrides[name]} for name in names}}
+
+
+def split_single(overrides: Mapping[str, Any], config: type[ModelConfig], name: str) -> dict[str, dict[str, Any]]:
+    """Split the overrides of a single model's run into those of the run and those of the model.
+
+    Raises:
+        UserError: for a key that neither has.
+    """
+    known = [*RunConfig.keys(), *config.keys()]
+    for key in overrides:
+        if key not in known:
+            raise UserError(
+                f"{key}: no such key of {name}{nearest(key, known) or f'; `twostep models {name}` lists them'}"
+            )
+    run = {key: value for key, value in overrides.items() if key in RunConfig.model_fields}
+    return {"run": run, "model": {key: value for key, value in overrides.items() if key not in run}}
+
+
+def config_class(name: str, role: Role) -> type[ModelConfig]:
+    """Return the config class of a model that can play a role.
+
+    Raises:
+        UserError: if there is no such model, or it can't play the role.
+    """
+    config = MODELS[name]
+    if role not in config.roles:
+        able = ", ".join(sorted(other for other in MODELS if role in MODELS[other].roles))
+        what = "an autoencoder" if role == "gae" else "a density"
+        raise UserError(f"{name} is not {what}; these are: {able}")
+    return config
+
+
+def _look_up(*names: str | None) -> None:
+    for name in names:
+        if name is not None:
+            METRICS[name]
