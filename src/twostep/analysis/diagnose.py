@@ -152,7 +152,7 @@ def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, tes
     if run.dataset not in SYNTHETIC or module.likelihood == "unnormalised":
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
-    dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.spec.dim
+    dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.dim
     found = compare_with_truth(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
     return [] if found is None else [found]
 

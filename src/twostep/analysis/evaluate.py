@@ -27,7 +27,7 @@ from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM
 from twostep.models.normalized_ebm import NormalizedEBM
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.training.engine import Device
 
 logger = logging.getLogger("twostep")
@@ -124,13 +124,14 @@ def _checked(
 ) -> tuple[tuple[str, ...], MetricKeys]:
     """Refuse what can't be measured, before anything is computed; return the metrics and their keys."""
     model = component.model
+    spec = spec_seen(model, evaluator.splits.spec)
     given = {**component.keys.metric_kwargs.model_dump(), **(request.keys or {})}
-    keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(request.metrics, model.spec.is_image)
+    keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(request.metrics, spec.is_image)
     names = keys.resolve_names(request.metrics)
     check_metrics(names, model, component.name)
     if asks_for_ood(names) and not request.ood:
         raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")
-    if line := check_features(names, keys, model.spec, evaluator.splits):
+    if line := check_features(names, keys, spec, evaluator.splits):
         logger.info("%s", line)
     if request.density and not isinstance(model, DensityEstimator | TwoStep):
         raise UserError(f"--check-density: {component.name} has no density")

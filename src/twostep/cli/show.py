@@ -45,12 +45,14 @@ def sample(
     from twostep.core.figures import check_writable, write_samples
     from twostep.experiment.load import load_module
     from twostep.models.base import Sampler, evaluating
+    from twostep.runs.directory import Run
     from twostep.training.engine import Engine
 
     module = load_module(run, load_best_valid_first)
     if not isinstance(module, Sampler):
         raise UserError(f"{run}: its model does not sample: train a density on its embeddings")
-    check_writable(to, module.spec)
+    spec = Run.open(run).spec
+    check_writable(to, spec)
     require_free(to, force)
     place = Engine(device or "cpu").device
     module.to(place)
@@ -58,7 +60,7 @@ def sample(
         generator = torch.Generator(place).manual_seed(seed)
         sizes = [min(AT_ONCE, number - begin) for begin in range(0, number, AT_ONCE)]
         samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
-    write_samples(samples, module.spec, to)
+    write_samples(samples, spec, to)
     logger.info("%d samples: %s", number, to)
     return 0
 

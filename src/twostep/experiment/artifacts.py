@@ -13,6 +13,7 @@ from torch import Tensor
 
 from twostep.core import figures as pictures
 from twostep.core.files import atomic_write, write_json
+from twostep.core.schema import DataSpec
 from twostep.experiment.evaluator import Detection
 from twostep.metrics.ood.scores import Array
 from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
@@ -27,7 +28,7 @@ AXES = {
 
 
 def draw_images(
-    module: Model | TwoStep, data: Tensor, folder: Path, generator: torch.Generator | None
+    module: Model | TwoStep, spec: DataSpec, data: Tensor, folder: Path, generator: torch.Generator | None
 ) -> dict[str, Tensor]:
     """Write `samples.png` and `reconstructions.png`, as far as the model and its data have them.
 
@@ -35,7 +36,6 @@ def draw_images(
         the images by name, `(C, H, W)` in [0, 1]; none for data that are not images.
     """
     drawn: dict[str, Tensor] = {}
-    spec = module.spec
     like = next(module.parameters())
     points = data.to(like.device, like.dtype)
     samples = module.sample(len(points), generator) if isinstance(module, Sampler) else None

@@ -116,7 +116,9 @@ class Experiment:
             return
         generator = torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))
         with evaluating(self.module):
-            drawn = draw_images(self.module, self.splits.test[:IMAGES], self.run.path / "samples", generator)
+            drawn = draw_images(
+                self.module, self.splits.spec, self.splits.test[:IMAGES], self.run.path / "samples", generator
+            )
         for name, canvas in drawn.items():
             self.run.log_image(name, canvas, self._steps_done)
 

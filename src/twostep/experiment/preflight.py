@@ -16,7 +16,7 @@ from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import DensityEstimator, Model, ModelConfig
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, latent_spec
 from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.runs.directory import Run
 
@@ -125,13 +125,14 @@ def features_of(settings: Settings, splits: Splits, module: Model | TwoStep) -> 
     run, configs = settings.run, settings.models
     if isinstance(module, TwoStep):
         assert isinstance(run, TwoStepRunConfig)
+        embeddings = latent_spec(splits.spec, module.gae.latent_dim)
         lines = [
-            check_features(_metrics_of(configs["gae"]), configs["gae"].metric_kwargs, module.gae.spec, splits),
-            check_features(_metrics_of(configs["de"]), configs["de"].metric_kwargs, module.de.spec, splits),
-            check_features(run.test_metrics, run.metric_kwargs, module.spec, splits),
+            check_features(_metrics_of(configs["gae"]), configs["gae"].metric_kwargs, splits.spec, splits),
+            check_features(_metrics_of(configs["de"]), configs["de"].metric_kwargs, embeddings, splits),
+            check_features(run.test_metrics, run.metric_kwargs, splits.spec, splits),
         ]
     else:
-        lines = [check_features(_metrics_of(configs["model"]), configs["model"].metric_kwargs, module.spec, splits)]
+        lines = [check_features(_metrics_of(configs["model"]), configs["model"].metric_kwargs, splits.spec, splits)]
     return [line for line in lines if line]
 
 
