@@ -68,7 +68,9 @@ def built(
 ) -> tuple[Model, Errors | None]:
     torch.manual_seed(0)
     source = candidate if candidate in ("decoder", "calibrated") else "parameter"
-    model = MODELS[name].for_data(spec, role, single_sigma=True, sigma_from=source, **keys).build(spec)
+    config = MODELS[name].for_data(spec, role, single_sigma=True, sigma_from=source, **keys)
+    model = config.build(spec)
+    model.config = config
     model.fit_transform(train.float().split(1000))
     if candidate.startswith("errors"):
         return model, Errors(model, float(candidate.split(", ")[1]))

@@ -68,7 +68,7 @@ def test_it_is_the_dimension_of_a_known_manifold(tmp_path, name, keys, may_be_cl
     experiment.run.close()
     found, d = told(experiment.run), distribution(name, keys).intrinsic_dim
     assert found["latent_dim"] == stored(experiment.run) == experiment.module.gae.latent_dim == d
-    assert experiment.module.de.spec.shape == (d,)
+    assert experiment.module.de.event_shape == (d,)
     assert found["low"] <= d <= found["high"]
     assert found["rows"] == len(experiment.splits.train) == 630
     assert any(f"latent_dim={d + 1} may avoid it" in reason for reason in found["reasons"]) == may_be_closed

@@ -203,7 +203,7 @@ def check_objectives_match_their_optimisers(case: Case) -> None:
     objectives = model.objectives()
     names = [objective.name for objective in objectives]
     assert len(set(names)) == len(names) > 0
-    assert set(model.config.optimizers()) == set(names)
+    assert set(case.config().optimizers()) == set(names)
     own = {id(parameter) for parameter in model.parameters()}
     moved = [id(parameter) for objective in objectives for parameter in objective.parameters]
     assert set(moved) == own, "every parameter is trained, and nothing else"

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from helpers.configs import built
 from twostep.core.schema import DataSpec
 from twostep.data.batches import Batches
 from twostep.metrics import evaluate
@@ -95,7 +96,7 @@ class Toy(GeneralizedAutoencoder):
 
     def __init__(self, config, spec):
         super().__init__(spec.shape)
-        self.config, self.spec = config, spec
+        self.every = config.every
         self.mean = nn.Parameter(torch.zeros(spec.dim))
         self.scale = nn.Parameter(torch.ones(spec.dim))
         self.taken, self.after = [], 0
@@ -109,7 +110,7 @@ class Toy(GeneralizedAutoencoder):
     def objectives(self):
         return (
             Objective("fit", self._fit, (self.mean,)),
-            Objective("penalty", self._penalty, (self.scale,), every=self.config.every, after=self._clamp),
+            Objective("penalty", self._penalty, (self.scale,), every=self.every, after=self._clamp),
         )
 
     def _fit(self, x):
@@ -134,10 +135,10 @@ def build(name, seed=0, spec=SPEC, **overrides):
     """Return a small model whose weights follow from `seed`."""
     torch.manual_seed(seed)
     if name == "toy":
-        return ToyConfig.for_data(SPEC, "gae", **overrides).build(SPEC)
+        return built(ToyConfig.for_data(SPEC, "gae", **overrides), SPEC)
     role = "de" if name == "flow" else "gae"
     keys = {**SMALL[name], "early_stopping_metric": None, **overrides}
-    return MODELS[name].for_data(spec, role, **keys).build(spec)
+    return built(MODELS[name].for_data(spec, role, **keys), spec)
 
 
 def trainer_of(model, watcher=None, size=8, rows=20, valid=True, validate=None, **options):

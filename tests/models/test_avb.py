@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
+from helpers.configs import built
 from twostep.core.schema import DataSpec
 from twostep.models import avb
 from twostep.models.avb import AVBConfig
@@ -40,7 +41,7 @@ def linear_avb(k=1, prior_sigma=1.0, input_sigma=3.0, shift=0.0, widen=1.0, **ke
         input_sigma=input_sigma,
         **keys,
     )
-    model = config.build(VECTORS).double().eval().requires_grad_(False)
+    model = built(config, VECTORS).double().eval().requires_grad_(False)
     covariance = torch.linalg.inv(torch.eye(LATENT) / prior_sigma**2 + W.T @ W / PSI)
     to_mean = covariance @ W.T / PSI
     first = model.encoder.features[0]
@@ -145,7 +146,7 @@ def test_a_proposal_from_few_draws_still_bounds():
 
 def test_the_proposal_has_the_moments_of_the_encoders_draws():
     torch.manual_seed(0)
-    model = AVBConfig(latent_dim=3, noise_dim=5, encoder_hidden_dims=(16,)).build(VECTORS).double()
+    model = built(AVBConfig(latent_dim=3, noise_dim=5, encoder_hidden_dims=(16,)), VECTORS).double()
     y = torch.randn(2, DIM, dtype=torch.float64)
     with torch.no_grad():
         model.encoder.side.weight.mul_(2)
@@ -184,7 +185,7 @@ def test_the_bound_integrates_to_at_most_one():
     torch.manual_seed(0)
     spec = DataSpec(name="line", shape=(1,), size=50, low=-9, high=9)
     config = AVBConfig(latent_dim=1, noise_dim=4, k=200, prior_sigma=1.5, whitening_transform=True)
-    model = config.build(spec).double().requires_grad_(False)
+    model = built(config, spec).double().requires_grad_(False)
     model.encoder.side.weight.mul_(3)  # so that the proposal is wider than the posterior
     model.transform.fit([30 + 4 * torch.randn(500, 1, dtype=torch.float64)])
     axis = torch.linspace(-30, 90, 601, dtype=torch.float64)
@@ -196,7 +197,7 @@ def test_the_bound_integrates_to_at_most_one():
 def test_a_collapsed_encoder_has_a_finite_bound_in_single_precision(collapse):
     torch.manual_seed(0)
     config = AVBConfig(latent_dim=20, noise_dim=8, input_sigma=0.0 if collapse == "input_sigma" else 3.0)
-    model = config.build(VECTORS).eval().requires_grad_(False)
+    model = built(config, VECTORS).eval().requires_grad_(False)
     model.encoder.side.weight.mul_({"weights": 0.0, "tiny": 1e-7}.get(collapse, 1.0))
     if collapse == "far":
         model.encoder.rest[-1].bias.fill_(1e4)
@@ -231,7 +232,7 @@ def test_the_discriminator_learns_the_log_ratio_of_encoder_and_prior():
     spec = DataSpec(name="line", shape=(1,), size=50, low=-9, high=9)
     hidden = {"encoder_hidden_dims": (), "discriminator_hidden_dims": (64, 64)}
     config = AVBConfig(latent_dim=1, noise_dim=1, input_sigma=2.0, prior_sigma=1.2, **hidden)
-    model = config.build(spec)
+    model = built(config, spec)
     with torch.no_grad():
         model.encoder.features[0].weight.fill_(0.8)
         model.encoder.features[0].bias.zero_()
@@ -266,7 +267,7 @@ def test_the_nll_is_the_evidence_bound_with_the_discriminators_ratio():
 
 def test_each_step_does_no_work_for_the_other_player():
     torch.manual_seed(0)
-    model = AVBConfig(latent_dim=2, noise_dim=3).build(VECTORS)
+    model = built(AVBConfig(latent_dim=2, noise_dim=3), VECTORS)
     x = torch.randn(5, DIM)
     discriminator, nll = model.objectives()
     ran = []
@@ -321,7 +322,7 @@ def test_the_covariance_is_that_of_the_rows_of_all_ranks():
 
 def test_the_covariance_is_factored_in_single_precision_where_the_rest_is_in_half(monkeypatch):
     torch.manual_seed(0)
-    model = AVBConfig(latent_dim=2, noise_dim=3, adaptive_contrast=True).build(VECTORS)
+    model = built(AVBConfig(latent_dim=2, noise_dim=3, adaptive_contrast=True), VECTORS)
     seen, factor = [], torch.linalg.cholesky_ex
 
     def watched(covariance):
@@ -347,7 +348,7 @@ def test_small_batches_come_as_near_to_a_gaussian_as_large_ones(batch):
     spec = DataSpec(name="gaussian", shape=(20,), size=4000, low=-99, high=99)
     nets = {f"{net}_hidden_dims": (64,) for net in ("encoder", "decoder", "discriminator")}
     torch.manual_seed(0)
-    model = AVBConfig.for_data(spec, "de", noise_dim=40, **nets).build(spec)
+    model = built(AVBConfig.for_data(spec, "de", noise_dim=40, **nets), spec)
     model.fit_transform([x[:4000]])
     for lr in (3e-3, 1e-3, 3e-4):
         fit(model, x[:4000], 500, batch=batch, lr=lr)
@@ -372,7 +373,7 @@ def test_a_gaussian_encoder_leaves_the_discriminator_nothing_to_tell():
 
 def test_gradients_reach_the_encoder_through_its_moments():
     torch.manual_seed(0)
-    model = AVBConfig(latent_dim=2, noise_dim=3, adaptive_contrast=True).build(VECTORS)
+    model = built(AVBConfig(latent_dim=2, noise_dim=3, adaptive_contrast=True), VECTORS)
     _, _, closed = model._contrasted(torch.randn(5, DIM))
     gradients = torch.autograd.grad(closed.mean(), tuple(model.encoder.parameters()))
     assert all((gradient != 0).any() for gradient in gradients)
@@ -390,7 +391,7 @@ def test_adaptive_contrast_brings_samples_to_the_law_of_the_data():
     for adaptive in (True, False):
         torch.manual_seed(0)
         keys = {"latent_dim": 3, "noise_dim": 16, "adaptive_contrast": adaptive}
-        model = AVBConfig.for_data(spec, "de", **keys, **hidden).build(spec)
+        model = built(AVBConfig.for_data(spec, "de", **keys, **hidden), spec)
         model.fit_transform([x])
         fit(model, x, 600, lr=3e-3)
         with evaluating(model):
@@ -405,7 +406,7 @@ def test_adaptive_contrast_brings_samples_to_the_law_of_the_data():
 
 def test_an_embedding_repeats_and_is_the_mean_of_the_encoder():
     torch.manual_seed(0)
-    model = AVBConfig(latent_dim=2, noise_dim=6).build(VECTORS).double().eval()
+    model = built(AVBConfig(latent_dim=2, noise_dim=6), VECTORS).double().eval()
     x = torch.randn(3, DIM, dtype=torch.float64)
     with torch.no_grad():
         torch.manual_seed(1)
@@ -419,7 +420,7 @@ def test_an_embedding_repeats_and_is_the_mean_of_the_encoder():
 
 def test_evaluation_passes_a_bounded_number_of_rows_at_once(monkeypatch):
     torch.manual_seed(0)
-    model = AVBConfig(latent_dim=2, noise_dim=3).build(VECTORS).eval()
+    model = built(AVBConfig(latent_dim=2, noise_dim=3), VECTORS).eval()
     x = torch.randn(300, DIM)
     with evaluating(model):
         whole = model.encode(x)
@@ -440,7 +441,7 @@ def test_the_encoder_does_not_ignore_the_data(role):
     x = torch.stack([u[:, 0], u[:, 1], u[:, 0] * u[:, 1], u[:, 0].square(), torch.sin(3 * u[:, 1])], 1)
     spec = DataSpec(name="sheet", shape=(5,), size=2000, low=-1, high=1)
     hidden = {f"{net}_hidden_dims": (64,) for net in ("encoder", "decoder", "discriminator")}
-    model = AVBConfig.for_data(spec, role, latent_dim=2, noise_dim=16, **hidden).build(spec)
+    model = built(AVBConfig.for_data(spec, role, latent_dim=2, noise_dim=16, **hidden), spec)
     model.fit_transform([x])
     fit(model, x, 500, batch=64, lr=5e-3)
     with evaluating(model):
@@ -481,7 +482,7 @@ def test_a_cnn_takes_noise_beside_its_features(shape, single_sigma):
     torch.manual_seed(0)
     spec = DataSpec(name="pictures", shape=shape, size=50, low=0, high=255, discrete=True)
     keys = {"encoder_net": "cnn", "decoder_net": "cnn", "latent_dim": 3, "single_sigma": single_sigma}
-    model = AVBConfig.for_data(spec, "de", **keys).build(spec)
+    model = built(AVBConfig.for_data(spec, "de", **keys), spec)
     x = torch.rand(4, *shape) * 255
     model.fit_transform([x])
     assert isinstance(model.encoder.features[0], torch.nn.Conv2d)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from helpers.configs import built
 from helpers.toys import new_trainer
 from twostep.core.schema import DataSpec
 from twostep.data.batches import Batches
@@ -24,7 +25,7 @@ def build(spec=VECTORS, seed=0, hidden=(8,), **keys):
     """Return a small model in double precision whose transform is the identity."""
     torch.manual_seed(seed)
     sizes = {f"{net}_hidden_dims": hidden for net in ("encoder", "decoder", "discriminator")}
-    return BiGANConfig(**{"latent_dim": 2, **sizes, **keys}).build(spec).double()
+    return built(BiGANConfig(**{"latent_dim": 2, **sizes, **keys}), spec).double()
 
 
 def points(n=16, spec=VECTORS, seed=1):
@@ -74,7 +75,7 @@ def small_on_the_plane(**keys):
     torch.manual_seed(0)
     sizes = {f"{net}_hidden_dims": (32,) for net in ("encoder", "decoder")}
     x = bent(2000)
-    model = BiGANConfig.for_data(PLANE, "gae", **{**sizes, "discriminator_hidden_dims": (64, 64), **keys}).build(PLANE)
+    model = built(BiGANConfig.for_data(PLANE, "gae", **{**sizes, "discriminator_hidden_dims": (64, 64), **keys}), PLANE)
     model.fit_transform([x])
     return model, x
 
@@ -279,7 +280,7 @@ def test_the_prior_is_uniform_on_the_cube():
 
 def test_samples_are_what_the_generator_makes_of_the_prior():
     torch.manual_seed(0)
-    model = BiGANConfig(latent_dim=2, decoder_hidden_dims=()).build(PLANE).double().requires_grad_(False)
+    model = built(BiGANConfig(latent_dim=2, decoder_hidden_dims=()), PLANE).double().requires_grad_(False)
     drawn = model.sample(50_000, torch.Generator().manual_seed(0))
     linear = model.decoder[0]
     assert torch.allclose(drawn.mean(0), linear.bias, atol=0.02)
@@ -322,7 +323,7 @@ def test_a_cnn_makes_pairs_too(shape, mode):
         "decoder_hidden_channels": (3,),
     }
     torch.manual_seed(0)
-    model = BiGANConfig.for_data(spec, "gae", latent_dim=2, **nets, **MODES[mode]).build(spec)
+    model = built(BiGANConfig.for_data(spec, "gae", latent_dim=2, **nets, **MODES[mode]), spec)
     x = 255 * torch.rand(4, *shape)
     model.fit_transform([x])
     critic, ge = model.objectives()

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 from torch.overrides import TorchFunctionMode
 
+from helpers.configs import built
 from helpers.contracts import Case
 from twostep.core.schema import DataSpec, UserError
 from twostep.models.base import evaluating
@@ -26,13 +27,13 @@ def alone(rows):
 def plane(seed=0, **keys):
     torch.manual_seed(seed)
     small = {"energy_func_hidden_dims": (8, 6), "ld_steps": 3, "max_length_buffer": 10}
-    return EBMConfig.for_data(PLANE, "de", **{**small, **keys}).build(PLANE)
+    return built(EBMConfig.for_data(PLANE, "de", **{**small, **keys}), PLANE)
 
 
 def pictures(**keys):
     torch.manual_seed(0)
     small = {"energy_func_hidden_dims": (8,), "energy_func_hidden_channels": (4, 3), "ld_steps": 3}
-    model = EBMConfig.for_data(PICTURES, "de", max_length_buffer=20, **{**small, **keys}).build(PICTURES)
+    model = built(EBMConfig.for_data(PICTURES, "de", max_length_buffer=20, **{**small, **keys}), PICTURES)
     model.fit_transform([255 * torch.rand(20, *PICTURES.shape)])
     return model
 
@@ -288,7 +289,7 @@ def learnt():
     )
     torch.manual_seed(0)
     x = law.sample((10_000,))
-    model = EBMConfig.for_data(PLANE, "de", **FAST).build(PLANE)
+    model = built(EBMConfig.for_data(PLANE, "de", **FAST), PLANE)
     model.fit_transform([x])
     return train(model, x, 400, 256), law
 
@@ -417,7 +418,7 @@ def test_the_papers_settings_are_one_key_away():
 @pytest.mark.parametrize("low", [-1.0, 0.0])
 def test_chains_reach_all_scaled_pixels(low):
     spec = DataSpec(name="colour", shape=(3, 4, 4), size=50, low=low, high=1)
-    model = EBMConfig.for_data(spec, "de", ld_steps=1, energy_func_hidden_channels=(4,)).build(spec)
+    model = built(EBMConfig.for_data(spec, "de", ld_steps=1, energy_func_hidden_channels=(4,)), spec)
     x = torch.tensor([low, 1.0]).view(2, 1, 1, 1).expand(2, *spec.shape)
     model.fit_transform([x])
     assert bool(model.boxed_energy(model.transform(x)).isfinite().all())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
+from helpers.configs import built
 from twostep.core.schema import DataSpec
 from twostep.models import MODELS
 from twostep.models.vae import VAEConfig
@@ -38,7 +39,7 @@ def linear_vae(single_sigma=True, k=1, transform=None, shift=0.0, widen=0.0):
         k=k,
         **(transform or {}),
     )
-    model = config.build(VECTORS).double().eval().requires_grad_(False)
+    model = built(config, VECTORS).double().eval().requires_grad_(False)
     M = torch.eye(LATENT).double() + W.T @ (W / psi[:, None])
     assert torch.allclose(M, torch.diag(M.diagonal()), atol=1e-12)
     to_mean = (W / psi[:, None]).T / M.diagonal()[:, None]
@@ -137,7 +138,7 @@ def test_the_bound_integrates_to_at_most_one():
     """A bound on a log-density lies under it everywhere, so the mass under it is at most 1."""
     torch.manual_seed(0)
     spec = DataSpec(name="line", shape=(1,), size=50, low=-9, high=9)
-    model = VAEConfig(latent_dim=1, k=200, whitening_transform=True).build(spec).double().requires_grad_(False)
+    model = built(VAEConfig(latent_dim=1, k=200, whitening_transform=True), spec).double().requires_grad_(False)
     data = 30 + 4 * torch.randn(500, 1, dtype=torch.float64)
     model.transform.fit([data])
     axis = torch.linspace(-60, 120, 3001, dtype=torch.float64)
@@ -191,7 +192,7 @@ def test_gradient_steps_from_the_exact_model_go_nowhere_on_its_own_law(single_si
 
 def test_a_decoder_of_pictures_can_have_a_deviation_for_each_pixel():
     spec = DataSpec(name="pictures", shape=(3, 6, 5), size=50, low=0, high=255, discrete=True)
-    model = VAEConfig.for_data(spec, "de", single_sigma=False, latent_dim=3).build(spec)
+    model = built(VAEConfig.for_data(spec, "de", single_sigma=False, latent_dim=3), spec)
     mean, log_std = model._likelihood(torch.randn(2, 3))
     assert mean.shape == log_std.shape == (2, 3, 6, 5)
     assert float(log_std.detach().std()) > 0
@@ -218,7 +219,7 @@ def images(n=200):
 
 def trained(steps, **keys):
     torch.manual_seed(0)
-    model = VAEConfig.for_data(IMAGES, "gae", latent_dim=2, lr=3e-3, **keys).build(IMAGES)
+    model = built(VAEConfig.for_data(IMAGES, "gae", latent_dim=2, lr=3e-3, **keys), IMAGES)
     x = images()
     model.fit_transform([x])
     (objective,) = model.objectives()
@@ -254,7 +255,7 @@ def test_the_calibrated_deviation_is_the_default_and_old_configs_keep_the_parame
         saved = MODELS[name].for_data(IMAGES, role).model_dump(mode="json")
         for key in ("sigma_from", "padding"):
             del saved[key]
-        model = MODELS[name].parse(saved, name).build(IMAGES)
+        model = built(MODELS[name].parse(saved, name), IMAGES)
         assert "log_sigma" in dict(model.named_parameters())
 
 
@@ -264,7 +265,7 @@ def test_the_decoder_gives_one_deviation_for_each_latent(shape, net):
     spec = DataSpec(name="data", shape=shape, size=50, low=0, high=1)
     net = net if spec.is_image else "mlp"
     keys = {"encoder_net": net, "decoder_net": net, "sigma_from": "decoder", "latent_dim": 3}
-    mean, log_std = VAEConfig.for_data(spec, "gae", **keys).build(spec)._likelihood(torch.randn(4, 3))
+    mean, log_std = built(VAEConfig.for_data(spec, "gae", **keys), spec)._likelihood(torch.randn(4, 3))
     assert mean.shape == (4, *(shape if net == "cnn" else (spec.dim,)))
     assert log_std.shape == (4, *(1 for _ in mean.shape[1:]))
     assert len(log_std.unique()) == 4
@@ -280,7 +281,7 @@ def test_ranks_calibrate_by_the_rows_of_all_of_them():
 
 
 def test_data_without_error_have_a_finite_deviation():
-    model = VAEConfig(sigma_from="calibrated", latent_dim=2).build(VECTORS)
+    model = built(VAEConfig(sigma_from="calibrated", latent_dim=2), VECTORS)
     model._squares = torch.zeros(5)
     model.calibrate(lambda rows: rows)
     assert torch.isfinite(model.log_prob(torch.randn(3, DIM))).all()

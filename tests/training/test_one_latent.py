@@ -15,7 +15,7 @@ def test_one_latent_coordinate_is_enough_for_every_pair(own_pictures, tmp_path, 
         z, samples = module.encode(x), module.sample(50, torch.Generator().manual_seed(0))
         log_probs = module.log_prob(x)
     assert z.shape == (10, 1)
-    assert experiment.module.de.spec.shape == (1,)
+    assert experiment.module.de.event_shape == (1,)
     assert samples.shape == (50, 1, 6, 6)
     assert samples.isfinite().all()
     assert log_probs.shape == (10,)

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from helpers.toys import Watcher, build, data, new_trainer, same, scripted, trainer_of, weights
+from helpers.configs import built
+from helpers.toys import SPEC, Watcher, build, data, new_trainer, same, scripted, trainer_of, weights
 from twostep.core.checkpoint import State
 from twostep.core.seeds import derive
 from twostep.training.callbacks import InterruptedTraining, NonFiniteLossError
@@ -401,7 +402,7 @@ def test_the_best_is_told_when_it_is_found():
 def reloaded(trainer, values, **overrides):
     """Return a new trainer that took up another's state."""
     config = trainer.model.config.model_copy(update=overrides)
-    model = config.build(trainer.model.spec)
+    model = built(config, SPEC)
     fresh = trainer_of(model, validate=scripted(values, ERROR))
     fresh.load_state_dict(trainer.state_dict())
     return fresh

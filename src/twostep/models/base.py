@@ -74,9 +74,6 @@ class Model(nn.Module, ABC):
         sample_range: see `DataArguments`.
     """
 
-    config: Any = None  # until runs no longer look for them here
-    spec: Any = None
-
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -226,11 +223,6 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
     )
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        if "build" in cls.__dict__:
-            setattr(cls, "build", _marked(cls.build))  # noqa: B010
-
-    @classmethod
     def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
         """Return the config with its defaults for this data and role, and the user's overrides on top."""
         names = cls.aliases()
@@ -298,15 +290,6 @@ class AdversarialConfig(ModelConfig):
             rates = " and ".join(key for key in cls.model_fields if key.endswith("_lr"))
             raise ValueError(f"there is no one learning rate: set {rates}")
         return value
-
-
-def _marked(build: Callable[[Any, DataSpec], Model]) -> Callable[[Any, DataSpec], Any]:
-    def built(self: ModelConfig, spec: DataSpec) -> Model:
-        model = build(self, spec)
-        model.config, model.spec = self, spec
-        return model
-
-    return built
 
 
 class _Noisy:

@@ -31,7 +31,6 @@ class NormalizedEBM(DensityEstimator):
             model.event_shape, transform=model.transform, noise=model.noise, sample_range=model.sample_range
         )
         self.model, self.log_z = model, log_z
-        self.config, self.spec = model.config, model.spec
 
     @classmethod
     def of(cls, model: EBM, chains: int = 1000, temperatures: int = 200, seed: int = 0) -> Self:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from twostep.core.schema import DataSpec
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood, Model, Sampler
 
 
 @final
@@ -46,11 +46,6 @@ class TwoStep(nn.Module):
     def dim(self) -> int:
         """Number of coordinates D of a data point."""
         return self.gae.dim
-
-    @property
-    def spec(self) -> DataSpec:
-        """Facts of the data."""
-        return self.gae.spec
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""
@@ -83,3 +78,8 @@ def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:
     return DataSpec(
         name=f"embeddings of {data.name}", shape=(latent_dim,), size=data.size, low=-torch.inf, high=torch.inf
     )
+
+
+def spec_seen(model: Sampler | Model | TwoStep, data: DataSpec) -> DataSpec:
+    """Return the facts of what a model is fitted to: of a data set, or of its embeddings."""
+    return data if model.event_shape == data.shape else latent_spec(data, model.event_shape[0])

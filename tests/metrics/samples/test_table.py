@@ -35,7 +35,7 @@ class Given(DensityEstimator):
 
     def __init__(self, config, spec):
         super().__init__(spec.shape, **config.data_arguments(spec))
-        self.config, self.spec = config, spec
+        self.spec = spec
 
     def log_density(self, x):
         raise NotImplementedError
