@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from twostep.core.schema import UserError
 from twostep.metrics.base import Result, RowMean
 from twostep.models.base import evaluating
-from twostep.models.parts.gaussian_decoder import ImportanceBound, bound
+from twostep.models.parts.gaussian_decoder import GaussianDecoder, bound
 
 BLOCK = 1000  # points whose weights are in memory at once
 
@@ -33,7 +33,7 @@ def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -
     Raises:
         UserError: if the model has no such bound, or a number is not positive.
     """
-    if not isinstance(model, ImportanceBound):
+    if not isinstance(model, GaussianDecoder):
         raise UserError("bound_curve: the model has no bound by importance weights; take vae or avb as the density")
     if not ks or min(ks) < 1:
         raise UserError(f"bound_curve: numbers of draws must be positive, not {list(ks)}")
@@ -45,7 +45,7 @@ def bound_curve(model: nn.Module, x: Tensor, ks: Sequence[int], seed: int = 0) -
             for k, values in found.items():
                 groups = weights[: len(weights) // k * k].split(k)
                 values.append(torch.stack([bound(group) for group in groups]).mean(0))
-    measure = f"Lebesgue on R^{model.spec.dim}"
+    measure = f"Lebesgue on R^{model.dim}"
     curve: dict[int, Result] = {}
     for k, values in found.items():
         mean = RowMean.of(values, lambda total: total)

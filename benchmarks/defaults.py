@@ -72,7 +72,7 @@ def arm_on_digits(folder: str) -> None:
         with evaluating(model):
             torch.manual_seed(0)
             nats = model.log_prob(valid.float()).mean().item()  # type: ignore[operator]
-        return -nats / model.spec.dim / math.log(2)
+        return -nats / model.dim / math.log(2)
 
     for rate in (1e-3, 3e-3):
         found = bits(48, 64, lr=rate)

@@ -247,7 +247,7 @@ def test_a_run_that_exists_keeps_its_number(two_step_run, ae_run, twostep):
         ),
         (("flow",), {"model": AUTO}, "latent_dim: no such key of flow"),
         (("ae",), {"model": {"latent_dim": "atuo"}}, "latent_dim = 'atuo': input should be a valid integer, or auto"),
-        (("ae",), {"model": {**AUTO, "encoder_net": "cnn", "decoder_net": "cnn"}}, "a cnn needs pictures"),
+        (("ae",), {"model": {**AUTO, "encoder_net": "cnn", "decoder_net": "cnn"}}, "a cnn needs images"),
         (("ae",), {"model": AUTO}, "latent_dim=auto: 44 rows are too few"),
     ],
 )

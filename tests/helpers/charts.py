@@ -6,7 +6,8 @@ import torch
 
 from twostep.core.schema import DataSpec
 from twostep.data.synthetic import distribution
-from twostep.models.ae import Autoencoder, AutoencoderConfig
+from twostep.models.ae import AutoencoderConfig
+from twostep.models.base import GeneralizedAutoencoder
 
 
 def rows(name, n, seed, **keys):
@@ -14,13 +15,13 @@ def rows(name, n, seed, **keys):
     return distribution(name, keys).sample(n, torch.Generator().manual_seed(seed)).float()
 
 
-class Known(Autoencoder):
-    """An autoencoder with given encode and decode functions."""
+class Known(GeneralizedAutoencoder):
+    """An autoencoder of two given maps."""
 
     def __init__(self, dim, latent_dim, encode, decode):
-        keys = {"latent_dim": latent_dim, "encoder_hidden_dims": (), "decoder_hidden_dims": ()}
-        super().__init__(AutoencoderConfig(**keys), DataSpec(name="known", shape=(dim,), size=9, low=-9, high=9))
-        self.maps = encode, decode
+        super().__init__((dim,))
+        self.latent_dim, self.maps = latent_dim, (encode, decode)
+        self.unused = torch.nn.Parameter(torch.zeros(()))  # says on which device and of which type it is
 
     def encode(self, x):
         return self.maps[0](x)
@@ -28,8 +29,8 @@ class Known(Autoencoder):
     def decode(self, z):
         return self.maps[1](z)
 
-    def decoder_parts(self):
-        return self.decode, torch.nn.Identity()
+    def objectives(self):
+        return ()
 
 
 def linear(W):

@@ -18,6 +18,10 @@ class Given(DensityEstimator):
 
     likelihood = "exact"
 
+    def __init__(self, config, spec):
+        super().__init__(spec.shape, **config.data_arguments(spec))
+        self.config, self.spec = config, spec
+
     def log_density(self, x):
         return x[:, 0]
 

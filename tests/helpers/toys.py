@@ -94,7 +94,8 @@ class Toy(GeneralizedAutoencoder):
     latent_dim = 3
 
     def __init__(self, config, spec):
-        super().__init__(config, spec)
+        super().__init__(spec.shape)
+        self.config, self.spec = config, spec
         self.mean = nn.Parameter(torch.zeros(spec.dim))
         self.scale = nn.Parameter(torch.ones(spec.dim))
         self.taken, self.after = [], 0

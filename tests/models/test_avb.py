@@ -15,7 +15,7 @@ from twostep.core.schema import DataSpec
 from twostep.models import avb
 from twostep.models.avb import AVBConfig
 from twostep.models.base import evaluating
-from twostep.models.parts.noisy_encoder import kl_to_prior, moments
+from twostep.models.parts.moment_gaussian import kl_to_prior, moments
 
 DIM, LATENT, NOISE, PSI = 4, 2, 3, 0.4
 VECTORS = DataSpec(name="vectors", shape=(DIM,), size=50, low=-9, high=9)
@@ -61,7 +61,7 @@ def linear_avb(k=1, prior_sigma=1.0, input_sigma=3.0, shift=0.0, widen=1.0, **ke
 
 def drawn(model, y):
     """Return a draw of the encoder at each point of the network's space."""
-    return model.encoder.draw(model.encoder.features(y))
+    return model.draw(y)
 
 
 def points(law, n=3):
@@ -301,7 +301,7 @@ def test_batches_of_one_row_know_the_covariance_of_a_linear_encoder():
     torch.manual_seed(3)
     model.train()
     for x in law.sample((1000,)).split(1):
-        model._contrasted(model.encoder.features(x))
+        model._contrasted(x)
         model._keep_covariance(lambda rows: rows)
     found = model.covariance.mean(torch.eye(2))
     exact = posterior(law.sample((1,)))
@@ -361,7 +361,7 @@ def test_a_gaussian_encoder_leaves_the_discriminator_nothing_to_tell():
     model, law, posterior = linear_avb(shift=0.3, widen=1.4, adaptive_contrast=True)
     x = law.sample((20_000,))
     torch.manual_seed(3)
-    _, seen, closed = model._contrasted(model.encoder.features(x))
+    _, seen, closed = model._contrasted(x)
     exact = posterior(x)
     encoder = MultivariateNormal(exact.mean + 0.3, 1.4**2 * exact.covariance_matrix)
     prior = MultivariateNormal(torch.zeros(2, dtype=torch.float64), torch.eye(2, dtype=torch.float64))
@@ -373,7 +373,7 @@ def test_a_gaussian_encoder_leaves_the_discriminator_nothing_to_tell():
 def test_gradients_reach_the_encoder_through_its_moments():
     torch.manual_seed(0)
     model = AVBConfig(latent_dim=2, noise_dim=3, adaptive_contrast=True).build(VECTORS)
-    _, _, closed = model._contrasted(model.encoder.features(torch.randn(5, DIM)))
+    _, _, closed = model._contrasted(torch.randn(5, DIM))
     gradients = torch.autograd.grad(closed.mean(), tuple(model.encoder.parameters()))
     assert all((gradient != 0).any() for gradient in gradients)
 

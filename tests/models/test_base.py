@@ -67,7 +67,7 @@ def test_reference_defaults_of_all_models():
             VAEConfig,
             VECTORS,
             {"encoder_net": "cnn", "decoder_net": "cnn"},
-            "a cnn needs pictures; vectors has points of",
+            "a cnn needs images; vectors has points of",
         ),
         (VAEConfig, GREY, {"encoder_net": "cnn"}, "encoder_net and decoder_net differ"),
         (VAEConfig, COLOUR, {"flatten": True}, "flatten=True: "),

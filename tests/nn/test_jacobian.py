@@ -11,7 +11,7 @@ from twostep.core.schema import DataSpec
 from twostep.models.ae import AutoencoderConfig
 from twostep.models.vae import VAEConfig
 from twostep.nn import jacobian
-from twostep.nn.cnn import ConvDecoder
+from twostep.nn.cnn import ConvDecoder, Convolutions
 from twostep.nn.mlp import MLP
 
 PICTURES = DataSpec(name="pictures", shape=(1, 6, 5), size=100, low=0, high=1)
@@ -23,7 +23,7 @@ def decoder(kind, latent=3):
         "relu": MLP(latent, [16, 16], 7, "relu"),
         "tanh": MLP(latent, [16], 7, "tanh"),
         "square": MLP(latent, [16], latent, "swish"),
-        "pictures": ConvDecoder(latent, (3, 6, 5), [4, 3], 3, 2, "swish"),
+        "pictures": ConvDecoder(latent, (3, 6, 5), Convolutions([4, 3], 3, 2, "swish")),
     }[kind].double()
 
 

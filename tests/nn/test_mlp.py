@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from twostep.nn.cnn import ConvEncoder
+from twostep.nn.cnn import ConvEncoder, Convolutions
 from twostep.nn.layers import ACTIVATIONS
 from twostep.nn.mlp import MLP, JoinedNet, ResidualMLP
 
@@ -78,7 +78,7 @@ def test_an_mlp_of_two_inputs_is_one_of_both_side_by_side():
 
 def test_a_cnn_gets_its_second_input_beside_the_flattened_features():
     torch.manual_seed(0)
-    plain = ConvEncoder((2, 5, 4), (3, 3), 3, 1, 2, "relu")
+    plain = ConvEncoder((2, 5, 4), Convolutions((3, 3)), 2)
     layers = list(plain)
     net = JoinedNet(plain, 6)
     x, side = torch.randn(4, 2, 5, 4), torch.randn(4, 6)

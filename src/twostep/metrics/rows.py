@@ -71,14 +71,14 @@ class LogLikelihood(RowMetric):
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         if isinstance(model, TwoStep):
             mean = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out=math.inf)
-            rank = f"points where the decoder's Jacobian has rank below {model.de.spec.dim}"
+            rank = f"points where the decoder's Jacobian has rank below {model.de.dim}"
             note = f"{mean.left_out:,} {rank} are left out" if mean.left_out else ""
             return {self.name: _nats(mean, model.likelihood, "volume of the learned manifold", note)}
         model = cast(DensityEstimator, model)
         mean = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks)
-        results = {self.name: _nats(mean, model.likelihood, f"Lebesgue on R^{model.spec.dim}")}
+        results = {self.name: _nats(mean, model.likelihood, f"Lebesgue on R^{model.dim}")}
         if model.noise.dequantizes and model.likelihood != "unnormalised":
-            scale = model.spec.dim * math.log(2)
+            scale = model.dim * math.log(2)
             error = None if mean.standard_error is None else mean.standard_error / scale
             kind = "estimate" if model.likelihood == "estimate" else "bound"
             results["bits_per_dim"] = Result(-mean.mean / scale, "bits/dim", mean.n, error, kind)

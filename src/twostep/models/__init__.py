@@ -1,6 +1,31 @@
-"""All models: one file each, filed in `MODELS` by the import below."""
+"""All models, one file each; importing this package files their configs in `MODELS`."""
 
-from twostep.models import ae, arm, avb, bigan, ebm, flow, vae, wae
-from twostep.models.base import MODELS
+from twostep.models.ae import Autoencoder
+from twostep.models.arm import ARM
+from twostep.models.avb import AVB
+from twostep.models.base import MODELS, DensityEstimator, GeneralizedAutoencoder, Objective
+from twostep.models.bigan import BiGAN
+from twostep.models.ebm import EBM
+from twostep.models.flow import Flow
+from twostep.models.parts.coupling import Couplings, vector_layers
+from twostep.models.two_step import TwoStep
+from twostep.models.vae import VAE
+from twostep.models.wae import WAE
 
-__all__ = ["MODELS", "ae", "arm", "avb", "bigan", "ebm", "flow", "vae", "wae"]
+__all__ = [
+    "ARM",
+    "AVB",
+    "EBM",
+    "MODELS",
+    "VAE",
+    "WAE",
+    "Autoencoder",
+    "BiGAN",
+    "Couplings",
+    "DensityEstimator",
+    "Flow",
+    "GeneralizedAutoencoder",
+    "Objective",
+    "TwoStep",
+    "vector_layers",
+]

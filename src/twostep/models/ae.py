@@ -1,6 +1,6 @@
 """Autoencoder.
 
-    min over f, g of  E ‖x - g(f(x))‖²
+    min over f, g of  E ‖y - g(f(y))‖²,  y = t(x)
 
 Source: Reducing the Dimensionality of Data with Neural Networks (Hinton & Salakhutdinov, 2006).
 """
@@ -11,11 +11,36 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import override
 
 from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec
 from twostep.models.base import MODELS, Objective, OneLossConfig, Role
-from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
+
+
+class Autoencoder(EncoderDecoder):
+    """Encoder and decoder fitted by least squares.
+
+    Args:
+        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
+        decoder: maps embeddings back.
+        latent_dim: d.
+        data: see `DataArguments`.
+    """
+
+    @override
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(self.transform(x))
+
+    @override
+    def objectives(self) -> tuple[Objective, ...]:
+        unit = "squared units of the transformed data"
+        return (Objective("loss", self._loss, self.network_parameters(), unit=unit),)
+
+    def _loss(self, x: Tensor) -> Tensor:
+        y = self.network_input(x)
+        return (y - self.decoder(self.encoder(y))).square().sum() / len(x)
 
 
 @MODELS.register("ae")
@@ -29,28 +54,7 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
     name: Literal["ae"] = "ae"
     test_metrics: tuple[str, ...] = Field(("l2_reconstruction_error", "loss"), description=TEST_METRICS)
 
+    @override
     def build(self, spec: DataSpec) -> Autoencoder:
-        """Return an `Autoencoder` for data of this kind."""
-        return Autoencoder(self, spec)
-
-
-class Autoencoder(NetworkDecoder):
-    """Encoder and decoder fitted by least squares."""
-
-    def __init__(self, config: AutoencoderConfig, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.latent_dim = config.latent_dim
-        self.encoder = config.build_encoder(spec, config.latent_dim)
-        self.decoder = config.build_decoder(spec)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Map data `(B, *S)` to embeddings `(B, d)`."""
-        return self.encoder(self.transform(x))
-
-    def objectives(self) -> tuple[Objective, ...]:
-        """Return the one loss: squared error summed over coordinates, mean over the batch."""
-        return (Objective("loss", self._loss, tuple(self.parameters()), unit="squared units of the transformed data"),)
-
-    def _loss(self, x: Tensor) -> Tensor:
-        y = self.network_input(x)
-        return (y - self.decoder(self.encoder(y))).square().sum() / len(x)
+        networks = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
+        return Autoencoder(*networks, self.latent_dim, **self.data_arguments(spec))

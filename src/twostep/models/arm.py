@@ -22,61 +22,22 @@ arXiv 1306.0186); Generative Image Modeling Using Spatial LSTMs (Theis & Bethge,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
+from typing_extensions import Unpack, override
 
 from twostep.core.keys import STOPPING_METRIC, TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeInt, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.base import MODELS, DataArguments, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
 from twostep.nn.distributions import LOG_2PI
 
 FLOOR = 1e-4
 STEPS_AT_ONCE = 2**17  # of the LSTM in one evaluation: 0.5 GB of gates at hidden_size 256
-
-
-@MODELS.register("arm")
-class ARMConfig(OneLossConfig):
-    """Keys of `arm`."""
-
-    roles: ClassVar[tuple[Role, ...]] = ("de",)
-    summary: ClassVar[str] = "autoregressive LSTM with mixtures of Gaussians"
-    paper: ClassVar[str] = "Graves, 2013, arXiv 1308.0850"
-
-    name: Literal["arm"] = "arm"
-    k_mixture: PositiveInt = Field(10, description="Gaussians in the mixture of each step")
-    hidden_size: PositiveInt = Field(128, description="width of the LSTM")
-    num_layers: PositiveInt = Field(1, description="layers of the LSTM")
-    context: NonNegativeInt = Field(2, description="rows above and pixels beside that a pixel sees; 0: the last one")
-    lr: PositiveFloat = Field(3e-3, description="learning rate")
-    use_lr_scheduler: bool = Field(True, description="cosine decay of the rate to 0 over all steps")
-    early_stopping_metric: str | None = Field("loss", description=STOPPING_METRIC)
-    test_metrics: tuple[str, ...] = Field(("log_likelihood", "loss"), description=TEST_METRICS)
-
-    @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Whiten always; on pictures a larger network, and whole numbers spread."""
-        if not spec.is_image:
-            return {"whitening_transform": True}
-        return {"whitening_transform": True, "dequantize": spec.discrete, "hidden_size": 256, "num_layers": 2}
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Take a lower rate; scale pictures instead, see one pixel at a time, and score whole numbers as they are."""
-        if not spec.is_image:
-            return {"lr": 1e-3}
-        return {"lr": 1e-3, "whitening_transform": False, "scale_data": True, "dequantize": False, "context": 0}
-
-    def is_flat(self) -> bool:
-        """Whether the network takes vectors whatever the data: no, it reads points in the shape they have."""
-        return False
-
-    def build(self, spec: DataSpec) -> ARM:
-        """Return an `ARM` for data of this kind."""
-        return ARM(self, spec)
 
 
 def earlier(shape: tuple[int, ...], context: int) -> Tensor:
@@ -96,29 +57,46 @@ def earlier(shape: tuple[int, ...], context: int) -> Tensor:
 
 
 class ARM(DensityEstimator):
-    """LSTM and mixtures, fitted by maximum likelihood."""
+    """LSTM and mixtures, fitted by maximum likelihood.
+
+    Args:
+        event_shape: shape `*S` of a data point, `(D,)` or `(C, H, W)`, which the transform must leave as it is.
+        k_mixture: Gaussians in the mixture of each step.
+        hidden_size: width of the LSTM.
+        num_layers: layers of the LSTM.
+        context: rows above and pixels beside that a pixel sees; 0: the last one alone.
+        data: see `DataArguments`.
+    """
 
     before: Tensor
-
     likelihood: ClassVar[Likelihood] = "exact"
 
-    def __init__(self, config: ARMConfig, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.components = config.k_mixture
-        self.features = spec.shape[0] if spec.is_image else 1
-        self.steps = spec.dim // self.features
-        self.register_buffer("before", earlier(spec.shape, config.context), persistent=False)
-        self.lstm = nn.LSTM(self.before.shape[1] * self.features, config.hidden_size, config.num_layers)
-        self.head = nn.Linear(config.hidden_size, self.components * (1 + 2 * self.features))
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        *,
+        k_mixture: int = 10,
+        hidden_size: int = 128,
+        num_layers: int = 1,
+        context: int = 2,
+        **data: Unpack[DataArguments],
+    ) -> None:
+        super().__init__(event_shape, **data)
+        self.components = k_mixture
+        self.features = event_shape[0] if len(event_shape) == 3 else 1
+        self.steps = math.prod(event_shape) // self.features
+        self.register_buffer("before", earlier(self.event_shape, context), persistent=False)
+        self.lstm = nn.LSTM(self.before.shape[1] * self.features, hidden_size, num_layers)
+        self.head = nn.Linear(hidden_size, self.components * (1 + 2 * self.features))
 
+    @override
     def log_density(self, x: Tensor) -> Tensor:
-        """Return the exact log-density, of shape `(B,)`, in nats."""
         parts = self.transform(x).split(max(1, STEPS_AT_ONCE // self.steps))
         return torch.cat([self.conditionals(y).sum(1) for y in parts]) + self.transform.log_abs_det_jacobian(x)
 
-    @torch.no_grad()
+    @override
+    @torch.no_grad()  # the choice of a component has no gradient
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points step by step; the choice of a component has no gradient, so samples carry none."""
         like = self.head.weight
         state: tuple[Tensor, Tensor] | None = None
         drawn = like.new_zeros(self.steps + 1, n, self.features)
@@ -131,8 +109,8 @@ class ARM(DensityEstimator):
             drawn[step] = mean.gather(1, chosen)[:, 0] + std.gather(1, chosen)[:, 0] * noise
         return self.clamp(self.transform.inverse(self._from_sequence(drawn[:-1])))
 
+    @override
     def objectives(self) -> tuple[Objective, ...]:
-        """Return the one loss: the negative log-density of the network's input, in nats a point."""
         return (Objective("loss", self._loss, tuple(self.parameters())),)
 
     def conditionals(self, y: Tensor) -> Tensor:
@@ -165,4 +143,52 @@ class ARM(DensityEstimator):
         return y.reshape(len(y), self.features, self.steps).permute(2, 0, 1)
 
     def _from_sequence(self, sequence: Tensor) -> Tensor:
-        return sequence.permute(1, 2, 0).reshape(-1, *self.spec.shape)
+        return sequence.permute(1, 2, 0).reshape(-1, *self.event_shape)
+
+
+@MODELS.register("arm")
+class ARMConfig(OneLossConfig):
+    """Keys of `arm`."""
+
+    roles: ClassVar[tuple[Role, ...]] = ("de",)
+    summary: ClassVar[str] = "autoregressive LSTM with mixtures of Gaussians"
+    paper: ClassVar[str] = "Graves, 2013, arXiv 1308.0850"
+
+    name: Literal["arm"] = "arm"
+    k_mixture: PositiveInt = Field(10, description="Gaussians in the mixture of each step")
+    hidden_size: PositiveInt = Field(128, description="width of the LSTM")
+    num_layers: PositiveInt = Field(1, description="layers of the LSTM")
+    context: NonNegativeInt = Field(2, description="rows above and pixels beside that a pixel sees; 0: the last one")
+    lr: PositiveFloat = Field(3e-3, description="learning rate")
+    use_lr_scheduler: bool = Field(True, description="cosine decay of the rate to 0 over all steps")
+    early_stopping_metric: str | None = Field("loss", description=STOPPING_METRIC)
+    test_metrics: tuple[str, ...] = Field(("log_likelihood", "loss"), description=TEST_METRICS)
+
+    @override
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        if not spec.is_image:
+            return {"whitening_transform": True}
+        return {"whitening_transform": True, "dequantize": spec.discrete, "hidden_size": 256, "num_layers": 2}
+
+    @override
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        if not spec.is_image:
+            return {"lr": 1e-3}
+        return {"lr": 1e-3, "whitening_transform": False, "scale_data": True, "dequantize": False, "context": 0}
+
+    @override
+    def is_flat(self) -> bool:
+        return False
+
+    @override
+    def build(self, spec: DataSpec) -> ARM:
+        return ARM(
+            spec.shape,
+            k_mixture=self.k_mixture,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            context=self.context,
+            **self.data_arguments(spec),
+        )

@@ -24,13 +24,14 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
+from typing_extensions import Unpack, override
 
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
-from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig
-from twostep.models.parts.noisy_encoder import NoisyEncoder, cholesky, kl_to_prior, log_weights, moments
+from twostep.models.parts.gaussian_decoder import GaussianArguments, GaussianDecoder, GaussianDecoderConfig, bound
+from twostep.models.parts.moment_gaussian import cholesky, kl_to_prior, log_weights, moments
 from twostep.models.presets import AVB_REFERENCE_DENSITY, avb_defaults, avb_reference
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.layers import Activation
@@ -38,98 +39,89 @@ from twostep.nn.mlp import MLP, JoinedNet
 from twostep.nn.running import RunningMean
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
+CACHED = 512  # draws made at once where all are kept: more do not fit a core's cache
 ROWS = 25  # for each coordinate, of which the running covariance is
 
 
-@MODELS.register("avb")
-class AVBConfig(GaussianDecoderConfig, AdversarialConfig):
-    """Keys of `avb`."""
-
-    roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
-    summary: ClassVar[str] = "adversarial variational Bayes: an encoder of any law"
-    paper: ClassVar[str] = "Mescheder et al., 2017, arXiv 1701.04722"
-
-    name: Literal["avb"] = "avb"
-    noise_dim: PositiveInt = Field(256, description="coordinates of the encoder's noise")
-    input_sigma: NonNegativeFloat = Field(3.0, description="std of the encoder's noise")
-    prior_sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="its hidden layers")
-    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
-    disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
-    nll_lr: PositiveFloat = Field(1e-3, description="learning rate of encoder and decoder")
-    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
-    use_nll_lr_scheduler: bool = Field(True, description="cosine decay of nll_lr to 0 over all steps")
-    num_discriminator_steps: PositiveInt = Field(1, description="steps of the discriminator for each of the others")
-    adaptive_contrast: bool = Field(False, description="tell standardised draws from noise, not draws from the prior")
-
-    @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Judge an autoencoder by its reconstructions, a density by its likelihood, and stop by it."""
-        networks = super().defaults(spec, role)
-        net = networks["encoder_net"]
-        return {**networks, **avb_reference(role, net), **avb_defaults(spec, role, net)}
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Contrast with the prior; train a density for as long on few rows as on many; never clip."""
-        net = super().defaults(spec, role)["encoder_net"]
-        keys = {**super().reference(spec, role), **avb_reference(role, net), "max_grad_norm": None}
-        return keys if role == "gae" else {**keys, **AVB_REFERENCE_DENSITY}
-
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        """Return the optimisers of the discriminator, and of encoder and decoder."""
-        return {
-            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
-            "nll": OptimizerConfig(self.nll_lr, self.use_nll_lr_scheduler),
-        }
-
-    def build(self, spec: DataSpec) -> AVB:
-        """Return an `AVB` for data of this kind."""
-        return AVB(self, spec)
-
-
 class AVB(GaussianDecoder):
-    """Encoder of any law, whose mean over a fixed set of noise is the embedding, decoder, and discriminator."""
+    """Implicit posterior, whose mean over a fixed set of noise is the embedding, decoder, and discriminator.
+
+    Args:
+        encoder: f, maps what the transform gives, `(B, *T)`, and noise `(B, m)` to latents `(B, d)`.
+        decoder: maps latents to the mean of y; see `GaussianDecoder` for what it may give beside.
+        discriminator: T, maps flattened points `(B, D)` and latents `(B, d)` to `(B, 1)`.
+        latent_dim: d.
+        input_sigma: s_in, std of the encoder's noise.
+        prior_sigma: s, std of the latent prior.
+        num_discriminator_steps: steps of the discriminator for each of encoder and decoder.
+        adaptive_contrast: contrast standardised draws with noise, not draws with the prior's.
+        arguments: see `GaussianArguments` and `DataArguments`.
+    """
 
     noise_set: Tensor
+    encoder: JoinedNet
 
-    def __init__(self, config: AVBConfig, spec: DataSpec) -> None:
-        log_sigma = math.log(0.5) if config.adaptive_contrast else 0.0  # small: latents have to tell
-        super().__init__(config, spec, config.prior_sigma, log_sigma)
-        self.every, self.adaptive = config.num_discriminator_steps, config.adaptive_contrast
-        self.encoder = NoisyEncoder(config.build_encoder(spec, config.latent_dim), config.noise_dim, config.input_sigma)
-        self.decoder = config.build_decoder(spec, self.extra)
-        self.discriminator = JoinedNet(
-            MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
-        )
-        self.covariance = RunningMean((config.latent_dim, config.latent_dim)) if self.adaptive else None
+    def __init__(
+        self,
+        encoder: JoinedNet,
+        decoder: nn.Module,
+        discriminator: JoinedNet,
+        latent_dim: int,
+        *,
+        input_sigma: float = 3.0,
+        prior_sigma: float = 1.0,
+        num_discriminator_steps: int = 1,
+        adaptive_contrast: bool = False,
+        **arguments: Unpack[GaussianArguments],
+    ) -> None:
+        super().__init__(encoder, decoder, latent_dim, **arguments)
+        self.prior_sigma = self.prior_std = prior_sigma
+        self.input_sigma = input_sigma
+        self.every, self.adaptive = num_discriminator_steps, adaptive_contrast
+        self.discriminator = discriminator
+        if self.adaptive and self.log_sigma is not None:
+            nn.init.constant_(self.log_sigma, math.log(0.5))  # small: latents have to carry information
+        self.covariance = RunningMean((latent_dim, latent_dim)) if self.adaptive else None
         self._halves: Tensor | None = None  # half differences of the step's pairs; none where a rank has no rows
-        half = torch.randn(32 + 4 * config.latent_dim, config.noise_dim)
+        half = torch.randn(32 + 4 * latent_dim, encoder.side_dim)
         self.register_buffer("noise_set", torch.cat([half, -half]))
 
+    @override
     def encode(self, x: Tensor) -> Tensor:
-        """Map data `(B, *S)` to the means of the encoder's draws over the fixed set of noise, `(B, d)`."""
         return torch.cat([self._draws(y).mean(1) for y in self._blocks(self.transform(x))])
 
+    @override
+    def log_density(self, x: Tensor) -> Tensor:
+        return bound(self.log_weights(x, self.k))
+
+    @override
     def log_weights(self, x: Tensor, k: int) -> Tensor:
-        """Return log-weights of k draws at each point, `(k, B)`, in nats."""
         weights = torch.cat([self._log_weights(y, k) for y in self._blocks(self.transform(x))], dim=1)
         return weights + self.transform.log_abs_det_jacobian(x)
 
+    @override
     def objectives(self) -> tuple[Objective, ...]:
-        """Return the discriminator's logistic loss, and the negative evidence bound of encoder and decoder."""
-        judge = tuple(self.discriminator.parameters())
-        players = (*self.encoder.parameters(), *self.decoder.parameters())
-        players = (*players, *self.sigma_parameters())
+        discriminator = tuple(self.discriminator.parameters())
+        others = (*self.network_parameters(), *self.sigma_parameters())
         return (
-            Objective("discriminator", self._discriminator_loss, judge, after=self._keep_covariance, unit="nats"),
-            Objective("nll", self._nll, players, every=self.every, after=self._after),
+            Objective(
+                "discriminator", self._discriminator_loss, discriminator, after=self._keep_covariance, unit="nats"
+            ),
+            Objective("nll", self._nll, others, every=self.every, after=self._after),
         )
+
+    def draw(self, y: Tensor) -> Tensor:
+        """Return one draw of q at each point of transformed data, `(B, d)`."""
+        return self.encoder(y, self._noise(len(y), y))
+
+    def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
+        """Return T of the network's input and a draw, standardised with adaptive contrast, of shape `(B,)`."""
+        return self.discriminator(y.flatten(1), z).squeeze(1)
 
     def _discriminator_loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         with torch.no_grad():
-            _, seen, _ = self._contrasted(self.encoder.features(y))
+            _, seen, _ = self._contrasted(y)
         noise = torch.randn_like(seen)
         from_prior = noise if self.adaptive else self.prior_sigma * noise
         features = self.discriminator.features(y.flatten(1))
@@ -138,22 +130,18 @@ class AVB(GaussianDecoder):
 
     def _nll(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        z, seen, of_gaussian = self._contrasted(self.encoder.features(y))
+        z, seen, of_gaussian = self._contrasted(y)
         return (self.log_ratio(y, seen) + of_gaussian - self.log_likelihood(y, z)).mean()
 
-    def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
-        """Return the discriminator's guess for the network's input, and a draw as it sees it, of shape `(B,)`."""
-        return self.discriminator(y.flatten(1), z).squeeze(1)
-
-    def _contrasted(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _contrasted(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a draw for each point, what the discriminator sees of it, and `log r - log p` at it, 0 where r is p.
 
-        Shapes: features `(B, hidden)`; results `(B, d)`, `(B, d)`, and `(B,)` or a scalar.
+        Shapes: `(B, d)`, `(B, d)`, and `(B,)` or a scalar.
         """
         if self.covariance is None:
-            z = self.encoder.draw(features)
+            z = self.draw(y)
             return z, z, z.new_zeros(())
-        z, pair = self.encoder.draw_and_pair(features)
+        z, pair = self._draw_and_pair(self.encoder.features(y))
         with torch.autocast(z.device.type, enabled=False):  # moments and factor in full precision
             z, pair = z.to(self.noise_set.dtype), pair.to(self.noise_set.dtype)
             mean, halves = pair.mean(1), (pair[:, 0] - pair[:, 1]) / 2
@@ -180,9 +168,20 @@ class AVB(GaussianDecoder):
         self._keep_covariance(gather)
         self.calibrate(gather)
 
+    def _noise(self, n: int, like: Tensor) -> Tensor:
+        return like.new_empty(n, self.encoder.side_dim).normal_(std=self.input_sigma)
+
+    def _draw_and_pair(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a draw at every point, `(B, d)`, and two more of opposite noise, `(B, 2, d)`."""
+        one, other = self.encoder.side(self._noise(2 * len(features), features)).chunk(2)
+        draws = self.encoder.rest(features + torch.stack([one, other, -other]))
+        return draws[0], draws[1:].transpose(0, 1)
+
     def _draws(self, y: Tensor) -> Tensor:
         """Return the encoder's outputs over the fixed set of noise, `(B, m, d)`."""
-        return self.encoder.all_draws(self.encoder.features(y), self.noise_set)
+        entering = self.encoder.side(self.input_sigma * self.noise_set)
+        blocks = self.encoder.features(y).split(max(1, CACHED // len(self.noise_set)))
+        return torch.cat([self.encoder.rest(rows[:, None] + entering) for rows in blocks])
 
     def _blocks(self, y: Tensor) -> tuple[Tensor, ...]:
         return y.split(max(1, BLOCK // len(self.noise_set)))
@@ -191,7 +190,63 @@ class AVB(GaussianDecoder):
         return log_weights(lambda z: self._log_joint(y, z), moments(self._draws(y), self.prior_sigma), k)
 
     def _log_joint(self, y: Tensor, z: Tensor) -> Tensor:
-        return self.log_likelihood(y, z) + self._log_prior(z)
+        return self.log_likelihood(y, z) + normal_log_prob(z.square(), z.new_tensor(math.log(self.prior_sigma)))
 
-    def _log_prior(self, z: Tensor) -> Tensor:
-        return normal_log_prob(z.square(), z.new_tensor(math.log(self.prior_sigma)))
+
+@MODELS.register("avb")
+class AVBConfig(GaussianDecoderConfig, AdversarialConfig):
+    """Keys of `avb`."""
+
+    roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
+    summary: ClassVar[str] = "adversarial variational Bayes: an encoder of any law"
+    paper: ClassVar[str] = "Mescheder et al., 2017, arXiv 1701.04722"
+
+    name: Literal["avb"] = "avb"
+    noise_dim: PositiveInt = Field(256, description="coordinates of the encoder's noise")
+    input_sigma: NonNegativeFloat = Field(3.0, description="std of the encoder's noise")
+    prior_sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
+    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="its hidden layers")
+    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
+    disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
+    nll_lr: PositiveFloat = Field(1e-3, description="learning rate of encoder and decoder")
+    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
+    use_nll_lr_scheduler: bool = Field(True, description="cosine decay of nll_lr to 0 over all steps")
+    num_discriminator_steps: PositiveInt = Field(1, description="steps of the discriminator for each of the others")
+    adaptive_contrast: bool = Field(False, description="tell standardised draws from noise, not draws from the prior")
+
+    @override
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        networks = super().defaults(spec, role)
+        net = networks["encoder_net"]
+        return {**networks, **avb_reference(role, net), **avb_defaults(spec, role, net)}
+
+    @override
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        net = super().defaults(spec, role)["encoder_net"]
+        keys = {**super().reference(spec, role), **avb_reference(role, net), "max_grad_norm": None}
+        return keys if role == "gae" else {**keys, **AVB_REFERENCE_DENSITY}
+
+    @override
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        return {
+            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
+            "nll": OptimizerConfig(self.nll_lr, self.use_nll_lr_scheduler),
+        }
+
+    @override
+    def build(self, spec: DataSpec) -> AVB:
+        arguments = self.gaussian_arguments(spec)
+        discriminator_dims = self.discriminator_hidden_dims, 1, self.discriminator_activation
+        return AVB(
+            JoinedNet(self.build_encoder(spec, self.latent_dim), self.noise_dim),
+            self.build_decoder(spec, self.extra(spec)),
+            JoinedNet(MLP(spec.dim, *discriminator_dims), self.latent_dim),
+            self.latent_dim,
+            input_sigma=self.input_sigma,
+            prior_sigma=self.prior_sigma,
+            num_discriminator_steps=self.num_discriminator_steps,
+            adaptive_contrast=self.adaptive_contrast,
+            **arguments,
+        )

@@ -1,39 +1,31 @@
-"""The contracts of all models: what a config offers, and what an autoencoder and a density promise."""
+"""The contracts of all models: what an autoencoder and a density promise, and what a config offers."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, Self, final, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, final, runtime_checkable
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from twostep.core.keys import EvaluationKeys, FitKeys, resolve_fid
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, Frozen, PositiveFloat
 from twostep.nn import jacobian
 from twostep.nn.transform_keys import TransformKeys
-from twostep.nn.transforms import Noise
+from twostep.nn.transforms import Chain, DataTransform, Noise
 
 Role = Literal["gae", "de"]
 Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]
+Gather = Callable[[Tensor], Tensor]
 
 MODELS: Registry[type[ModelConfig]] = Registry("model")
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """How the parameters of one objective are optimised."""
-
-    lr: float
-    use_scheduler: bool
-
-
-Gather = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,103 +50,55 @@ class Objective:
     unit: str = "nats of the transformed data"
 
 
-class _NameKeys(Frozen):
-    name: Any  # each model narrows it to the literal of its name
-    preset: Literal["twostep", "reference"] = Field(
-        "twostep", description="which defaults: the better ones found here, or those of the paper's code"
-    )
+class DataArguments(TypedDict, total=False):
+    """Keyword arguments of every model: how it sees its data.
 
-
-class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
-    """Keys that every model has: its name, how it sees its data, how it is trained, how it is evaluated.
-
-    A model's own config adds its fields and answers `defaults`, `is_flat`, `build` and, if it is no `OneLossConfig`,
-    `optimizers`. `summary` says in a line what the model is, `paper` where it comes from.
+    Args:
+        transform: invertible map from data to what the networks see, fitted by `fit_transform`; None: the identity.
+        noise: what training adds to the data before the transform; None: nothing.
+        sample_range: lowest and highest value, to which samples are clamped; None: not at all.
     """
 
-    roles: ClassVar[tuple[Role, ...]]
-    summary: ClassVar[str]
-    paper: ClassVar[str]
-    adjustable: ClassVar[frozenset[str]] = frozenset(
-        {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs"}
-    )
-
-    @classmethod
-    def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
-        """Return the config with its defaults for this data and role, and the user's overrides on top."""
-        names = cls.aliases()
-        given = {names.get(key, key): value for key, value in overrides.items()}
-        defaults = cls.defaults(spec, role)
-        if given.get("preset") == "reference":
-            defaults |= cls.reference(spec, role)
-        return resolve_fid(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
-
-    @classmethod
-    @abstractmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Return the values that differ from the fields' defaults for this data and role."""
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Return the values of the paper's code where the defaults here are others (`preset=reference`)."""
-        return {}
-
-    @abstractmethod
-    def build(self, spec: DataSpec) -> Model:
-        """Return the model, with fresh weights from torch's generator."""
-
-    @abstractmethod
-    def is_flat(self) -> bool:
-        """Whether the network sees a point as a vector."""
-
-    @abstractmethod
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        """Return the optimiser of each objective, by the objective's name."""
-
-
-class OneLossConfig(ModelConfig):
-    """Keys of a model that has one loss, named `loss`."""
-
-    lr: PositiveFloat = Field(1e-3, description="learning rate")
-    use_lr_scheduler: bool = Field(False, description="cosine decay of the rate to 0 over all steps")
-
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        """Return the one optimiser."""
-        return {"loss": OptimizerConfig(self.lr, self.use_lr_scheduler)}
-
-
-class AdversarialConfig(ModelConfig):
-    """Keys of a model with a discriminator, whose losses have a learning rate each: `disc_lr` and another."""
-
-    lr: None = Field(None, description="not used: the losses have a learning rate each")
-
-    @field_validator("lr", mode="before")
-    @classmethod
-    def _not_one_rate(cls, value: Any) -> Any:
-        if value is not None:
-            rates = " and ".join(key for key in cls.model_fields if key.endswith("_lr"))
-            raise ValueError(f"there is no one learning rate: set {rates}")
-        return value
+    transform: DataTransform | None
+    noise: Noise | None
+    sample_range: tuple[float, float] | None
 
 
 class Model(nn.Module, ABC):
-    """A network with its config, the facts of its data, and the transform between data space and its own.
+    """A network, and the transform between data space and its own.
 
     Args:
-        config: of the model.
-        spec: of the data.
+        event_shape: shape `*S` of a data point.
+        transform: see `DataArguments`.
+        noise: see `DataArguments`.
+        sample_range: see `DataArguments`.
     """
 
-    def __init__(self, config: ModelConfig, spec: DataSpec) -> None:
+    config: Any = None  # until runs no longer look for them here
+    spec: Any = None
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        *,
+        transform: DataTransform | None = None,
+        noise: Noise | None = None,
+        sample_range: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.spec = spec
-        self.transform = config.build_transform(spec, config.is_flat())
-        self.noise = config.build_noise()
+        self.event_shape = tuple(event_shape)
+        self.transform: DataTransform = Chain([]) if transform is None else transform
+        self.noise = Noise() if noise is None else noise
+        self.sample_range = sample_range
 
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:
         """Return the losses to minimise, in the order in which a training step takes them."""
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates D of a data point."""
+        return math.prod(self.event_shape)
 
     def fit_transform(self, batches: Iterable[Tensor]) -> None:
         """Take the transform's statistics from training data; called once, before the first step."""
@@ -165,15 +109,15 @@ class Model(nn.Module, ABC):
         return self.transform(self.noise(x))
 
     def clamp(self, x: Tensor) -> Tensor:
-        """Clamp samples to the data's range if the config asks for it."""
-        return x.clamp(self.spec.low, self.spec.high) if self.config.clamp_samples else x
+        """Clamp samples to `sample_range`, if there is one."""
+        return x if self.sample_range is None else x.clamp(*self.sample_range)
 
 
 class GeneralizedAutoencoder(Model):
     """A model with an encoder f: R^D -> R^d and a decoder g: R^d -> R^D that reconstructs data near a manifold.
 
-    `prior_std` is the σ of the Gaussian N(0, σ² I) that the law of the embedding of every single point is held to, as
-    that of a variational autoencoder is; None where there is none.
+    `prior_std` is the σ of the Gaussian N(0, σ² I) that training pulls the distribution of each single point's
+    embedding towards, as a variational autoencoder does; None where there is none.
     """
 
     latent_dim: int
@@ -206,12 +150,9 @@ class GeneralizedAutoencoder(Model):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A model that points in data space can be drawn from."""
+    """A model that draws points in data space."""
 
-    @property
-    def spec(self) -> DataSpec:
-        """Facts of the data."""
-        ...
+    event_shape: tuple[int, ...]
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw `(n, *S)` points in data space."""
@@ -219,7 +160,7 @@ class Sampler(Protocol):
 
 
 class DensityEstimator(Model):
-    """A model with a density in data space."""
+    """A model with a density in data space; `likelihood` says of which kind its log-densities are."""
 
     likelihood: ClassVar[Likelihood]
 
@@ -227,7 +168,7 @@ class DensityEstimator(Model):
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the log-density of points `(B, *S)` in data space, of shape `(B,)`, in nats, of the kind `likelihood`.
 
-        A model of dequantised data (key `dequantize`) dequantises integers first, by a uniform draw from torch's
+        A model of dequantised data (`noise.dequantizes`) dequantises integers first, by a uniform draw from torch's
         generator, as in training; a point that already lies inside of a bin stays where it is.
         """
         return self.log_density(self.noise.dequantize(x))
@@ -253,6 +194,119 @@ def evaluating(*models: nn.Module) -> Generator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How the parameters of one objective are optimised."""
+
+    lr: float
+    use_scheduler: bool
+
+
+class _NameKeys(Frozen):
+    name: Any  # each model narrows it to the literal of its name
+    preset: Literal["twostep", "reference"] = Field(
+        "twostep", description="which defaults: the better ones found here, or those of the paper's code"
+    )
+
+
+class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
+    """Keys that every model has: its name, how it sees its data, how it is trained, how it is evaluated.
+
+    A model's own config adds its fields and answers `defaults`, `is_flat`, `build` and, if it is no `OneLossConfig`,
+    `optimizers`. `summary` says in a line what the model is, `paper` where it comes from.
+    """
+
+    roles: ClassVar[tuple[Role, ...]]
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    adjustable: ClassVar[frozenset[str]] = frozenset(
+        {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs"}
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        if "build" in cls.__dict__:
+            setattr(cls, "build", _marked(cls.build))  # noqa: B010
+
+    @classmethod
+    def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
+        """Return the config with its defaults for this data and role, and the user's overrides on top."""
+        names = cls.aliases()
+        given = {names.get(key, key): value for key, value in overrides.items()}
+        defaults = cls.defaults(spec, role)
+        if given.get("preset") == "reference":
+            defaults |= cls.reference(spec, role)
+        return resolve_fid(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
+
+    @classmethod
+    @abstractmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Return the values that differ from the fields' defaults for this data and role."""
+
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        """Return the values of the paper's code where the defaults here are others (`preset=reference`)."""
+        return {}
+
+    @abstractmethod
+    def build(self, spec: DataSpec) -> Model:
+        """Return the model, with fresh weights from torch's generator.
+
+        Raises:
+            UserError: for keys that contradict the data.
+        """
+
+    @abstractmethod
+    def is_flat(self) -> bool:
+        """Whether the network sees a point as a vector."""
+
+    @abstractmethod
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        """Return the optimiser of each objective, by the objective's name."""
+
+    def data_arguments(self, spec: DataSpec) -> DataArguments:
+        """Return the arguments of a model's constructor that say how it sees its data."""
+        return {
+            "transform": self.build_transform(spec, self.is_flat()),
+            "noise": self.build_noise(),
+            "sample_range": (spec.low, spec.high) if self.clamp_samples else None,
+        }
+
+
+class OneLossConfig(ModelConfig):
+    """Keys of a model that has one loss, named `loss`."""
+
+    lr: PositiveFloat = Field(1e-3, description="learning rate")
+    use_lr_scheduler: bool = Field(False, description="cosine decay of the rate to 0 over all steps")
+
+    @override
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        return {"loss": OptimizerConfig(self.lr, self.use_lr_scheduler)}
+
+
+class AdversarialConfig(ModelConfig):
+    """Keys of a model with a discriminator, whose losses have a learning rate each: `disc_lr` and another."""
+
+    lr: None = Field(None, description="not used: the losses have a learning rate each")
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _not_one_rate(cls, value: Any) -> Any:
+        if value is not None:
+            rates = " and ".join(key for key in cls.model_fields if key.endswith("_lr"))
+            raise ValueError(f"there is no one learning rate: set {rates}")
+        return value
+
+
+def _marked(build: Callable[[Any, DataSpec], Model]) -> Callable[[Any, DataSpec], Any]:
+    def built(self: ModelConfig, spec: DataSpec) -> Model:
+        model = build(self, spec)
+        model.config, model.spec = self, spec
+        return model
+
+    return built
 
 
 class _Noisy:

@@ -21,13 +21,14 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import AliasChoices, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
+from typing_extensions import Unpack, override
 
 from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
-from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.models.base import MODELS, AdversarialConfig, DataArguments, Gather, Objective, OptimizerConfig, Role
+from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP, JoinedNet
 
@@ -38,93 +39,63 @@ JUDGE = "l2_reconstruction_error"
 RATE, MOST_WEIGHT, PICTURES_DIM = 1e-3, 10.0, 784
 
 
-@MODELS.register("bigan")
-class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
-    """Keys of `bigan`."""
+class BiGAN(EncoderDecoder):
+    """An encoder, a generator that decodes, and a critic of pairs.
 
-    roles: ClassVar[tuple[Role, ...]] = ("gae",)
-    summary: ClassVar[str] = "bidirectional GAN: a generator and its inverse, from a critic"
-    paper: ClassVar[str] = "Donahue et al., 2017, arXiv 1605.09782"
+    Args:
+        encoder: f, maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
+        decoder: the generator g.
+        discriminator: the critic T, maps a flattened point `(B, D)` and an embedding `(B, d)` to `(B, 1)`.
+        latent_dim: d.
+        wasserstein: Wasserstein distance of the pairs; False: the classical logistic loss.
+        penalty_weight: λ of the Wasserstein critic; None: its weights are clamped instead.
+        clamp: c.
+        recon_weight: w.
+        num_discriminator_steps: steps of the critic for each of generator and encoder.
+        data: see `DataArguments`.
+    """
 
-    name: Literal["bigan"] = "bigan"
-    wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")
-    gradient_penalty: bool = Field(True, description="hold the Wasserstein critic's slope near 1; False: clamp weights")
-    penalty_weight: NonNegativeFloat = Field(
-        10.0, validation_alias=AliasChoices("lambda", "_lambda"), description="weight of the gradient penalty"
-    )
-    clamp: PositiveFloat = Field(0.01, description="limit of the Wasserstein critic's weights, without the penalty")
-    recon_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error of reconstructions")
-    num_discriminator_steps: PositiveInt = Field(2, description="steps of the critic for each of generator and encoder")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layers of the critic")
-    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the critic")
-    disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the critic")
-    ge_lr: PositiveFloat = Field(1e-4, description="learning rate of generator and encoder")
-    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
-    use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
-    max_epochs: PositiveInt = Field(200, description="epochs to train for")
-    early_stopping_metric: str | None = Field(JUDGE, description=STOPPING_METRIC)
-    max_bad_valid_epochs: PositiveInt | None = Field(50, description=PATIENCE)
-    valid_metrics: tuple[str, ...] = Field((JUDGE,), description=VALID_METRICS)
-    test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        wasserstein: bool = True,
+        penalty_weight: float | None = 10.0,
+        clamp: float = 0.01,
+        recon_weight: float = 1.0,
+        num_discriminator_steps: int = 2,
+        **data: Unpack[DataArguments],
+    ) -> None:
+        super().__init__(encoder, decoder, latent_dim, **data)
+        self.discriminator = discriminator
+        self.wasserstein, self.penalty_weight, self.limit = wasserstein, penalty_weight, clamp
+        self.recon_weight, self.every = recon_weight, num_discriminator_steps
 
-    @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Learn faster, and weigh the squared error more where it is a sum over few coordinates."""
-        weight = min(MOST_WEIGHT, max(1.0, PICTURES_DIM / spec.dim))
-        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Take lower rates and a lower weight, with which small sets are not inverted; never clip."""
-        keys = {key: cls.model_fields[key].default for key in ("recon_weight", "disc_lr", "ge_lr")}
-        return {**super().reference(spec, role), **keys, "max_grad_norm": None, "test_metrics": ("fid", JUDGE)}
-
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        """Return the optimisers of the critic, and of generator and encoder."""
-        return {
-            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
-            "ge": OptimizerConfig(self.ge_lr, self.use_ge_lr_scheduler),
-        }
-
-    def build(self, spec: DataSpec) -> BiGAN:
-        """Return a `BiGAN` for data of this kind."""
-        return BiGAN(self, spec)
-
-
-class BiGAN(NetworkDecoder):
-    """An encoder, a generator that decodes, and a critic of pairs."""
-
-    def __init__(self, config: BiGANConfig, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.latent_dim = config.latent_dim
-        self.wasserstein, self.every = config.wasserstein, config.num_discriminator_steps
-        self.recon_weight, self.limit = config.recon_weight, config.clamp
-        self.penalty_weight = config.penalty_weight if config.gradient_penalty else None
-        self.encoder = config.build_encoder(spec, config.latent_dim)
-        self.decoder = config.build_decoder(spec)
-        self.discriminator = JoinedNet(
-            MLP(spec.dim, config.discriminator_hidden_dims, 1, config.discriminator_activation), config.latent_dim
-        )
-
+    @override
     def encode(self, x: Tensor) -> Tensor:
-        """Map data `(B, *S)` to embeddings `(B, d)`."""
         return self.encoder(self.transform(x))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Generate `n` points `(n, *S)` from draws of the prior."""
-        like = next(self.parameters())
-        z = torch.rand(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.decode(2 * z - 1))
+        return self.clamp(self.decode(2 * self.prior_noise(n, generator, uniform=True) - 1))
 
+    @override
     def objectives(self) -> tuple[Objective, ...]:
-        """Return the critic's loss, and that of generator and encoder, which step once in several of its steps."""
-        judge = tuple(self.discriminator.parameters())
-        players = (*self.encoder.parameters(), *self.decoder.parameters())
+        critic = tuple(self.discriminator.parameters())
         after = self._clamp_weights if self.wasserstein and self.penalty_weight is None else None
         unit = "of the critic" if self.wasserstein else "nats"
         return (
-            Objective("discriminator", self._discriminator_loss, judge, after=after, unit=unit),
-            Objective("ge", self._loss, players, every=self.every, unit=f"{unit}, with reconstruction errors"),
+            Objective("discriminator", self._discriminator_loss, critic, after=after, unit=unit),
+            Objective(
+                "ge",
+                self._loss,
+                self.network_parameters(),
+                every=self.every,
+                unit=f"{unit}, with reconstruction errors",
+            ),
         )
 
     def _discriminator_loss(self, x: Tensor) -> Tensor:
@@ -163,3 +134,67 @@ class BiGAN(NetworkDecoder):
         with torch.no_grad():
             for parameter in self.discriminator.parameters():
                 parameter.clamp_(-self.limit, self.limit)
+
+
+@MODELS.register("bigan")
+class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
+    """Keys of `bigan`."""
+
+    roles: ClassVar[tuple[Role, ...]] = ("gae",)
+    summary: ClassVar[str] = "bidirectional GAN: a generator and its inverse, from a critic"
+    paper: ClassVar[str] = "Donahue et al., 2017, arXiv 1605.09782"
+
+    name: Literal["bigan"] = "bigan"
+    wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")
+    gradient_penalty: bool = Field(True, description="hold the Wasserstein critic's slope near 1; False: clamp weights")
+    penalty_weight: NonNegativeFloat = Field(
+        10.0, validation_alias=AliasChoices("lambda", "_lambda"), description="weight of the gradient penalty"
+    )
+    clamp: PositiveFloat = Field(0.01, description="limit of the Wasserstein critic's weights, without the penalty")
+    recon_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error of reconstructions")
+    num_discriminator_steps: PositiveInt = Field(2, description="steps of the critic for each of generator and encoder")
+    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layers of the critic")
+    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the critic")
+    disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the critic")
+    ge_lr: PositiveFloat = Field(1e-4, description="learning rate of generator and encoder")
+    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
+    use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
+    max_epochs: PositiveInt = Field(200, description="epochs to train for")
+    early_stopping_metric: str | None = Field(JUDGE, description=STOPPING_METRIC)
+    max_bad_valid_epochs: PositiveInt | None = Field(50, description=PATIENCE)
+    valid_metrics: tuple[str, ...] = Field((JUDGE,), description=VALID_METRICS)
+    test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
+
+    @override
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        weight = min(MOST_WEIGHT, max(1.0, PICTURES_DIM / spec.dim))
+        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}
+
+    @override
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        keys = {key: cls.model_fields[key].default for key in ("recon_weight", "disc_lr", "ge_lr")}
+        return {**super().reference(spec, role), **keys, "max_grad_norm": None, "test_metrics": ("fid", JUDGE)}
+
+    @override
+    def optimizers(self) -> dict[str, OptimizerConfig]:
+        return {
+            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
+            "ge": OptimizerConfig(self.ge_lr, self.use_ge_lr_scheduler),
+        }
+
+    @override
+    def build(self, spec: DataSpec) -> BiGAN:
+        return BiGAN(
+            self.build_encoder(spec, self.latent_dim),
+            self.build_decoder(spec),
+            JoinedNet(MLP(spec.dim, self.discriminator_hidden_dims, 1, self.discriminator_activation), self.latent_dim),
+            self.latent_dim,
+            wasserstein=self.wasserstein,
+            penalty_weight=self.penalty_weight if self.gradient_penalty else None,
+            clamp=self.clamp,
+            recon_weight=self.recon_weight,
+            num_discriminator_steps=self.num_discriminator_steps,
+            **self.data_arguments(spec),
+        )

@@ -20,25 +20,146 @@ Neural Empirical Bayes (Saremi & Hyvärinen, 2019, arXiv 1903.02334) for the las
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self, cast
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, FiniteFloat, field_validator, model_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
-from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
-from twostep.models.base import MODELS, DensityEstimator, Gather, Likelihood, Objective, OneLossConfig, Role, evaluating
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+from twostep.models.base import (
+    MODELS,
+    DataArguments,
+    DensityEstimator,
+    Gather,
+    Likelihood,
+    Objective,
+    OneLossConfig,
+    Role,
+    evaluating,
+)
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
 from twostep.models.parts.energy_base import BaseDistribution, EnergyOnPrincipalAxes, GaussianBase, UniformBase
 from twostep.models.parts.langevin import Langevin, ReplayBuffer
-from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, unpadded
+from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, image_shape, unpadded
 from twostep.models.presets import ebm_defaults, ebm_reference
-from twostep.nn.energy import EnergyCNN, EnergyMLP, EnergyNet, SpectralNorm
+from twostep.nn.cnn import ConvEncoder, Convolutions
+from twostep.nn.energy import EnergyMLP, SpectralNorm, input_gradient
 from twostep.nn.layers import Activation
 from twostep.nn.principal import Principal
 from twostep.nn.transforms import Chain
+
+PUBLISHED = Langevin(step_size=10.0, sigma=0.005, limits=(-1.0, 1.0), gradient_limit=0.03)
+
+
+class EBM(DensityEstimator):
+    """An energy fitted by contrastive divergence. The replay buffer is the same on all ranks, and is saved.
+
+    Args:
+        energy: F, maps what the transform gives, `(B, *T)`, to `(B, 1)` or `(B,)`.
+        event_shape: shape `*S` of a data point.
+        base: what exp(-F) is relative to; None: the uniform distribution on the chains' box.
+        langevin: the sampler, whose limits are the box; None: the paper's, for data scaled to [-1, 1].
+        ld_steps: steps of a chain, in training and in sampling.
+        ld_eps_new: share of chains that start from the base.
+        loss_alpha: weight α of the squared energies.
+        max_length_buffer: negatives that are kept to start from.
+        data: see `DataArguments`.
+    """
+
+    likelihood: ClassVar[Likelihood] = "unnormalised"
+
+    def __init__(
+        self,
+        energy: nn.Module,
+        event_shape: Sequence[int],
+        *,
+        base: BaseDistribution | None = None,
+        langevin: Langevin | None = None,
+        ld_steps: int = 60,
+        ld_eps_new: float = 0.05,
+        loss_alpha: float = 0.1,
+        max_length_buffer: int = 8192,
+        **data: Unpack[DataArguments],
+    ) -> None:
+        super().__init__(event_shape, **data)
+        self.net, self.langevin = energy, langevin or PUBLISHED
+        self.base = base or UniformBase(*self.langevin.limits)
+        self.alpha, self.steps, self.fresh = loss_alpha, ld_steps, ld_eps_new
+        chains_shape = self.transform(torch.zeros(1, *event_shape)).shape[1:]
+        self.ring = ReplayBuffer(max_length_buffer, chains_shape)  # its name in checkpoints
+        self._negatives: Tensor | None = None  # none where a rank has no rows in a batch
+
+    def energy(self, y: Tensor) -> Tensor:
+        """Return the energies of points of the chains' space, `(B,)`."""
+        return self._relative(y) + self.base.energy(y)
+
+    @override
+    def log_density(self, x: Tensor) -> Tensor:
+        return -self.energy(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
+
+    @override
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        x = self.transform.inverse(self._draw(n, generator))
+        return self.clamp(x + self.noise.sigma**2 * self._score(x) if self.noise.sigma else x)
+
+    def log_normalizer(self, chains: int = 1000, temperatures: int = 200, seed: int = 0) -> LogNormalizer:
+        """Estimate `log ∫ exp(-E)` over the box of the chains, in nats, from below and from above."""
+        with evaluating(self):
+            samples = self._draw(2 * chains, torch.Generator(self.ring.rows.device).manual_seed(seed))
+            return log_normalizer(self.boxed_energy, samples, temperatures, seed)
+
+    def boxed_energy(self, y: Tensor) -> Tensor:
+        """Return the energies of points of the chains' space, `(B,)`; infinite outside of the chains' box."""
+        low, high = self.langevin.limits
+        inside = ((y >= low) & (y <= high)).flatten(1).all(1)
+        return torch.where(inside, self.energy(y), torch.inf)
+
+    @override
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Objective("loss", self._loss, tuple(self.parameters()), after=self._after, unit="nats of energy"),)
+
+    def _loss(self, x: Tensor) -> Tensor:
+        negatives = self._draw(len(x))
+        if self.training:
+            self._negatives = negatives
+        both = torch.cat([self.network_input(x), negatives])
+        relative = self._relative(both)
+        data, drawn = (relative + self.base.energy(both)).chunk(2)
+        return (data - drawn).mean() + 2 * self.alpha * relative.square().mean()
+
+    def _after(self, gather: Gather) -> None:
+        """Write this step's negatives of all ranks over the oldest rows of the buffer."""
+        SpectralNorm.advance_all(self.net)
+        self.ring.append(gather(self.ring.rows[:0] if self._negatives is None else self._negatives))
+        self._negatives = None
+
+    def _relative(self, y: Tensor) -> Tensor:
+        """Return F, `(B,)`."""
+        return self.net(y).reshape(len(y))
+
+    def _slope(self, y: Tensor) -> Tensor:
+        return self.base.add_slope(input_gradient(self.net, y), y)
+
+    def _score(self, x: Tensor) -> Tensor:
+        """Return `∇ log p(x)`, of the shape of `x`: the slope, brought back through the transform."""
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            y = self.transform(x)
+            fall = self.transform.log_abs_det_jacobian(x).sum() - (y * self._slope(y.detach())).sum()
+            return torch.autograd.grad(fall, x)[0]
+
+    def _draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        with parametrize.cached():
+            return self.langevin(self._slope, self._starts(n, generator), self.steps, generator)
+
+    def _starts(self, n: int, generator: torch.Generator | None) -> Tensor:
+        fresh = self.base.fill(self.ring.rows.new_empty(n, *self.ring.rows.shape[1:]), generator)
+        return self.ring.mix(fresh, self.fresh, generator)
 
 
 @MODELS.register("ebm")
@@ -86,135 +207,55 @@ class EBMConfig(OneLossConfig):
         check_layers(self, "energy_func_hidden_channels", "energy_func_kernel_size", "energy_func_stride")
         return self
 
+    @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Make energies relative to the data's Gaussian, but for colour pictures, which have the published values."""
         return {**ebm_reference(spec), **ebm_defaults(spec)}
 
+    @override
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Return the paper's Langevin dynamics: a noisy descent that is far from the law of the energy."""
         replaced = {key: cls.model_fields[key].default for key in ebm_defaults(spec)}
         return {**replaced, **ebm_reference(spec), "padding": not unpadded(spec)}
 
+    @override
     def is_flat(self) -> bool:
-        """Whether chains move in vectors."""
         return self.net == "mlp" or self.base == "gaussian"
 
-    def build_transform(self, spec: DataSpec, flat: bool) -> Chain:
-        """Return the map to the chains' space: with a base, to principal axes.
-
-        Vectors are whitened, pictures half of the way: noise makes their energy as steep along long axes as along short
-        ones, so whitened chains would need steps as small as the noise is along the longest.
-        """
-        parts = super().build_transform(spec, flat)
-        if self.base == "none":
-            return parts
-        return Chain([*parts, Principal(spec.dim, power=0.5 if spec.is_image else 1.0)])
-
+    @override
     def build(self, spec: DataSpec) -> EBM:
-        """Return an `EBM` for data of this kind."""
-        return EBM(self, spec)
+        data = self.data_arguments(spec)
+        net: nn.Module = self._energy(spec)
+        base = None
+        if self.base == "gaussian":
+            # Images are whitened half of the way: noise makes their energy as steep along long axes as along short
+            # ones, so whitened chains would need steps as small as the noise is along the longest.
+            axes = Principal(spec.dim, power=0.5 if spec.is_image else 1.0)
+            data["transform"] = Chain([*self.build_transform(spec, flat=True), axes])
+            base = GaussianBase(axes)
+            net = EnergyOnPrincipalAxes(net, axes, spec.shape) if self.net == "cnn" else net
+        if self.spectral_norm:
+            SpectralNorm.on(net)
+        return EBM(
+            net,
+            spec.shape,
+            base=base,
+            langevin=Langevin(self.ld_step_size, self.ld_sigma, self.x_lims, self.ld_grad_clamp),
+            ld_steps=self.ld_steps,
+            ld_eps_new=self.ld_eps_new,
+            loss_alpha=self.loss_alpha,
+            max_length_buffer=self.max_length_buffer,
+            **data,
+        )
 
-    def build_energy(self, spec: DataSpec) -> EnergyNet:
-        """Return the network of the energy.
-
-        Raises:
-            UserError: if a CNN is to see vectors.
-        """
+    def _energy(self, spec: DataSpec) -> nn.Module:
         if self.net == "mlp":
             return EnergyMLP(spec.dim, self.energy_func_hidden_dims, self.energy_func_activation)
-        if not spec.is_image:
-            raise UserError(f"a cnn needs pictures; {spec.name} has points of shape {spec.shape}: set net to mlp")
-        return EnergyCNN(
-            spec.shape,
+        layers = Convolutions(
             self.energy_func_hidden_channels,
             self.energy_func_kernel_size,
             self.energy_func_stride,
             self.energy_func_activation,
             self.padding,
         )
-
-
-class EBM(DensityEstimator):
-    """An energy fitted by contrastive divergence. The ring of negatives is the same on all ranks, and is saved."""
-
-    likelihood: ClassVar[Likelihood] = "unnormalised"
-
-    def __init__(self, config: EBMConfig, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.net = config.build_energy(spec)
-        self.base: BaseDistribution = UniformBase(*config.x_lims)
-        if config.base == "gaussian":
-            axes = cast(Principal, list(self.transform)[-1])
-            self.base = GaussianBase(axes)
-            self.net = EnergyOnPrincipalAxes(self.net, axes, spec.shape) if config.net == "cnn" else self.net
-        if config.spectral_norm:
-            SpectralNorm.on(cast(nn.Module, self.net))
-        self.alpha, self.steps, self.fresh = config.loss_alpha, config.ld_steps, config.ld_eps_new
-        self.langevin = Langevin(config.ld_step_size, config.ld_sigma, config.x_lims, config.ld_grad_clamp)
-        self.ring = ReplayBuffer(config.max_length_buffer, (spec.dim,) if config.is_flat() else spec.shape)
-        self._negatives: Tensor | None = None  # none where a rank has no rows in a batch
-
-    def energy(self, y: Tensor) -> Tensor:
-        """Return the energies of points of the chains' space, `(B,)`."""
-        return self.net(y).squeeze(1) + self.base.energy(y)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return the log-density in data space but for a constant, of shape `(B,)`, in nats."""
-        return -self.energy(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points as training draws its negatives, and take the noise of training away from them."""
-        x = self.transform.inverse(self._draw(n, generator))
-        return self.clamp(x + self.noise.sigma**2 * self._score(x) if self.noise.sigma else x)
-
-    def log_normalizer(self, chains: int = 1000, temperatures: int = 200, seed: int = 0) -> LogNormalizer:
-        """Estimate `log ∫ exp(-E)` over the box of the chains, in nats, from below and from above."""
-        with evaluating(self):
-            samples = self._draw(2 * chains, torch.Generator(self.ring.rows.device).manual_seed(seed))
-            return log_normalizer(self.boxed_energy, samples, temperatures, seed)
-
-    def boxed_energy(self, y: Tensor) -> Tensor:
-        """Return the energies of points of the chains' space, `(B,)`; infinite outside of the chains' box."""
-        low, high = self.langevin.limits
-        inside = ((y >= low) & (y <= high)).flatten(1).all(1)
-        return torch.where(inside, self.energy(y), torch.inf)
-
-    def objectives(self) -> tuple[Objective, ...]:
-        """Return the one loss: energy of data less energy of negatives, and the penalty."""
-        return (Objective("loss", self._loss, tuple(self.parameters()), after=self._after, unit="nats of energy"),)
-
-    def _loss(self, x: Tensor) -> Tensor:
-        negatives = self._draw(len(x))
-        if self.training:
-            self._negatives = negatives
-        both = torch.cat([self.network_input(x), negatives])
-        relative = self.net(both).squeeze(1)
-        data, drawn = (relative + self.base.energy(both)).chunk(2)
-        return (data - drawn).mean() + 2 * self.alpha * relative.square().mean()
-
-    def _after(self, gather: Gather) -> None:
-        """Write this step's negatives of all ranks over the oldest rows of the ring."""
-        SpectralNorm.advance_all(cast(nn.Module, self.net))
-        self.ring.append(gather(self.ring.rows[:0] if self._negatives is None else self._negatives))
-        self._negatives = None
-
-    def _slope(self, y: Tensor) -> Tensor:
-        return self.base.add_slope(self.net.gradient(y), y)
-
-    def _score(self, x: Tensor) -> Tensor:
-        """Return `∇ log p(x)`, of the shape of `x`: the slope, brought back through the transform."""
-        with torch.enable_grad():
-            x = x.detach().requires_grad_()
-            y = self.transform(x)
-            fall = self.transform.log_abs_det_jacobian(x).sum() - (y * self._slope(y.detach())).sum()
-            return torch.autograd.grad(fall, x)[0]
-
-    def _draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        with parametrize.cached():
-            return self.langevin(self._slope, self._starts(n, generator), self.steps, generator)
-
-    def _starts(self, n: int, generator: torch.Generator | None) -> Tensor:
-        fresh = self.base.fill(self.ring.rows.new_empty(n, *self.ring.rows.shape[1:]), generator)
-        return self.ring.mix(fresh, self.fresh, generator)
+        return ConvEncoder(image_shape(spec), layers, 1)

@@ -12,19 +12,72 @@ Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor
+from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
-from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
-from twostep.models.parts.coupling import Multiscale, VectorLayers
+from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
+from twostep.models.base import MODELS, DataArguments, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.parts.coupling import Couplings, Multiscale, vector_layers
+from twostep.models.parts.networks import image_shape
 from twostep.nn.distributions import standard_normal_log_prob
 
 PLAIN = {"transform": "simple_nsf", "hidden_units": 128, "lr": 5e-4}  # of pictures
+
+
+class Layers(Protocol):
+    """An invertible module."""
+
+    def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Map what the transform gives, `(B, *T)`, to noise `(B, D)`, with `log|det|` of the Jacobian, `(B,)`."""
+        ...
+
+    def inverse(self, u: Tensor) -> Tensor:
+        """Map noise back."""
+        ...
+
+
+class Flow(DensityEstimator):
+    """Invertible layers, such as coupling splines between linear maps, fitted by maximum likelihood.
+
+    Args:
+        layers: map what the transform gives to noise and back; a `Stack`, `Multiscale` or any module with `inverse`.
+        event_shape: shape `*S` of a data point.
+        data: see `DataArguments`.
+    """
+
+    likelihood: ClassVar[Likelihood] = "exact"
+
+    def __init__(self, layers: Layers, event_shape: Sequence[int], **data: Unpack[DataArguments]) -> None:
+        super().__init__(event_shape, **data)
+        self.layers = layers
+
+    @override
+    def log_density(self, x: Tensor) -> Tensor:
+        return self._log_prob(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
+
+    @override
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        like = next(self.parameters())
+        shape = n, self.dim
+        u = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        return self.clamp(self.transform.inverse(self.layers.inverse(u)))
+
+    @override
+    def objectives(self) -> tuple[Objective, ...]:
+        return (Objective("loss", self._loss, tuple(self.parameters())),)
+
+    def _loss(self, x: Tensor) -> Tensor:
+        return -self._log_prob(self.network_input(x)).mean()
+
+    def _log_prob(self, y: Tensor) -> Tensor:
+        u, log_det = self.layers(y)
+        return standard_normal_log_prob(u) + log_det
 
 
 @MODELS.register("flow")
@@ -47,9 +100,9 @@ class FlowConfig(OneLossConfig):
     linear_bias: bool = Field(False, description="whether the linear maps between splines have a bias")
     test_metrics: tuple[str, ...] = Field(("log_likelihood", "loss"), description=TEST_METRICS)
 
+    @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Whiten and stop early always; on pictures work at several resolutions, and spread whole numbers."""
         # A VAE's embeddings of digits: validation loss 5.7 at its best, 7.1 in the end, and with a tail bound of 1, the
         # paper's, 12.0 and 12.5 (benchmarks/defaults.py). Digits alone: 1.95 bits/dim, by plain layers 2.39
         # (benchmarks/digits_density.py).
@@ -61,50 +114,27 @@ class FlowConfig(OneLossConfig):
             return {**always, **PLAIN}
         return {**always, "transform": "multiscale", "hidden_units": 32, "lr": 2e-3, "use_lr_scheduler": True}
 
+    @override
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Narrow the splines; train on vectors for all epochs; see images as vectors of numbers as they are."""
         layers = {"tail_bound": 1.0, "linear_bias": True}
         if not spec.is_image:
             return {**layers, "early_stopping_metric": None, "max_bad_valid_epochs": 10}
         return {**layers, "dequantize": False, "use_lr_scheduler": False, **PLAIN}
 
+    @override
     def is_flat(self) -> bool:
-        """Whether the layers take vectors."""
         return self.transform == "simple_nsf"
 
+    @override
     def build(self, spec: DataSpec) -> Flow:
-        """Return a `Flow` for data of this kind."""
-        return Flow(self, spec)
-
-
-class Flow(DensityEstimator):
-    """Coupling splines between linear maps, fitted by maximum likelihood."""
-
-    likelihood: ClassVar[Likelihood] = "exact"
-
-    def __init__(self, config: FlowConfig, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.dim = spec.dim
-        self.layers = VectorLayers(config, spec.dim) if config.is_flat() else Multiscale(config, spec)
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return the exact log-density, of shape `(B,)`, in nats."""
-        return self._log_prob(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points by sending Gaussian noise through the inverse flow."""
-        like = next(self.parameters())
-        u = torch.randn(n, self.dim, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.transform.inverse(self.layers.inverse(u)))
-
-    def objectives(self) -> tuple[Objective, ...]:
-        """Return the one loss: the negative log-density of the network's input, in nats a point."""
-        return (Objective("loss", self._loss, tuple(self.parameters())),)
-
-    def _loss(self, x: Tensor) -> Tensor:
-        return -self._log_prob(self.network_input(x)).mean()
-
-    def _log_prob(self, y: Tensor) -> Tensor:
-        u, log_det = self.layers(y)
-        return standard_normal_log_prob(u) + log_det
+        couplings = Couplings(**self.model_dump(include=set(Couplings.__dataclass_fields__)))
+        data = self.data_arguments(spec)
+        if self.is_flat():
+            return Flow(vector_layers(spec.dim, couplings), spec.shape, **data)
+        if not spec.is_image or spec.shape[1] % 2 or spec.shape[2] % 2:
+            raise UserError(
+                f"transform=multiscale needs images of even height and width; {spec.name} has points of shape "
+                f"{spec.shape}: leave the key out"
+            )
+        return Flow(Multiscale(image_shape(spec), couplings), spec.shape, **data)

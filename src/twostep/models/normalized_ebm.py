@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from twostep.models.base import DensityEstimator, Likelihood, Objective
 from twostep.models.ebm import EBM
@@ -26,24 +27,26 @@ class NormalizedEBM(DensityEstimator):
     likelihood: ClassVar[Likelihood] = "estimate"
 
     def __init__(self, model: EBM, log_z: LogNormalizer) -> None:
-        super().__init__(model.config, model.spec)
+        super().__init__(
+            model.event_shape, transform=model.transform, noise=model.noise, sample_range=model.sample_range
+        )
         self.model, self.log_z = model, log_z
-        self.transform, self.noise = model.transform, model.noise
+        self.config, self.spec = model.config, model.spec
 
     @classmethod
     def of(cls, model: EBM, chains: int = 1000, temperatures: int = 200, seed: int = 0) -> Self:
         """Estimate the normaliser of an energy by as many chains each way, of as many steps."""
         return cls(model, model.log_normalizer(chains, temperatures, seed))
 
+    @override
     def log_density(self, x: Tensor) -> Tensor:
-        """Return the log-density in data space, of shape `(B,)`, in nats, but for the error of `log_z`."""
         energy = self.model.boxed_energy(self.transform(x))
         return self.transform.log_abs_det_jacobian(x) - energy - self.log_z.value
 
+    @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points as the energy does."""
         return self.model.sample(n, generator)
 
+    @override
     def objectives(self) -> tuple[Objective, ...]:
-        """Return the energy's objectives."""
         return self.model.objectives()

@@ -35,11 +35,17 @@ class TwoStep(nn.Module):
         super().__init__()
         self.gae = gae
         self.de = de
+        self.event_shape = gae.event_shape
 
     @property
     def likelihood(self) -> Likelihood:
         """What `log_prob` is: exact, a bound or unnormalised, as the density on the embeddings is."""
         return self.de.likelihood
+
+    @property
+    def dim(self) -> int:
+        """Number of coordinates D of a data point."""
+        return self.gae.dim
 
     @property
     def spec(self) -> DataSpec:

@@ -17,13 +17,14 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import AliasChoices, Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
+from typing_extensions import Unpack, override
 
 from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, AdversarialConfig, Objective, OptimizerConfig, Role
-from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.models.base import MODELS, AdversarialConfig, DataArguments, Objective, OptimizerConfig, Role
+from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
@@ -31,6 +32,63 @@ JUDGE = "l2_reconstruction_error"
 # The paper's weight of the penalty is for errors of so many coordinates. With it nothing is learned of digits, which
 # have 64: the error stays at all of the variance, and is 10 % with ours (benchmarks/defaults.py).
 PAPERS_DIM = 784
+
+
+class WAE(EncoderDecoder):
+    """Encoder and decoder fitted by least squares, and a discriminator of embeddings and draws from the prior.
+
+    Args:
+        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
+        decoder: maps embeddings back.
+        discriminator: maps embeddings to T, `(B, 1)`.
+        latent_dim: d.
+        sigma: std s of the prior.
+        penalty_weight: λ.
+        data: see `DataArguments`.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        discriminator: nn.Module,
+        latent_dim: int,
+        *,
+        sigma: float = 1.0,
+        penalty_weight: float = 10.0,
+        **data: Unpack[DataArguments],
+    ) -> None:
+        super().__init__(encoder, decoder, latent_dim, **data)
+        self.discriminator = discriminator
+        self.sigma, self.penalty_weight = sigma, penalty_weight
+
+    @override
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(self.transform(x))
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Decode `n` draws of the prior, to points `(n, *S)`."""
+        return self.clamp(self.decode(self.sigma * self.prior_noise(n, generator)))
+
+    @override
+    def objectives(self) -> tuple[Objective, ...]:
+        unit = "squared units of the transformed data, penalised"
+        return (
+            Objective("discriminator", self._discriminator_loss, tuple(self.discriminator.parameters()), unit="nats"),
+            Objective("reconstruction", self._loss, self.network_parameters(), unit=unit),
+        )
+
+    def _discriminator_loss(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            z = self.encoder(self.network_input(x))
+        from_prior, encoded = self.discriminator(torch.cat([self.sigma * torch.randn_like(z), z])).chunk(2)
+        return (softplus(-from_prior) + softplus(encoded)).mean()
+
+    def _loss(self, x: Tensor) -> Tensor:
+        y = self.network_input(x)
+        z = self.encoder(y)
+        error = (y - self.decoder(z)).square().sum() / len(y)
+        return error + self.penalty_weight * softplus(-self.discriminator(z)).mean()
 
 
 @MODELS.register("wae")
@@ -66,9 +124,9 @@ class WAEConfig(EncoderDecoderConfig, AdversarialConfig):
     valid_metrics: tuple[str, ...] = Field((JUDGE,), description=VALID_METRICS)
     test_metrics: tuple[str, ...] = Field((JUDGE,), description=TEST_METRICS)
 
+    @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Convolve every picture; weigh the penalty by the number of coordinates."""
         net = "cnn" if spec.is_image else "mlp"
         return {
             **super().defaults(spec, role),
@@ -77,63 +135,27 @@ class WAEConfig(EncoderDecoderConfig, AdversarialConfig):
             "penalty_weight": 10 * min(1, spec.dim / PAPERS_DIM),
         }
 
+    @override
     @classmethod
     def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Give the penalty one weight for all data; never clip."""
         given = {"penalty_weight": 10, "max_grad_norm": None, "test_metrics": ("fid", JUDGE)}
         return {**super().reference(spec, role), **given}
 
+    @override
     def optimizers(self) -> dict[str, OptimizerConfig]:
-        """Return the optimisers of the discriminator, and of encoder and decoder."""
         return {
             "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
             "reconstruction": OptimizerConfig(self.rec_lr, self.use_rec_lr_scheduler),
         }
 
+    @override
     def build(self, spec: DataSpec) -> WAE:
-        """Return a `WAE` for data of this kind."""
-        return WAE(self, spec)
-
-
-class WAE(NetworkDecoder):
-    """Encoder and decoder fitted by least squares, and a discriminator that tells embeddings from the prior."""
-
-    def __init__(self, config: WAEConfig, spec: DataSpec) -> None:
-        super().__init__(config, spec)
-        self.latent_dim = config.latent_dim
-        self.sigma, self.penalty_weight = config.sigma, config.penalty_weight
-        self.encoder = config.build_encoder(spec, config.latent_dim)
-        self.decoder = config.build_decoder(spec)
-        self.discriminator = MLP(
-            config.latent_dim, config.discriminator_hidden_dims, 1, config.discriminator_activation
+        return WAE(
+            self.build_encoder(spec, self.latent_dim),
+            self.build_decoder(spec),
+            MLP(self.latent_dim, self.discriminator_hidden_dims, 1, self.discriminator_activation),
+            self.latent_dim,
+            sigma=self.sigma,
+            penalty_weight=self.penalty_weight,
+            **self.data_arguments(spec),
         )
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Map data `(B, *S)` to embeddings `(B, d)`."""
-        return self.encoder(self.transform(x))
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Decode `n` draws of the prior, to points `(n, *S)`."""
-        like = next(self.parameters())
-        z = torch.randn(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.decode(self.sigma * z))
-
-    def objectives(self) -> tuple[Objective, ...]:
-        """Return the discriminator's logistic loss, and the penalised squared error of encoder and decoder."""
-        players = (*self.encoder.parameters(), *self.decoder.parameters())
-        return (
-            Objective("discriminator", self._discriminator_loss, tuple(self.discriminator.parameters()), unit="nats"),
-            Objective("reconstruction", self._loss, players, unit="squared units of the transformed data, penalised"),
-        )
-
-    def _discriminator_loss(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            z = self.encoder(self.network_input(x))
-        from_prior, encoded = self.discriminator(torch.cat([self.sigma * torch.randn_like(z), z])).chunk(2)
-        return (softplus(-from_prior) + softplus(encoded)).mean()
-
-    def _loss(self, x: Tensor) -> Tensor:
-        y = self.network_input(x)
-        z = self.encoder(y)
-        error = (y - self.decoder(z)).square().sum() / len(y)
-        return error + self.penalty_weight * softplus(-self.discriminator(z)).mean()

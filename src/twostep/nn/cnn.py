@@ -1,8 +1,9 @@
-"""Convolutional encoders and decoders for pictures of any size."""
+"""Convolutional encoders and decoders for images of any size."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -15,39 +16,56 @@ PerLayer = int | Sequence[int]
 """One number for all layers, or one for each."""
 
 
+@dataclass(frozen=True)
+class Convolutions:
+    """Layers of a convolutional network.
+
+    Args:
+        channels: after each convolution, or before each transposed one.
+        kernel_size: side of the kernels in pixels.
+        stride: in pixels.
+        activation: name of the activation.
+        padding: pad each convolution by half its kernel, so that stride 1 with an odd kernel keeps the size, and no
+            kernel or stride is too large for an image.
+    """
+
+    channels: Sequence[int]
+    kernel_size: PerLayer = 3
+    stride: PerLayer = 1
+    activation: Activation = "relu"
+    padding: bool = True
+
+    def windows(self) -> list[tuple[int, int, int]]:
+        """Return kernel, stride and padding of each layer."""
+        kernels, strides = (
+            [value] * len(self.channels) if isinstance(value, int) else list(value)
+            for value in (self.kernel_size, self.stride)
+        )
+        return [
+            (kernel, stride, kernel // 2 if self.padding else 0)
+            for kernel, stride in zip(kernels, strides, strict=True)
+        ]
+
+
 class ConvEncoder(nn.Sequential):
     """Convolutions and a last linear layer; `(B, C, H, W) -> (B, out_dim)`.
 
     Args:
         in_shape: `(C, H, W)`.
-        channels: channels after each convolution.
-        kernel_size: side of the kernels in pixels.
-        stride: of the convolutions, in pixels.
+        layers: the convolutions.
         out_dim: size of the output.
-        activation: name of the activation.
-        padding: pad each convolution by half its kernel, so that stride 1 with an odd kernel keeps the size, and no
-            kernel or stride is too large for an image.
 
     Raises:
         UserError: if there is no padding and a kernel is larger than what it is applied to.
     """
 
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        channels: Sequence[int],
-        kernel_size: PerLayer,
-        stride: PerLayer,
-        out_dim: int,
-        activation: Activation,
-        padding: bool = True,
-    ) -> None:
-        windows = _windows(len(channels), kernel_size, stride, padding)
-        layers: list[nn.Module] = []
-        for (before, after), (kernel, step, pad) in zip(pairwise([in_shape[0], *channels]), windows, strict=True):
-            layers += [nn.Conv2d(before, after, kernel, step, pad), ACTIVATIONS[activation]()]
+    def __init__(self, in_shape: Sequence[int], layers: Convolutions, out_dim: int) -> None:
+        windows = layers.windows()
+        modules: list[nn.Module] = []
+        for (before, after), window in zip(pairwise([in_shape[0], *layers.channels]), windows, strict=True):
+            modules += [nn.Conv2d(before, after, *window), ACTIVATIONS[layers.activation]()]
         height, width = _sizes(in_shape, windows)[-1]
-        super().__init__(*layers, nn.Flatten(), nn.Linear(channels[-1] * height * width, out_dim))
+        super().__init__(*modules, nn.Flatten(), nn.Linear(layers.channels[-1] * height * width, out_dim))
 
     def forward(self, input: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to `(B, out_dim)`."""
@@ -64,51 +82,36 @@ class ConvDecoder(nn.Module):
     Args:
         in_dim: size of the input.
         out_shape: `(C, H, W)`.
-        channels: channels before each transposed convolution.
-        kernel_size: side of the kernels in pixels.
-        stride: of the transposed convolutions, in pixels.
-        activation: name of the activation.
-        padding: crop each transposed convolution by half its kernel, as the encoder pads.
+        layers: the transposed convolutions.
 
     Raises:
         UserError: if there is no padding and the mirrored encoder has a kernel larger than what it is applied to.
     """
 
-    def __init__(
-        self,
-        in_dim: int,
-        out_shape: Sequence[int],
-        channels: Sequence[int],
-        kernel_size: PerLayer,
-        stride: PerLayer,
-        activation: Activation,
-        padding: bool = True,
-    ) -> None:
+    def __init__(self, in_dim: int, out_shape: Sequence[int], layers: Convolutions) -> None:
         super().__init__()
-        windows = _windows(len(channels), kernel_size, stride, padding)
+        windows, channels = layers.windows(), layers.channels
         sizes = _sizes(out_shape, windows[::-1])[::-1]
         self.start = (channels[0], *sizes[0])
         self.linear = nn.Linear(in_dim, channels[0] * sizes[0][0] * sizes[0][1])
-        layers: list[nn.Module] = []
+        modules: list[nn.Module] = []
         for (before, after), (small, large), (kernel, step, pad) in zip(
             pairwise([*channels, out_shape[0]]), pairwise(sizes), windows, strict=True
         ):
-            lost = tuple(full - ((part - 1) * step - 2 * pad + kernel) for part, full in zip(small, large, strict=True))
-            layers += [
-                ACTIVATIONS[activation](),
-                nn.ConvTranspose2d(before, after, kernel, step, pad, output_padding=(lost[0], lost[1])),
-            ]
-        self.layers = nn.Sequential(*layers)
+            lost = [full - ((side - 1) * step - 2 * pad + kernel) for side, full in zip(small, large, strict=True)]
+            convolution = nn.ConvTranspose2d(before, after, kernel, step, pad, output_padding=(lost[0], lost[1]))
+            modules += [ACTIVATIONS[layers.activation](), convolution]
+        self.layers = nn.Sequential(*modules)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map `(B, in_dim)` to `(B, C, H, W)`."""
-        return self.layers(self._opened(self.linear(z)))
+        return self.layers(self._unflattened(self.linear(z)))
 
-    def stages(self) -> nn.Sequential:
-        """Return what `forward` does as layers one after the other, for those who go through them one by one."""
-        return nn.Sequential(self.linear, Affine(self._opened), *self.layers)
+    def affine_tail(self) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
+        """Return all that `forward` does as layers one after the other, and the identity."""
+        return nn.Sequential(self.linear, Affine(self._unflattened), *self.layers), nn.Identity()
 
-    def _opened(self, h: Tensor) -> Tensor:
+    def _unflattened(self, h: Tensor) -> Tensor:
         return _channels_innermost(h.unflatten(1, self.start))
 
 
@@ -153,12 +156,6 @@ class ResidualCNN(nn.Module):
 def _channels_innermost(x: Tensor) -> Tensor:
     """Return the same tensor `(B, C, H, W)` in another order of memory, in which convolutions take less time."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
-def _windows(layers: int, kernel_size: PerLayer, stride: PerLayer, padding: bool) -> list[tuple[int, int, int]]:
-    """Return kernel, stride and padding of each layer."""
-    kernels, strides = ([value] * layers if isinstance(value, int) else list(value) for value in (kernel_size, stride))
-    return [(kernel, step, kernel // 2 if padding else 0) for kernel, step in zip(kernels, strides, strict=True)]
 
 
 def _sizes(shape: Sequence[int], windows: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:

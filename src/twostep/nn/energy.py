@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from twostep.nn.cnn import ConvEncoder, PerLayer
 from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
-BLOCK = 256  # pictures whose activations are held at once
+BLOCK = 256  # points whose activations are held at once
 
 aten: Any = torch.ops.aten
 # from dE/d(output) to dE/d(input) of an activation, given its input and its output
@@ -24,16 +23,26 @@ BACKWARD: dict[Activation, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }
 
 
-class EnergyNet(Protocol):
-    """A module from points `(B, *)` to energies `(B, 1)`."""
-
-    def __call__(self, y: Tensor) -> Tensor:
-        """Return the energies `(B, 1)`."""
-        ...
+@runtime_checkable
+class KnowsGradient(Protocol):
+    """An energy that computes its gradient in the input by itself."""
 
     def gradient(self, y: Tensor) -> Tensor:
         """Return dE/dy, of the shape of `y`, without a graph; no parameter gets a gradient."""
         ...
+
+
+def input_gradient(energy: nn.Module, y: Tensor) -> Tensor:
+    """Return dE/dy, of the shape of `y` `(B, *)`, without a graph: the energy's own, or by autograd in blocks."""
+    if isinstance(energy, KnowsGradient):
+        return energy.gradient(y)
+    return torch.cat([_by_autograd(energy, block) for block in y.split(BLOCK)])
+
+
+@torch.enable_grad()
+def _by_autograd(energy: nn.Module, y: Tensor) -> Tensor:
+    y = y.detach().requires_grad_()
+    return torch.autograd.grad(energy(y).sum(), y)[0]
 
 
 class EnergyMLP(MLP):
@@ -63,39 +72,6 @@ class EnergyMLP(MLP):
         for weight, a, h in reversed(passed):
             g = BACKWARD[self.activation](g, a, h) @ weight
         return g
-
-
-class EnergyCNN(ConvEncoder):
-    """A convolutional energy, `(B, C, H, W) -> (B, 1)`.
-
-    Args:
-        in_shape: `(C, H, W)`.
-        channels: channels after each convolution.
-        kernel_size: side of the kernels in pixels.
-        stride: of the convolutions, in pixels.
-        activation: name of the activation.
-        padding: pad each convolution by half its kernel.
-    """
-
-    def __init__(
-        self,
-        in_shape: Sequence[int],
-        channels: Sequence[int],
-        kernel_size: PerLayer,
-        stride: PerLayer,
-        activation: Activation,
-        padding: bool = True,
-    ) -> None:
-        super().__init__(in_shape, channels, kernel_size, stride, 1, activation, padding)
-
-    def gradient(self, y: Tensor) -> Tensor:
-        """Return dE/dy, of the shape of `y`, by autograd in blocks."""
-        return torch.cat([self._gradient(block) for block in y.split(BLOCK)])
-
-    @torch.enable_grad()
-    def _gradient(self, y: Tensor) -> Tensor:
-        y = y.detach().requires_grad_()
-        return torch.autograd.grad(self(y).sum(), y)[0]
 
 
 class SpectralNorm(nn.Module):

@@ -1,7 +1,7 @@
-"""Activation functions by name, and an affine map as a layer."""
+"""Activation functions by name, an affine map as a layer, and networks that end in an affine map."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -24,3 +24,12 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the map."""
         return self.of(x)
+
+
+@runtime_checkable
+class EndsAffinely(Protocol):
+    """A network that can say where its last affine map begins, which makes volumes under it cheap."""
+
+    def affine_tail(self) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
+        """Return the layers before the last affine map, and that map."""
+        ...

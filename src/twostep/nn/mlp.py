@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise, takewhile
 
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ class MLP(nn.Sequential):
         for before, after in pairwise([in_dim, *hidden_dims, out_dim]):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
+
+    def affine_tail(self) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
+        """Return the layers before the last one, and that one."""
+        *layers, last = self
+        return nn.Sequential(*layers), last
 
 
 class ResidualMLP(nn.Module):
@@ -73,6 +78,7 @@ class JoinedNet(nn.Module):
 
     def __init__(self, net: nn.Sequential, side_dim: int) -> None:
         super().__init__()
+        self.side_dim = side_dim
         before = list(takewhile(lambda layer: not isinstance(layer, nn.Linear), net))
         first = net[len(before)]
         assert isinstance(first, nn.Linear)

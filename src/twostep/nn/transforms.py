@@ -248,7 +248,7 @@ class Noise(nn.Module):
         sigma: standard deviation of the Gaussian noise added in training, in units of the data.
     """
 
-    def __init__(self, dequantize: bool, sigma: float) -> None:
+    def __init__(self, dequantize: bool = False, sigma: float = 0.0) -> None:
         super().__init__()
         self.dequantizes = dequantize
         self.sigma = sigma

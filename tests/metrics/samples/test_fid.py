@@ -125,7 +125,7 @@ def test_weights_alone_change_no_features(weights, monkeypatch):
 
 def test_no_other_distance_is_called_so():
     class Given(torch.nn.Module):
-        spec = VECTORS
+        event_shape = VECTORS.shape
 
     rows = torch.randn(50, 3)
     splits, batches = Splits(VECTORS, rows, None, rows), Batches(rows, 10)

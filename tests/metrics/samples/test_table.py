@@ -33,6 +33,10 @@ class Given(DensityEstimator):
     likelihood = "exact"
     mean, drawn = 0.0, 0
 
+    def __init__(self, config, spec):
+        super().__init__(spec.shape, **config.data_arguments(spec))
+        self.config, self.spec = config, spec
+
     def log_density(self, x):
         raise NotImplementedError
 

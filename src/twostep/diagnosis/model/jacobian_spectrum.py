@@ -71,13 +71,13 @@ def decoder_spectrum(gae: GeneralizedAutoencoder, z: Tensor) -> Spectrum:
     metric = factor.new_zeros(factor.shape)
     decode = composed(*gae.decoder_parts())
     with evaluating(gae):
-        for block in z.split(max(4, BLOCK_ENTRIES // (gae.spec.dim * z.shape[1]))):
+        for block in z.split(max(4, BLOCK_ENTRIES // (gae.dim * z.shape[1]))):
             J = tangents(decode, block).movedim(0, 2).double()
             scaled.append(_singular_values(J @ factor))
             plain.append(_singular_values(J))
             metric += (J.mT @ J).sum(0) / len(z)
     found = torch.cat(plain)
-    singular = found[:, -1] <= torch.finfo(z.dtype).eps * max(gae.spec.dim, z.shape[1]) * found[:, 0]
+    singular = found[:, -1] <= torch.finfo(z.dtype).eps * max(gae.dim, z.shape[1]) * found[:, 0]
     return Spectrum(torch.cat(scaled), found, metric, singular)
 
 

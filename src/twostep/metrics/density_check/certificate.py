@@ -130,7 +130,7 @@ class _Space(_Density):
     """The density of a model in data space."""
 
     def __init__(self, model: DensityEstimator) -> None:
-        super().__init__(model, f"Lebesgue on R^{model.spec.dim}")
+        super().__init__(model, f"Lebesgue on R^{model.dim}")
         self.model = model
 
     @override
@@ -141,7 +141,7 @@ class _Space(_Density):
 
     @override
     def log_values(self, points: Tensor) -> Tensor:
-        return self.model.log_prob(points.unflatten(1, self.model.spec.shape))
+        return self.model.log_prob(points.unflatten(1, self.model.event_shape))
 
 
 class _Manifold(_Density):

@@ -18,6 +18,7 @@ from twostep.metrics.features.efficientnet import efficientnet_lite0
 from twostep.metrics.features.inception import FILE, inception
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import Sampler
+from twostep.models.two_step import latent_spec
 
 COMPONENTS = 64
 BATCH = 1000
@@ -89,7 +90,9 @@ def feature_sets_of(
     with_reference: bool,
 ) -> FeatureSets:
     """Return `FeatureSets` of these arguments, in the features that the keys name for `splits` or their embeddings."""
-    make = FeatureChoice.of(model.spec, keys, splits).extractor
+    data = splits.spec
+    spec = data if model.event_shape == data.shape else latent_spec(data, model.event_shape[0])
+    make = FeatureChoice.of(spec, keys, splits).extractor
     return FeatureSets(model, training, held_out, keys, make, gather, seed, with_reference)
 
 

@@ -53,13 +53,13 @@ def scores_of(model: nn.Module) -> tuple[Score, ...]:
     """Return the scores of a model, without the two-part score."""
     scores: list[Score] = []
     if isinstance(model, TwoStep):
-        latent, manifold = f"Lebesgue on R^{model.de.spec.dim}", "volume of the learned manifold"
+        latent, manifold = f"Lebesgue on R^{model.de.dim}", "volume of the learned manifold"
         scores += [
             Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, manifold),
             Score("log_prob_latent", "likelihood_ood_{}_low_dim", model.log_prob_latent, model.likelihood, latent),
         ]
     elif isinstance(model, DensityEstimator):
-        measure = f"Lebesgue on R^{model.spec.dim}"
+        measure = f"Lebesgue on R^{model.dim}"
         scores.append(Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, measure))
     if isinstance(model, TwoStep | GeneralizedAutoencoder):
         scores.append(Score("reconstruction_error", "distance_ood_{}", lambda x: -model.reconstruction_error(x)))

@@ -18,28 +18,60 @@ Sources: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032); Density es
 from __future__ import annotations
 
 import math
-from typing import Protocol, cast
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from zuko.transforms import MonotonicRQSTransform
 
-from twostep.core.schema import DataSpec, UserError
 from twostep.nn.cnn import ResidualCNN
 from twostep.nn.mlp import ResidualMLP
 
 LEVELS = 3
 
 
-class CouplingSettings(Protocol):
-    """What a flow's config says of its layers."""
+@dataclass(frozen=True)
+class Couplings:
+    """How the layers over one set of coordinates are made.
 
-    hidden_units: int
-    num_layers: int
-    num_blocks_per_layer: int
-    num_bins: int
-    tail_bound: float
-    linear_bias: bool
+    Args:
+        num_layers: number of layers.
+        hidden_units: width of the networks that compute the splines.
+        num_blocks_per_layer: residual blocks of each of those networks.
+        num_bins: bins of a spline.
+        tail_bound: splines act on `[-tail_bound, tail_bound]`.
+        linear_bias: whether the linear maps have a bias.
+    """
+
+    num_layers: int = 4
+    hidden_units: int = 64
+    num_blocks_per_layer: int = 3
+    num_bins: int = 8
+    tail_bound: float = 3.0
+    linear_bias: bool = False
+
+    def build(self, dim: int, network: Callable[[int, int, int, int], nn.Module]) -> list[FlowLayer]:
+        """Return layers over `dim` coordinates.
+
+        Args:
+            dim: number of coordinates.
+            network: makes what computes the splines, of sizes of its input, hidden layers and output, and blocks.
+        """
+        kept, parameters = dim // 2, (dim - dim // 2) * (3 * self.num_bins - 1)
+        return [
+            FlowLayer(
+                network(kept, self.hidden_units, parameters, self.num_blocks_per_layer)
+                if kept
+                else ConstantConditioner(parameters),
+                torch.arange(dim).flip(0) if layer % 2 else torch.randperm(dim),
+                self.num_bins,
+                self.tail_bound,
+                self.linear_bias,
+            )
+            for layer in range(self.num_layers)
+        ]
 
 
 class FlowLayer(nn.Module):
@@ -112,23 +144,16 @@ class ConstantConditioner(nn.Module):
         return self.values.expand(len(nothing), -1)
 
 
-class VectorLayers(nn.Module):
-    """Layers over the coordinates of a vector; data `(B, D)` to noise `(B, D)`."""
+class Stack(nn.Module):
+    """Layers one after the other; data `(B, D)` to noise `(B, D)`.
 
-    def __init__(self, config: CouplingSettings, dim: int) -> None:
+    Args:
+        layers: invertible ones, such as `FlowLayer`; the first is applied to the data.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
-        width, blocks = config.hidden_units, config.num_blocks_per_layer
-        out_dim = (dim - dim // 2) * (3 * config.num_bins - 1)
-        self.layers = nn.ModuleList(
-            FlowLayer(
-                ResidualMLP(dim // 2, width, out_dim, blocks) if dim > 1 else ConstantConditioner(out_dim),
-                _order(layer, dim),
-                config.num_bins,
-                config.tail_bound,
-                config.linear_bias,
-            )
-            for layer in range(config.num_layers)
-        )
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Map data to noise, with the log-determinant `(B,)`."""
@@ -139,27 +164,29 @@ class VectorLayers(nn.Module):
         return _towards_data(self.layers, u)
 
 
-class Multiscale(nn.Module):
-    """Layers over the channels of a picture, at up to three resolutions; data `(B, C, H, W)` to noise `(B, D)`.
+def vector_layers(dim: int, couplings: Couplings) -> Stack:
+    """Return layers over the coordinates of a vector."""
+    return Stack(couplings.build(dim, ResidualMLP))
 
-    Raises:
-        UserError: if the data are no pictures, or of odd height or width.
+
+class Multiscale(nn.Module):
+    """Layers over the channels of an image, at up to three resolutions; data `(B, C, H, W)` to noise `(B, D)`.
+
+    Args:
+        shape: `(C, H, W)`, with even height and width.
+        couplings: how the layers of a level are made.
     """
 
-    def __init__(self, config: CouplingSettings, spec: DataSpec) -> None:
+    def __init__(self, shape: tuple[int, int, int], couplings: Couplings) -> None:
         super().__init__()
-        if not spec.is_image or spec.shape[1] % 2 or spec.shape[2] % 2:
-            raise UserError(
-                f"transform=multiscale needs pictures of even height and width; {spec.name} has points of shape "
-                f"{spec.shape}: leave the key out"
-            )
-        channels, height, width = spec.shape
+        channels, height, width = shape
+        assert height % 2 == width % 2 == 0, "height and width must be even"
         self.levels = nn.ModuleList()
         self.shapes: list[tuple[int, int, int]] = []
         while len(self.levels) < LEVELS and height % 2 == width % 2 == 0:
             channels, height, width = 4 * channels, height // 2, width // 2
             self.shapes.append((height, width, channels))
-            self.levels.append(_channel_layers(config, channels))
+            self.levels.append(nn.ModuleList(couplings.build(channels, ResidualCNN)))
             channels //= 2
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,22 +211,6 @@ class Multiscale(nn.Module):
         return h.movedim(-1, 1)
 
 
-def _channel_layers(config: CouplingSettings, channels: int) -> nn.ModuleList:
-    moved = channels - channels // 2
-    return nn.ModuleList(
-        FlowLayer(
-            ResidualCNN(
-                channels // 2, config.hidden_units, moved * (3 * config.num_bins - 1), config.num_blocks_per_layer
-            ),
-            _order(layer, channels),
-            config.num_bins,
-            config.tail_bound,
-            config.linear_bias,
-        )
-        for layer in range(config.num_layers)
-    )
-
-
 def _towards_noise(layers: nn.Module, h: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
     for layer in cast(nn.ModuleList, layers):
         h, step = layer(h)
@@ -211,7 +222,3 @@ def _towards_data(layers: nn.ModuleList, h: Tensor) -> Tensor:
     for layer in reversed(layers):
         h = cast(FlowLayer, layer).inverse(h)
     return h
-
-
-def _order(layer: int, dim: int) -> Tensor:
-    return torch.arange(dim).flip(0) if layer % 2 else torch.randperm(dim)

@@ -7,95 +7,88 @@ The second has its fresh chains from the Gaussian, and its network F has to lear
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from twostep.nn.distributions import normal_log_prob
-from twostep.nn.energy import EnergyNet
 from twostep.nn.principal import Principal
 
 
-class BaseDistribution(Protocol):
-    """What a network's energy is added to."""
+class BaseDistribution(ABC):
+    """What a network's energy is relative to, and where fresh chains start."""
 
+    @abstractmethod
     def energy(self, y: Tensor) -> Tensor:
-        """Return the base's part of the energies, `(B,)`."""
-        ...
+        """Return the base's share of the energies at `y` `(B, *)`, `(B,)`."""
 
+    @abstractmethod
     def add_slope(self, slope: Tensor, y: Tensor) -> Tensor:
-        """Return the network's slope `(B, *)` and the base's together."""
-        ...
+        """Return the network's slope `(B, *)` at `y` and the base's together."""
 
+    @abstractmethod
     def fill(self, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Fill `y` `(B, *)` with points to start fresh chains from, and return it."""
-        ...
+        """Fill `y` `(B, *)` with draws of the base, and return it."""
 
 
 @dataclass(frozen=True)
-class UniformBase:
-    """No base: fresh chains start anywhere between `low` and `high`."""
+class UniformBase(BaseDistribution):
+    """The uniform distribution between `low` and `high` in every coordinate; its energy is left out."""
 
     low: float
     high: float
 
+    @override
     def energy(self, y: Tensor) -> Tensor:
-        """Return zeros."""
         return y.new_zeros(len(y))
 
+    @override
     def add_slope(self, slope: Tensor, y: Tensor) -> Tensor:
-        """Return the network's slope."""
         return slope
 
+    @override
     def fill(self, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draw from the uniform law of the box."""
         return y.uniform_(self.low, self.high, generator=generator)
 
 
 @dataclass(frozen=True)
-class GaussianBase:
-    """The Gaussian of the data along their principal axes."""
+class GaussianBase(BaseDistribution):
+    """N(0, diag(spread²)): the Gaussian with the moments of the data, along their principal axes."""
 
     axes: Principal
 
+    @override
     def energy(self, y: Tensor) -> Tensor:
-        """Return `-log N(y; 0, diag(spread²))`."""
         return -normal_log_prob(y.square(), self.axes.spread.log())
 
+    @override
     def add_slope(self, slope: Tensor, y: Tensor) -> Tensor:
-        """Return the sum of the network's slope and `y / spread²`."""
         return slope.addcdiv(y, self.axes.spread.square())
 
+    @override
     def fill(self, y: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Draw from the Gaussian."""
         return y.normal_(generator=generator).mul_(self.axes.spread)
 
 
 class EnergyOnPrincipalAxes(nn.Module):
-    """An energy of pictures as one of their coordinates along principal axes, `(B, D) -> (B, 1)`.
+    """An energy of images as one of their coordinates along principal axes, `(B, D) -> (B, 1)`.
 
-    The network sees the picture that the coordinates make up, without mean and with its stds shrunk as the axes' are.
+    The network sees the image that the coordinates make up, without mean and with its stds shrunk as the axes' are.
 
     Args:
-        net: an energy of pictures.
+        net: an energy of images.
         axes: the axes; their buffers stay with the transform that they belong to.
-        shape: of a picture.
+        shape: of an image.
     """
 
-    def __init__(self, net: EnergyNet, axes: Principal, shape: tuple[int, ...]) -> None:
+    def __init__(self, net: nn.Module, axes: Principal, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.net, self.shape = cast(nn.Module, net), shape
+        self.net, self.shape = net, shape
         self._axes = (axes,)  # a tuple hides the module from this one's state, and is copied with it
 
     def forward(self, y: Tensor) -> Tensor:
         """Return the energies `(B, 1)`."""
-        return self.net(self._picture(y))
-
-    def gradient(self, y: Tensor) -> Tensor:
-        """Return dE/dy, `(B, D)`, without a graph."""
-        return cast(EnergyNet, self.net).gradient(self._picture(y)).flatten(1) @ self._axes[0].axes
-
-    def _picture(self, y: Tensor) -> Tensor:
-        return (y @ self._axes[0].axes.T).unflatten(1, self.shape)
+        return self.net((y @ self._axes[0].axes.T).unflatten(1, self.shape))

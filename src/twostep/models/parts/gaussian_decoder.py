@@ -6,13 +6,15 @@
 
     parameter    σ            a free parameter
     decoder      h(z)         an output of the decoder for each z
-    calibrated   s h(z)       the same, with  s² = mean of ‖y - m(z)‖² / (D h(z)²)  over the last training steps
+    calibrated   c h(z)       the same, with  c² = mean of ‖y - m(z)‖² / (D h(z)²)  over the last training steps
 
-The last is the maximum of the likelihood over s, so that σ is never many steps behind the errors, as a parameter or an
-output that an optimiser moves is (benchmarks/sigma.py).
+The last is the maximum of the likelihood over c, so that σ never lags behind the errors (benchmarks/sigma.py).
+The density is a sum over latents, which importance weights bound from below, the tighter the larger k is:
 
-Source of the closed form: Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2021, arXiv
-2006.13202).
+    log p(x) >= E log (1/k) Σ_i w_i,   w_i = p(x, z_i) / q(z_i | x),  z_i ~ q
+
+Sources: Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2021, arXiv 2006.13202); Importance
+Weighted Autoencoders (Burda et al., 2016, arXiv 1509.00519).
 """
 
 from __future__ import annotations
@@ -24,103 +26,86 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from typing_extensions import Unpack, override
 
 from twostep.core.schema import DataSpec, PositiveInt
-from twostep.models.base import DensityEstimator, Gather, Likelihood, ModelConfig, Role
-from twostep.models.parts.networks import EncoderDecoderConfig, NetworkDecoder
+from twostep.models.base import DataArguments, DensityEstimator, Gather, Likelihood, ModelConfig, Role
+from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.running import RunningMean
 
 SHARE = 0.1  # of a step in the running mean of squared errors, which fall fast in the first ones
-FLOOR = 1e-4  # under s, which would be 0 where the decoder makes no error
+FLOOR = 1e-4  # under c, which would be 0 where the decoder makes no error
+
+SigmaFrom = Literal["parameter", "decoder", "calibrated"]
 
 
-class GaussianDecoderConfig(EncoderDecoderConfig):
-    """Keys of a model with a Gaussian about its decoder's mean."""
+class GaussianArguments(DataArguments, total=False):
+    """Keyword arguments of a model with a Gaussian about its decoder's mean.
 
-    adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
+    Args:
+        single_sigma: one σ for all coordinates; False: the decoder's second half holds log σ of each.
+        sigma_from: where a single σ comes from. But for `parameter`, the decoder has one more entry on its first axis.
+        sigma_head: maps that entry, flattened to `(B, *)`, to log σ `(B, 1)`; None: its mean.
+        k: draws of the bound on log p.
+    """
 
-    single_sigma: bool = Field(True, description="one std for all coordinates; False: one for each")
-    sigma_from: Literal["parameter", "decoder", "calibrated"] = Field(
-        "parameter",
-        description="the single std: a free parameter, an output of the decoder for each latent, or that times a "
-        "running mean of the error in closed form",
-    )
-    k: PositiveInt = Field(1, description="samples in the bound on log p; 1 is the evidence lower bound")
-
-    @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Calibrate the single std."""
-        return {**super().defaults(spec, role), "sigma_from": "calibrated"}
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Let the decoder give one std for each latent; take fully connected networks of 256 for a density."""
-        hidden = {f"{side}_hidden_dims": (256,) for side in ("encoder", "decoder")}
-        nets = dict.fromkeys(("encoder_net", "decoder_net"), "mlp") if role == "de" else {}
-        return {**super().reference(spec, role), **hidden, **nets, "single_sigma": True, "sigma_from": "decoder"}
+    single_sigma: bool
+    sigma_from: SigmaFrom
+    sigma_head: nn.Module | None
+    k: int
 
 
-class ImportanceBound(DensityEstimator):
-    """A density that is known by the importance weights of latents."""
+class GaussianDecoder(EncoderDecoder, DensityEstimator):
+    """An autoencoder that is a density too; a subclass has an encoder, and with it the weights of the bound.
+
+    Args:
+        encoder: see the subclass.
+        decoder: maps latents `(B, d)` to the mean of y `(B, *T)` and, with `sigma_from` and `single_sigma`, to what σ
+            follows from.
+        latent_dim: d.
+        single_sigma: see `GaussianArguments`.
+        sigma_from: see `GaussianArguments`.
+        sigma_head: see `GaussianArguments`.
+        k: see `GaussianArguments`.
+        data: see `DataArguments`.
+    """
 
     likelihood: ClassVar[Likelihood] = "bound"
+    prior_sigma: float = 1.0  # s
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_dim: int,
+        *,
+        single_sigma: bool = True,
+        sigma_from: SigmaFrom = "parameter",
+        sigma_head: nn.Module | None = None,
+        k: int = 1,
+        **data: Unpack[DataArguments],
+    ) -> None:
+        extra = None if not single_sigma else 0 if sigma_from == "parameter" else 1
+        super().__init__(encoder, decoder, latent_dim, extra, **data)
+        self.k, self.prior_std = k, self.prior_sigma
+        self.log_sigma = nn.Parameter(torch.zeros(())) if extra == 0 else None
+        self.to_log_sigma = (sigma_head or _Mean()) if extra == 1 else None
+        self.mean_square = RunningMean(()) if extra == 1 and sigma_from == "calibrated" else None
+        self._squares: Tensor | None = None  # of the step's rows; none where a rank has no rows in a batch
 
     @abstractmethod
     def log_weights(self, x: Tensor, k: int) -> Tensor:
         """Return log w in data space of k draws at each point of `(B, *S)`, of shape `(k, B)`, in nats."""
 
-
-def bound(log_weights: Tensor) -> Tensor:
-    """Return `log (1/k) Σ_i w_i` of shape `(B,)`, for the logs `(k, B)`."""
-    return log_weights.logsumexp(0) - math.log(len(log_weights))
-
-
-class GaussianDecoder(NetworkDecoder, ImportanceBound):
-    """An autoencoder that is a density too; a subclass has an encoder, and with it the weights of the bound.
-
-    Args:
-        config: of the model.
-        spec: of the data.
-        prior_sigma: s.
-        log_sigma: where log σ begins, if it is one number.
-    """
-
-    def __init__(
-        self, config: GaussianDecoderConfig, spec: DataSpec, prior_sigma: float = 1.0, log_sigma: float = 0.0
-    ) -> None:
-        super().__init__(config, spec)
-        self.latent_dim, self.k = config.latent_dim, config.k
-        self.prior_sigma = self.prior_std = prior_sigma
-        self.log_sigma: nn.Parameter | None = None
-        self.to_log_sigma: nn.Module | None = None
-        shape = (spec.dim,) if config.is_flat() else spec.shape
-        if not config.single_sigma:
-            self.extra = shape[0]
-        elif config.sigma_from == "parameter":
-            self.log_sigma = nn.Parameter(torch.tensor(log_sigma))
-        else:
-            self.extra = 1
-            places = math.prod(shape[1:])  # of the decoder's extra channel
-            self.to_log_sigma = nn.Linear(places, 1) if places > 1 else nn.Identity()
-        calibrated = config.single_sigma and config.sigma_from == "calibrated"
-        self.mean_square = RunningMean(()) if calibrated else None
-        self._squares: Tensor | None = None  # of the step's rows; none where a rank has no rows in a batch
-
-    def log_density(self, x: Tensor) -> Tensor:
-        """Return a lower bound on the log-density, of shape `(B,)`, in nats, from k draws of torch's generator."""
-        return bound(self.log_weights(x, self.k))
-
+    @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points: a latent from the prior, then a point from the decoder's Gaussian."""
-        like = next(self.parameters())
-        z = torch.randn(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
-        mean, log_std = self._likelihood(self.prior_sigma * z)
-        noise = torch.randn(mean.shape, generator=generator, device=like.device, dtype=like.dtype)
+        mean, log_std = self._likelihood(self.prior_sigma * self.prior_noise(n, generator))
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         return self.clamp(self.transform.inverse(mean + log_std.exp() * noise))
 
     def sigma_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return the parameters of a single std that are not the decoder's."""
+        """Return the parameters of a single σ that are not the decoder's."""
         head = () if self.to_log_sigma is None else tuple(self.to_log_sigma.parameters())
         return head if self.log_sigma is None else (self.log_sigma,)
 
@@ -142,8 +127,8 @@ class GaussianDecoder(NetworkDecoder, ImportanceBound):
             self._squares = None
 
     def _likelihood(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean `(B, *S)` and log-std, which broadcasts against it, of y at latents `(B, d)`."""
-        mean, rest = self._split(self.decoder(z))
+        """Return mean `(B, *T)` and log σ, which broadcasts against it, of y at latents `(B, d)`."""
+        mean, rest = self.split_output(self.decoder(z))
         if self.log_sigma is not None:
             return mean, self.log_sigma
         if self.to_log_sigma is None:
@@ -154,5 +139,58 @@ class GaussianDecoder(NetworkDecoder, ImportanceBound):
         return mean, log_std.view(-1, *(1 for _ in mean.shape[1:]))
 
     def _variance(self, mean_square: RunningMean) -> Tensor:
-        """Return s²."""
+        """Return c²."""
         return mean_square.mean(torch.ones_like(mean_square.total)) + FLOOR**2
+
+
+def bound(log_weights: Tensor) -> Tensor:
+    """Return `log (1/k) Σ_i w_i` of shape `(B,)`, for the logs `(k, B)`."""
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+class _Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1, keepdim=True)
+
+
+class GaussianDecoderConfig(EncoderDecoderConfig):
+    """Keys of a model with a Gaussian about its decoder's mean."""
+
+    adjustable: ClassVar[frozenset[str]] = ModelConfig.adjustable | {"k"}
+
+    single_sigma: bool = Field(True, description="one std for all coordinates; False: one for each")
+    sigma_from: SigmaFrom = Field(
+        "parameter",
+        description="the single std: a free parameter, an output of the decoder for each latent, or that times a "
+        "running mean of the error in closed form",
+    )
+    k: PositiveInt = Field(1, description="samples in the bound on log p; 1 is the evidence lower bound")
+
+    @override
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        return {**super().defaults(spec, role), "sigma_from": "calibrated"}
+
+    @override
+    @classmethod
+    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+        hidden = {f"{side}_hidden_dims": (256,) for side in ("encoder", "decoder")}
+        nets = dict.fromkeys(("encoder_net", "decoder_net"), "mlp") if role == "de" else {}
+        return {**super().reference(spec, role), **hidden, **nets, "single_sigma": True, "sigma_from": "decoder"}
+
+    def gaussian_arguments(self, spec: DataSpec) -> GaussianArguments:
+        """Return the arguments of a constructor that say how σ is found and how the data are seen."""
+        pixels = 1 if self.is_flat() else math.prod(spec.shape[1:])
+        return {
+            "single_sigma": self.single_sigma,
+            "sigma_from": self.sigma_from,
+            "sigma_head": nn.Linear(pixels, 1) if self.extra(spec) == 1 and pixels > 1 else None,
+            "k": self.k,
+            **self.data_arguments(spec),
+        }
+
+    def extra(self, spec: DataSpec) -> int:
+        """Return the number of the decoder's outputs, on the first axis, that σ follows from."""
+        if not self.single_sigma:
+            return spec.dim if self.is_flat() else spec.shape[0]
+        return 0 if self.sigma_from == "parameter" else 1

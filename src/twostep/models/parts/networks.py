@@ -1,18 +1,20 @@
-"""The encoder and decoder that all autoencoders choose by their config, and how the decoder ends in data space."""
+"""What autoencoders of two networks share: the way back to data, and the keys of the networks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
+import torch
 from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from torch import Tensor, nn
+from typing_extensions import Unpack, override
 
 from twostep.core.schema import DataSpec, PositiveInt, UserError
-from twostep.models.base import GeneralizedAutoencoder, ModelConfig, Role
-from twostep.nn.cnn import ConvDecoder, ConvEncoder
+from twostep.models.base import DataArguments, GeneralizedAutoencoder, ModelConfig, Role, evaluating
+from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
 from twostep.nn.jacobian import Map
-from twostep.nn.layers import Activation
+from twostep.nn.layers import Activation, EndsAffinely
 from twostep.nn.mlp import MLP
 
 Net = Literal["mlp", "cnn"]
@@ -121,15 +123,7 @@ class EncoderDecoderConfig(ModelConfig):
         """Return a network from what the transform gives to `(B, out_dim)`."""
         if self.is_flat():
             return MLP(spec.dim, self.encoder_hidden_dims, out_dim, self.encoder_activation)
-        return ConvEncoder(
-            _image_shape(spec),
-            self.encoder_hidden_channels,
-            self.encoder_kernel_size,
-            self.encoder_stride,
-            out_dim,
-            self.encoder_activation,
-            self.padding,
-        )
+        return ConvEncoder(image_shape(spec), self._convolutions("encoder"), out_dim)
 
     def build_decoder(self, spec: DataSpec, extra: int = 0) -> nn.Module:
         """Return a network from `(B, latent_dim)` to a point with `extra` more entries on the first axis.
@@ -140,47 +134,69 @@ class EncoderDecoderConfig(ModelConfig):
         """
         if self.is_flat():
             return MLP(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
-        channels, height, width = _image_shape(spec)
-        return ConvDecoder(
-            self.latent_dim,
-            (channels + extra, height, width),
-            self.decoder_hidden_channels,
-            self.decoder_kernel_size,
-            self.decoder_stride,
-            self.decoder_activation,
-            self.padding,
-        )
+        channels, *sides = image_shape(spec)
+        return ConvDecoder(self.latent_dim, (channels + extra, *sides), self._convolutions("decoder"))
+
+    def _convolutions(self, side: Literal["encoder", "decoder"]) -> Convolutions:
+        keys = {key: getattr(self, f"{side}_{key}") for key in ("kernel_size", "stride", "activation")}
+        return Convolutions(getattr(self, f"{side}_hidden_channels"), padding=self.padding, **keys)
 
 
-class NetworkDecoder(GeneralizedAutoencoder):
-    """An autoencoder whose decoder is a network and the way back through the data's transform.
+class EncoderDecoder(GeneralizedAutoencoder):
+    """An autoencoder of two networks: the decoder's output is a point of the network's space, and maybe more.
 
-    The network gives the decoder's mean, and `extra` more entries after it on the first axis.
+    Args:
+        encoder: maps what the transform gives, `(B, *T)`, to embeddings or their distribution.
+        decoder: maps embeddings `(B, d)` to points `(B, *T)`, with `extra` more entries on the first axis after `B`.
+        latent_dim: d.
+        extra: number of these; None: as many as a point has.
+        data: see `DataArguments`.
     """
 
-    decoder: nn.Module
-    extra: int = 0
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_dim: int,
+        extra: int | None = 0,
+        **data: Unpack[DataArguments],
+    ) -> None:
+        super().__init__((), **data)
+        self.latent_dim, self.extra = latent_dim, extra
+        self.encoder, self.decoder = encoder, decoder
+        like = next(decoder.parameters(), torch.zeros(()))
+        with evaluating(self):
+            self.event_shape = tuple(self.decode(like.new_zeros(1, latent_dim)).shape[1:])
 
+    @override
     def decode(self, z: Tensor) -> Tensor:
-        """Map embeddings `(B, d)` to the decoder's mean in data space, `(B, *S)`."""
         return self._to_data(self.decoder(z))
 
+    @override
     def decoder_parts(self) -> tuple[Map, Map]:
-        """Cut `decode` into layers, and before the last one of a fully connected network, if all beyond is affine."""
-        if self.transform.affine and isinstance(self.decoder, ConvDecoder):
-            return self.decoder.stages(), self._to_data
-        if self.transform.affine and isinstance(self.decoder, MLP):
-            *layers, last = self.decoder
-            return nn.Sequential(*layers), lambda h: self._to_data(last(h))
-        return super().decoder_parts()
+        if not self.transform.affine or not isinstance(self.decoder, EndsAffinely):
+            return self.decode, nn.Identity()
+        layers, last = self.decoder.affine_tail()
+        return layers, lambda h: self._to_data(last(h))
 
-    def _to_data(self, outputs: Tensor) -> Tensor:
-        return self.transform.inverse(self._split(outputs)[0])
+    def network_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return the parameters of encoder and decoder."""
+        return (*self.encoder.parameters(), *self.decoder.parameters())
 
-    def _split(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and the other entries of the decoder's outputs."""
-        mean, rest = outputs.split([outputs.shape[1] - self.extra, self.extra], dim=1)
+    def prior_noise(self, n: int, generator: torch.Generator | None, uniform: bool = False) -> Tensor:
+        """Return `(n, d)` draws of N(0, I), or of the uniform distribution on [0, 1), where the weights are."""
+        like = next(self.parameters())
+        draw = torch.rand if uniform else torch.randn
+        return draw(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
+
+    def split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the point `(B, *T)` in the decoder's output, and the other entries."""
+        extra = output.shape[1] // 2 if self.extra is None else self.extra
+        mean, rest = output.split([output.shape[1] - extra, extra], dim=1)
         return mean, rest
+
+    def _to_data(self, output: Tensor) -> Tensor:
+        return self.transform.inverse(self.split_output(output)[0])
 
 
 def check_layers(config: Any, channels: str, *keys: str) -> None:
@@ -209,7 +225,12 @@ def unpadded(spec: DataSpec) -> bool:
     return spec.is_image and min(spec.shape[1:]) > 2 * LAYERS
 
 
-def _image_shape(spec: DataSpec) -> tuple[int, int, int]:
+def image_shape(spec: DataSpec) -> tuple[int, int, int]:
+    """Return the shape `(C, H, W)` of images.
+
+    Raises:
+        UserError: for other data.
+    """
     if not spec.is_image:
-        raise UserError(f"a cnn needs pictures; {spec.name} has points of shape {spec.shape}: set the nets to mlp")
+        raise UserError(f"a cnn needs images; {spec.name} has points of shape {spec.shape}: use mlp")
     return spec.shape[0], spec.shape[1], spec.shape[2]
