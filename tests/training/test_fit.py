@@ -69,7 +69,7 @@ def test_an_own_encoder_and_decoder_and_a_flow_on_their_embeddings():
     gae = twostep.fit(Autoencoder(Encoder(3, 2), nn.Linear(2, 3), 2), rows, max_epochs=5, device="cpu")
     with torch.no_grad():
         z = gae.encode(rows)
-    flow = Flow(vector_layers(2, Couplings(layers=1, hidden=4, blocks=1)), (2,))
+    flow = Flow(vector_layers(2, Couplings(num_layers=1, hidden_units=4, num_blocks_per_layer=1)), (2,))
     de = twostep.fit(flow, z, lr=5e-4, max_epochs=3, device="cpu")
     with torch.no_grad():
         a = gae.decoder.weight
