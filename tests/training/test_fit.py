@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import twostep
-from helpers.toys import build, data, same, weights
+from helpers.toys import SPEC, build, data, same, weights
 from twostep.core.schema import UserError
+from twostep.models import Autoencoder, Couplings, Flow, vector_layers
 from twostep.models.two_step import latent_spec
 
 
@@ -53,12 +55,36 @@ def test_the_best_weights_are_returned():
     assert loss(max_bad_valid_epochs=8) <= loss(early_stopping_metric=None)
 
 
+class Encoder(nn.Linear):
+    """An own encoder: the data on two fixed coordinates, and what it learns."""
+
+    def forward(self, x):
+        return super().forward(x) + x[:, :2]
+
+
+def test_an_own_encoder_and_decoder_and_a_flow_on_their_embeddings():
+    """log p(x) = log p(z) - ½ log det AᵀA of the affine decoder g(z) = A z + b, with z = f(x)."""
+    torch.manual_seed(0)
+    rows = data(120)
+    gae = twostep.fit(Autoencoder(Encoder(3, 2), nn.Linear(2, 3), 2), rows, max_epochs=5, device="cpu")
+    with torch.no_grad():
+        z = gae.encode(rows)
+    flow = Flow(vector_layers(2, Couplings(num_layers=1, hidden_units=4, num_blocks_per_layer=1)), (2,))
+    de = twostep.fit(flow, z, lr=5e-4, max_epochs=3, device="cpu")
+    with torch.no_grad():
+        a = gae.decoder.weight
+        expected = de.log_prob(z) - 0.5 * torch.logdet(a.T @ a)
+        model = twostep.TwoStep(gae, de).eval()
+        torch.testing.assert_close(model.log_prob(rows), expected, rtol=1e-4, atol=1e-4)
+        assert model.sample(5).shape == (5, 3)
+
+
 def test_a_density_is_fitted_to_embeddings():
     rows = data(80)
     gae = twostep.fit(build("ae"), rows, max_epochs=2, device="cpu")
     with torch.no_grad():
         z = gae.encode(rows)
-    de = twostep.fit(build("flow", spec=latent_spec(gae.spec, 2)), z, lr=5e-4, max_epochs=2, device="cpu")
+    de = twostep.fit(build("flow", spec=latent_spec(SPEC, 2)), z, lr=5e-4, max_epochs=2, device="cpu")
     with torch.no_grad():
         expected = de.log_prob(z) - gae.log_volume(z)
         torch.testing.assert_close(twostep.TwoStep(gae, de).log_prob(rows), expected)

@@ -62,7 +62,7 @@ def fit(
         UserError: for an unknown key, a value out of range, or data that can't be used.
         NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
     """
-    rows, held_out = _split(torch.as_tensor(data), valid, seed)
+    rows, held_out = _split(torch.as_tensor(data), valid, seed, model.event_shape)
     fit_keys = FitKeys.parse({"early_stopping_metric": None if held_out is None else "loss", **keys}, "fit")
     stop = fit_keys.early_stopping_metric
     if stop not in (None, "loss") or (stop is not None and held_out is None):
@@ -92,7 +92,7 @@ def fit(
     return model.eval()
 
 
-def _split(data: Tensor, valid: Data | float | None, seed: int) -> tuple[Tensor, Tensor | None]:
+def _split(data: Tensor, valid: Data | float | None, seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
     """Return training and validation rows."""
     if valid is None or not isinstance(valid, float | int):
         rows, held_out = data, None if valid is None else torch.as_tensor(valid)
@@ -103,8 +103,9 @@ def _split(data: Tensor, valid: Data | float | None, seed: int) -> tuple[Tensor,
     else:
         raise UserError(f"valid={valid}: give a share between 0 and 1, rows, or None")
     for part in (rows, *(() if held_out is None else (held_out,))):
-        if part.ndim < 2 or not len(part) or part.shape[1:] != data.shape[1:]:
-            raise UserError(f"fit: rows must have the shape (N, *S) with N > 0, not {tuple(part.shape)}")
+        if not len(part) or tuple(part.shape[1:]) != shape:
+            wanted = "x".join(map(str, ("N", *shape)))
+            raise UserError(f"fit: rows must have the shape {wanted}, with N > 0, not {tuple(part.shape)}")
         if part.is_floating_point() and not part.isfinite().all():
             raise UserError("fit: the data hold numbers that are not finite")
     return rows, held_out

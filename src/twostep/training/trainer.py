@@ -145,8 +145,7 @@ class Trainer:
     def refit_transform(self) -> None:
         """Fit the transform again to a sample of the data, as their encoder maps them now.
 
-        A density on embeddings that change with every batch needs it: within its first epoch, an autoencoder moves
-        them by a hundred of their standard deviations. A resumed run finds the same statistics.
+        Within its first epoch, an autoencoder moves its embeddings by a hundred of their standard deviations.
         """
         self._fit_transform(subsample(self._data.data, REFIT_ROWS))
 
@@ -169,10 +168,7 @@ class Trainer:
             self.advance()
 
     def advance(self) -> None:
-        """Train on the next batch; after the last one of an epoch, validate and save.
-
-        After the last batch of all, the model has its best weights if early stopping is on.
-        """
+        """Train on the next batch; after the last one of an epoch, validate and save."""
         data = self._data
         if not self._running:
             self._running = True
