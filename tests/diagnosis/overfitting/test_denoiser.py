@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers.distributions import gaussian
-from twostep.core.estimate import Estimate
+from twostep.core.estimate import NORMAL, Estimate
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.overfitting import denoiser
 from twostep.diagnosis.overfitting.denoiser import MissingDimensions, missing_dimensions
@@ -56,7 +56,7 @@ def test_the_limit_is_constant_on_a_manifold_and_0_where_edges_grow_like_the_sca
 
     assert limit(1.0, 1.0)[0] == pytest.approx(1)
     assert limit(0.2, 0.4)[0] == pytest.approx(0)
-    assert limit(0.2, 0.4)[1] == pytest.approx(2 * 1.96 * 0.05**0.5 / 10)
+    assert limit(0.2, 0.4)[1] == pytest.approx(2 * NORMAL * 0.05**0.5 / 10)
 
 
 def whitened_sphere(dim, n):
