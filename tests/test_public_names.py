@@ -54,15 +54,21 @@ PUBLIC = {
         evaluate
     """,
     "twostep.models": """
+        ARM
+        AVB
+        Autoencoder
+        BiGAN
+        Couplings
+        DensityEstimator
+        EBM
+        Flow
+        GeneralizedAutoencoder
         MODELS
-        ae
-        arm
-        avb
-        bigan
-        ebm
-        flow
-        vae
-        wae
+        Objective
+        TwoStep
+        VAE
+        WAE
+        vector_layers
     """,
 }
 

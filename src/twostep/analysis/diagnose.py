@@ -140,10 +140,10 @@ def _dimension(rows: Tensor, seed: int) -> Finding:
     """Report whether a density in data space has a manifold to overfit."""
     found = dimension_of(rows, seed=derive(seed, "dimension"))
     dim = rows[0].numel()
-    told = f"{found.recommended} ({found.low}-{found.high}) of {dim}"
+    text = f"{found.recommended} ({found.low}-{found.high}) of {dim}"
     advice = f"a density in R^{dim} overfits a manifold: an autoencoder of latent_dim={found.high}, then a density"
     numbers = {"dimension": float(found.recommended), "low": float(found.low), "high": float(found.high)}
-    return Finding("dimension of the data", told, advice if found.high < dim else "", numbers)
+    return Finding("dimension of the data", text, advice if found.high < dim else "", numbers)
 
 
 def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, test: Tensor) -> list[Finding]:

@@ -70,7 +70,7 @@ def evaluate_run(
     data: Path | None = None,
     show: Callable[[Mapping[str, Result]], object] | None = None,
 ) -> tuple[dict[str, Result], Path]:
-    """Measure a run on its test split, and keep the results beside earlier ones, as `metrics/evaluation-001.json`.
+    """Measure a run on its test split, and add the results as `metrics/evaluation-001.json`.
 
     Scores of rows of other data lie in `ood/evaluation-001`.
 

@@ -154,7 +154,7 @@ class Evaluator:
         seed: int,
         testing: bool,
     ) -> FeatureSets | None:
-        """Return what samples are compared with: for embeddings, `train` or, where it is None, all of them anew."""
+        """Return what samples are compared with: for embeddings, `train` or, where it is None, all of them."""
         model, keys = component.model, keys or component.config.metric_kwargs
         if not isinstance(model, Sampler):
             return None

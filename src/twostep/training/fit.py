@@ -54,7 +54,7 @@ def fit(
         batch_size: rows of a batch.
         seed: of batches, noise and held-out rows.
         device: where to train; the model stays there.
-        callbacks: called as training goes on.
+        callbacks: called during training.
         **keys: of `FitKeys`: `optimizer`, `max_epochs`, `max_grad_norm`, `early_stopping_metric`,
             `max_bad_valid_epochs`.
 
