@@ -240,13 +240,12 @@ def test_samples_that_cannot_be_compared_are_refused_before_training(refused, mo
 
 def test_features_that_data_do_not_have_are_refused_before_training(refused):
     for features, says in (
-        ("classifier", "features=classifier: two_moons has no labels to train one on: use pca or pixels"),
-        ("efficientnet-lite0", "features=efficientnet-lite0: two_moons has no images: use standardised features"),
-        ("inception", "features=inception: two_moons has no images: use standardised features"),
+        ("classifier", "features=classifier: two_moons has no labels "),
+        ("efficientnet-lite0", "features=efficientnet-lite0: two_moons has no images"),
+        ("inception", "features=inception: two_moons has no images"),
     ):
         keys = ("--config", "test_metrics=fd", "--config", f"metric_kwargs={{'features':'{features}'}}")
-        line = refused("train-single", "--dataset", "two_moons", "--model", "flow", *keys)
-        assert line == says
+        assert refused("train-single", "--dataset", "two_moons", "--model", "flow", *keys).startswith(says)
 
 
 @pytest.mark.parametrize(

@@ -323,7 +323,26 @@ def test_results_of_older_files_are_read(key):
     assert math.isnan(found.value)
 
 
-# ---- refusals
+# ---- names and refusals
+
+
+def test_names_of_metrics():
+    assert sorted(METRICS) == [
+        "c2st",
+        "fd",
+        "fd_infinity",
+        "fid",
+        "kid",
+        "l2_reconstruction_error",
+        "likelihood_ood_acc",
+        "likelihood_ood_acc_low_dim",
+        "log_likelihood",
+        "loss",
+        "memorisation",
+        "mmd",
+        "precision_recall_density_coverage",
+        "sliced_wasserstein",
+    ]
 
 
 class TwoLosses(Given):
