@@ -41,8 +41,7 @@ def diagnose(
         runs: Directory of a run, to diagnose its models, or of several that differ in latent_dim.
         dataset: Name of a dataset, or path of an array, a table or a folder of images.
         dataset_kwargs: key=value for the dataset; may be repeated.
-        thorough: Train small models too, in minutes: autoencoders of several latent sizes, a flow that knows the
-            noise, and a denoiser where the verdict is undecided.
+        thorough: Train a small denoiser where the verdict would be undecided.
         to: Folder for diagnosis.json and diagnosis.png.
         seed: Seed of all random draws.
         device: Where to compute for a run, if not where it was trained.
