@@ -4,16 +4,13 @@
 
     log p(x) = Σ_t log Σ_k softmax(w)_k N(y_t; μ_k, diag σ_k²) + log|det t'(x)|,   σ = softplus(s) + 1e-4
 
-A vector is read coordinate by coordinate; a picture pixel by pixel in raster order, with the channels of a pixel as the
+A vector is read coordinate by coordinate; an image pixel by pixel in raster order, with the channels of a pixel as the
 coordinates of y_t, and the pixels above and to the left as neighbours: an LSTM alone must carry them through a whole
 row. What is outside is 0. The floor under σ bounds each term, so that no constant pixel drives the likelihood to
 infinity.
 
-Defaults that are not the reference's, measured on validation rows by benchmarks/defaults.py with hidden_size 128 and
-one layer: a rate of 3e-3, not 1e-3 (digits after 1,000 steps of 64: 2.18 bits/dim, not 2.74; embeddings of 10,000
-fashion pictures after 1,200 steps of 128: a loss of 14.0 nats, not 22.2); pictures whitened, not scaled, both
-dequantised (digits after 300 steps of 128 at 1e-3: 3.14 bits/dim, not 3.31); whole numbers dequantised, without which
-no density of pixels is bounded; a context of 2, not 0 (mnist at 14 x 14, 8 epochs of 6,000 rows: a loss of 40, not 90).
+Where the defaults differ from the reference's (a higher rate, images whitened and dequantised, a context of 2), the
+validation likelihood is better by benchmarks/defaults.py.
 
 Sources: Generating Sequences With Recurrent Neural Networks (Graves, 2013, arXiv 1308.0850); RNADE (Uria et al., 2013,
 arXiv 1306.0186); Generative Image Modeling Using Spatial LSTMs (Theis & Bethge, 2015, arXiv 1506.03478).
@@ -45,7 +42,7 @@ def earlier(shape: tuple[int, ...], context: int) -> Tensor:
 
     Args:
         shape: of a data point.
-        context: rows above, and pixels to either side, that a pixel of a picture sees besides.
+        context: rows above, and pixels to either side, that a pixel of an image sees besides.
     """
     steps = math.prod(shape[-2:])
     before = torch.arange(-1, steps - 1) % (steps + 1)

@@ -5,7 +5,7 @@
     min over T     of  E softplus(-T(y, z_q)) + E softplus(T(y, z_p)),  at its best  T = log q(z | y) - log p(z)
     min over f, m  of  E T(y, z_q) - log p(y | z_q)
 
-With adaptive contrast T tells draws that are standardised, e = L⁻¹ (z_q - μ(y)), from N(0, I): at its best it is the
+With adaptive contrast T contrasts standardised draws, e = L⁻¹ (z_q - μ(y)), with N(0, I): at its best it is the
 log-ratio of q and the Gaussian r = N(μ(y), L Lᵀ), and the loss adds log r(z_q) - log p(z_q). That is right for any μ
 and L; the nearer r is to q, the less T has to learn. μ(y) is the mean of two more draws at y, of opposite noise, and
 L Lᵀ the covariance of such pairs over the last training steps: a batch may have fewer rows than z has coordinates.
@@ -54,7 +54,7 @@ class AVB(GaussianDecoder):
         input_sigma: s_in, std of the encoder's noise.
         prior_sigma: s, std of the latent prior.
         num_discriminator_steps: steps of the discriminator for each of encoder and decoder.
-        adaptive_contrast: contrast standardised draws with noise, not draws with the prior's.
+        adaptive_contrast: contrast standardised draws with noise, not with the prior's.
         arguments: see `GaussianArguments` and `DataArguments`.
     """
 
@@ -198,7 +198,7 @@ class AVBConfig(GaussianDecoderConfig, AdversarialConfig):
     """Keys of `avb`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
-    summary: ClassVar[str] = "adversarial variational Bayes: an encoder of any law"
+    summary: ClassVar[str] = "adversarial variational Bayes: an implicit posterior"
     paper: ClassVar[str] = "Mescheder et al., 2017, arXiv 1701.04722"
 
     name: Literal["avb"] = "avb"
@@ -212,7 +212,7 @@ class AVBConfig(GaussianDecoderConfig, AdversarialConfig):
     use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_nll_lr_scheduler: bool = Field(True, description="cosine decay of nll_lr to 0 over all steps")
     num_discriminator_steps: PositiveInt = Field(1, description="steps of the discriminator for each of the others")
-    adaptive_contrast: bool = Field(False, description="tell standardised draws from noise, not draws from the prior")
+    adaptive_contrast: bool = Field(False, description="contrast standardised draws with noise, not with the prior")
 
     @override
     @classmethod

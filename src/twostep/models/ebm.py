@@ -4,12 +4,12 @@
 
     min over F  of  mean E(y) - E(y⁻) + α (F(y)² + F(y⁻)²)
 
-over data y and negatives y⁻: points that Langevin dynamics takes from a ring of earlier negatives, a few of them from
-the law of fresh chains, towards low energies. The gradient of the first two terms is that of maximum likelihood if the
-negatives have the law of the model; the penalty keeps the network F near 0.
+over data y and negatives y⁻: points that Langevin dynamics takes from a replay buffer of earlier negatives, or from
+fresh starts, towards low energies. The gradient of the first two terms is that of maximum likelihood if the
+negatives follow the model; the penalty keeps the network F near 0.
 
 With a Gaussian base t maps to principal axes, and the base has the moments of the data there: F has to learn only how
-the data differ from their Gaussian, from which fresh chains start (without a base: from the uniform law of the box).
+the data differ from their Gaussian, from which fresh chains start (without a base: uniformly in the box).
 
 Noise of std σ on the data (`denoising_sigma`) bounds the curvature of E by 1/σ², which a Langevin step must resolve.
 The model is then one of noisy data, and a sample the mean of a clean point given a noisy one: `x + σ² ∇ log p(x)`.

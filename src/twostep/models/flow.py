@@ -5,7 +5,7 @@
     log p(x) = log N(u; 0, I) + Σ_i (log|det W_i| + Σ_j log S_ij') + log|det t'(x)|
 
 The layers h_i are those of `coupling`: over all coordinates of a vector (`simple_nsf`), or over the channels of a
-picture at several resolutions (`multiscale`).
+image at several resolutions (`multiscale`).
 
 Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 """
@@ -27,7 +27,7 @@ from twostep.models.parts.coupling import Couplings, Multiscale, vector_layers
 from twostep.models.parts.networks import image_shape
 from twostep.nn.distributions import standard_normal_log_prob
 
-PLAIN = {"transform": "simple_nsf", "hidden_units": 128, "lr": 5e-4}  # of pictures
+PLAIN = {"transform": "simple_nsf", "hidden_units": 128, "lr": 5e-4}  # of images
 
 
 class Layers(Protocol):
@@ -90,7 +90,7 @@ class FlowConfig(OneLossConfig):
 
     name: Literal["flow"] = "flow"
     transform: Literal["simple_nsf", "multiscale"] = Field(
-        "simple_nsf", description="layers over vectors, or over pictures at several resolutions (multiscale)"
+        "simple_nsf", description="layers over vectors, or over images at several resolutions (multiscale)"
     )
     hidden_units: PositiveInt = Field(64, description="width of the networks that compute the splines")
     num_layers: PositiveInt = Field(4, description="layers of coupling and mixing")
@@ -103,9 +103,8 @@ class FlowConfig(OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        # A VAE's embeddings of digits: validation loss 5.7 at its best, 7.1 in the end, and with a tail bound of 1, the
-        # paper's, 12.0 and 12.5 (benchmarks/defaults.py). Digits alone: 1.95 bits/dim, by plain layers 2.39
-        # (benchmarks/digits_density.py).
+        # Wider splines and early stopping fit embeddings better, several resolutions images (benchmarks/defaults.py,
+        # benchmarks/digits_density.py).
         always = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
         if not spec.is_image:
             return always

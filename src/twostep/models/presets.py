@@ -7,8 +7,8 @@ from typing import Any
 from twostep.core.schema import DataSpec
 from twostep.models.base import Role
 
-# A step is half the noise's variance, so that chains sample exp(-E); the ring holds eight batches, so that no chain is
-# much older than the energy it goes on in; rates end at 0, where the chains catch up.
+# A step is half the noise's variance, so that chains sample exp(-E); the buffer holds eight batches, so that no
+# chain is much older than its energy; rates end at 0, where the chains catch up.
 EBM_GAUSSIAN_BASE: dict[str, Any] = {
     "base": "gaussian",
     "scale_data": False,
@@ -35,13 +35,13 @@ EBM_IMAGES: dict[str, Any] = {
     "ld_sigma": 0.2**0.5,
     "lr": 1e-3,
 }
-EBM_NOISE = 0.15  # std on pictures, as a share of their range
+EBM_NOISE = 0.15  # std on images, as a share of their range
 EBM_ROWS = 400_000  # that training passes over, in at least 40 epochs and at most 300
 
 AVB_ROWS = 200_000  # that a density passes over, in at most 150 epochs
 # Two steps of the discriminator to one of the others, which are slower and larger. The std is a parameter that starts
-# small: a calibrated one starts at the data's spread, at which latents need not say anything, and on a curved sheet the
-# error of reconstructions stays three times as large (tests/models/test_avb.py).
+# small: a calibrated one starts at the data's spread, at which latents carry no information
+# (tests/models/test_avb.py).
 AVB_VECTORS: dict[str, Any] = {
     "num_discriminator_steps": 2,
     "nll_lr": 5e-4,
@@ -59,7 +59,7 @@ AVB_REFERENCE_DENSITY: dict[str, Any] = {
 
 
 def ebm_reference(spec: DataSpec) -> dict[str, Any]:
-    """Return the paper's values for this kind of data: a smooth network, in the box of scaled pixels, for pictures."""
+    """Return the paper's values for this kind of data: a smooth network, in the box of scaled pixels, for images."""
     if not spec.is_image:
         return {"scale_data": True}
     return {
@@ -74,7 +74,7 @@ def ebm_reference(spec: DataSpec) -> dict[str, Any]:
 
 
 def ebm_defaults(spec: DataSpec) -> dict[str, Any]:
-    """Return what replaces them: nothing on colour pictures, whose convolutions are too slow for many steps."""
+    """Return what replaces them: nothing on colour images, whose convolutions are too slow for many steps."""
     if not spec.is_image:
         found = EBM_VECTORS
     elif spec.shape[0] == 3:
@@ -85,7 +85,7 @@ def ebm_defaults(spec: DataSpec) -> dict[str, Any]:
 
 
 def avb_reference(role: Role, net: str) -> dict[str, Any]:
-    """Return the paper's code's values, where the model is judged by its reconstructions in both roles."""
+    """Return the paper's code's values, where the metric is the error of reconstructions in both roles."""
     return {
         **_evaluated_by("l2_reconstruction_error"),
         "noise_dim": 256 if role == "gae" else 128,
@@ -100,7 +100,7 @@ def avb_reference(role: Role, net: str) -> dict[str, Any]:
 
 
 def avb_defaults(spec: DataSpec, role: Role, net: str) -> dict[str, Any]:
-    """Return what a density has instead: its likelihood as judge, more epochs on few rows, adaptive contrast."""
+    """Return what a density has instead: its likelihood as metric, more epochs on few rows, adaptive contrast."""
     if role == "gae":
         return {}
     epochs = max(avb_reference(role, net)["max_epochs"], min(150, AVB_ROWS // spec.size))

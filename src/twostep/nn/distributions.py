@@ -1,4 +1,4 @@
-"""The few closed forms and laws that models share, in nats; sums run over all but the first axis."""
+"""Closed forms of Gaussians that models share, in nats; sums run over all but the first axis."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class EnergyMLP(MLP):
 class SpectralNorm(nn.Module):
     """Divide a weight by an estimate of its largest singular value, `σ = ‖Wᵀu‖` with `u -> W Wᵀu / ‖W Wᵀu‖`.
 
-    The power iteration moves only when it is told to, so that it takes as many steps on every rank.
+    The power iteration moves only in `advance`, so that it takes as many steps on every rank.
 
     Source: Spectral Normalization for Generative Adversarial Networks (Miyato et al., 2018, arXiv 1802.05957).
 

@@ -66,7 +66,7 @@ def _without_bias(layer: nn.Module, columns: Tensor) -> Tensor:
 def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
     """Return `½ log det JᵀJ` of the decoder `affine ∘ curved` at each point, in nats; `-inf` exactly at lower rank.
 
-    The rank is judged as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
+    The rank is decided as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
     diagonal of R; where J is not a number, neither is the result. Points go through in blocks, so that memory does not
     grow with their number. For evaluation only: the result can't be differentiated.
 
@@ -81,7 +81,7 @@ def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision() -> Generator[None]:
-    """Multiply in all 24 bits of single precision, not in the 11 of TF32, by which ranks can't be judged.
+    """Multiply in all 24 bits of single precision, not in the 11 of TF32, which is too few to decide ranks.
 
     The settings of `torch.set_float32_matmul_precision` and of cuDNN's convolutions are put back afterwards.
     """

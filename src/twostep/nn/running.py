@@ -26,7 +26,7 @@ class RunningMean(nn.Module):
         super().__init__()
         self.register_buffer("total", torch.zeros(shape))
         self.register_buffer("weight", torch.zeros(()))
-        self.register_load_state_dict_pre_hook(_start_anew)
+        self.register_load_state_dict_pre_hook(_start_at_zero)
 
     def update(self, value: Tensor, share: float) -> None:
         """Count one more step's value, with a share of the new mean s_i between 0 and 1."""
@@ -42,6 +42,6 @@ class RunningMean(nn.Module):
         return torch.lerp(self.total, value, share) / torch.lerp(self.weight, torch.ones_like(self.weight), share)
 
 
-def _start_anew(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _start_at_zero(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     for name, buffer in module.named_buffers():
         state.setdefault(prefix + name, torch.zeros_like(buffer))

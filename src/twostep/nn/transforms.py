@@ -74,7 +74,7 @@ class Scale(DataTransform):
     """Divide by the largest absolute value of the training data: `y = x / m`.
 
     Args:
-        dequantized: whether data are whole numbers with uniform noise on top; m is then the end of the last bin.
+        dequantized: whether data are dequantised integers; m is then the end of the last bin.
     """
 
     affine = True
@@ -242,8 +242,8 @@ class Noise(nn.Module):
     """Noise that is put on data before a model sees them; a shift, so its Jacobian is 1 once it is drawn.
 
     Args:
-        dequantize: add uniform noise on [0, 1) to whole numbers. The mean log-density of the noisy data is then a
-            lower bound on the log-probability of the whole numbers (A note on the evaluation of generative models,
+        dequantize: add uniform noise on [0, 1) to integers. The mean log-density of the noisy data is then a
+            lower bound on the log-probability of the integers (A note on the evaluation of generative models,
             Theis et al., 2016, arXiv 1511.01844).
         sigma: standard deviation of the Gaussian noise added in training, in units of the data.
     """

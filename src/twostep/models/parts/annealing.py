@@ -7,10 +7,10 @@
     reverse:  y_T ~ exp(-E) / Z, and down the same way with the same sum,   E 1/w = 1/Z, -log mean 1/w >~ log Z
 
 By Jensen's inequality the first is a lower and the second an upper bound in the mean, up to the randomness of a mean of
-few weights. The upper one holds as far as its first points have the law of the energy; here they are samples of the
+few weights. The upper one holds as far as its first points follow the energy; here they are samples of the
 model that further moves bring nearer to it. q is a Gaussian mixture that is fitted to other samples, and the kernel a
-step of Hamiltonian Monte Carlo with a Metropolis test, whose lengths a pilot run has found. A mode that no sample
-knows of is missing from both bounds.
+step of Hamiltonian Monte Carlo with a Metropolis test, whose lengths a pilot run has found. A mode without a
+sample is missing from both bounds.
 
 Sources: Annealed importance sampling (Neal, 2001); Sandwiching the marginal likelihood using bidirectional Monte Carlo
 (Grosse et al., 2015, arXiv 1511.02543).
@@ -66,7 +66,7 @@ class LogNormalizer:
     def line(self) -> str:
         """Return both bounds in words."""
         below, above = f"{self.lower:.6g} ± {self.lower_error:.2g}", f"{self.upper:.6g} ± {self.upper_error:.2g}"
-        rests = f"from below {below}; from above {above}, as far as samples have the law of the energy"
+        rests = f"from below {below}; from above {above}, as far as samples follow the energy"
         return f"log Z {self.value:.6g} ± {self.standard_error:.2g} nats ({self.chains:,} chains each way; {rests})"
 
 
@@ -75,7 +75,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
 
     Args:
         energy: maps points `(n, *S)` to energies `(n,)`; infinite where the density is 0.
-        samples: points `(2n, *S)` that have nearly the law of the energy; every other one is where a reverse chain
+        samples: points `(2n, *S)` that nearly follow the energy; every other one is where a reverse chain
             begins, to the rest q is fitted.
         temperatures: number of steps T of every chain.
         seed: of all that is drawn.
@@ -101,11 +101,11 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
 
 @dataclass(frozen=True)
 class AnnealedPath:
-    """The laws between two, whose log-densities `(n, d) -> (n,)` need not be normalised.
+    """The distributions between two, whose log-densities `(n, d) -> (n,)` need not be normalised.
 
     Args:
-        log_q: of the law that chains begin in.
-        log_p: of the law that they end in.
+        log_q: of the distribution that chains begin in.
+        log_p: of the distribution that they end in.
     """
 
     log_q: LogDensity

@@ -8,7 +8,7 @@ is the identity. P_i is a fixed random permutation in every other layer, and a r
 layers move every coordinate. W_i = L_i U_i, plus a bias with `linear_bias`. In one dimension a spline's parameters are
 free numbers.
 
-On pictures a coordinate is a channel, at every pixel alike. Each level gathers 2 x 2 pixels into the channels of one,
+On images a coordinate is a channel, at every pixel alike. Each level gathers 2 x 2 pixels into the channels of one,
 applies its layers, and hands half of the channels on to the next level; the other half is noise already.
 
 Sources: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032); Density estimation using Real NVP (Dinh et al.,

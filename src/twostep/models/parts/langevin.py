@@ -87,7 +87,7 @@ class ReplayBuffer(nn.Module):
         self.filled.copy_((self.filled + len(rows)).clamp(max=size))
 
     def mix(self, fresh: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
-        """Return fresh points `(n, *shape)`, all but a share of them replaced by rows drawn from the ring."""
+        """Return fresh points `(n, *shape)`, all but a share of them replaced by rows drawn from the buffer."""
         filled = int(self.filled)
         if not filled:
             return fresh

@@ -47,8 +47,7 @@ STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 PADDING = "pad convolutions by half their kernel; False: not at all (cnn)"
 LAYERS = 4  # of the reference's convolutional networks
 
-# After two minutes of one core the error of scaled pixels is 76.8 with stride 1 and 56.8 with stride 2 (ae, 10,000
-# pictures of CIFAR-10), and 34.8 and 18.3 (wae, as many of Fashion-MNIST); benchmarks/defaults.py.
+# Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
 SMALL_SIDE = 16  # pixels that as many halvings as there are layers leave one of, which is too few to learn from
 
 
@@ -86,7 +85,7 @@ class EncoderDecoderConfig(ModelConfig):
         """Whether both networks take vectors.
 
         Raises:
-            UserError: if one takes vectors and the other pictures.
+            UserError: if one takes vectors and the other images.
         """
         if self.encoder_net != self.decoder_net:
             raise UserError("encoder_net and decoder_net differ: set both to mlp or both to cnn")
@@ -94,9 +93,9 @@ class EncoderDecoderConfig(ModelConfig):
 
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Scale pictures and whatever an autoencoder sees, whiten vectors for a density; convolve colour pictures.
+        """Scale images and whatever an autoencoder sees, whiten vectors for a density; convolve colour images.
 
-        Convolutions take steps of 2 on all but small pictures.
+        Convolutions have stride 2 on all but small images.
         An autoencoder for a second step has no more latent coordinates than its data have.
         """
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
