@@ -155,7 +155,9 @@ def strides(folder: str) -> None:
         experiment = start(Request({"model": name}, {"run": run, "model": keys}, is_gae=True))
         trainer, valid = experiment.trainer, experiment.splits.valid
         assert valid is not None
-        trainer.use(experiment.batches(experiment.splits.train, 128), experiment.batches(valid, 128))
+        trainer.set_data(
+            experiment.evaluator.batches(experiment.splits.train, 128), experiment.evaluator.batches(valid, 128)
+        )
         began = time.process_time()
         while time.process_time() - began < SECONDS:
             trainer.advance()

@@ -32,7 +32,8 @@ from torch import Tensor
 
 from twostep.core.schema import DataSpec
 from twostep.data.batches import Batches
-from twostep.experiment.prepare import Place, resume, start, trained
+from twostep.experiment.load import load_finished
+from twostep.experiment.prepare import resume, start
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, Role, evaluating
 from twostep.models.ebm import EBM
@@ -50,16 +51,6 @@ RTOL = 2e-3  # of the largest value, in single precision
 DRAWS = 200
 SIGMAS = 6.0
 RUN_METRICS = ("l2_reconstruction_error", "log_likelihood", "fd", "kid", "sliced_wasserstein", "memorisation")
-
-
-class Silent:
-    """An observer that does nothing."""
-
-    def must_stop(self) -> bool:
-        return False
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
 
 
 class Check:
@@ -112,8 +103,9 @@ def cases() -> Iterator[tuple[str, Role, DataSpec, dict[str, Any]]]:
 
 def stepped(model: Model, x: Tensor, engine: Engine) -> dict[str, Tensor]:
     """Take two steps on the device, and return the losses of the second."""
-    trainer = Trainer("model", model, engine, Silent(), lambda *_: {}, seed=0)
-    trainer.use(Batches(x, 64, device=engine.device), None)
+    config = model.config
+    trainer = Trainer("model", model, config, config.optimizers(), engine, lambda *_: {}, seed=0)
+    trainer.set_data(Batches(x, 64, device=engine.device), None)
     for _ in range(2):
         losses = trainer.step(torch.arange(64))
         trainer.steps_done += 1
@@ -178,8 +170,8 @@ def check_runs(check: Check, device: str, folder: Path) -> None:
     whole.fit()
     results = whole.test()["two_step"]
     whole.run.close()
-    on_cpu = trained(whole.run.path, place=Place("cpu"))
-    for name, expected in on_cpu.examiner.measure(RUN_METRICS, "two_step").items():
+    on_cpu = load_finished(whole.run.path, device="cpu").evaluator
+    for name, expected in on_cpu.measure(on_cpu.whole, RUN_METRICS).items():
         found = results[name]
         good = math.isclose(found.value, expected.value, rel_tol=5e-3)
         if found.interval is not None and expected.interval is not None:
@@ -191,7 +183,7 @@ def check_runs(check: Check, device: str, folder: Path) -> None:
     resumed = resume(stopped.run.path, max_epochs={"gae": 4})
     resumed.fit()
     weights = whole.module.gae.state_dict()
-    for key, found in resumed.models["gae"].state_dict().items():
+    for key, found in resumed.module.gae.state_dict().items():
         good = torch.allclose(found, weights[key], rtol=1e-3, atol=1e-4)
         exact = torch.equal(found, weights[key])
         check.that(good, f"resume: {key}", "to the last bit" if exact else "up to rounding")

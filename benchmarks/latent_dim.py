@@ -75,7 +75,7 @@ def measured(experiment: Experiment, features: dict[str, Extractor]) -> dict[str
 def keep(cell: str, seed: int, results: dict[str, Any], seconds: float, experiment: Experiment) -> None:
     facts = stored()
     size = experiment.settings.models["gae"].model_dump()["latent_dim"]
-    epochs = {part: trainer.epochs_done for part, trainer in experiment.trainers.items()}
+    epochs = {trainer.name: trainer.epochs_done for trainer in experiment.trainers}
     facts["runs"][cell] = {"size": size, "seed": seed, "epochs": epochs, "seconds": round(seconds, 1), **results}
     reasons = experiment.run.path / "dimension.json"
     if reasons.exists():

@@ -34,7 +34,9 @@ def resident_after_epochs(request: Request, epochs: int) -> list[float]:
     experiment = start(request)
     trainer, valid = experiment.trainer, experiment.splits.valid
     assert valid is not None
-    trainer.use(experiment.batches(experiment.splits.train, 128), experiment.batches(valid, 128))
+    trainer.set_data(
+        experiment.evaluator.batches(experiment.splits.train, 128), experiment.evaluator.batches(valid, 128)
+    )
     resident: list[float] = []
     for _ in range(epochs):
         trainer.run_epoch()

@@ -25,7 +25,8 @@ from twostep.core.keys import MetricKeys
 from twostep.data.load import load_data
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.experiment import Experiment
-from twostep.experiment.prepare import load_other, resume
+from twostep.experiment.prepare import resume
+from twostep.experiment.resolve import load_other
 from twostep.metrics import Result, evaluate
 from twostep.metrics.features.base import Extractor
 from twostep.metrics.features.classifier import classifier, train_classifier
@@ -55,10 +56,10 @@ def quality(experiment: Experiment, features: dict[str, Extractor]) -> dict[str,
 
 def compared(experiment: Experiment, extractor: Extractor, names: tuple[str, ...], seed: int = 0) -> dict[str, Result]:
     """Compare samples of a run with its training rows, and held-out rows in their place."""
-    examiner = experiment.evaluator
-    model: Any = examiner.part(examiner.whole)
-    held_out = examiner.test_batches(examiner.whole)
-    training = examiner.batches(experiment.splits.train, held_out.batch_size)
+    evaluator = experiment.evaluator
+    model: Any = experiment.module
+    held_out = evaluator.test_batches(evaluator.whole)
+    training = evaluator.batches(experiment.splits.train, held_out.batch_size)
     sets = FeatureSets(
         model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, seed, with_reference=True
     )
@@ -73,10 +74,10 @@ def told_apart(name: str, experiment: Experiment) -> dict[str, Result]:
     """Return how well the scores of a run tell the partner of its data set."""
     run: RunConfig = experiment.settings.run
     other = OOD_PARTNERS[name]
-    experiment.ood = {other: load_other(other, run, experiment.splits.spec)}
+    others = {other: load_other(other, run, experiment.splits.spec)}
     return {
         name: result
-        for name, result in experiment.detect().results.items()
+        for name, result in experiment.evaluator.detect(others).results.items()
         if name.endswith(("auroc", "_acc", "_low_dim"))
     }
 
@@ -97,7 +98,7 @@ def fill(name: str, work: Path, only: list[str]) -> None:
         if cell in facts or not runs:
             continue
         experiment = resume(runs[-1])
-        for trainer in experiment.trainers.values():
+        for trainer in experiment.trainers:
             trainer.use_best()
         began = time.process_time()
         found = quality(experiment, features)

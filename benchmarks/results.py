@@ -121,7 +121,7 @@ def draw(name: str, cell: str, experiment: Experiment) -> None:
 
 
 def keep(name: str, cell: str, experiment: Experiment, results: dict[str, Any], seconds: float) -> None:
-    (trainer,) = experiment.trainers.values()
+    (trainer,) = experiment.trainers
     facts = stored(name)
     facts[cell] = {
         "epochs": trainer.epochs_done,

@@ -53,9 +53,9 @@ def prepare(folder: str, row: str) -> tuple[Experiment, Step, Step, int]:
         assert valid is not None
         if where == "alone" and name in ROWS:
             train, valid = train[: ROWS[name]], valid[: ROWS[name] // 9]
-    trainer = experiment.trainers["de" if where == "on embeddings" else "model"]
-    batches = experiment.batches(train, BATCH)
-    trainer.use(batches, experiment.batches(valid, BATCH))
+    trainer = experiment.trainers[-1]
+    batches = experiment.evaluator.batches(train, BATCH)
+    trainer.set_data(batches, experiment.evaluator.batches(valid, BATCH))
     x = next(iter(batches))
     x = x if where == "on embeddings" else x / 255
     return experiment, trainer.run_epoch, (bare_alone if where == "alone" else bare)(name, x), len(batches)

@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "load_data": "data.base",
-    "load_module": "experiment.load",
-    "load_run": "experiment.load",
     "MODELS": "models",
     "TwoStep": "models.two_step",
     "UserError": "core.schema",
+    "diagnose": "diagnosis",
+    "fit": "training.fit",
+    "load_data": "data.load",
+    "load_module": "experiment.load",
+    "load_run": "experiment.load",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
@@ -22,3 +24,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     return getattr(import_module(f"twostep.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -108,7 +108,7 @@ def test_other_data_of_one_name_are_refused(made, run, tmp_path):
         (EvaluationRequest(("log_likelihood",), "gae"), "log_likelihood: gae has no such metric: it has no density"),
         (EvaluationRequest(part="gae", density=True), "--check-density: gae has no density"),
         (EvaluationRequest(("fd",), keys={"features": "pixel"}), "features = 'pixel': input should be"),
-        (EvaluationRequest(("fd",), keys={"features": "classifier"}), "no labels to train one on"),
+        (EvaluationRequest(("fd",), keys={"features": "classifier"}), "has no labels"),
         (EvaluationRequest(part="de", ood=("two_moons",)), "--ood is for the whole model"),
         (EvaluationRequest(ood=("two_moons",)), "points of two_moons have the shape 2 and those of .* 3"),
         (EvaluationRequest(("lss",)), "lss: no such metric; did you mean loss?"),

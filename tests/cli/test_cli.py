@@ -241,8 +241,8 @@ def test_samples_that_cannot_be_compared_are_refused_before_training(refused, mo
 def test_features_that_data_do_not_have_are_refused_before_training(refused):
     for features, says in (
         ("classifier", "features=classifier: two_moons has no labels to train one on: use pca or pixels"),
-        ("efficientnet-lite0", "features=efficientnet-lite0: two_moons has no pictures: use standardised features"),
-        ("inception", "features=inception: two_moons has no pictures: use standardised features"),
+        ("efficientnet-lite0", "features=efficientnet-lite0: two_moons has no images: use standardised features"),
+        ("inception", "features=inception: two_moons has no images: use standardised features"),
     ):
         keys = ("--config", "test_metrics=fd", "--config", f"metric_kwargs={{'features':'{features}'}}")
         line = refused("train-single", "--dataset", "two_moons", "--model", "flow", *keys)
@@ -676,8 +676,8 @@ def test_a_signal_while_a_run_is_tested_names_what_resumes(twostep, own_pictures
 @pytest.mark.parametrize(
     ("place", "arguments"),
     [
-        ("twostep.data.base.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
-        ("twostep.data.base.read_arrays", ("diagnose", "--dataset", "own.npy")),
+        ("twostep.data.load.read_arrays", ("train-single", "--dataset", "own.npy", "--model", "vae")),
+        ("twostep.data.load.read_arrays", ("diagnose", "--dataset", "own.npy")),
         ("twostep.experiment.evaluator.Evaluator.measure", ("evaluate", "RUN", "--metrics", "l2_reconstruction_error")),
         ("twostep.experiment.load.build", ("sample", "RUN", "-n", "3")),
     ],

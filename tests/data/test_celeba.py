@@ -5,7 +5,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from helpers.image_files import pictures, png, save, write
+from helpers.image_files import png, random_images, save, write
 from twostep.core.schema import UserError
 from twostep.data.base import DATASETS
 from twostep.data.load import load_data
@@ -160,5 +160,5 @@ def test_a_list_of_something_else_is_refused(root, text, says):
 
 def test_a_damaged_image_is_named(root):
     path = make(root) / "img_align_celeba" / "000005.png"
-    path.write_bytes(png(pictures(1, (178, 218, 3))[0])[:5000])
+    path.write_bytes(png(random_images(1, (178, 218, 3))[0])[:5000])
     assert refused(root).startswith(f"{path}: ")

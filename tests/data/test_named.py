@@ -10,7 +10,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from helpers.image_files import pictures, png, write
+from helpers.image_files import png, random_images, write
 from twostep.core.schema import UserError
 from twostep.data.files import cache
 from twostep.data.load import load_data
@@ -36,7 +36,7 @@ def root(tmp_path):
 
 def make_set(root, name="svhn", column="image"):
     """Write a set of two training files of 12 and 8 rows and a test file of 5; return its images."""
-    every = pictures(25, SHAPES[name])
+    every = random_images(25, SHAPES[name])
     parts = {
         "train-00000-of-00002": every[:12],
         "train-00001-of-00002": every[12:20],
@@ -71,7 +71,7 @@ def test_parquet_files_are_read_in_order(root, name, column):
 
 
 def test_folders_of_images_are_read_with_labels_by_name(root):
-    every = pictures(12, SHAPES["mnist"])
+    every = random_images(12, SHAPES["mnist"])
     for i, pixels in enumerate(every):
         folder = root / "mnist" / ("train" if i < 8 else "test") / str(i % 8 // 4)
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def test_folders_of_images_are_read_with_labels_by_name(root):
     assert splits.train_labels.tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
     assert splits.test_labels.tolist() == [0, 0, 0, 0]
     wrong = root / "mnist" / "test" / "0" / "08.png"
-    wrong.write_bytes(png(pictures(1, (9, 9))[0]))
+    wrong.write_bytes(png(random_images(1, (9, 9))[0]))
     assert f"{wrong}: the image is 9 x 9 L, it should be 28 x 28 L" in refused(root, "mnist")
 
 
@@ -110,7 +110,7 @@ def test_second_load_is_from_the_cache_and_light(root, tmp_path):
 def test_a_changed_source_is_decoded_again(root, caplog):
     make_set(root)
     load_data("svhn", data_root=root)
-    changed = pictures(6, SHAPES["svhn"], seed=1)
+    changed = random_images(6, SHAPES["svhn"], seed=1)
     write(root / "svhn" / "test-00000-of-00001.parquet", [png(row) for row in changed])
     assert len(load_data("svhn", data_root=root).test) == 6
     (kept,) = [path for path in cache.directory().iterdir() if path.stat().st_size > 24 * 32 * 32 * 3 + 2 * 32 * 32 * 3]
@@ -167,7 +167,7 @@ def test_a_damaged_parquet_is_named(root, damage, capfd):
 
 
 def test_other_columns_are_refused(root):
-    good = [png(row) for row in pictures(3, SHAPES["svhn"])]
+    good = [png(row) for row in random_images(3, SHAPES["svhn"])]
     path = root / "svhn" / "train-0.parquet"
     write(root / "svhn" / "test-0.parquet", good)
     write(path, good, column="picture")
@@ -183,10 +183,10 @@ def test_other_columns_are_refused(root):
 
 
 def test_wrong_images_are_named_by_their_row(root):
-    good = [png(row) for row in pictures(3, SHAPES["svhn"])]
+    good = [png(row) for row in random_images(3, SHAPES["svhn"])]
     path = root / "svhn" / "train-0.parquet"
     write(root / "svhn" / "test-0.parquet", good)
-    small, grey = png(pictures(1, (28, 32, 3))[0]), png(pictures(1, (32, 32))[0])
+    small, grey = png(random_images(1, (28, 32, 3))[0]), png(random_images(1, (32, 32))[0])
     for wrong, says in (
         (small, "the image is 32 x 28 RGB, it should be 32 x 32 RGB"),
         (grey, "the image is 32 x 32 L, it should be 32 x 32 RGB"),
@@ -207,7 +207,7 @@ def test_sets_of_the_hub_are_kept_as_well(root, monkeypatch):
 
     def load_dataset(hub_id, config, split):
         asked.append((hub_id, config, split))
-        rows = pictures(20 if split == "train" else 5, SHAPES["svhn"])
+        rows = random_images(20 if split == "train" else 5, SHAPES["svhn"])
         return datasets.Dataset.from_dict(
             {"image": [{"bytes": png(row), "path": None} for row in rows], "label": [0] * len(rows)}
         )
@@ -217,4 +217,4 @@ def test_sets_of_the_hub_are_kept_as_well(root, monkeypatch):
     first, second = load_data("svhn", data_root=root), load_data("svhn", data_root=root)
     assert asked == [("ufldl-stanford/svhn", "cropped_digits", split) for split in ("train", "test")]
     assert torch.equal(first.train, second.train)
-    assert torch.equal(first.test, torch.as_tensor(pictures(5, SHAPES["svhn"])).permute(0, 3, 1, 2))
+    assert torch.equal(first.test, torch.as_tensor(random_images(5, SHAPES["svhn"])).permute(0, 3, 1, 2))

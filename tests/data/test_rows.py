@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.image_files import pictures, save_all
+from helpers.image_files import random_images, save_all
 from twostep.data.batches import Batches, LazyRows, embed, subsample, take
 from twostep.data.files import cache
 from twostep.data.load import load_data
@@ -63,7 +63,7 @@ def test_batches_and_embeddings_do_not_know_the_difference(ranks):
 
 
 def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeypatch):
-    array = save_all(tmp_path / "pictures", pictures(40, (4, 4, 3)))
+    array = save_all(tmp_path / "pictures", random_images(40, (4, 4, 3)))
     np.save(tmp_path / "array.npy", array)
     np.save(tmp_path / "floats.npy", array.astype(np.float32))
     names = [str(tmp_path / name) for name in ("pictures", "array.npy", "floats.npy")]

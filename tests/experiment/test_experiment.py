@@ -251,9 +251,9 @@ def test_early_stopping_sees_the_validation_rows_alone(own_pictures, tmp_path, m
     seen = []
     measure = Evaluator.validate
 
-    def watch(evaluator, component, config, train, valid):
+    def watch(evaluator, component, train, valid):
         seen.append((component.name, valid.data))
-        return measure(evaluator, component, config, train, valid)
+        return measure(evaluator, component, train, valid)
 
     monkeypatch.setattr(Evaluator, "validate", watch)
     parts = dict.fromkeys(("model",) if len(models) == 1 else ("gae", "de"), STOP)

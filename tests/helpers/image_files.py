@@ -8,7 +8,7 @@ import pyarrow.parquet
 from PIL import Image
 
 
-def pictures(count, shape, seed=0):
+def random_images(count, shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 

@@ -7,6 +7,7 @@ from threading import Barrier
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from helpers import known_models as known
@@ -312,6 +313,14 @@ def test_a_result_says_what_it_is():
     assert Result(2.0, "nats", 1).line("loss") == "loss 2 nats (n = 1)"
     assert Result(math.nan, "nats", 1).line("loss") == "loss not a number nats (n = 1)"
     assert Result(-math.inf, "nats", 1).shown == "-inf"
+
+
+@pytest.mark.parametrize("key", ["reference", "null"])
+def test_results_of_older_files_are_read(key):
+    values = {"value": "nan", "unit": "", "n": 3, "interval": [0, 1], key: 2.0}
+    found = TypeAdapter(Result).validate_python(values)
+    assert (found.reference, found.interval) == (2.0, (0.0, 1.0))
+    assert math.isnan(found.value)
 
 
 # ---- refusals

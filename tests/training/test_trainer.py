@@ -502,7 +502,7 @@ def test_a_long_batch_is_named_by_its_first_rows():
     torch.nn.init.constant_(_last(model), math.nan)
     with pytest.raises(NonFiniteLossError) as caught:
         trainer.run()
-    assert ", ... 40 in all]" in str(caught.value)
+    assert " and 32 more" in str(caught.value)
     assert len(str(caught.value)) < 300
 
 

@@ -140,10 +140,10 @@ def _dimension(rows: Tensor, seed: int) -> Finding:
     """Report whether a density in data space has a manifold to overfit."""
     found = dimension_of(rows, seed=derive(seed, "dimension"))
     dim = rows[0].numel()
-    told = f"{found.recommended} ({found.low}-{found.high}) of {dim}"
+    text = f"{found.recommended} ({found.low}-{found.high}) of {dim}"
     advice = f"a density in R^{dim} overfits a manifold: an autoencoder of latent_dim={found.high}, then a density"
     numbers = {"dimension": float(found.recommended), "low": float(found.low), "high": float(found.high)}
-    return Finding("dimension of the data", told, advice if found.high < dim else "", numbers)
+    return Finding("dimension of the data", text, advice if found.high < dim else "", numbers)
 
 
 def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, test: Tensor) -> list[Finding]:
@@ -152,7 +152,7 @@ def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, tes
     if run.dataset not in SYNTHETIC or module.likelihood == "unnormalised":
         return []
     log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
-    dim = module.gae.latent_dim if isinstance(module, TwoStep) else module.dim
+    dim = module.gae.latent_dim if isinstance(module, TwoStep) else finished.splits.spec.dim
     found = compare_with_truth(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
     return [] if found is None else [found]
 

@@ -17,7 +17,8 @@ from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.data.batches import subsample
 from twostep.experiment.artifacts import write_detection
-from twostep.experiment.evaluator import Component, Evaluator
+from twostep.experiment.components import Component, Whole
+from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.load import load_finished
 from twostep.experiment.preflight import check_features, check_ood
 from twostep.experiment.resolve import load_other
@@ -27,7 +28,7 @@ from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM
 from twostep.models.normalized_ebm import NormalizedEBM
-from twostep.models.two_step import TwoStep, spec_seen
+from twostep.models.two_step import TwoStep
 from twostep.training.engine import Device
 
 logger = logging.getLogger("twostep")
@@ -69,7 +70,7 @@ def evaluate_run(
     data: Path | None = None,
     show: Callable[[Mapping[str, Result]], object] | None = None,
 ) -> tuple[dict[str, Result], Path]:
-    """Measure a run on its test split, and keep the results beside earlier ones, as `metrics/evaluation-001.json`.
+    """Measure a run on its test split, and add the results as `metrics/evaluation-001.json`.
 
     Scores of rows of other data lie in `ood/evaluation-001`.
 
@@ -112,7 +113,7 @@ def evaluate_run(
     return results, evaluator.engine.on_first(keep)
 
 
-def _component(evaluator: Evaluator, name: str | None, path: Path) -> Component:
+def _component(evaluator: Evaluator, name: str | None, path: Path) -> Component | Whole:
     found = {one.name: one for one in evaluator.components}
     if name is not None and name not in found:
         raise UserError(f"--part {name}: no such part of {path}; it has {', '.join(found)}")
@@ -120,25 +121,24 @@ def _component(evaluator: Evaluator, name: str | None, path: Path) -> Component:
 
 
 def _checked(
-    evaluator: Evaluator, request: EvaluationRequest, component: Component
+    evaluator: Evaluator, request: EvaluationRequest, component: Component | Whole
 ) -> tuple[tuple[str, ...], MetricKeys]:
     """Refuse what can't be measured, before anything is computed; return the metrics and their keys."""
     model = component.model
-    spec = spec_seen(model, evaluator.splits.spec)
-    given = {**component.keys.metric_kwargs.model_dump(), **(request.keys or {})}
-    keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(request.metrics, spec.is_image)
+    given = {**component.config.metric_kwargs.model_dump(), **(request.keys or {})}
+    keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(request.metrics, component.spec.is_image)
     names = keys.resolve_names(request.metrics)
     check_metrics(names, model, component.name)
     if asks_for_ood(names) and not request.ood:
         raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")
-    if line := check_features(names, keys, spec, evaluator.splits):
+    if line := check_features(names, keys, component.spec, evaluator.splits):
         logger.info("%s", line)
     if request.density and not isinstance(model, DensityEstimator | TwoStep):
         raise UserError(f"--check-density: {component.name} has no density")
     return names, keys
 
 
-def _others(evaluator: Evaluator, request: EvaluationRequest, component: Component) -> dict[str, Splits]:
+def _others(evaluator: Evaluator, request: EvaluationRequest, component: Component | Whole) -> dict[str, Splits]:
     """Load the other data, by name."""
     if request.ood and component != evaluator.whole:
         raise UserError(f"--ood is for the whole model: leave out --part {component.name}")
@@ -149,7 +149,7 @@ def _others(evaluator: Evaluator, request: EvaluationRequest, component: Compone
     return others
 
 
-def _certificate(evaluator: Evaluator, component: Component, seed: int) -> dict[str, Result]:
+def _certificate(evaluator: Evaluator, component: Component | Whole, seed: int) -> dict[str, Result]:
     """Integrate a density; of an energy, estimate the normaliser, and with it the log-likelihood."""
     batches = replace(evaluator.test_batches(component), device="cpu")
     model = component.model.cpu()  # where quadrature and fits are

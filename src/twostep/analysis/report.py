@@ -44,8 +44,8 @@ def write_report(run: Run) -> Path:
         configs={path.name: to_json(read_json(path)) for path in _configs(run)},
     )
     path = run.path / "report.html"
-    with atomic_write(path) as beside:
-        beside.write_text(page, encoding="utf-8", errors="backslashreplace")
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -96,18 +96,18 @@ def score(
         )
         return Scored(columns)
     held_out = {name: found["valid"] for name, found in evaluator.score({"valid": subsample(valid, MAX_ROWS)}).items()}
-    judge = ConformalCalibrator.of(finished.module, held_out, derive(evaluator.run.seed, "ood"))
-    p_value = judge.p_values(scored)[judge.headline]
+    calibrator = ConformalCalibrator.of(finished.module, held_out, derive(evaluator.run.seed, "ood"))
+    p_value = calibrator.p_values(scored)[calibrator.headline]
     columns["p_value"] = p_value
-    if alpha < judge.smallest:
+    if alpha < calibrator.smallest:
         logger.warning(
             "the run's %d validation rows give no p-value below %.3g, so no row can be out at alpha=%g and there is no "
             "verdict; take a larger alpha or train with more rows",
-            *(calibration, judge.smallest, alpha),
+            *(calibration, calibrator.smallest, alpha),
         )
     else:
         columns["verdict"] = np.where(p_value <= alpha, "out", "in")
-    return Scored(columns, judge.headline, judge.calibrated_on, judge.smallest)
+    return Scored(columns, calibrator.headline, calibrator.calibrated_on, calibrator.smallest)
 
 
 def write_csv(scored: Scored, path: Path) -> None:
@@ -116,7 +116,7 @@ def write_csv(scored: Scored, path: Path) -> None:
     Raises:
         UserError: if it can't be written.
     """
-    with atomic_write(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(scored.columns)
         table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))

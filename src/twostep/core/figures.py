@@ -1,4 +1,7 @@
-"""Image grids scaled by the range of the data, scatter plots, histograms and curves as files."""
+"""Image grids scaled by the range of the data, scatter plots, histograms and curves as files.
+
+Files are written atomically; a path that can't be written is a `UserError`.
+"""
 
 from __future__ import annotations
 
@@ -51,16 +54,7 @@ def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
 
 
 def save_png(canvas: Tensor, path: Path, tile: int) -> None:
-    """Write a grid as PNG atomically, magnified by an integer factor if its tiles are small.
-
-    Args:
-        canvas: `(C, height, width)` with values in [0, 1], C = 1 or 3.
-        path: of the file.
-        tile: height of a tile in pixels.
-
-    Raises:
-        UserError: if it can't be written.
-    """
+    """Write a grid `(C, height, width)` as PNG, magnified by an integer if its tiles of this height are small."""
     pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     factor = max(1, math.ceil(SMALLEST_TILE / tile))
@@ -70,10 +64,7 @@ def save_png(canvas: Tensor, path: Path, tile: int) -> None:
 
 def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
     """Plot the first two coordinates of data and samples `(n, D)` on top of each other as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _figure(5, 5)
     for points, label in ((data, "data"), (samples, "samples")):
         first, second = points.detach().float().cpu()[:, :2].unbind(1)
         axes.scatter(first.numpy(), second.numpy(), s=8, alpha=0.6, label=label)
@@ -83,11 +74,7 @@ def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG atomically.
-
-    Raises:
-        UserError: if it can't be written, or the path does not end in .png.
-    """
+    """Write a figure to a path that ends in .png."""
     if path.suffix != ".png":
         raise UserError(f"{path}: can't be written: give a path that ends in .png")
     with atomic_write(path) as beside:
@@ -99,10 +86,8 @@ def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path
 
     The axis covers all but one in 200 of each set at either end; those, and infinities, count in the outermost bins.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    draw_histogram(figure.add_subplot(), series, xlabel)
+    figure, axes = _figure(6, 4)
+    draw_histogram(axes, series, xlabel)
     save_figure(figure, path)
 
 
@@ -121,11 +106,9 @@ def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel:
 
 def curves_svg(series: Mapping[str, Sequence[float]], title: str, xlabel: str) -> str:
     """Return values at 1, 2, ... as curves in inline SVG."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.add_subplot()
+    figure, axes = _figure(7, 3)
     for label, values in series.items():
         axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
     axes.set(title=title, xlabel=xlabel)
@@ -149,11 +132,7 @@ def check_writable(path: Path, spec: DataSpec) -> None:
 
 
 def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
-    """Write samples `(n, *S)` atomically as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`).
-
-    Raises:
-        UserError: for a path that can't be written, or that `check_writable` refuses.
-    """
+    """Write samples `(n, *S)` as a grid (`.png`) or as an array in units of the data (`.npz`, `.npy`)."""
     check_writable(path, spec)
     if path.suffix == ".png":
         save_png(grid(samples, spec), path, spec.shape[1])
@@ -164,3 +143,10 @@ def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:
             np.savez(file, samples=array)
         else:
             np.save(file, array)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure  # imported here because it takes a second
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.add_subplot()

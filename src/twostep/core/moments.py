@@ -16,13 +16,7 @@ STRIPE = 512  # columns
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and scatter of rows, in float64.
-
-    Args:
-        n: number of rows.
-        mean: their mean, `(D,)`.
-        scatter: sum of the outer products of the centred rows, `(D, D)`.
-    """
+    """Mean `(D,)` and scatter `(D, D)`, the sum of the outer products of the centred rows, of n rows, in float64."""
 
     n: int
     mean: Tensor

@@ -36,14 +36,7 @@ def draw_diagnosis(found: Diagnosis, path: Path) -> None:
 
 
 def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequence[float], path: Path) -> None:
-    """Draw the diagnosis of a model as one PNG with a panel for each of its results.
-
-    Args:
-        chart: of the autoencoder.
-        decay: of the density.
-        likelihood: mean log-likelihood of each epoch, in nats.
-        path: of the file.
-    """
+    """Draw the diagnosis of a model as one PNG, with the mean log-likelihood of each epoch, in nats."""
     panels: list[Panel] = []
     if chart is not None:
         panels += [partial(_jacobian, chart), partial(_embeddings, chart)]

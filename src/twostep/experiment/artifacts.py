@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twostep.core import figures as pictures
+from twostep.core import figures
 from twostep.core.files import atomic_write, write_json
-from twostep.core.schema import DataSpec
+from twostep.data.base import Splits
 from twostep.experiment.evaluator import Detection
 from twostep.metrics.ood.scores import Array
 from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
 from twostep.models.two_step import TwoStep
 
+IMAGES = 64
 AXES = {
     "log_prob": "log-density (nats)",
     "log_prob_latent": "log-density of the embedding (nats)",
@@ -28,7 +29,7 @@ AXES = {
 
 
 def draw_images(
-    module: Model | TwoStep, spec: DataSpec, data: Tensor, folder: Path, generator: torch.Generator | None
+    module: Model | TwoStep, splits: Splits, folder: Path, generator: torch.Generator | None
 ) -> dict[str, Tensor]:
     """Write `samples.png` and `reconstructions.png`, as far as the model and its data have them.
 
@@ -36,21 +37,22 @@ def draw_images(
         the images by name, `(C, H, W)` in [0, 1]; none for data that are not images.
     """
     drawn: dict[str, Tensor] = {}
+    spec, data = splits.spec, splits.test[:IMAGES]
     like = next(module.parameters())
     points = data.to(like.device, like.dtype)
     samples = module.sample(len(points), generator) if isinstance(module, Sampler) else None
     if not spec.is_image:
         if samples is not None and spec.dim > 1:
-            pictures.scatter(points, samples, folder / "samples.png")
+            figures.scatter(points, samples, folder / "samples.png")
         return drawn
     if samples is not None:
-        drawn["samples"] = pictures.grid(samples, spec)
+        drawn["samples"] = figures.grid(samples, spec)
     if isinstance(module, GeneralizedAutoencoder | TwoStep):
         shown = points[:16]
         both = torch.cat([shown, module.decode(module.encode(shown))])
-        drawn["reconstructions"] = pictures.grid(both, spec, columns=len(shown))
+        drawn["reconstructions"] = figures.grid(both, spec, columns=len(shown))
     for name, canvas in drawn.items():
-        pictures.save_png(canvas, folder / f"{name}.png", spec.shape[1])
+        figures.save_png(canvas, folder / f"{name}.png", spec.shape[1])
     return drawn
 
 
@@ -62,10 +64,10 @@ def write_detection(found: Detection, folder: Path) -> None:
     """
     write_scores(folder, {**found.scores, **{f"p_value_{name}": rows for name, rows in found.p_values.items()}})
     for name, rows in found.scores.items():
-        series = {pictures.plain(Path(found.against[0].own).name): rows["in_test"]}
+        series = {figures.plain(Path(found.against[0].own).name): rows["in_test"]}
         for one in found.against:
-            series[f"{pictures.plain(Path(one.other).name)} (other)"] = rows[one.split("test")]
-        pictures.histogram(series, AXES[name], folder / f"{name}.png")
+            series[f"{figures.plain(Path(one.other).name)} (other)"] = rows[one.split("test")]
+        figures.histogram(series, AXES[name], folder / f"{name}.png")
 
 
 def write_scores(folder: Path, scores: Mapping[str, Mapping[str, Array]]) -> None:
@@ -83,7 +85,7 @@ def write_scores(folder: Path, scores: Mapping[str, Mapping[str, Array]]) -> Non
     for score, splits in scores.items():
         for split, rows in splits.items():
             path = folder / f"{score}_{split}.npy"
-            with atomic_write(path) as beside, beside.open("wb") as file:
+            with atomic_write(path) as temporary, temporary.open("wb") as file:
                 np.save(file, rows)
             checksum = hashlib.sha256(path.read_bytes()).hexdigest()
             facts[path.name] = {"score": score, "split": split, "shape": list(rows.shape), "sha256": checksum}

@@ -7,38 +7,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from twostep.core.keys import EvaluationKeys, MetricKeys
+from twostep.core.keys import MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows, embed
+from twostep.experiment.components import Component, Whole, components_of
 from twostep.metrics import Result, evaluate
 from twostep.metrics.features.choice import feature_sets_of
 from twostep.metrics.ood import ood
 from twostep.metrics.ood.scores import Array, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
-from twostep.models.base import GeneralizedAutoencoder, Model, ModelConfig, Sampler, evaluating
+from twostep.models.base import Model, Sampler, evaluating
 from twostep.models.two_step import TwoStep
-from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
+from twostep.runs.config import RunConfig, Settings
 from twostep.training.engine import Engine
 
 logger = logging.getLogger("twostep")
-
-
-@dataclass(frozen=True)
-class Component:
-    """A model of a run, or its two as one, with the keys by which it is evaluated.
-
-    Args:
-        name: in checkpoints and results: `model`; or `gae`, `de`, `two_step`.
-        model: itself.
-        keys: which metrics, and how samples are compared.
-        encoder: the autoencoder whose embeddings it models; None: it sees the data.
-    """
-
-    name: str
-    model: Model | TwoStep
-    keys: EvaluationKeys | TwoStepRunConfig
-    encoder: GeneralizedAutoencoder | None = None
 
 
 @dataclass(frozen=True)
@@ -70,16 +54,8 @@ class Evaluator:
 
     def __init__(self, settings: Settings, splits: Splits, engine: Engine, module: Model | TwoStep) -> None:
         self.settings, self.splits, self.engine, self.module = settings, splits, engine, module
-        run, configs = settings.run, settings.models
-        if isinstance(module, TwoStep):
-            assert isinstance(run, TwoStepRunConfig)
-            self.whole = Component("two_step", module, run)
-            gae = Component("gae", module.gae, configs["gae"])
-            de = Component("de", module.de, configs["de"], encoder=module.gae)
-            self.components: tuple[Component, ...] = (gae, de, self.whole)
-        else:
-            self.whole = Component("model", module, configs["model"])
-            self.components = (self.whole,)
+        self.components = components_of(settings, splits.spec, module)
+        self.whole = self.components[-1]
 
     @property
     def run(self) -> RunConfig:
@@ -90,13 +66,13 @@ class Evaluator:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
-    def test_batches(self, component: Component) -> Batches:
+    def test_batches(self, component: Component | Whole) -> Batches:
         """Return the test rows that a component sees, in batches: of the data, or of their embeddings."""
         return self._seen(component, self.splits.test)
 
     def measure(
         self,
-        component: Component,
+        component: Component | Whole,
         names: Sequence[str] | None = None,
         keys: MetricKeys | None = None,
         seed: int | None = None,
@@ -109,7 +85,7 @@ class Evaluator:
             keys: of metrics that compare samples; None: its `metric_kwargs`.
             seed: of random draws; None: the run's.
         """
-        names = component.keys.test_metrics if names is None else names
+        names = component.config.test_metrics if names is None else names
         seed = self.run.seed if seed is None else seed
         held_out = self.test_batches(component)
         gallery = self._gallery(component, None, held_out, keys, seed, testing=True)
@@ -120,17 +96,16 @@ class Evaluator:
             logger.warning("test %s: %s", component.name, ", ".join(odd))
         return results
 
-    def validate(self, component: Component, config: ModelConfig, train: Batches, valid: Batches) -> dict[str, float]:
+    def validate(self, component: Component, train: Batches, valid: Batches) -> dict[str, float]:
         """Return the validation metrics of a component by name.
 
         Args:
             component: what is measured.
-            config: names the metrics.
             train: training batches that it sees.
             valid: validation batches that it sees.
         """
-        stop = config.early_stopping_metric
-        names = (*config.valid_metrics, *([stop] if stop else []))
+        stop = component.config.early_stopping_metric
+        names = (*component.config.valid_metrics, *([stop] if stop else []))
         gallery = self._gallery(component, train, valid, None, self.run.seed, testing=False)
         drawn = derive(self.run.seed, "valid", self.engine.rank)
         found = evaluate(names, component.model, valid, self.engine.sum, drawn, gallery)
@@ -163,7 +138,7 @@ class Evaluator:
             results |= ood.detection(self.module, scores, p_values, one, seed)
         return Detection(results, scores, p_values, against)
 
-    def _seen(self, component: Component, data: Rows) -> Batches:
+    def _seen(self, component: Component | Whole, data: Rows) -> Batches:
         size = self.run.test_batch_size
         if component.encoder is None:
             return self.batches(data, size)
@@ -172,15 +147,15 @@ class Evaluator:
 
     def _gallery(
         self,
-        component: Component,
+        component: Component | Whole,
         train: Batches | None,
         held_out: Batches,
         keys: MetricKeys | None,
         seed: int,
         testing: bool,
     ) -> FeatureSets | None:
-        """Return what samples are compared with: for embeddings, `train` or, where it is None, all of them anew."""
-        model, keys = component.model, keys or component.keys.metric_kwargs
+        """Return what samples are compared with: for embeddings, `train` or, where it is None, all of them."""
+        model, keys = component.model, keys or component.config.metric_kwargs
         if not isinstance(model, Sampler):
             return None
 

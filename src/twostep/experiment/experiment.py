@@ -12,10 +12,11 @@ from twostep.core.checkpoint import CheckpointError, State, fingerprint, short
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment.artifacts import draw_images, write_detection
-from twostep.experiment.evaluator import Component, Evaluator
+from twostep.experiment.components import Component, models_of
+from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
 from twostep.metrics import METRICS, Result
-from twostep.models.base import Model, ModelConfig, evaluating
+from twostep.models.base import Model, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings, TwoStepRunConfig
 from twostep.runs.directory import Run
@@ -23,8 +24,6 @@ from twostep.training.callbacks import Callback
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Trainer
-
-IMAGES = 64
 
 logger = logging.getLogger("twostep")
 
@@ -116,9 +115,7 @@ class Experiment:
             return
         generator = torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))
         with evaluating(self.module):
-            drawn = draw_images(
-                self.module, self.splits.spec, self.splits.test[:IMAGES], self.run.path / "samples", generator
-            )
+            drawn = draw_images(self.module, self.splits, self.run.path / "samples", generator)
         for name, canvas in drawn.items():
             self.run.log_image(name, canvas, self._steps_done)
 
@@ -151,27 +148,23 @@ class Experiment:
         return sum(trainer.steps_done for trainer in self.trainers)
 
     def _trainer(self) -> Trainer | TwoStepTrainer:
-        run, configs = self.settings.run, self.settings.models
+        first, *rest = models_of(self.settings, self.splits.spec, self.module)
         if not isinstance(self.module, TwoStep):
-            return self._trainer_of(self.evaluator.whole, self.module, configs["model"])
-        assert isinstance(run, TwoStepRunConfig)
-        gae, de, *_ = self.evaluator.components
-        return TwoStepTrainer(
-            self.module,
-            None if self.settings.freezes_gae else self._trainer_of(gae, self.module.gae, configs["gae"]),
-            self._trainer_of(de, self.module.de, configs["de"]),
-            run.schedule,
-        )
+            return self._trainer_of(first)
+        assert isinstance(self.settings.run, TwoStepRunConfig)
+        gae, (de,) = self._trainer_of(first) if first.trained else None, rest
+        return TwoStepTrainer(self.module, gae, self._trainer_of(de), self.settings.run.schedule)
 
-    def _trainer_of(self, component: Component, model: Model, config: ModelConfig) -> Trainer:
+    def _trainer_of(self, component: Component) -> Trainer:
+        config = component.config
         stop = config.early_stopping_metric
         return Trainer(
             component.name,
-            model,
+            component.model,
             config,
             config.optimizers(),
             self.engine,
-            partial(self.evaluator.validate, component, config),
+            partial(self.evaluator.validate, component),
             self.settings.run.seed,
             lower_is_better=stop is None or METRICS[stop].lower_is_better,
             kind=config.name,

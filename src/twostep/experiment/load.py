@@ -13,10 +13,11 @@ from twostep.core.checkpoint import CheckpointError, State, load_weights, short
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
+from twostep.experiment.components import build, models_of
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.preflight import check_ranks
 from twostep.experiment.prepare import resume, with_data
-from twostep.experiment.resolve import build, moved
+from twostep.experiment.resolve import moved
 from twostep.models.base import Model
 from twostep.models.two_step import TwoStep
 from twostep.runs.directory import Run, tags
@@ -145,13 +146,12 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
     state = run.load(*tags(best_first))
     with torch.random.fork_rng([]):
         module = build(run.settings, spec)
-    models = {"gae": module.gae, "de": module.de} if isinstance(module, TwoStep) else {"model": module}
-    trained = [name for name in models if not (name == "gae" and run.settings.freezes_gae)]
     problem = f"{run.path}: the checkpoint is of another {{}} than the config describes"
-    progress = {name: _progress(state.under(name), problem.format(name)) for name in trained}
+    models = models_of(run.settings, spec, module)
+    progress = {one.name: _progress(state.under(one.name), problem.format(one.name)) for one in models if one.trained}
     _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
-    for name, model in models.items():
-        load_weights(model, state.under(name), problem.format(name))
+    for one in models:
+        load_weights(one.model, state.under(one.name), problem.format(one.name))
     return module.eval(), progress
 
 

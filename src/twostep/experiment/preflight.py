@@ -9,6 +9,7 @@ from pathlib import Path
 from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
+from twostep.experiment.components import Component, Whole, components_of
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.features.inception import NAME as INCEPTION
@@ -16,8 +17,8 @@ from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import DensityEstimator, Model, ModelConfig
-from twostep.models.two_step import TwoStep, latent_spec
-from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
+from twostep.models.two_step import TwoStep
+from twostep.runs.config import RunConfig, Settings
 from twostep.runs.directory import Run
 
 BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
@@ -41,16 +42,12 @@ def preflight(
         UserError: naming the first problem.
     """
     check_ranks(settings.run, splits, ranks)
-    configs, run = settings.models, settings.run
-    if isinstance(module, TwoStep):
-        assert isinstance(run, TwoStepRunConfig)
-        _check_model(module.gae, configs["gae"], splits, trained=not settings.freezes_gae)
-        _check_model(module.de, configs["de"], splits, trained=True)
-        check_metrics(run.test_metrics, module, "a two-step model")
-        _hint_at_standardisation(configs["gae"], splits)
-    else:
-        _check_model(module, configs["model"], splits, trained=True)
-        _hint_at_standardisation(configs["model"], splits)
+    for component in components_of(settings, splits.spec, module):
+        if isinstance(component, Component):
+            _check_early_stopping(component, splits)
+        name = component.config.name if isinstance(component, Component) else "a two-step model"
+        check_metrics(_metrics_of(component), component.model, name)
+    _hint_at_standardisation(next(iter(settings.models.values())), splits)
     check_ood(module, splits, ood)
 
 
@@ -122,17 +119,10 @@ def features_of(settings: Settings, splits: Splits, module: Model | TwoStep) -> 
     Raises:
         UserError: if the data can't have such features, or a file that these need is missing.
     """
-    run, configs = settings.run, settings.models
-    if isinstance(module, TwoStep):
-        assert isinstance(run, TwoStepRunConfig)
-        embeddings = latent_spec(splits.spec, module.gae.latent_dim)
-        lines = [
-            check_features(_metrics_of(configs["gae"]), configs["gae"].metric_kwargs, splits.spec, splits),
-            check_features(_metrics_of(configs["de"]), configs["de"].metric_kwargs, embeddings, splits),
-            check_features(run.test_metrics, run.metric_kwargs, splits.spec, splits),
-        ]
-    else:
-        lines = [check_features(_metrics_of(configs["model"]), configs["model"].metric_kwargs, splits.spec, splits)]
+    lines = [
+        check_features(_metrics_of(one), one.config.metric_kwargs, one.spec, splits)
+        for one in components_of(settings, splits.spec, module)
+    ]
     return [line for line in lines if line]
 
 
@@ -196,9 +186,10 @@ def refuse_other_data(run: Run, splits: Splits) -> None:
         )
 
 
-def _check_model(model: Model, config: ModelConfig, splits: Splits, trained: bool) -> None:
+def _check_early_stopping(component: Component, splits: Splits) -> None:
+    config = component.config
     stop = config.early_stopping_metric
-    if stop is not None and splits.valid is None and trained:
+    if stop is not None and splits.valid is None and component.trained:
         raise UserError(
             f"early_stopping_metric={stop} of {config.name} needs validation rows, and the test rows are not for "
             "that: leave make_valid_loader=True, or set early_stopping_metric=None"
@@ -212,10 +203,12 @@ def _check_model(model: Model, config: ModelConfig, splits: Splits, trained: boo
             f"valid_metrics of {config.name}: metrics of the OOD test belong to test_metrics: validation has no other "
             "dataset"
         )
-    check_metrics(_metrics_of(config), model, config.name)
 
 
-def _metrics_of(config: ModelConfig) -> tuple[str, ...]:
+def _metrics_of(component: Component | Whole) -> tuple[str, ...]:
+    config = component.config
+    if not isinstance(config, ModelConfig):
+        return config.test_metrics
     stop = config.early_stopping_metric
     return (*config.valid_metrics, *config.test_metrics, *([stop] if stop else []))
 

@@ -10,6 +10,7 @@ from twostep.core.checkpoint import State, load_weights
 from twostep.core.schema import UserError
 from twostep.data.base import Splits
 from twostep.data.load import located
+from twostep.experiment.components import build
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.preflight import (
     features_of,
@@ -18,7 +19,7 @@ from twostep.experiment.preflight import (
     refuse_other_data,
     warn_of_seen_rows,
 )
-from twostep.experiment.resolve import build, load_others, load_splits, resolve
+from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings, TwoStepRunConfig

@@ -155,9 +155,9 @@ class Lines(Callback):
         if trainer.steps_done:
             place = f"from epoch {trainer.epochs_done + 1}/{trainer.max_epochs} (step {trainer.steps_done})"
             logger.info("%s: resuming %s", trainer.label, place)
-        beside = next(iter(self._bars.values()), None)
+        other = next(iter(self._bars.values()), None)
         total = trainer.max_epochs * len(trainer.train)
-        self._bars[trainer.name] = ProgressBar(trainer.label, total, trainer.steps_done, beside)
+        self._bars[trainer.name] = ProgressBar(trainer.label, total, trainer.steps_done, other)
 
     @override
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:

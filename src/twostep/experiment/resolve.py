@@ -1,4 +1,4 @@
-"""From what is asked for and the data to frozen configs, and from these to models."""
+"""From what is asked for and the data to frozen configs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import torch
 
 from twostep.core.keys import resolve_fid
 from twostep.core.schema import DataSpec, UserError
-from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.data.load import load_data, located, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import LatentSize, with_latent_dim
 from twostep.experiment.preflight import check_latent_dim, fit_batches, warn_of_units
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
-from twostep.models.two_step import TwoStep, latent_spec
+from twostep.models.base import GeneralizedAutoencoder, ModelConfig
+from twostep.models.two_step import latent_spec
 from twostep.runs.config import RunConfig, Settings
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device, Engine
@@ -53,19 +52,6 @@ def resolve(
         return Settings(run, {first: config}, request.is_gae), found
     de = request.model_config("de", latent_spec(spec, _latent_dim(config, spec)))
     return Settings(run, {first: config, "de": de}), found
-
-
-def build(settings: Settings, spec: DataSpec) -> Model | TwoStep:
-    """Return the untrained model that the settings describe, or both as one; its weights follow from the run's seed."""
-    torch.manual_seed(derive(settings.run.seed, "weights"))
-    configs = settings.models
-    if not settings.is_two_step:
-        return configs["model"].build(spec)
-    gae = configs["gae"].build(spec)
-    assert isinstance(gae, GeneralizedAutoencoder)
-    de = configs["de"].build(latent_spec(spec, gae.latent_dim))
-    assert isinstance(de, DensityEstimator)
-    return TwoStep(gae, de)
 
 
 def load_splits(config: RunConfig) -> Splits:

@@ -7,6 +7,7 @@ from twostep.models.base import MODELS, DensityEstimator, GeneralizedAutoencoder
 from twostep.models.bigan import BiGAN
 from twostep.models.ebm import EBM
 from twostep.models.flow import Flow
+from twostep.models.parts.coupling import Couplings, vector_layers
 from twostep.models.two_step import TwoStep
 from twostep.models.vae import VAE
 from twostep.models.wae import WAE
@@ -20,9 +21,11 @@ __all__ = [
     "WAE",
     "Autoencoder",
     "BiGAN",
+    "Couplings",
     "DensityEstimator",
     "Flow",
     "GeneralizedAutoencoder",
     "Objective",
     "TwoStep",
+    "vector_layers",
 ]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from twostep.core import checkpoint
@@ -32,7 +32,7 @@ from twostep.core.files import (
 from twostep.core.schema import DataSpec, UserError
 from twostep.metrics import Result
 from twostep.runs.config import Settings
-from twostep.runs.environment import environment
+from twostep.runs.environment import environment, read_environment
 from twostep.runs.results import ResultFiles
 
 if TYPE_CHECKING:
@@ -48,21 +48,6 @@ SETTINGS, DATA = "settings", "data_sha256"
 CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
 logger = logging.getLogger("twostep")
-
-
-class _Environment(BaseModel):
-    """What is read of `environment.json`."""
-
-    command: list[str] = []
-    started: str = ""
-    versions: dict[str, str] = {}
-    seed: int | None = None
-    threads: int | None = None
-    ranks: int | None = None
-    later: list[dict[str, Any]] = []
-
-
-ENVIRONMENT = TypeAdapter(_Environment)
 
 
 class Run(ResultFiles):
@@ -255,10 +240,7 @@ class Run(ResultFiles):
         Raises:
             UserError: if the file is damaged.
         """
-        path = self.path / "environment.json"
-        values = read_json(path)
-        validated(values, ENVIRONMENT, path)
-        return values
+        return read_environment(self.path / "environment.json")
 
     def close(self) -> None:
         """Flush the curves, and let another process write here."""

@@ -1,4 +1,4 @@
-"""What a command runs on: enough to repeat it."""
+"""What a command runs on, as a run stores it: command, versions, seed, machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, TypeAdapter
+
+from twostep.core.files import read_json, validated
+
 LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetensors", "pydantic")
+
+
+class _Environment(BaseModel):
+    """What is read of `environment.json`."""
+
+    command: list[str] = []
+    started: str = ""
+    versions: dict[str, str] = {}
+    seed: int | None = None
+    threads: int | None = None
+    ranks: int | None = None
+    later: list[dict[str, Any]] = []
 
 
 def environment(seed: int, ranks: int) -> dict[str, Any]:
@@ -32,6 +48,17 @@ def environment(seed: int, ranks: int) -> dict[str, Any]:
         "ranks": ranks,
         "cuda": torch.version.cuda,
     }
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Read what `environment` returned.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    values = read_json(path)
+    validated(values, TypeAdapter(_Environment), path)
+    return values
 
 
 def _git(*arguments: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The engine: device, precision and ranks, by lightning-fabric. Only training and experiment know it."""
+"""The engine: device, precision and ranks, by lightning-fabric."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def _together() -> Generator[None]:
-    """Say so where what all ranks do together fails: torch has no error of its own for a rank that has gone.
+    """Name the cause where a collective operation fails: torch has no error of its own for a lost rank.
 
     Raises:
         LostRankError: in place of a `RuntimeError`.
@@ -100,7 +100,7 @@ class Engine:
         return self._fabric.autocast()
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum over ranks of a tensor that all of them have, on the device that it came from."""
+        """Return the sum of a tensor over ranks, on its device."""
         if self.world_size == 1:
             return values
         with _together():
@@ -123,7 +123,7 @@ class Engine:
             return self._fabric.broadcast(value)
 
     def on_first(self, action: Callable[[], T]) -> T:
-        """Let the first rank act, and return what its action gives on every rank.
+        """Run an action on the first rank, and return its value on every rank.
 
         Raises:
             UserError: on every rank, if the action raises it.
@@ -144,11 +144,6 @@ class Engine:
             is_mistake, message = failure
             raise UserError(message) if is_mistake else RuntimeError(f"on the first rank: {message}")
         return value
-
-    def barrier(self) -> None:
-        """Wait for all ranks."""
-        with _together():
-            self._fabric.barrier()
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor, weight: float) -> Tensor:
         """Replace each gradient, and the loss, by the weighted mean over ranks; return that loss.

@@ -71,6 +71,7 @@ class Trainer:
     ) -> None:
         self.name, self.model, self.keys, self.engine, self.validate = name, model, keys, engine, validate
         self.seed, self.lower_is_better, self.kind = seed, lower_is_better, kind or type(model).__name__
+        self.label = f"{name} {self.kind}"
         self.max_epochs = keys.max_epochs
         engine.place(model)
         self.stepper = Stepper(model.objectives(), keys.optimizer, optimizers, keys.max_grad_norm, engine)
@@ -88,13 +89,8 @@ class Trainer:
         self._last: dict[str, Tensor] = {}
 
     @property
-    def label(self) -> str:
-        """Name and kind of the model."""
-        return f"{self.name} {self.kind}"
-
-    @property
     def stopped_early(self) -> bool:
-        """Whether validation has not improved for as many epochs as the keys allow."""
+        """Whether validation has not improved for `max_bad_valid_epochs`."""
         patience = self.keys.max_bad_valid_epochs
         return patience is not None and self.bad_epochs >= patience
 
@@ -120,7 +116,7 @@ class Trainer:
         self.run()
 
     def run(self) -> None:
-        """Train until the end on the data that are set, as `fit` does."""
+        """Do what `fit` does, on the data that are set."""
         while not self.finished:
             self.run_epoch()
         self.use_best()
@@ -128,8 +124,7 @@ class Trainer:
     def set_data(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
         """Set the data; the transform is fitted to them before the first step, and whenever they are new.
 
-        On new data training continues from the best weights, and early stopping starts again: its values are of the
-        old data.
+        On new data training continues from the best weights, and early stopping starts again.
 
         Args:
             train: training batches.
@@ -151,8 +146,7 @@ class Trainer:
         """Fit the transform again to a sample of the data, as their encoder maps them now.
 
         A density on embeddings that change with every batch needs it: within its first epoch, an autoencoder moves
-        them by a hundred of their standard deviations. The statistics follow from the encoder's weights alone, so a
-        resumed run finds them again.
+        them by a hundred of their standard deviations. A resumed run finds the same statistics.
         """
         self._fit_transform(subsample(self._data.data, REFIT_ROWS))
 
@@ -271,9 +265,10 @@ class Trainer:
 
     def _require_finite(self, rows: Tensor, what: str, value: float) -> None:
         if not math.isfinite(value):
+            shown = f"{rows[:8].tolist()}{f' and {len(rows) - 8} more' if len(rows) > 8 else ''}"
             raise NonFiniteLossError(
                 f"{self.name}: the {what} of {self.kind} is {value} at step {self.steps_done} (epoch "
-                f"{self.epochs_done + 1}, training rows {_shown(rows)}); lower the learning rate or look at these rows"
+                f"{self.epochs_done + 1}, training rows {shown}); lower the learning rate or look at these rows"
             )
 
     def _stop_early(self, valid: dict[str, float]) -> None:
@@ -305,8 +300,3 @@ class Trainer:
 
 def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
-
-
-def _shown(rows: Tensor) -> str:
-    numbers = rows.tolist()
-    return str(numbers) if len(numbers) <= 8 else f"{str(numbers[:8])[:-1]}, ... {len(numbers)} in all]"

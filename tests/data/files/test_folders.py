@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers.image_files import pictures, save, save_all
+from helpers.image_files import random_images, save, save_all
 from twostep.core.schema import UserError
 from twostep.data.files import images as decode
 from twostep.data.load import load_data
@@ -45,7 +45,7 @@ def refused(folder, **keys):
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
 @pytest.mark.parametrize("ending", ["png", "bmp"])
 def test_a_flat_folder_is_split_like_an_array_of_its_images(folder, tmp_path, shape, ending):
-    array = save_all(folder, pictures(30, shape), ending)
+    array = save_all(folder, random_images(30, shape), ending)
     np.save(tmp_path / "array.npy", array)
     mine, other = load_data(str(folder), seed=3), load_data(str(tmp_path / "array.npy"), seed=3)
     for split in ("train", "valid", "test"):
@@ -69,7 +69,8 @@ def test_a_folder_per_label_gives_labels(folder):
 
 
 def test_train_and_test_are_taken_as_they_are(folder):
-    train, test = save_all(folder / "train", pictures(5, (4, 4))), save_all(folder / "test", pictures(3, (4, 4), 1))
+    train = save_all(folder / "train", random_images(5, (4, 4)))
+    test = save_all(folder / "test", random_images(3, (4, 4), 1))
     (folder / "elsewhere").mkdir()
     splits = loaded(folder)
     assert torch.equal(splits.train, torch.as_tensor(train))
@@ -87,14 +88,14 @@ def test_labels_of_both_splits_mean_the_same(folder):
 
 
 def test_train_alone_is_split(folder):
-    save_all(folder / "train", pictures(10, (4, 4)))
+    save_all(folder / "train", random_images(10, (4, 4)))
     assert [len(part) for part in (loaded(folder).train, loaded(folder).test)] == [8, 2]
 
 
 def test_other_and_hidden_files_are_passed_over(folder):
-    array = save_all(folder / "train", pictures(4, (4, 4)))
-    save_all(folder / "test", pictures(1, (4, 4)))
-    save_all(folder / "train" / ".thumbnails", pictures(2, (4, 4)))
+    array = save_all(folder / "train", random_images(4, (4, 4)))
+    save_all(folder / "test", random_images(1, (4, 4)))
+    save_all(folder / "train" / ".thumbnails", random_images(2, (4, 4)))
     for name in ("notes.txt", "._000.png", ".DS_Store"):
         (folder / "train" / name).write_bytes(b"no picture")
     assert torch.equal(loaded(folder).train, torch.as_tensor(array))
@@ -114,19 +115,19 @@ def test_every_ending_is_read_whatever_its_case(folder):
 
 
 def test_one_image_in_colour_makes_all_of_them_colour(folder):
-    grey = pictures(3, (4, 4))
+    grey = random_images(3, (4, 4))
     save_all(folder / "train", grey)
-    save_all(folder / "test", pictures(2, (4, 4)))
+    save_all(folder / "test", random_images(2, (4, 4)))
     assert loaded(folder).spec.shape == (1, 4, 4)
-    save(folder / "test" / "000.png", pictures(1, (4, 4, 3))[0])
+    save(folder / "test" / "000.png", random_images(1, (4, 4, 3))[0])
     splits = loaded(folder)
     assert splits.spec.shape == (3, 4, 4)
     assert torch.equal(splits.train, torch.as_tensor(grey)[:, None].expand(-1, 3, -1, -1))
 
 
 def test_images_of_two_sizes_are_refused_with_the_key_that_helps(folder):
-    save_all(folder, pictures(3, (4, 6)))
-    odd = save(folder / "odd.png", pictures(1, (5, 6))[0])
+    save_all(folder, random_images(3, (4, 6)))
+    odd = save(folder / "odd.png", random_images(1, (5, 6))[0])
     assert refused(folder) == (
         f"{odd}: the image is 6 x 5, that of {folder / '000.png'} is 6 x 4: resize all to one size by the key "
         "image_size, like dataset_kwargs=\"{'image_size': 64}\""
@@ -153,7 +154,7 @@ def test_scaling_averages_rather_than_picks(folder):
 
 
 def coloured(mode):
-    picture = Image.fromarray(pictures(1, (6, 6, 3))[0])
+    picture = Image.fromarray(random_images(1, (6, 6, 3))[0])
     return picture.convert(mode, palette=Image.Palette.ADAPTIVE) if mode == "P" else picture.convert(mode)
 
 
@@ -171,7 +172,7 @@ def test_black_and_white_and_opaque_grey_are_grey(folder, mode):
 
 
 def test_transparency_is_white_and_opacity_is_nothing(folder):
-    pixels = pictures(1, (6, 6, 4))[0]
+    pixels = random_images(1, (6, 6, 4))[0]
     pixels[..., 3] = [[255, 0, 51, 255, 0, 51]]
     alpha = pixels[..., 3:].astype(float) / 255
     expected = torch.as_tensor(pixels[..., :3] * alpha + 255 * (1 - alpha)).permute(2, 0, 1)
@@ -205,7 +206,7 @@ def test_photographs_are_turned_upright(folder, ending, options):
 
 
 def test_more_than_8_bits_are_refused(folder):
-    save_all(folder, pictures(3, (4, 4)))
+    save_all(folder, random_images(3, (4, 4)))
     deep = save(folder / "deep.png", Image.fromarray(np.full((4, 4), 300, np.uint16)))
     assert refused(folder).startswith(f"{deep}: has more than 8 bits per channel (mode I;16): save it with 8")
 
@@ -215,7 +216,7 @@ def test_more_than_8_bits_are_refused(folder):
 
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "middle"])
 def test_a_damaged_image_is_named(folder, damage):
-    save_all(folder, pictures(6, (40, 40)))
+    save_all(folder, random_images(6, (40, 40)))
     path = folder / "003.png"
     whole = path.read_bytes()
     broken = {
@@ -236,28 +237,28 @@ def test_too_few_images_are_refused(folder):
     folder.mkdir()
     assert refused(folder).startswith(f"{folder}: no images found: put .png, .jpg, .webp or .bmp files ")
     (folder / "a" / "b").mkdir(parents=True)
-    save_all(folder / "a" / "b", pictures(3, (4, 4)))
+    save_all(folder / "a" / "b", random_images(3, (4, 4)))
     assert "no images found" in refused(folder), "two folders deep"
-    save(folder / "a" / "a.png", pictures(1, (4, 4))[0])
+    save(folder / "a" / "a.png", random_images(1, (4, 4))[0])
     assert "too few rows: 0 for training, 1 for test" in refused(folder).replace("0 for validation, ", "")
 
 
 def test_an_empty_test_folder_is_named(folder):
-    save_all(folder / "train", pictures(3, (4, 4)))
+    save_all(folder / "train", random_images(3, (4, 4)))
     (folder / "test").mkdir()
     assert refused(folder).startswith(f"{folder / 'test'}: no images found")
 
 
 def test_unclear_folders_are_refused(folder):
-    save_all(folder / "test", pictures(3, (4, 4)))
+    save_all(folder / "test", random_images(3, (4, 4)))
     assert refused(folder) == f"{folder}: has a folder test but none called train: put training images there"
     (folder / "test").rename(folder / "label")
-    save(folder / "a.png", pictures(1, (4, 4))[0])
+    save(folder / "a.png", random_images(1, (4, 4))[0])
     assert refused(folder).startswith(f"{folder}: a.png lies beside the folder label: put every image into")
 
 
 def test_what_cannot_be_read_is_refused(folder, monkeypatch):
-    save_all(folder, pictures(3, (4, 4)))
+    save_all(folder, random_images(3, (4, 4)))
     (folder / "gone.png").symlink_to("nowhere.png")
     assert refused(folder) == f"{folder / 'gone.png'}: can't be read (No such file or directory)"
 
@@ -280,7 +281,7 @@ def test_what_cannot_be_read_is_refused(folder, monkeypatch):
     ],
 )
 def test_keys_are_checked(folder, keys, says):
-    save_all(folder, pictures(5, (4, 4)))
+    save_all(folder, random_images(5, (4, 4)))
     first, _, last = says.partition(".*")
     line = refused(folder, **keys)
     assert line.startswith(first)
@@ -291,7 +292,7 @@ def test_keys_are_checked(folder, keys, says):
 
 
 def test_a_second_load_opens_no_image_and_a_changed_one_does(folder, monkeypatch):
-    save_all(folder, pictures(10, (4, 4)))
+    save_all(folder, random_images(10, (4, 4)))
     first = loaded(folder)
     with monkeypatch.context() as patched:
         patched.setattr(Image, "open", None)
@@ -310,9 +311,9 @@ def test_a_second_load_opens_no_image_and_a_changed_one_does(folder, monkeypatch
 
 
 def test_an_image_that_comes_or_goes_is_noticed(folder):
-    save_all(folder, pictures(10, (4, 4)))
+    save_all(folder, random_images(10, (4, 4)))
     assert len(loaded(folder).train) == 8
-    save(folder / "more.png", pictures(1, (4, 4))[0])
+    save(folder / "more.png", random_images(1, (4, 4))[0])
     assert len(loaded(folder).train) == 9
     (folder / "more.png").unlink()
     (folder / "000.png").rename(folder / "999.png")
@@ -321,7 +322,7 @@ def test_an_image_that_comes_or_goes_is_noticed(folder):
 
 def test_progress_of_long_decoding_is_reported(folder, monkeypatch, caplog):
     monkeypatch.setattr(decode, "SECONDS_BETWEEN_REPORTS", -1)
-    save_all(folder, pictures(3, (4, 4)))
+    save_all(folder, random_images(3, (4, 4)))
     with caplog.at_level("INFO", "twostep"):
         loaded(folder)
     assert f"{folder}: 2 of 3 train images decoded" in caplog.messages

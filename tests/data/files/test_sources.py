@@ -8,11 +8,11 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
-from helpers.image_files import pictures, png, save, save_all
+from helpers.image_files import png, random_images, save, save_all
 from twostep.core.schema import UserError
 from twostep.data.load import load_data, located
 
-ROWS = pictures(12, (5, 7, 3))
+ROWS = random_images(12, (5, 7, 3))
 HERE = "127.0.0.1"
 
 
@@ -196,7 +196,7 @@ def test_what_can_be_no_id_is_not_looked_for_on_the_hub(name, monkeypatch):
 
 
 def test_a_folder_that_is_there_is_meant(tmp_path, monkeypatch):
-    array = save_all(tmp_path / "some" / "one", pictures(10, (4, 4)))
+    array = save_all(tmp_path / "some" / "one", random_images(10, (4, 4)))
     monkeypatch.setattr("twostep.data.load.from_hub", None)
     assert torch.equal(
         torch.cat([load_data("some/one", make_valid=False).train, load_data("some/one").test]).sort(0).values,

@@ -35,7 +35,7 @@ def test_a_linear_chart_of_a_plane_is_good():
     assert bad(findings) == set()
     assert chart.spectrum.dimension == 2
     assert findings["reconstruction error"].numbers["left"] < 1e-10
-    assert all(line.endswith("good") for line in chart.lines())
+    assert all(finding.line().endswith("good") for finding in chart.findings)
 
 
 def test_too_few_dimensions_ask_for_more():
@@ -125,7 +125,7 @@ def test_a_trained_plane_is_good_with_two_dimensions_and_not_with_one():
 def test_findings_are_plain_values():
     _, chart = diagnosed(linear(plane(2)), "affine", ambient_dim=3)
     kept = json.loads(json.dumps([finding.to_dict() for finding in chart.findings], allow_nan=False))
-    assert len(kept) == len(chart.lines())
+    assert len(kept) == len(chart.findings)
 
 
 def test_too_few_rows_are_refused():

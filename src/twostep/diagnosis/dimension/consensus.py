@@ -40,12 +40,7 @@ LOCAL = 0.25  # dimensions that local principal components can show, for each ne
 
 @dataclass(frozen=True)
 class Vote(Estimate):
-    """A calibrated estimate.
-
-    Args:
-        estimate: the uncorrected one.
-        counts: whether it takes part in the decision.
-    """
+    """An estimate, corrected, the uncorrected one, and whether it counts in the decision."""
 
     estimate: DimensionEstimate
     counts: bool = True

@@ -6,7 +6,7 @@ Distinct rows come in sorted order, so a shuffled dataset gives the same results
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,21 +25,13 @@ HEAP = 10  # frequency of a value over the typical frequency in its column
 UNEVEN = 0.01  # deviation of a gap from a multiple of the grid's step
 
 
-@dataclass(frozen=True)
-class DistinctRows:
-    """Distinct rows of a dataset.
+class DistinctRows(NamedTuple):
+    """Distinct rows of a dataset, centred and scaled to a largest absolute value of 1."""
 
-    Args:
-        rows: `(n, D)`, float64, centred and scaled to a largest absolute value of 1.
-        rounding: std of each column that rounding alone explains, `(D,)`.
-        warnings: unusual properties of the data, a sentence each.
-        unit: length in the data of a length of 1 in the rows.
-    """
-
-    rows: Tensor
-    rounding: Tensor
+    rows: Tensor  # (n, D), float64
+    rounding: Tensor  # std of each column that rounding alone explains, (D,)
     warnings: tuple[str, ...]
-    unit: float
+    unit: float  # length in the data of a length of 1 in the rows
 
 
 def distinct_rows(x: Tensor, n: int | None = None, seed: int = 0) -> DistinctRows:
@@ -110,10 +102,7 @@ def flat_directions(stds: Tensor, gap: float) -> int:
 
 
 def heaped_column(points: Tensor) -> int | None:
-    """Return the first column, counted from 1, with a value far more frequent than its others; None without any.
-
-    Rounding makes values repeat too, but those of one density about equally often.
-    """
+    """Return the first column, counted from 1, with one value far more frequent than its others; None without any."""
     for number, column in enumerate(points.T, 1):
         counts = column.unique(return_counts=True)[1]
         if len(counts) > 1 and int(counts.max()) >= HEAP * max(1.0, len(column) / len(counts)):

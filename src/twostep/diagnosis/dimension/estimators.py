@@ -1,19 +1,16 @@
 """Intrinsic dimension from nearest neighbours: maximum likelihood, TwoNN, local principal components.
 
-Where the density hardly changes over a neighbourhood, the number of neighbours within r grows like r^d. With T_1 <= T_2
-<= ... the distances of a point to its nearest others,
+Where the density is constant over a neighbourhood, with T_1 <= T_2 <= ... the distances of a point to its nearest
+others,
 
     log(T_k / T_j), j < k,  are k - 1 independent exponential variables of rate d, in some order
     T_2 / T_1               is Pareto: P(T_2 / T_1 > t) = t^-d
 
-*Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too: inverses are averaged instead of
-estimates, as MacKay and Ghahramani advise. At a single point (k - 2) / sum_j log(T_k / T_j) has mean d.
-
-*TwoNN* is maximum likelihood for the Pareto distribution with the largest tenth censored, so that outliers count for
-little: with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d.
-
-*Local principal components* counts the eigenvalues of the covariance of k neighbours that are at least a tenth of the
-largest; above d = 0.27 k too few are counted.
+*Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too, as MacKay and Ghahramani advise.
+At a single point (k - 2) / sum_j log(T_k / T_j) has mean d. *TwoNN* is maximum likelihood for the Pareto distribution
+with the largest tenth censored, so that outliers count for little: with m of N ratios t kept, (m - 1) / (sum log t + (N
+- m) log t_m) has mean d. *Local principal components* counts the eigenvalues of the covariance of k neighbours that are
+at least a tenth of the largest; above d = 0.27 k too few are counted.
 
 The first two are too low at high d, where the density is not constant among neighbours; `calibration` corrects this.
 Noise raises estimates at small k, curvature raises the last one. Intervals are those of a bootstrap over cells of about
@@ -55,13 +52,9 @@ Statistic = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class DimensionEstimate(Estimate):
-    """An estimate of the intrinsic dimension.
+    """An estimate of the intrinsic dimension from n points and k neighbours of each.
 
-    Args:
-        n: number of points.
-        k: number of neighbours of each that it uses.
-        method: in words.
-        local: estimates at single points, `(n,)`; None where a single point gives none.
+    `local` are the estimates at single points, `(n,)`; None where a single point gives none.
     """
 
     n: int
@@ -78,10 +71,7 @@ def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0)
 
 
 def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
-    """Return the estimate around each point, `(n,)`: by distances to k neighbours, of the point and its neighbours.
-
-    It varies less than estimates at single points, so it shows differences between regions.
-    """
+    """Return estimates around each point, `(n,)`, of it and its k neighbours: they vary less than at single points."""
     inverse = _mean_logs(near, k)
     mean = (inverse + inverse[near.indices[:, :k]].sum(1)) / (k + 1)
     return torch.where(mean > EQUAL, 1 / mean, near.dim)
@@ -190,10 +180,7 @@ def _value(near: Neighbourhoods, statistic: Statistic) -> float:
 
 
 def resamples(near: Neighbourhoods, seed: int) -> Tensor:
-    """Return how often each point is drawn when cells are drawn with replacement, `(RESAMPLES, n)`.
-
-    A cell consists of the points that are nearest to one of the centres, which are points drawn at random.
-    """
+    """Return how often each point is drawn if cells of near points are drawn with replacement, `(RESAMPLES, n)`."""
     generator = torch.Generator().manual_seed(derive(seed, "cells"))
     count = max(CELL, near.n // CELL)
     centres = near.points[torch.randperm(near.n, generator=generator)[:count]]

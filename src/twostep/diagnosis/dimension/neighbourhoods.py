@@ -1,9 +1,8 @@
 """The nearest neighbours of every point, computed once for all estimators of dimension.
 
-These estimators use ratios of distances, so they take distinct rows. Where values lie on a grid (integers, say) many
-neighbours are equally far, and ratios describe the grid instead of the data; such columns are dequantised with uniform
-noise of one step. Neighbours are sought within the random subsample: the estimate is then one of n rows in every
-respect, and can be compared with n rows of a distribution whose dimension is known.
+Estimators use ratios of distances, so rows are distinct, and columns whose values lie on a grid (integers, say) are
+dequantised with uniform noise of one step. Neighbours are sought within the random subsample, so the estimate can be
+compared with n rows of a distribution whose dimension is known.
 """
 
 from __future__ import annotations

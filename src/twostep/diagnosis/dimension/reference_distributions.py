@@ -34,17 +34,12 @@ HEAVY = 1.05  # E r⁴ / (E r²)² over that of a Gaussian
 HALVINGS = 50
 
 Draw = Callable[[Generator], Tensor]
+"""Draws a sample, `(n, D)`."""
 
 
 @dataclass(frozen=True)
 class ReferenceDistribution:
-    """A full-dimensional distribution.
-
-    Args:
-        name: in the plural, for a sentence.
-        draw: returns a sample `(n, D)`.
-        without: removes one dimension from a sample.
-    """
+    """A full-dimensional distribution with a name in the plural; `without` removes one dimension from a sample."""
 
     name: str
     draw: Draw

@@ -66,10 +66,6 @@ class Chart:
     injectivity: TearsAndFolds
     cycle: Tensor
 
-    def lines(self) -> list[str]:
-        """Return a line for each measure."""
-        return [finding.line() for finding in self.findings]
-
 
 def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed: int = 0) -> Chart:
     """Diagnose a trained autoencoder, on the CPU.
@@ -162,13 +158,8 @@ def _jacobian(spectrum: Spectrum) -> list[Finding]:
         advice = FEWER.format(dimension)
     elif ill > ILL or singular:
         advice = f"some regions collapse: {CHARTS}"
-    numbers = {
-        "dimension": float(dimension),
-        "condition_median": float(conditions.median()),
-        "condition_worst": float(conditions.max()),
-        "share_of_lower_rank": ill,
-        "singular_points": float(singular),
-    }
+    numbers = {"dimension": float(dimension), "share_of_lower_rank": ill, "singular_points": float(singular)}
+    numbers |= {"condition_median": float(conditions.median()), "condition_worst": float(conditions.max())}
     return [Finding("decoder's Jacobian", text, advice, numbers), _smallest(spectrum.values[:, -1], dimension < d)]
 
 

@@ -14,8 +14,8 @@ while along it hardly decays at all.
 The *thickness* is the s at which `off` reaches half a nat, the *reach* that at which `along` does. The *contrast*
 (reach / thickness)² is divided by that of a Gaussian with the data's covariance, because flat directions have one too.
 The quotient is 0.8 to 2.7 for full-dimensional distributions of 2 to 20 dimensions (an annulus: 10), and 6, 21, 63, 620
-on a circle with noise of 0.1, 0.03, 0.01, 0.001 of its radius: 10 marks a density thinner than about a twentieth of its
-manifold. Very heavy tails (Student-t of 1 degree of freedom) and kernel estimates in 20 dimensions reach 10 as well.
+on a circle with noise of 0.1, 0.03, 0.01, 0.001 of its radius. Very heavy tails (Student-t of 1 degree of freedom) and
+kernel estimates in 20 dimensions reach 10 as well.
 
 Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
 2204.07172).
@@ -81,12 +81,8 @@ class DensityDecay:
             f"{self.reach:.2g} along them, a contrast {self.contrast:.2g} times a Gaussian's"
         )
         advice = "the density concentrates on a manifold: fit it on embeddings of fewer dimensions"
-        numbers = {
-            "thickness": self.thickness,
-            "share_of_spread": share,
-            "reach": self.reach,
-            "contrast": self.contrast,
-        }
+        numbers = {"thickness": self.thickness, "share_of_spread": share}
+        numbers |= {"reach": self.reach, "contrast": self.contrast}
         return Finding("thickness of the density", text, advice if self.contrast > SUSPECT else "", numbers)
 
 

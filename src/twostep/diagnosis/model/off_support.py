@@ -54,12 +54,8 @@ def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Findi
         f"{share:.1%} of {len(samples):,} samples are farther than {float(limit):.3g} from the training rows, and at "
         f"most 1 % of held-out rows (median distance {median:.3g}, held-out {reference_median:.3g})"
     )
-    numbers = {
-        "share": share,
-        "limit": float(limit),
-        "median_distance": median,
-        "median_distance_held_out": reference_median,
-    }
+    numbers = {"share": share, "limit": float(limit), "median_distance": median}
+    numbers["median_distance_held_out"] = reference_median
     advice = "" if share <= ALLOWED else "train it further, or use another model"
     return Finding("samples off the support", text, advice, numbers), off
 

@@ -7,10 +7,9 @@ The estimate of dimension by k neighbours of whitened, tamed points is compared 
     lowest    the lowest of `full`, a cube, a ball, and distributions closer to a manifold (`flatter_distributions`)
 
 Clusters, edges and tails lower an estimate as a missing dimension does, so the data are placed between `reduced` (0)
-and `full` (1), which have the same. Near 1 they can't be distinguished from a full-dimensional distribution. Near 0 is
-not enough for a manifold, since no fitted distribution has all properties of the data: they must be clearly below
-`lowest` too. In more than six dimensions a missing one changes an estimate as little as what fitted distributions lack.
-There only data far below `lowest` are on a manifold.
+and `full` (1), which have the same. Near 1 they can't be distinguished from a full-dimensional distribution. On a
+manifold they must be near 0 and clearly below `lowest`, since no fitted distribution has all properties of the data; in
+more than six dimensions, where a missing one changes an estimate little, far below `lowest`.
 """
 
 from __future__ import annotations

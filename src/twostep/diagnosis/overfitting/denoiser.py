@@ -11,10 +11,10 @@ rows,
 
     ε̂ = s z / (1 + s²) + a(s) [f(z, q/s, s) + sum_k g_k(z, q/s, s) (q_k/s) ∇q_k],   q_k(z): the thinnest quadrics
 
-The first term is exact for a Gaussian. f and g are one small network; a(s) in [0, 1] is fitted to validation rows at
-each scale, so that a network that has overfitted does no worse than the Gaussian. The results are the *missing*
-dimensions D - d(s), a lower bound, and their limit for s -> 0 from the two smallest scales: on a manifold they are
-constant there, edges of a full-dimensional distribution make them grow like s.
+The first term is exact for a Gaussian. f and g are one small network; a(s) in [0, 1] is fitted to validation rows, so
+that a network that has overfitted does no worse than the Gaussian. The results are the *missing* dimensions D - d(s), a
+lower bound, and their limit for s -> 0 from the two smallest scales: on a manifold they are constant there, edges of a
+full-dimensional distribution make them grow like s.
 
 Sources: Some Inequalities Satisfied by the Quantities of Information of Fisher and Shannon (Stam, 1959); LIDL (Tempczyk
 et al., 2022, arXiv 2206.14882); FLIPD (Kamkari et al., 2024, arXiv 2406.03537).
@@ -44,13 +44,7 @@ CUT = 3.0  # stds of the noise
 
 @dataclass(frozen=True)
 class MissingDimensions:
-    """Dimensions D - d(s) that the data lack.
-
-    Args:
-        scales: of the noise, ascending.
-        missing: a lower bound up to its error, at each scale.
-        dim: number of whitened coordinates D.
-    """
+    """Dimensions D - d(s) that data of D whitened coordinates lack, lower bounds, at ascending scales of the noise."""
 
     scales: tuple[float, ...]
     missing: tuple[Estimate, ...]

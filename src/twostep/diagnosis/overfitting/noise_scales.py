@@ -10,9 +10,9 @@ curvature and extent: the log-density then grows by D - d nats for each factor o
 
     d(s) = sum_k (1 + 2t_k²) / (1 + t_k²)²,   t_k = s / σ_k
 
-which is D for s far below all σ_k. At high d the curve is too low at any n, as estimates by neighbours are: it is shown
-beside the Gaussian's. Below the spacing of the points it has no meaning: a point is *resolved* at s if the effective
-number of its neighbours, 1 / sum_j w_ij², is 8 or more, and a scale if nine in ten points are; only these are averaged.
+At high d the curve is too low at any n, as estimates by neighbours are: it is shown beside the Gaussian's. Below the
+spacing of the points it has no meaning: a point is *resolved* at s if the effective number of its neighbours, 1 / sum_j
+w_ij², is 8 or more, and a scale if nine in ten points are; only these are averaged.
 
 A thick manifold is one above its thickness and none below: the curve has a plateau at an integer below D. Gaussian
 noise of std σ across the manifold has half a dimension at s = 1.55 σ, so d(s) is halfway from D to its plateau there.

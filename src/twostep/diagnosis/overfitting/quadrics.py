@@ -28,13 +28,7 @@ ROWS = 2  # for each coefficient
 
 @dataclass(frozen=True)
 class Quadrics:
-    """The thinnest quadrics `x -> xᵀHx + bᵀx - c`, with E ‖∇q‖² = 1.
-
-    Args:
-        squares: `H`, `(K, D, D)`.
-        linear: `b`, `(K, D)`.
-        constants: `c`, `(K,)`.
-    """
+    """Quadrics xᵀHx + bᵀx - c: `squares` H `(K, D, D)`, `linear` b `(K, D)`, `constants` c `(K,)`; E ‖∇q‖² = 1."""
 
     squares: Tensor
     linear: Tensor

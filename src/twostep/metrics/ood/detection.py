@@ -48,7 +48,7 @@ def detection_figures(inside: Array, outside: Array, seed: int) -> dict[str, Est
     random = np.random.default_rng(seed)
 
     def figures(resample: bool) -> tuple[float, float, float]:
-        # counts by distinct score, ascending: a hundred times faster than scikit-learn's functions on every resample
+        # counts by distinct score, ascending: 20 to 50 times faster than scikit-learn's functions with sample weights
         drawn = [rows[random.integers(len(rows), size=len(rows))] if resample else rows for rows in sets]
         kept, passed = (np.bincount(rows, minlength=len(values)) for rows in drawn)
         precisions = _average_precision(kept[::-1], passed[::-1]), _average_precision(passed, kept)

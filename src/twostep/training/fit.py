@@ -1,0 +1,110 @@
+"""`twostep.fit`: train a model on an array, without a config or a run directory.
+
+gae = twostep.fit(Autoencoder(encoder, decoder, latent_dim=2), x, max_epochs=50)
+de = twostep.fit(Flow(layers, (2,)), gae.encode(x), lr=5e-4)
+TwoStep(gae, de).log_prob(x)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twostep.core.keys import FitKeys
+from twostep.core.schema import UserError
+from twostep.core.seeds import derive
+from twostep.data.batches import Batches
+from twostep.models.base import Model, OptimizerConfig, evaluating
+from twostep.training.callbacks import Callback
+from twostep.training.engine import Device, Engine
+from twostep.training.trainer import Trainer
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+Data = Tensor | NDArray[Any]
+
+
+def fit(
+    model: AnyModel,
+    data: Data,
+    *,
+    valid: Data | float | None = 0.1,
+    lr: float | Mapping[str, float] = 1e-3,
+    use_lr_scheduler: bool = False,
+    batch_size: int = 128,
+    seed: int = 0,
+    device: Device = "auto",
+    callbacks: Sequence[Callback] = (),
+    **keys: Any,
+) -> AnyModel:
+    """Train a model on rows of data, and return it in eval mode.
+
+    Where there are validation rows, training stops early and returns the weights with the lowest validation loss
+    (`early_stopping_metric=None` turns that off).
+
+    Args:
+        model: an autoencoder or a density.
+        data: training rows, `(N, *S)`.
+        valid: validation rows, or the share of `data` to hold out as such; None: none.
+        lr: learning rate, or that of each objective by its name.
+        use_lr_scheduler: whether rates decay to 0 over all steps by a half cosine.
+        batch_size: rows of a batch.
+        seed: of batches, noise and held-out rows.
+        device: where to train; the model stays there.
+        callbacks: called during training.
+        **keys: of `FitKeys`: `optimizer`, `max_epochs`, `max_grad_norm`, `early_stopping_metric`,
+            `max_bad_valid_epochs`.
+
+    Raises:
+        UserError: for an unknown key, a value out of range, or data that can't be used.
+        NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
+    """
+    rows, held_out = _split(torch.as_tensor(data), valid, seed)
+    fit_keys = FitKeys.parse({"early_stopping_metric": None if held_out is None else "loss", **keys}, "fit")
+    stop = fit_keys.early_stopping_metric
+    if stop not in (None, "loss") or (stop is not None and held_out is None):
+        raise UserError(f"early_stopping_metric={stop}: fit can stop by the loss of validation rows, or None")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: must be positive")
+    names = [objective.name for objective in model.objectives()]
+    rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
+    if set(rates) != set(names) or any(rate <= 0 for rate in rates.values()):
+        raise UserError(f"lr: give a positive rate, or one for each of {', '.join(names)}")
+    engine = Engine(device)
+    optimizers = {name: OptimizerConfig(rate, use_lr_scheduler) for name, rate in rates.items()}
+
+    def validate(_: Batches, batches: Batches) -> dict[str, float]:
+        objective = model.objectives()[-1]
+        with evaluating(model), torch.random.fork_rng([]):
+            engine.seed(derive(seed, "valid"))
+            total = sum(float(objective.loss(x)) * len(x) for x in batches)
+        return {"loss": total / len(batches.data)}
+
+    trainer = Trainer("model", model, fit_keys, optimizers, engine, validate, seed)
+    size = min(batch_size, len(rows))
+    batches = [None if part is None else Batches(part, size, device=engine.device) for part in (rows, held_out)]
+    train, validation = batches
+    assert train is not None
+    trainer.fit(train, validation, callbacks)
+    return model.eval()
+
+
+def _split(data: Tensor, valid: Data | float | None, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Return training and validation rows."""
+    if valid is None or not isinstance(valid, float | int):
+        rows, held_out = data, None if valid is None else torch.as_tensor(valid)
+    elif 0 < valid < 1:
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(derive(seed, "held out")))
+        count = max(1, round(valid * len(data)))
+        rows, held_out = data[order[count:].sort().values], data[order[:count].sort().values]
+    else:
+        raise UserError(f"valid={valid}: give a share between 0 and 1, rows, or None")
+    for part in (rows, *(() if held_out is None else (held_out,))):
+        if part.ndim < 2 or not len(part) or part.shape[1:] != data.shape[1:]:
+            raise UserError(f"fit: rows must have the shape (N, *S) with N > 0, not {tuple(part.shape)}")
+        if part.is_floating_point() and not part.isfinite().all():
+            raise UserError("fit: the data hold numbers that are not finite")
+    return rows, held_out

@@ -1,0 +1,92 @@
+"""`twostep.fit`: any model, on an array, without a config or a run directory."""
+
+import numpy as np
+import pytest
+import torch
+
+import twostep
+from helpers.toys import build, data, same, weights
+from twostep.core.schema import UserError
+from twostep.models.two_step import latent_spec
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_it_trains_and_returns_the_model_in_eval_mode_and_writes_nothing(tmp_path, capfd):
+    model = build("ae")
+    before = weights(model)
+    rows = data(200)
+    assert twostep.fit(model, rows, max_epochs=20, lr=0.01, batch_size=16, device="cpu") is model
+    assert not model.training
+    assert not same(weights(model), before)
+    assert model.reconstruction_error(rows).mean() < rows.square().sum(1).mean()
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_same_seed_gives_the_same_weights():
+    fitted = [twostep.fit(build("vae"), data(60), max_epochs=2, seed=seed, device="cpu") for seed in (1, 1, 2)]
+    assert same(weights(fitted[0]), weights(fitted[1]))
+    assert not same(weights(fitted[0]), weights(fitted[2]))
+
+
+def test_arrays_validation_rows_and_rates_may_be_given():
+    model = build("toy")
+    rows = data(40).double().numpy()
+    twostep.fit(model, rows, valid=np.float32(rows[:9]), lr={"fit": 0.1, "penalty": 0.02}, max_epochs=3, device="cpu")
+    assert "penalty" in model.taken
+
+
+def test_the_best_weights_are_returned():
+    """With a rate that is too large the loss climbs at once."""
+    torch.manual_seed(0)
+    rows, valid = data(40), data(20, seed=3)
+
+    def loss(**keys):
+        model = twostep.fit(build("ae"), rows, valid=valid, lr=0.3, max_epochs=8, device="cpu", **keys)
+        with torch.no_grad():
+            return float(model.objectives()[0].loss(valid))
+
+    assert loss(max_bad_valid_epochs=8) <= loss(early_stopping_metric=None)
+
+
+def test_a_density_is_fitted_to_embeddings():
+    rows = data(80)
+    gae = twostep.fit(build("ae"), rows, max_epochs=2, device="cpu")
+    with torch.no_grad():
+        z = gae.encode(rows)
+    de = twostep.fit(build("flow", spec=latent_spec(gae.spec, 2)), z, lr=5e-4, max_epochs=2, device="cpu")
+    with torch.no_grad():
+        expected = de.log_prob(z) - gae.log_volume(z)
+        torch.testing.assert_close(twostep.TwoStep(gae, de).log_prob(rows), expected)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"max_epoch": 3}, "max_epoch: no such key of fit; did you mean max_epochs"),
+        ({"max_epochs": 0}, "max_epochs = 0"),
+        ({"valid": 1.5}, "valid=1.5"),
+        ({"valid": None, "early_stopping_metric": "loss"}, "early_stopping_metric=loss"),
+        ({"early_stopping_metric": "fd"}, "early_stopping_metric=fd"),
+        ({"lr": -1.0}, "lr"),
+        ({"lr": {"los": 1.0}}, "lr"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"valid": torch.zeros(3, 4)}, "rows must have the shape"),
+    ],
+)
+def test_mistakes_are_one_line(keys, says):
+    with pytest.raises(UserError) as caught:
+        twostep.fit(build("ae"), data(), device="cpu", **keys)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_are_not_finite_are_refused():
+    rows = data()
+    rows[3, 1] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        twostep.fit(build("ae"), rows, device="cpu")
