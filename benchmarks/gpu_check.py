@@ -103,7 +103,7 @@ def cases() -> Iterator[tuple[str, Role, DataSpec, dict[str, Any]]]:
 
 def stepped(model: Model, x: Tensor, engine: Engine) -> dict[str, Tensor]:
     """Take two steps on the device, and return the losses of the second."""
-    config = model.config
+    config: Any = model.config
     trainer = Trainer("model", model, config, config.optimizers(), engine, lambda *_: {}, seed=0)
     trainer.set_data(Batches(x, 64, device=engine.device), None)
     for _ in range(2):
@@ -119,7 +119,9 @@ def check_model(check: Check, device: str, name: str, role: Role, spec: DataSpec
     x = data(spec)
     for precision in ("32", "bf16"):
         torch.manual_seed(0)
-        model = config.for_data(spec, role, **{**small, **keys}).build(spec)
+        chosen = config.for_data(spec, role, **{**small, **keys})
+        model = chosen.build(spec)
+        model.config = chosen
         before = copy.deepcopy(model.state_dict())
         engine = Engine(device, precision)  # type: ignore[arg-type]
         losses = stepped(model, x, engine)
