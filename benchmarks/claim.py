@@ -90,7 +90,7 @@ def draw(experiment: Experiment, path: Path) -> None:
     model: Any = experiment.module
     with evaluating(model):
         shown = model.sample(64, torch.Generator().manual_seed(0))
-    pictures.save_png(pictures.grid(shown, model.spec, 8), path, pictures.SMALLEST_TILE)
+    pictures.save_png(pictures.grid(shown, experiment.splits.spec, 8), path, pictures.SMALLEST_TILE)
 
 
 def main() -> None:

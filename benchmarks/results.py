@@ -117,7 +117,7 @@ def draw(name: str, cell: str, experiment: Experiment) -> None:
         else:
             shown = module.sample(64, torch.Generator().manual_seed(0))
     path = FOLDER / name / f"{cell}.png"
-    pictures.save_png(pictures.grid(shown, module.spec, 8), path, pictures.SMALLEST_TILE)
+    pictures.save_png(pictures.grid(shown, experiment.splits.spec, 8), path, pictures.SMALLEST_TILE)
 
 
 def keep(name: str, cell: str, experiment: Experiment, results: dict[str, Any], seconds: float) -> None:

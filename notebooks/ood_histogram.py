@@ -39,6 +39,7 @@ from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.load import load_run
 from twostep.metrics.ood.detection import auroc, stump
 from twostep.metrics.ood.scores import MAX_ROWS, finite, score_splits
+from twostep.runs.directory import Run
 
 RUNS = {
     "one-step": os.environ.get("ONE_STEP", "runs/one-step"),
@@ -54,7 +55,7 @@ OOD = os.environ.get("OOD")
 scores = {}
 for kind, run in RUNS.items():
     module, _, (train, _, test) = load_run(run)
-    name = module.spec.name
+    name = Run.open(Path(run)).spec.name
     other = OOD or OOD_PARTNERS[name]
     others = load_data(other, make_valid=False)
     points = {"in_train": train.data, "in": test.data, "out_train": others.train, "out": others.test}
