@@ -68,7 +68,7 @@ def test_each_kind_of_run_is_told_what_it_has(diagnosed):
 def test_a_density_on_a_circle_is_told_and_one_in_the_plane_is_not(diagnosed):
     alone = {finding.name: finding for finding in diagnosed["flow"].findings}
     assert "latent_dim=1" in alone["dimension of the data"].advice
-    assert "ranks thinness" in alone["likelihood against the true distribution"].advice
+    assert "measures concentration" in alone["likelihood against the true distribution"].advice
     plane = {finding.name: finding for finding in diagnosed["ebm"].findings}
     assert plane["dimension of the data"].verdict == "good"
 
@@ -100,7 +100,7 @@ def test_pictures_are_diagnosed(blobs, tmp_path):
     units = {"active units"}
     assert set(names(found)) == {*CHART, *DENSITY, *units}
     assert found.decay is not None
-    assert found.decay.spread < 100, "of embeddings, not of pixels"
+    assert found.decay.rms_radius < 100, "of embeddings, not of pixels"
 
 
 def test_what_is_no_run_is_refused(tmp_path):
