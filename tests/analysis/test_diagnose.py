@@ -25,8 +25,8 @@ CHART = [
     "decoder's Jacobian",
     "smallest singular value",
     "dimension of embeddings",
-    "cuts",
-    "folds",
+    "discontinuities (tears)",
+    "non-injective regions (folds)",
 ]
 DENSITY = ["thickness of the density", "samples off the support"]
 CIRCLE = {"dataset_kwargs": {"n": 600}}
@@ -58,7 +58,7 @@ def contents(path):
 
 
 def test_each_kind_of_run_is_told_what_it_has(diagnosed):
-    known, training = "likelihood against the true law", "likelihood in training"
+    known, training = "likelihood against the true distribution", "likelihood in training"
     assert names(diagnosed["two"]) == [*CHART, *DENSITY, known, training]
     assert names(diagnosed["ae"]) == CHART
     assert names(diagnosed["flow"]) == ["dimension of the data", *DENSITY, known, training]
@@ -68,7 +68,7 @@ def test_each_kind_of_run_is_told_what_it_has(diagnosed):
 def test_a_density_on_a_circle_is_told_and_one_in_the_plane_is_not(diagnosed):
     alone = {finding.name: finding for finding in diagnosed["flow"].findings}
     assert "latent_dim=1" in alone["dimension of the data"].advice
-    assert "ranks thinness" in alone["likelihood against the true law"].advice
+    assert "measures concentration" in alone["likelihood against the true distribution"].advice
     plane = {finding.name: finding for finding in diagnosed["ebm"].findings}
     assert plane["dimension of the data"].verdict == "good"
 
@@ -99,8 +99,8 @@ def test_pictures_are_diagnosed(blobs, tmp_path):
     found = diagnose_run(trained(asked(("vae", "flow"), blobs, tmp_path)).run.path)
     units = {"active units"}
     assert set(names(found)) == {*CHART, *DENSITY, *units}
-    assert found.falls is not None
-    assert found.falls.spread < 100, "of embeddings, not of pixels"
+    assert found.decay is not None
+    assert found.decay.rms_radius < 100, "of embeddings, not of pixels"
 
 
 def test_what_is_no_run_is_refused(tmp_path):

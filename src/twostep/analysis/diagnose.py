@@ -49,7 +49,7 @@ class RunDiagnosis:
         path: its directory.
         density: findings about its density.
         chart: about its autoencoder; None where it has none.
-        falls: decay of its density, in data space or, of a two-step run, among embeddings; None where it has none.
+        decay: decay of its density, in data space or, of a two-step run, among embeddings; None where it has none.
         likelihood: mean log-likelihood of each epoch of the density, in nats.
     """
 
