@@ -290,7 +290,8 @@ def test_a_cnn_refuses_vectors(refused):
     vectors = saved("own.npy", np.random.default_rng(0).random((30, 3)))
     nets = ("encoder_net=cnn", "decoder_net=cnn")
     line = refused(*single_arguments(vectors, "out"), *repeated("--config", nets))
-    assert line.startswith(f"a cnn needs images; {vectors} ")
+    assert line.startswith("a cnn needs images; ")
+    assert f"{vectors} has points of shape (3,)" in line
     assert not Path("out").exists()
 
 

@@ -354,7 +354,7 @@ class TwoLosses(Given):
 
 def test_the_loss_of_a_model_with_a_discriminator_is_that_of_its_opponent():
     x = torch.arange(6.0).view(2, 3)
-    model = TwoLosses(given().config, VECTORS)
+    model = TwoLosses(MODELS["flow"].for_data(VECTORS, "de"), VECTORS)
     assert measure("loss", model, Batches(x, 2))["loss"].value == 5
 
 

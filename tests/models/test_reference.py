@@ -12,7 +12,8 @@ from twostep.models import MODELS
 from twostep.models.parts.coupling import FlowLayer
 from twostep.nn.energy import SpectralNorm
 from twostep.nn.mlp import JoinedNet
-from twostep.runs.config import RunConfig, TwoStepRunConfig, parse_overrides, split_single
+from twostep.runs.config import RunConfig, TwoStepRunConfig
+from twostep.runs.overrides import parse_overrides, split_single
 
 VECTORS = DataSpec(name="embeddings", shape=(20,), size=5000, low=-9, high=9)
 GREY = DataSpec(name="grey", shape=(1, 28, 28), size=5000, low=0, high=255, discrete=True)

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 from twostep.core.schema import DataSpec, UserError
 from twostep.models.base import OptimizerConfig, evaluating
 from twostep.models.wae import WAEConfig
-from twostep.runs.config import parse_overrides, split_single
+from twostep.runs.overrides import parse_overrides, split_single
 from twostep.training.optim import cosine, set_rate
 
 BOTH = {"discriminator": 0.02, "reconstruction": 0.002}
