@@ -113,9 +113,9 @@ polar = torch.cat([points(float(radius)) for radius in RADII])
 polar_cells = (RADII.double() * step / 500).log().repeat_interleave(len(angle))
 
 
-def trained_to(experiment, part, epochs):
-    """Train a model of an experiment to that many epochs."""
-    experiment.trainers[part].set_max_epochs(epochs)
+def trained_to(experiment, epochs):
+    """Train the last model of an experiment to that many epochs."""
+    experiment.trainers[-1].set_max_epochs(epochs)
     experiment.fit()
 
 
@@ -127,7 +127,7 @@ def error(density):
 off = torch.linspace(0.5, 1.5, 201)
 around, across, masses, errors = {}, {}, {}, {}
 for epochs in EPOCHS:
-    trained_to(one, "model", epochs)
+    trained_to(one, epochs)
     with evaluating(one.module):
         constant = log_constant(one.module, polar, polar_cells)
         around[epochs] = one.module.log_prob(points()).double() - constant
@@ -155,7 +155,7 @@ print(f"uniform law: error {error(torch.full_like(truth, 1 / (2 * math.pi))):.3f
 two = start(Request({"gae": "ae", "de": "ebm"}, {"run": RUN, "gae": AUTOENCODER, "de": ENERGY}))
 learned, errors_two = {}, {}
 for epochs in EPOCHS:
-    trained_to(two, "de", epochs)
+    trained_to(two, epochs)
     with evaluating(two.module):
         z = two.module.encode(one.splits.train)
         low, high = float(z.min()), float(z.max())

@@ -251,12 +251,12 @@ def test_a_lost_rank_is_one_line_and_no_defect(sets, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "0"]
     lose = (
         "import os, signal, sys\n"
-        "from twostep.experiment.progress import Lines\n"
-        "step = Lines.step\n"
+        "from twostep.experiment.progress import StopOnSignal\n"
+        "step = StopOnSignal.step\n"
         "def lost(self, trainer, losses):\n"
         "    if trainer.steps_done == 3 and os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGKILL)\n"
         "    step(self, trainer, losses)\n"
-        "Lines.step = lost\n"
+        "StopOnSignal.step = lost\n"
         "from twostep.__main__ import main\n"
         "main(sys.argv[1:])\n"
     )

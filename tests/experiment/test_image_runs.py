@@ -102,13 +102,14 @@ def test_pictures_that_changed_or_are_gone_are_noticed(twostep, mine):
     Image.fromarray(np.zeros((6, 6), np.uint8)).save(picture)
     changed = twostep("evaluate", run)
     assert changed.status == 2
-    assert f"{mine} does not hold the data that the run was started with" in changed.err
+    assert f"{mine} does not hold the data" in changed.err
     picture.write_bytes(before)
     assert twostep("evaluate", run).status == 0
     mine.rename(mine.parent / "moved")
     gone = twostep("evaluate", run)
     assert gone.status == 2
-    assert gone.err.startswith(f"{mine}: no such file or folder; say where the data of {run} are now")
+    assert gone.err.startswith(f"{mine}: no such file or folder; ")
+    assert "dataset=PATH" in gone.err
     assert twostep("evaluate", run, "--config", "dataset=moved").status == 0
 
 

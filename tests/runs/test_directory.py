@@ -62,7 +62,7 @@ def test_runs_of_one_second_get_directories_of_their_own(tmp_path, monkeypatch):
 MAKER = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 from test_directory import SPEC, Run, single
 sys.stdin.readline()
 for _ in range(20):
@@ -80,7 +80,8 @@ def test_threads_at_once_get_directories_of_their_own(tmp_path, monkeypatch):
 
 @pytest.mark.cmd
 def test_processes_at_once_get_directories_of_their_own(tmp_path):
-    command = [sys.executable, "-c", MAKER, str(tmp_path / "runs"), str(Path(__file__).parent)]
+    paths = (Path(__file__).parent, Path(__file__).parents[1])
+    command = [sys.executable, "-c", MAKER, str(tmp_path / "runs"), *map(str, paths)]
     makers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     paths = [path for maker in makers for path in maker.communicate("\n")[0].split()]
     assert len(paths) == len(set(paths)) == 40

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from twostep.core.schema import UserError
 
 LARGEST_JSON = 256 * 2**20  # bytes
 
-JSON = TypeAdapter[Any](Any, config=ConfigDict(ser_json_inf_nan="strings"))
 
 T = TypeVar("T")
 
@@ -154,7 +154,15 @@ def _flush(path: Path) -> None:
 
 def to_json(values: Any) -> str:
     """Return values as JSON; numbers that are not finite become strings (`"NaN"`, `"Infinity"`)."""
-    return JSON.dump_json(values, indent=2).decode() + "\n"
+    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+
+
+def _plain(values: Any) -> Any:
+    if isinstance(values, Mapping):
+        return {key: _plain(value) for key, value in cast(Mapping[str, Any], values).items()}
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in cast(Sequence[Any], values)]
+    return json.dumps(values) if isinstance(values, float) and not math.isfinite(values) else values
 
 
 def write_json(path: Path, values: Any, *, new: bool = False) -> None:
