@@ -1,9 +1,9 @@
-"""Activation functions by name, an affine map as a layer, networks that end in an affine map, and a spectral norm."""
+"""Activation functions by name, an affine map as a layer, and a spectral norm."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Ta
 
 
 class Affine(nn.Module):
-    """A map `(B, *S) -> (B, *T)` that is known to be affine.
-
-    Args:
-        of: the map.
-    """
+    """A map `(B, *S) -> (B, *T)` that is known to be affine."""
 
     def __init__(self, of: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -28,15 +24,6 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the map."""
         return self.of(x)
-
-
-@runtime_checkable
-class EndsAffinely(Protocol):
-    """A network that can say where its last affine map begins, which makes volumes under it cheap."""
-
-    def affine_tail(self) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
-        """Return the layers before the last affine map, and that map."""
-        ...
 
 
 class SpectralNorm(nn.Module):

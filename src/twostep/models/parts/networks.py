@@ -21,8 +21,8 @@ from twostep.core.keys import STOPPING_METRIC, TEST_METRICS, VALID_METRICS
 from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import ERROR, DataArguments, GeneralizedAutoencoder, ModelConfig, Preset, Role, evaluating
 from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
-from twostep.nn.jacobian import Map
-from twostep.nn.layers import Activation, EndsAffinely
+from twostep.nn.jacobian import Map, layers_of
+from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
 Net = Literal["mlp", "cnn"]
@@ -204,10 +204,12 @@ class EncoderDecoder(GeneralizedAutoencoder):
 
     @override
     def decoder_parts(self) -> tuple[Map, Map]:
-        if not self.transform.affine or not isinstance(self.decoder, EndsAffinely):
+        if not self.transform.affine:
             return self.decode, nn.Identity()
-        layers, last = self.decoder.affine_tail()
-        return layers, lambda h: self._to_data(last(h))
+        *layers, last = layers_of(self.decoder)
+        if isinstance(last, nn.Linear):
+            return nn.Sequential(*cast("list[nn.Module]", layers)), lambda h: self._to_data(last(h))
+        return self.decoder, self._to_data
 
     def network_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of encoder and decoder."""
