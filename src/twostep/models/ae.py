@@ -23,10 +23,6 @@ class Autoencoder(EncoderDecoder):
     """Encoder, `(B, *T) -> (B, d)` of what the transform gives, and decoder, `(B, d) -> (B, *T)`; see `Model`."""
 
     @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
-
-    @override
     def objectives(self) -> tuple[Objective, ...]:
         unit = "squared units of the transformed data"
         return (Objective("loss", self._loss, self.network_parameters(), unit=unit),)

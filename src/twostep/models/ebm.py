@@ -45,11 +45,9 @@ from twostep.models.base import (
 )
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
 from twostep.models.parts.langevin import Langevin, ReplayBuffer
-from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, image_shape, unpadded
-from twostep.nn.cnn import ConvEncoder, Convolutions
+from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, build_encoder, check_layers, unpadded
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.layers import Activation, SpectralNorm
-from twostep.nn.mlp import MLP
 from twostep.nn.principal import Principal
 from twostep.nn.transforms import Chain
 
@@ -295,7 +293,7 @@ class EBMConfig(OneLossConfig):
 
     @model_validator(mode="after")
     def _one_entry_a_layer(self) -> Self:
-        check_layers(self, "energy_func_hidden_channels", "energy_func_kernel_size", "energy_func_stride")
+        check_layers(self, "energy_func")
         return self
 
     @override
@@ -328,7 +326,7 @@ class EBMConfig(OneLossConfig):
     @override
     def build(self, spec: DataSpec) -> EBM:
         arguments = self.arguments(EBM, spec)
-        net: nn.Module = self._energy(spec)
+        net: nn.Module = build_encoder(self, "energy_func", self.net, spec, 1)
         if self.base == "gaussian":
             # Images are whitened half of the way: noise makes their energy as steep along long axes as along short
             # ones, so whitened chains would need steps as small as the noise is along the longest.
@@ -339,15 +337,3 @@ class EBMConfig(OneLossConfig):
             SpectralNorm.on(net)
         langevin = Langevin(self.ld_step_size, self.ld_sigma, self.x_lims, self.ld_grad_clamp)
         return EBM(net, spec.shape, langevin=langevin, **arguments)
-
-    def _energy(self, spec: DataSpec) -> nn.Module:
-        if self.net == "mlp":
-            return MLP(spec.dim, self.energy_func_hidden_dims, 1, self.energy_func_activation)
-        layers = Convolutions(
-            self.energy_func_hidden_channels,
-            self.energy_func_kernel_size,
-            self.energy_func_stride,
-            self.energy_func_activation,
-            self.padding,
-        )
-        return ConvEncoder(image_shape(spec), layers, 1)

@@ -72,10 +72,7 @@ class Flow(DensityEstimator):
 
     @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        like = next(self.parameters())
-        shape = n, self.dim
-        u = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.transform.inverse(self.layers.inverse(u)))
+        return self.clamp(self.transform.inverse(self.layers.inverse(self.draw(torch.randn, (n, self.dim), generator))))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:

@@ -58,13 +58,9 @@ class WAE(EncoderDecoder):
         self.discriminator = discriminator
         self.sigma, self.penalty_weight = sigma, penalty_weight
 
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
-
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Decode `n` draws of the prior, to points `(n, *S)`."""
-        return self.clamp(self.decode(self.sigma * self.prior_noise(n, generator)))
+        return self.clamp(self.decode(self.sigma * self.draw(torch.randn, (n, self.latent_dim), generator)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:

@@ -37,15 +37,7 @@ LogDensity = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LogNormalizer:
-    """Two estimates of `log Z` in nats, each with its standard error, from as many chains.
-
-    Args:
-        lower: log of the mean weight of the forward chains.
-        lower_error: its standard error.
-        upper: minus the log of the mean of the reverse chains' inverse weights.
-        upper_error: its standard error.
-        chains: in each direction.
-    """
+    """Estimates of `log Z` in nats from below and from above, with standard errors, by as many chains each way."""
 
     lower: float
     lower_error: float
@@ -71,14 +63,12 @@ class LogNormalizer:
 
 
 def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed: int) -> LogNormalizer:
-    """Estimate `log ∫ exp(-E)`.
+    """Estimate `log ∫ exp(-E)` by chains of T steps, the number of temperatures.
 
     Args:
         energy: maps points `(n, *S)` to energies `(n,)`; infinite where the density is 0.
         samples: points `(2n, *S)` that nearly follow the energy; every other one is where a reverse chain
             begins, to the rest q is fitted.
-        temperatures: number of steps T of every chain.
-        seed: of all that is drawn.
     """
     shape, flat = samples.shape[1:], samples.flatten(1)
     mean, factor = mean_and_factor(flat)
@@ -101,12 +91,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
 
 @dataclass(frozen=True)
 class AnnealedPath:
-    """The distributions between two, whose log-densities `(n, d) -> (n,)` need not be normalised.
-
-    Args:
-        log_q: of the distribution that chains begin in.
-        log_p: of the distribution that they end in.
-    """
+    """The distributions between q and p, whose log-densities `(n, d) -> (n,)` need not be normalised."""
 
     log_q: LogDensity
     log_p: LogDensity

@@ -86,7 +86,7 @@ class EncoderDecoderConfig(ModelConfig):
     @model_validator(mode="after")
     def _one_entry_a_layer(self) -> Self:
         for side in ("encoder", "decoder"):
-            check_layers(self, f"{side}_hidden_channels", f"{side}_kernel_size", f"{side}_stride")
+            check_layers(self, side)
         return self
 
     def is_flat(self) -> bool:
@@ -124,25 +124,14 @@ class EncoderDecoderConfig(ModelConfig):
 
     def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
-        if self.is_flat():
-            return MLP(spec.dim, self.encoder_hidden_dims, out_dim, self.encoder_activation)
-        return ConvEncoder(image_shape(spec), self._convolutions("encoder"), out_dim)
+        return build_encoder(self, "encoder", "mlp" if self.is_flat() else "cnn", spec, out_dim)
 
     def build_decoder(self, spec: DataSpec, extra: int = 0) -> nn.Module:
-        """Return a network from `(B, latent_dim)` to a point with `extra` more entries on the first axis.
-
-        Args:
-            spec: of the data.
-            extra: numbers beside a vector `(D,)`, channels beside those of an image `(C, H, W)`.
-        """
+        """Return a network from `(B, latent_dim)` to a point with `extra` more numbers or, of an image, channels."""
         if self.is_flat():
             return MLP(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
         channels, *sides = image_shape(spec)
-        return ConvDecoder(self.latent_dim, (channels + extra, *sides), self._convolutions("decoder"))
-
-    def _convolutions(self, side: Literal["encoder", "decoder"]) -> Convolutions:
-        keys = {key: getattr(self, f"{side}_{key}") for key in ("kernel_size", "stride", "activation")}
-        return Convolutions(getattr(self, f"{side}_hidden_channels"), padding=self.padding, **keys)
+        return ConvDecoder(self.latent_dim, (channels + extra, *sides), convolutions(self, "decoder"))
 
 
 class AdversarialConfig(EncoderDecoderConfig):
@@ -199,6 +188,10 @@ class EncoderDecoder(GeneralizedAutoencoder):
             self.event_shape = tuple(self.decode(like.new_zeros(1, latent_dim)).shape[1:])
 
     @override
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(self.transform(x))
+
+    @override
     def decode(self, z: Tensor) -> Tensor:
         return self._to_data(self.decoder(z))
 
@@ -215,12 +208,6 @@ class EncoderDecoder(GeneralizedAutoencoder):
         """Return the parameters of encoder and decoder."""
         return (*self.encoder.parameters(), *self.decoder.parameters())
 
-    def prior_noise(self, n: int, generator: torch.Generator | None, uniform: bool = False) -> Tensor:
-        """Return `(n, d)` draws of N(0, I), or of the uniform distribution on [0, 1), where the weights are."""
-        like = next(self.parameters())
-        draw = torch.rand if uniform else torch.randn
-        return draw(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
-
     def split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the point `(B, *T)` in the decoder's output, and the other entries."""
         extra = output.shape[1] // 2 if self.extra is None else self.extra
@@ -231,25 +218,34 @@ class EncoderDecoder(GeneralizedAutoencoder):
         return self.transform.inverse(self.split_output(output)[0])
 
 
-def check_layers(config: Any, channels: str, *keys: str) -> None:
-    """Check that each key holds one number or one for each layer.
-
-    Args:
-        config: holds the keys.
-        channels: name of the key with the channels of each layer.
-        keys: names of the others.
+def check_layers(config: Any, prefix: str) -> None:
+    """Check that the kernels and strides of a network are one number each, or one for each layer.
 
     Raises:
-        ValueError: naming the first that does not.
+        ValueError: naming the first key that is not.
     """
+    channels = f"{prefix}_hidden_channels"
     layers = len(getattr(config, channels))
-    for key in keys:
+    for key in (f"{prefix}_kernel_size", f"{prefix}_stride"):
         value = getattr(config, key)
         if isinstance(value, tuple) and len(value) != layers:
             raise ValueError(
                 f"{key} = {list(value)} has {len(value)} entries and {channels} {layers}: write one number, or one "
                 f"for each layer"
             )
+
+
+def convolutions(config: Any, prefix: str) -> Convolutions:
+    """Return the layers that the keys with a prefix describe."""
+    keys = {key: getattr(config, f"{prefix}_{key}") for key in ("kernel_size", "stride", "activation")}
+    return Convolutions(getattr(config, f"{prefix}_hidden_channels"), padding=config.padding, **keys)
+
+
+def build_encoder(config: Any, prefix: str, net: Net, spec: DataSpec, out_dim: int) -> nn.Sequential:
+    """Return the network that the keys with a prefix describe, from points, flattened for an mlp, to `(B, out_dim)`."""
+    if net == "cnn":
+        return ConvEncoder(image_shape(spec), convolutions(config, prefix), out_dim)
+    return MLP(spec.dim, getattr(config, f"{prefix}_hidden_dims"), out_dim, getattr(config, f"{prefix}_activation"))
 
 
 def unpadded(spec: DataSpec) -> bool:
