@@ -117,10 +117,10 @@ def read_rows(path: Path, image_size: Size | None = None) -> Tensor:
     images = images_at(path)
     if images is None:
         return read_array(path)
-    arrays = read_images(str(path), images, size=image_size)
-    if "test" in arrays:
+    source = read_images(str(path), images, size=image_size)
+    if source.test is not None:
         raise UserError(f"{path}: contains both train and test: give one of the two folders")
-    return arrays["train"]
+    return source.train
 
 
 def read_path(path: Path, kwargs: Mapping[str, Any]) -> Source:
@@ -132,7 +132,7 @@ def read_path(path: Path, kwargs: Mapping[str, Any]) -> Source:
     images = images_at(path)
     if images is not None:
         size = _options(ImageKeys, kwargs, str(path)).image_size
-        return Source.from_images(read_images(str(path.resolve()), images, size=size))
+        return read_images(str(path.resolve()), images, size=size)
     _options(NoKeys, kwargs, str(path))
     train, test, discrete = read_arrays(path)
     low, high = (0.0, 255.0) if discrete else (None, None)
@@ -176,7 +176,7 @@ def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     if not is_hub_id(name):
         raise UserError(f"{name}: no such file or folder")
     size = _options(ImageKeys, kwargs, name).image_size
-    return Source.from_images(read_images(name, from_hub(name, f"{name}: no such file or folder,"), size=size))
+    return read_images(name, from_hub(name, f"{name}: no such file or folder,"), size=size)
 
 
 def _options(keys: type[Keys], kwargs: Mapping[str, Any], name: str) -> Keys:

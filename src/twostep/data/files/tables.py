@@ -47,7 +47,7 @@ def column_types(path: Path) -> list[str]:
     Raises:
         UserError: if it is damaged.
     """
-    with _open_parquet(path) as file:
+    with open_parquet(path) as file:
         return [str(kind) for kind in file.schema_arrow.types]
 
 
@@ -169,11 +169,11 @@ def _kept(path: Path, empty: Sequence[int], index: Sequence[int], width: int) ->
 
 
 def _read_parquet(path: Path) -> Array:
-    with _open_parquet(path) as file:
+    with open_parquet(path) as file:
         try:
             table = file.read()
         except Exception as error:  # arrow's errors have no common base
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
     for name, kind in zip(table.column_names, table.schema.types, strict=True):
         if not str(kind).startswith(("int", "uint", "float", "double", "halffloat", "bool")):
             raise UserError(f"{path}: column {name} holds {kind}, not real numbers: remove it")
@@ -184,14 +184,20 @@ def _read_parquet(path: Path) -> Array:
     return np.stack([columns[place] for place in kept], 1) if columns else np.empty((0, 0))
 
 
-def _open_parquet(path: Path) -> Any:
+def open_parquet(path: Path) -> Any:
+    """Return a `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        UserError: if it is damaged.
+    """
     from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]  # here because few need it
 
     try:
         return parquet.ParquetFile(path)
     except Exception as error:  # arrow's errors have no common base
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return the error of a damaged `.parquet` file."""
     return UserError(f"{path}: damaged or incomplete parquet file ({reason(error)})")
