@@ -28,7 +28,7 @@ NOTHING = 1e-6  # share of variance that rounding leaves
 
 
 def knee_of(sizes: Sequence[int], errors: Sequence[float]) -> int | None:
-    """Return the knee of the errors, shares of variance, of ascending sizes; None if there is none or an error is NaN."""
+    """Return the knee of the errors, shares of variance, of ascending sizes, if there is one and no error is NaN."""
     if any(math.isnan(error) for error in errors):
         return None
     curve = list(zip([0, *sizes], [1.0, *(max(NOTHING, error) for error in errors)], strict=True))
