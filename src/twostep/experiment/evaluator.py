@@ -13,12 +13,12 @@ from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows, embed
 from twostep.experiment.components import Component, Whole, components_of
 from twostep.metrics import Result, evaluate
-from twostep.metrics.features.choice import feature_sets_of
+from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.ood import ood
 from twostep.metrics.ood.scores import Array, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import Model, Sampler, evaluating
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.runs.config import RunConfig, Settings
 from twostep.training.engine import Engine
 
@@ -165,6 +165,5 @@ class Evaluator:
             return self._seen(component, self.splits.train) if train is None else train
 
         seed = derive(seed, "gallery")
-        return feature_sets_of(
-            model, self.splits, training, held_out, keys, self.engine.gather, seed, with_reference=testing
-        )
+        make = FeatureChoice.of(spec_seen(model, self.splits.spec), keys, self.splits).extractor
+        return FeatureSets(model, training, held_out, keys, make, self.engine.gather, seed, with_reference=testing)
