@@ -26,8 +26,7 @@ from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
-from twostep.models.ebm import EBM
-from twostep.models.normalized_ebm import NormalizedEBM
+from twostep.models.ebm import EBM, NormalizedEBM
 from twostep.models.two_step import TwoStep
 from twostep.training.engine import Device
 
@@ -159,7 +158,7 @@ def _certificate(evaluator: Evaluator, component: Component | Whole, seed: int) 
         rows = subsample(batches.data, ROWS).float()
         certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
         return {f"integral ({certificate.verdict})": certificate.integral}
-    density = NormalizedEBM.of(energy, seed=derive(seed, "normaliser"))
+    density = NormalizedEBM(energy, energy.log_normalizer(seed=derive(seed, "normaliser")))
     log_z = density.log_z
     whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
     likelihood = evaluate(["log_likelihood"], whole, batches, evaluator.engine.sum, seed)["log_likelihood"]
