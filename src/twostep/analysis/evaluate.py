@@ -151,7 +151,7 @@ def _others(evaluator: Evaluator, request: EvaluationRequest, component: Compone
 
 def _certificate(evaluator: Evaluator, component: Component | Whole, seed: int) -> dict[str, Result]:
     """Integrate a density; of an energy, estimate the normaliser, and with it the log-likelihood."""
-    batches = replace(evaluator.test_batches(component), device="cpu")
+    batches = replace(evaluator.seen(component, evaluator.splits.test), device="cpu")
     model = component.model.cpu()  # where quadrature and fits are
     assert isinstance(model, DensityEstimator | TwoStep)
     energy = model.de if isinstance(model, TwoStep) else model

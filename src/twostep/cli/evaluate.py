@@ -78,7 +78,7 @@ def evaluate(
     refuse("only with --metrics, --ood or --check-density", part=part, samples=samples, features=features, seed=seed)
     settings = Run.open(run).settings
     place = [f"{key}={str(value)!r}" for key, value in moved(settings.run, device, data).items()]
-    if settings.is_two_step:
+    if settings.two_step:
         if config:
             raise UserError("--config is for a single model: use --gae-config, --de-config or --shared-config")
         shared_config = [*(shared_config or []), *place]

@@ -88,7 +88,7 @@ def train(
         refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
         refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         run = Run.open(load_dir)
-        if not run.settings.is_two_step:
+        if not run.settings.two_step:
             raise UserError(
                 f"{load_dir} is a run of a single model: use single_main.py or `twostep train-single`, or add "
                 "--load-pretrained-gae"
@@ -164,7 +164,7 @@ def train_single(
     if load_dir is not None:
         refuse(BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
         run = Run.open(load_dir)
-        if run.settings.is_two_step:
+        if run.settings.two_step:
             raise UserError(f"{load_dir} is a two-step run: use main.py or `twostep train`")
         loaded = run.settings.models["model"]
         overrides = split_single(given, type(loaded), loaded.name)
@@ -242,7 +242,7 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
 
 def _resuming(experiment: Experiment, only_test: bool) -> str:
     """Return the command that resumes a run."""
-    command = "train" if experiment.settings.is_two_step else "train-single"
+    command = "train" if experiment.settings.two_step else "train-single"
     flags = [*(["--only-test"] if only_test else []), *(["--test-ood"] if experiment.ood else [])]
     return shlex.join(["twostep", command, "--load-dir", str(experiment.run.path), *flags])
 
