@@ -45,8 +45,8 @@ print(f"{len(rows):,} rows of shape {tuple(rows.shape[1:])}")
 print("\n".join(found.lines()))
 
 # %% [markdown]
-# `overfitting: yes` says that the likelihood of a density of all coordinates is unbounded on these data: its log-densities
-# measure how closely it concentrates on the manifold. `no` says that the data fill their space as far as this many
+# `overfitting: yes` says that the likelihood of a density of all coordinates is unbounded on these data: log-densities
+# then measure how closely it concentrates on the manifold. `no` says that the data fill their space as far as this many
 # rows can show, so a density alone will do; `undecided`, that this many rows can't decide: then
 # `diagnose(rows, thorough=True)` trains a small denoiser.
 #
@@ -62,8 +62,8 @@ axes.set_axis_off()
 figure
 
 # %% [markdown]
-# The next step: a two-step model with this many latent coordinates. The next cell prints the command for the data above.
-# `latent_dim=auto` lets the run estimate the dimension itself, from its own training rows, before it trains.
+# The next step: a two-step model with this many latent coordinates. The next cell prints the command for the data
+# above. `latent_dim=auto` lets the run estimate the dimension itself, from its own training rows, before it trains.
 #
 # The range is part of the answer. It is an estimate of the intrinsic dimension, not a value tuned for good samples: if
 # they disappoint, try the upper end of the range or more.

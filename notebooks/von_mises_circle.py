@@ -13,10 +13,10 @@
 # %% [markdown]
 # # A density on a circle, in one step and in two
 #
-# The points lie on the unit circle, their angles follow a von Mises distribution with κ = 1: p(θ) ∝ exp(cos θ). It is the example
-# of *Diagnosing and Fixing Manifold Overfitting in Deep Generative Models* (Loaiza-Ganem et al., 2022, arXiv
-# 2204.07172). An energy-based model is trained on the points in the plane, and another one, with the same settings, on
-# the one coordinate that an autoencoder finds. The page takes half a minute of one core.
+# The points lie on the unit circle, their angles follow a von Mises distribution with κ = 1: p(θ) ∝ exp(cos θ). It is
+# the example of *Diagnosing and Fixing Manifold Overfitting in Deep Generative Models* (Loaiza-Ganem et al., 2022,
+# arXiv 2204.07172). An energy-based model is trained on the points in the plane, and another one, with the same
+# settings, on the one coordinate that an autoencoder finds. The page takes half a minute of one core.
 
 # %%
 import math
@@ -96,10 +96,10 @@ figure
 # A negated energy is a log-density up to a constant, which a sum over a fine polar grid gives here. After 20, 40 and 80
 # epochs the next cell prints two numbers:
 #
-# - *mass on the circle*: the integral of the density along it. It is not a probability, because the density is one of the
-#   plane: it shows how large the density has become there.
-# - *error*: the mean absolute difference between the true density and the density along the circle divided by that mass,
-#   so that only the distribution of the angle counts. The last line has the error of a uniform distribution.
+# - *mass on the circle*: the integral of the density along it. It is not a probability, because the density is one of
+#   the plane: it shows how large the density has become there.
+# - *error*: the mean absolute difference between the true density and the density along the circle divided by that
+#   mass, so that only the distribution of the angle counts. The last line has the error of a uniform distribution.
 
 # %%
 RADII = (torch.arange(1500) + 0.5) / 500  # up to 3
@@ -180,9 +180,10 @@ print(f"reconstructed up to 0.1 at {100 * float((~torn).double().mean()):.1f} % 
 #
 # ## Both around the circle
 #
-# Left: the density along the circle; the one-step model's is divided by its mass there. Grey is the discontinuity, where the
-# autoencoder is off by more than 0.1; the two-step density has its spikes around it. Middle: the log-density of the
-# one-step model as it is, along the circle, and right: across it, in the mean over the angles, as training goes on.
+# Left: the density along the circle; the one-step model's is divided by its mass there. Grey is the discontinuity,
+# where the autoencoder is off by more than 0.1; the two-step density has its spikes around it. Middle: the log-density
+# of the one-step model as it is, along the circle, and right: across it, in the mean over the angles, as training goes
+# on.
 
 # %%
 figure, (along, grown, beside) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers.arguments import only_run, single_arguments, two_step_arguments
 from helpers.experiments import asked
-from twostep.analysis.evaluate import EvaluationRequest, evaluate_run
+from twostep.analysis.evaluate import evaluate_run
 from twostep.analysis.score import Scored, score, write_csv
 from twostep.core.schema import UserError
 from twostep.data.load import read_rows
@@ -105,7 +105,7 @@ def test_images_of_another_size_are_brought_to_the_runs(two_step_run, tmp_path):
     found, expected = (score(two_step_run, path, alpha=0.5) for path in (folder, tmp_path / "resized.npy"))
     assert found.columns["distance"].tolist() == expected.columns["distance"].tolist()
     assert len(found.columns["row"]) == 5
-    results, _ = evaluate_run(shutil.copytree(two_step_run, tmp_path / "run"), EvaluationRequest(ood=(str(folder),)))
+    results, _ = evaluate_run(shutil.copytree(two_step_run, tmp_path / "run"), ood=(str(folder),))
     assert results["distance_ood_auroc"].n == 10 + 1  # test rows of both
 
 

@@ -184,7 +184,7 @@ def test_keys_of_the_second_set_are_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("models", "run", "says"),
     [
-        (("vae", "flow"), {}, r"^OOD test: .*pictures\.npz has no usual partner: .*ood_dataset=NAME or PATH"),
+        (("vae", "flow"), {}, r"^OOD test: .*images\.npz has no usual partner: .*ood_dataset=NAME or PATH"),
         (
             ("vae", "flow"),
             {"ood_dataset": "digits"},

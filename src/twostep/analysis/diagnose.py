@@ -131,7 +131,7 @@ def _density(
         rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
     decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
     samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
-    off, _ = off_support(_rows(splits.train, DATA), test, samples)
+    off = off_support(_rows(splits.train, DATA), test, samples)
     findings += [decay.finding(), off, *_true_density(finished, module, test)]
     return findings, decay
 

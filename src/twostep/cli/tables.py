@@ -43,15 +43,14 @@ def model_rows() -> list[tuple[str, ...]]:
     return rows
 
 
-def model_keys(name: str, dataset: str, role: str | None) -> str:
+def model_keys(name: str, dataset: str, role: Role | None) -> str:
     """Return a table of a model's keys with default, type and meaning, for a dataset and a role.
 
     Raises:
-        UserError: for an unknown model, dataset or role.
+        UserError: for an unknown model or dataset, or a role that the model can't play.
     """
-    roles = MODELS[name].roles
-    config = config_class(name, _role(role) if role else roles[0])
-    values = config.for_data(_spec(dataset), _role(role) if role else roles[0])
+    role = role or MODELS[name].roles[0]
+    values = config_class(name, role).for_data(_spec(dataset), role)
     return _table(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
 
 
@@ -114,7 +113,13 @@ def comparison(runs: Sequence[Path]) -> str:
     asked = dict.fromkeys((name, *_sort(one)) for _, _, results in rows for name, one in results.items())
     columns = sorted(asked, key=lambda column: [name for name, *_ in asked].index(column[0]))
     heads = ["\n".join(text for text in column if text) for column in columns]
-    cells = [(path, part, *(_cell(results.get(name), sort) for name, *sort in columns)) for path, part, results in rows]
+
+    def cell(result: Result | None, sort: tuple[str, ...]) -> str:
+        return "" if result is None or _sort(result) != sort else f"{result.shown} {result.uncertainty}".strip()
+
+    cells = [
+        (path, part, *(cell(results.get(name), tuple(sort)) for name, *sort in columns)) for path, part, results in rows
+    ]
     return _table(("run", "model", *heads), cells)
 
 
@@ -122,13 +127,13 @@ def _sort(result: Result) -> tuple[str, str, str]:
     return result.unit, result.kind, result.measure
 
 
-def _cell(result: Result | None, sort: Sequence[str]) -> str:
-    return "" if result is None or _sort(result) != tuple(sort) else f"{result.shown} {result.uncertainty}".strip()
-
-
 def _key_rows(values: Frozen) -> list[tuple[str, ...]]:
     return [
-        (key, _shown(getattr(values, key)), _asked_as(key, field.annotation), field.description or "")
+        (
+            *(key, _shown(getattr(values, key))),
+            _type_name(field.annotation) + (f" | {AUTO!r}" if key == "latent_dim" else ""),
+            field.description or "",
+        )
         for key, field in type(values).model_fields.items()
         if key != "name"
     ]
@@ -146,16 +151,6 @@ def _spec(dataset: str) -> DataSpec:
     if dataset in DATASETS and dataset not in SYNTHETIC:
         return DataSpec(name=dataset, shape=DATASETS[dataset].shape, size=1, low=0, high=255, discrete=True)
     return load_data(dataset).spec
-
-
-def _role(role: str) -> Role:
-    if role == "gae" or role == "de":
-        return role
-    raise UserError(f"--role {role}: choose gae or de")
-
-
-def _asked_as(key: str, annotation: Any) -> str:
-    return _type_name(annotation) + (f" | {AUTO!r}" if key == "latent_dim" else "")
 
 
 def _type_name(annotation: Any) -> str:

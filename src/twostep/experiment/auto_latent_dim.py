@@ -15,8 +15,8 @@ dimension does not show whether a manifold is closed, so d is taken and the reas
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
 
@@ -37,16 +37,10 @@ logger = logging.getLogger("twostep")
 
 @dataclass(frozen=True)
 class LatentSize:
-    """A number of latent coordinates, and the evidence for it.
+    """A number of latent coordinates, and the evidence for it, as `dimension.json` holds them.
 
-    Args:
-        latent_dim: the number, the recommended dimension of the data.
-        low: the lowest dimension that the evidence allows.
-        high: the highest.
-        rows: training rows that were used.
-        seed: of the estimate.
-        reasons: the evidence, a sentence each.
-        warnings: what is unusual about the data, a sentence each.
+    The evidence allows dimensions from `low` to `high`; `rows` training rows were used. Reasons and warnings, of what
+    is unusual about the data, are a sentence each.
     """
 
     latent_dim: int
@@ -84,24 +78,13 @@ class LatentSize:
         for warning in self.warnings:
             logger.warning("latent_dim=auto: %s", warning)
 
-    def files(self) -> dict[str, dict[str, Any]]:
-        """Return what a run directory holds of it, by file name."""
-        return {FILE: asdict(self)}
-
 
 def with_latent_dim(
     config: ModelConfig, splits: Splits, engine: Engine, seed: int
 ) -> tuple[ModelConfig, LatentSize | None]:
     """Replace `latent_dim=auto` in a config by a number, which the first rank estimates and all use.
 
-    Args:
-        config: of a model that sees the data.
-        splits: the run's data, of which only training rows are used.
-        engine: of the run.
-        seed: of the run.
-
-    Returns:
-        the config with the number, and its evidence; the same config and None where `latent_dim` is not `auto`.
+    The config is of a model that sees the data, of which only training rows are used. The evidence is returned too.
 
     Raises:
         UserError: if the dimension can't be estimated, or the model's keys contradict the data.
@@ -110,26 +93,22 @@ def with_latent_dim(
         return config, None
     trial = config.model_copy(update={"latent_dim": 1})
     rows = _as_seen(splits, trial)
-    size = engine.on_first(lambda: _latent_size(rows, seed))
+
+    def estimate() -> LatentSize:
+        logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
+        try:
+            return LatentSize.of(dimension_of(rows, seed=seed), rows[0].numel(), seed)
+        except UserError as error:
+            raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
+
+    size = engine.on_first(estimate)
     if engine.is_main:
         size.log(config.name)
     return config.model_copy(update={"latent_dim": size.latent_dim}), size
 
 
-def _latent_size(rows: Tensor, seed: int) -> LatentSize:
-    logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
-    try:
-        return LatentSize.of(dimension_of(rows, seed=seed), rows[0].numel(), seed)
-    except UserError as error:
-        raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
-
-
 def _as_seen(splits: Splits, config: ModelConfig) -> Tensor:
-    """Return training rows as they are, or as a network sees them whose transform does more than scale them.
-
-    Raises:
-        UserError: if the model's keys contradict the data.
-    """
+    """Return training rows as they are, or as a network sees them whose transform does more than scale them."""
     model = config.build(splits.spec)
     rows = subsample(splits.train, ROWS)
     if not (config.whitening_transform or config.logit_transform):

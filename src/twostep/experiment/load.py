@@ -13,7 +13,7 @@ from twostep.core.checkpoint import CheckpointError, State, load_weights, short
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
-from twostep.experiment.components import build, models_of
+from twostep.experiment.components import build, components_of
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.preflight import check_ranks
 from twostep.experiment.prepare import resume, with_data
@@ -38,13 +38,7 @@ def load_module(path: str | Path, best_first: bool = False) -> Model | TwoStep:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that is evaluated: its best weights, its data, its measures.
-
-    Args:
-        run: its directory.
-        evaluator: holds the model, and measures it.
-        progress: of each model that the run trains, by name.
-    """
+    """A run that is evaluated: its directory, its measures, and the progress of each model that it trains, by name."""
 
     run: Run
     evaluator: Evaluator
@@ -83,8 +77,7 @@ def load_finished(
     engine = Engine(config.device, config.precision)
     check_ranks(config, splits, engine.world_size)
     module, progress = _load(run, splits.spec, best_first)
-    engine.place(module)
-    return FinishedRun(run, Evaluator(run.settings, splits, engine, module), progress)
+    return FinishedRun(run, Evaluator(run.settings, splits, engine, module.to(engine.device)), progress)
 
 
 class LoadedRun(NamedTuple):
@@ -130,11 +123,7 @@ def load_run(
 
 
 def require_checkpoint(run: Run) -> None:
-    """Refuse a run whose training has saved nothing yet.
-
-    Raises:
-        CheckpointError: saying so.
-    """
+    """Refuse a run whose training has saved nothing yet."""
     if not run.has_checkpoint():
         raise CheckpointError(
             f"{run.path}: no checkpoint, so nothing is trained yet: resume it by --load-dir {run.path}"
@@ -147,7 +136,7 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
     with torch.random.fork_rng([]):
         module = build(run.settings, spec)
     problem = f"{run.path}: the checkpoint is of another {{}} than the config describes"
-    models = models_of(run.settings, spec, module)
+    models = components_of(run.settings, spec, module)
     progress = {one.name: _progress(state.under(one.name), problem.format(one.name)) for one in models if one.trained}
     _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
     for one in models:

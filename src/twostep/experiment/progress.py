@@ -118,8 +118,10 @@ class Curves(Callback):
         self._write(trainer, "valid", trainer.history[-1]["valid"])
 
     def _write(self, trainer: Trainer, kind: str, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.run.log(f"{trainer.name}/{kind}/{name}", value, sum(one.steps_done for one in self.trainers))
+        step = sum(one.steps_done for one in self.trainers)
+        with self.run.curves(step) as curves:
+            for name, value in values.items():
+                curves.add_scalar(f"{trainer.name}/{kind}/{name}", value, step)
 
 
 @dataclass

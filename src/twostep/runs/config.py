@@ -104,28 +104,34 @@ class Settings:
     is_gae: bool = False
 
     @property
-    def is_two_step(self) -> bool:
-        """Whether there are two models."""
-        return isinstance(self.run, TwoStepRunConfig)
+    def two_step(self) -> TwoStepRunConfig | None:
+        """Keys of the run if it is one of two models."""
+        return self.run if isinstance(self.run, TwoStepRunConfig) else None
+
+    @property
+    def first(self) -> ModelConfig:
+        """Keys of the model that sees the data."""
+        return next(iter(self.models.values()))
 
     @property
     def freezes_gae(self) -> bool:
         """Whether the autoencoder is not trained in this run."""
-        return isinstance(self.run, TwoStepRunConfig) and self.run.freeze_pretrained_gae
+        return self.two_step is not None and self.two_step.freeze_pretrained_gae
 
     @property
     def test_metrics(self) -> tuple[str, ...]:
         """The test metrics of all models, and of the two of them as one."""
-        shared = self.run.test_metrics if isinstance(self.run, TwoStepRunConfig) else ()
-        return (*shared, *(name for config in self.models.values() for name in config.test_metrics))
+        configs = (*self.models.values(), *([self.two_step] if self.two_step else []))
+        return tuple(name for config in configs for name in config.test_metrics)
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the config files of a run directory, by name."""
         run = self.run.model_dump(mode="json")
-        models = {name: config.model_dump(mode="json") for name, config in self.models.items()}
-        if self.is_two_step:
-            return {**{f"{name}_config.json": model for name, model in models.items()}, "shared_config.json": run}
-        return {"gae_config.json" if self.is_gae else "config.json": {**models["model"], **run}}
+        if self.two_step is None:
+            file = "gae_config.json" if self.is_gae else "config.json"
+            return {file: {**self.first.model_dump(mode="json"), **run}}
+        models = {f"{name}_config.json": config.model_dump(mode="json") for name, config in self.models.items()}
+        return {**models, "shared_config.json": run}
 
     @classmethod
     def from_files(cls, files: Mapping[str, Mapping[str, Any]]) -> Settings:
@@ -160,17 +166,13 @@ class Settings:
         return Settings(run, models, self.is_gae)
 
     def differences(self, files: Mapping[str, Mapping[str, Any]], is_image: bool) -> list[str]:
-        """Return in words how other settings differ in keys that can't change in a run that exists.
+        """Return in words how the settings of other files differ in keys that can't change in a run that exists.
 
-        Epochs, which are raised on loading, and paths of other folders are ignored.
-
-        Args:
-            files: what `files` returned, here or in an earlier version: keys that it lacks are ignored.
-            is_image: as in `adjusted`.
+        Epochs, which are raised on loading, paths of other folders, and keys that the files lack are ignored.
         """
         if files.keys() != self.files().keys():
             return [f"they are of a run with {', '.join(sorted(files))}"]
-        mine, others = (Settings.from_files(of).adjusted({}, is_image) for of in (self.files(), files))
+        mine, others = (Settings.from_files(one).adjusted({}, is_image) for one in (self.files(), files))
         known = {key for values in files.values() for key in values}
         pairs = [
             ("the run", mine.run, others.run),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,11 +96,11 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def share(overrides: Overrides, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def share(run: Mapping[str, Any], **models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return overrides in which `SHARED_KEYS` given for the run are those of each model that has none of its own."""
-    shared = {key: value for key, value in overrides["run"].items() if key in SHARED_KEYS}
-    run = {key: value for key, value in overrides["run"].items() if key not in shared}
-    return {"run": run, **{name: {**shared, **overrides[name]} for name in names}}
+    shared = {key: value for key, value in run.items() if key in SHARED_KEYS}
+    own = {key: value for key, value in run.items() if key not in shared}
+    return {"run": own, **{name: {**shared, **keys} for name, keys in models.items()}}
 
 
 def split_single(overrides: Mapping[str, Any], config: type[ModelConfig], name: str) -> dict[str, dict[str, Any]]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from twostep.core.machine import Ranks
 from twostep.core.schema import LostRankError, UserError
@@ -72,7 +72,7 @@ class Engine:
 
     @property
     def rank(self) -> int:
-        """Number of this process among all."""
+        """Number of this process among all; the first one, 0, writes files."""
         return self._fabric.global_rank
 
     @property
@@ -84,10 +84,6 @@ class Engine:
     def is_main(self) -> bool:
         """Whether this rank writes files."""
         return self._fabric.is_global_zero
-
-    def place(self, model: nn.Module) -> None:
-        """Move a model to this rank's device."""
-        model.to(self.device)
 
     def seed(self, value: int) -> None:
         """Seed the generators that models on this device draw from (`torch.manual_seed` seeds all, 0.1 ms a call)."""
@@ -103,24 +99,19 @@ class Engine:
         """Return the sum of a tensor over ranks, on its device."""
         if self.world_size == 1:
             return values
+        total = values.to(self.device, copy=True)
         with _together():
-            return cast(Tensor, self._fabric.all_reduce(values.to(self.device), reduce_op="sum")).to(values.device)
+            distributed.all_reduce(total)
+        return total.to(values.device)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the rows `(n, *)` of all ranks in the order of ranks; each rank may have another number of them."""
         if self.world_size == 1:
             return rows
+        parts = [rows] * self.world_size
         with _together():
-            counts = cast(Tensor, self._fabric.all_gather(torch.tensor(len(rows), device=self.device))).tolist()
-            padded = rows.new_zeros(max(counts), *rows.shape[1:])
-            padded[: len(rows)] = rows
-            parts = cast(Tensor, self._fabric.all_gather(padded))
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-    def share(self, value: Any) -> Any:
-        """Return rank 0's value on every rank."""
-        with _together():
-            return self._fabric.broadcast(value)
+            distributed.all_gather_object(parts, rows.cpu())
+        return torch.cat(parts).to(rows.device)
 
     def on_first(self, action: Callable[[], T]) -> T:
         """Run an action on the first rank, and return its value on every rank.
@@ -137,7 +128,9 @@ class Engine:
                 value = action()
             except Exception as caught:
                 error, failure = caught, (isinstance(caught, UserError), str(caught))
-        value, failure = self.share((value, failure))
+        with _together():
+            shared: Any = self._fabric.broadcast((value, failure))
+        value, failure = shared
         if error is not None:
             raise error
         if failure is not None:

@@ -73,7 +73,7 @@ class Trainer:
         self.seed, self.lower_is_better, self.kind = seed, lower_is_better, kind or type(model).__name__
         self.label = f"{name} {self.kind}"
         self.max_epochs = keys.max_epochs
-        engine.place(model)
+        model.to(engine.device)
         self.stepper = Stepper(model.objectives(), keys.optimizer, optimizers, keys.max_grad_norm, engine)
         self.callbacks: Sequence[Callback] = ()
         self.epochs_done, self.batches_done, self.steps_done, self.bad_epochs = 0, 0, 0, 0
