@@ -20,7 +20,7 @@ from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 
 
 class Autoencoder(EncoderDecoder):
-    """Encoder, `(B, *T) -> (B, d)` of what the transform gives, and decoder, `(B, d) -> (B, *T)`; see `Model`."""
+    """Encoder and decoder, see `EncoderDecoder`, fitted by least squares."""
 
     @override
     def objectives(self) -> tuple[Objective, ...]:

@@ -66,13 +66,11 @@ class AVB(GaussianDecoder):
 
     Args:
         encoder: f, maps what the transform gives, `(B, *T)`, and noise `(B, m)` to latents `(B, d)`.
-        decoder: maps latents to the mean of y; see `GaussianDecoder` for what it may give beside.
         discriminator: T, maps flattened points `(B, D)` and latents `(B, d)` to `(B, 1)`.
-        latent_dim: d.
         input_sigma: s_in.
         prior_sigma: s.
         num_discriminator_steps, adaptive_contrast: as the keys of `AVBConfig`.
-        arguments: see `GaussianDecoder` and `Model`.
+        arguments: see `GaussianDecoder`.
     """
 
     noise_set: Tensor

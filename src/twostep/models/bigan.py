@@ -36,18 +36,14 @@ RATE, MOST_WEIGHT, IMAGE_DIM = 1e-3, 10.0, 784
 
 
 class BiGAN(EncoderDecoder):
-    """An encoder, a generator that decodes, and a critic of pairs.
+    """Encoder f, decoder or generator g, see `EncoderDecoder`, and a critic of pairs.
 
     Args:
-        encoder: f, maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: the generator g.
         discriminator: the critic T, maps a flattened point `(B, D)` and an embedding `(B, d)` to `(B, 1)`.
-        latent_dim: d.
-        wasserstein, gradient_penalty, num_discriminator_steps: as the keys of `BiGANConfig`.
         penalty_weight: λ.
         clamp: c.
         recon_weight: w.
-        data: see `Model`.
+        wasserstein, gradient_penalty, num_discriminator_steps: as the keys of `BiGANConfig`.
     """
 
     def __init__(

@@ -31,16 +31,12 @@ PAPERS_DIM = 784
 
 
 class WAE(EncoderDecoder):
-    """Encoder and decoder fitted by least squares, and a discriminator of embeddings and draws from the prior.
+    """Encoder and decoder, see `EncoderDecoder`, and a discriminator of embeddings and draws from the prior.
 
     Args:
-        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: maps embeddings back.
         discriminator: maps embeddings to T, `(B, 1)`.
-        latent_dim: d.
         sigma: std s of the prior.
         penalty_weight: λ.
-        data: see `Model`.
     """
 
     def __init__(

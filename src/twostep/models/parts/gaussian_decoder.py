@@ -44,15 +44,13 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
     """An autoencoder that is a density too; a subclass has an encoder, and with it the weights of the bound.
 
     Args:
-        encoder: see the subclass.
         decoder: maps latents `(B, d)` to the mean of y `(B, *T)` and, with `sigma_from` and `single_sigma`, to what σ
             follows from.
-        latent_dim: d.
         single_sigma: one σ for all coordinates; False: the decoder's second half holds log σ of each.
         sigma_from: where a single σ comes from. But for `parameter`, the decoder has one more entry on its first axis.
         sigma_head: maps that entry, flattened to `(B, *)`, to log σ `(B, 1)`; None: its mean.
         k: draws of the bound on log p.
-        data: see `Model`.
+        data: see `EncoderDecoder`.
     """
 
     likelihood: ClassVar[Likelihood] = "bound"

@@ -35,11 +35,7 @@ class Langevin:
 
     @torch.no_grad()
     def __call__(
-        self,
-        gradient: Callable[[Tensor], Tensor],
-        start: Tensor,
-        steps: int,
-        generator: torch.Generator | None = None,
+        self, gradient: Callable[[Tensor], Tensor], start: Tensor, steps: int, generator: torch.Generator | None = None
     ) -> Tensor:
         """Return where chains from `start` `(B, *)`, which is left as it is, are after so many steps.
 

@@ -52,14 +52,44 @@ LatentDim = Annotated[PositiveInt, WrapValidator(_integer_or_auto)]
 
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
-PADDING = "pad convolutions by half their kernel; False: not at all (cnn)"
 LAYERS = 4  # of the reference's convolutional networks
 
 # Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
 SMALL_SIDE = 16  # pixels that as many halvings as there are layers leave one of, which is too few to learn from
 
 
-class EncoderDecoderConfig(ModelConfig):
+class NetworkConfig(ModelConfig):
+    """Keys of a model with networks; those of each begin with its name, such as `encoder_hidden_dims`."""
+
+    padding: bool = Field(True, description="pad convolutions by half their kernel; False: not at all (cnn)")
+
+    @model_validator(mode="after")
+    def _one_entry_a_layer(self) -> Self:
+        for name in [key.removesuffix("_kernel_size") for key in type(self).model_fields if "_kernel_size" in key]:
+            channels = f"{name}_hidden_channels"
+            layers = len(getattr(self, channels))
+            for key in (f"{name}_kernel_size", f"{name}_stride"):
+                value = getattr(self, key)
+                if isinstance(value, tuple) and len(value) != layers:
+                    raise ValueError(
+                        f"{key} = {list(value)} has {len(value)} entries and {channels} {layers}: write one number, "
+                        f"or one for each layer"
+                    )
+        return self
+
+    def convolutions(self, name: str) -> Convolutions:
+        """Return the convolutions of a network."""
+        keys = {key: getattr(self, f"{name}_{key}") for key in ("kernel_size", "stride", "activation")}
+        return Convolutions(getattr(self, f"{name}_hidden_channels"), padding=self.padding, **keys)
+
+    def build_network(self, name: str, net: Net, spec: DataSpec, out_dim: int) -> nn.Sequential:
+        """Return a network from points, which an mlp takes as vectors, to `(B, out_dim)`."""
+        if net == "cnn":
+            return ConvEncoder(image_shape(spec), self.convolutions(name), out_dim)
+        return MLP(spec.dim, getattr(self, f"{name}_hidden_dims"), out_dim, getattr(self, f"{name}_activation"))
+
+
+class EncoderDecoderConfig(NetworkConfig):
     """Keys of a model with an encoder and a decoder."""
 
     latent_dim: LatentDim = Field(
@@ -81,13 +111,6 @@ class EncoderDecoderConfig(ModelConfig):
     decoder_kernel_size: PerLayer = Field(3, description=KERNEL)
     decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
-    padding: bool = Field(True, description=PADDING)
-
-    @model_validator(mode="after")
-    def _one_entry_a_layer(self) -> Self:
-        for side in ("encoder", "decoder"):
-            check_layers(self, side)
-        return self
 
     def is_flat(self) -> bool:
         """Whether both networks take vectors.
@@ -124,14 +147,14 @@ class EncoderDecoderConfig(ModelConfig):
 
     def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
-        return build_encoder(self, "encoder", "mlp" if self.is_flat() else "cnn", spec, out_dim)
+        return self.build_network("encoder", "mlp" if self.is_flat() else "cnn", spec, out_dim)
 
     def build_decoder(self, spec: DataSpec, extra: int = 0) -> nn.Module:
         """Return a network from `(B, latent_dim)` to a point with `extra` more numbers or, of an image, channels."""
         if self.is_flat():
             return MLP(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
         channels, *sides = image_shape(spec)
-        return ConvDecoder(self.latent_dim, (channels + extra, *sides), convolutions(self, "decoder"))
+        return ConvDecoder(self.latent_dim, (channels + extra, *sides), self.convolutions("decoder"))
 
 
 class AdversarialConfig(EncoderDecoderConfig):
@@ -216,36 +239,6 @@ class EncoderDecoder(GeneralizedAutoencoder):
 
     def _to_data(self, output: Tensor) -> Tensor:
         return self.transform.inverse(self.split_output(output)[0])
-
-
-def check_layers(config: Any, prefix: str) -> None:
-    """Check that the kernels and strides of a network are one number each, or one for each layer.
-
-    Raises:
-        ValueError: naming the first key that is not.
-    """
-    channels = f"{prefix}_hidden_channels"
-    layers = len(getattr(config, channels))
-    for key in (f"{prefix}_kernel_size", f"{prefix}_stride"):
-        value = getattr(config, key)
-        if isinstance(value, tuple) and len(value) != layers:
-            raise ValueError(
-                f"{key} = {list(value)} has {len(value)} entries and {channels} {layers}: write one number, or one "
-                f"for each layer"
-            )
-
-
-def convolutions(config: Any, prefix: str) -> Convolutions:
-    """Return the layers that the keys with a prefix describe."""
-    keys = {key: getattr(config, f"{prefix}_{key}") for key in ("kernel_size", "stride", "activation")}
-    return Convolutions(getattr(config, f"{prefix}_hidden_channels"), padding=config.padding, **keys)
-
-
-def build_encoder(config: Any, prefix: str, net: Net, spec: DataSpec, out_dim: int) -> nn.Sequential:
-    """Return the network that the keys with a prefix describe, from points, flattened for an mlp, to `(B, out_dim)`."""
-    if net == "cnn":
-        return ConvEncoder(image_shape(spec), convolutions(config, prefix), out_dim)
-    return MLP(spec.dim, getattr(config, f"{prefix}_hidden_dims"), out_dim, getattr(config, f"{prefix}_activation"))
 
 
 def unpadded(spec: DataSpec) -> bool:
