@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep.cli.diagnose import diagnose
 from twostep.cli.evaluate import evaluate
-from twostep.cli.options import Flag
+from twostep.cli.flags import Flag
 from twostep.cli.show import compare, datasets, models, report, sample, score
 from twostep.cli.train import FAILED, train, train_single
 from twostep.core import console
