@@ -79,21 +79,21 @@ def score(
             the run's validation rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
     """
-    from twostep.analysis.score import score as score_rows
-    from twostep.analysis.score import write_csv
+    from twostep.analysis import score as scoring
 
     if to.suffix.lower() != ".csv":
         raise UserError(f"{to}: write to a .csv file")
     require_free(to, force)
-    scored = score_rows(run, rows, alpha, load_best_valid_first, device, data)
-    if scored.out is None:
-        logger.info("%d rows scored: %s", len(scored.columns["row"]), to)
+    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
+    number, by = len(scored.columns["row"]), scored.calibrator
+    if scored.out is None or by is None:
+        logger.info("%d rows scored: %s", number, to)
     else:
         logger.info(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
-            *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, scored.smallest, to),
+            *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
-    write_csv(scored, to)
+    scoring.write_csv(scored, to)
     return 0
 
 
