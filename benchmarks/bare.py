@@ -30,7 +30,7 @@ def log_likelihood(x: Tensor, decoded: Tensor, log_sigma: Tensor | None) -> Tens
 
 
 class BareVAE(nn.Module):
-    """With one deviation for pictures, and one for each coordinate, from two larger layers, for embeddings."""
+    """With one deviation for images, and one for each coordinate, from two larger layers, for embeddings."""
 
     def __init__(self, dim: int, hidden: tuple[int, ...]) -> None:
         super().__init__()
@@ -135,11 +135,11 @@ class BareContrast(nn.Module):
         z, one, other = (self.encoder(torch.cat([x, side], 1)) for side in (noise[0], noise[1], -noise[1]))
         mean = (one + other) / 2
         covariance = torch.cat([one - mean, other - mean]).T.cov(correction=0)
-        law = torch.distributions.MultivariateNormal(mean, covariance + 1e-3 * covariance.diagonal().diag())
+        distribution = torch.distributions.MultivariateNormal(mean, covariance + 1e-3 * covariance.diagonal().diag())
         prior = torch.distributions.MultivariateNormal(torch.zeros(20), torch.eye(20))
-        factor = law.scale_tril[0]
+        factor = distribution.scale_tril[0]
         seen = torch.linalg.solve_triangular(factor, (z - mean).T, upper=False).T
-        return z, seen, torch.distributions.kl_divergence(law, prior)
+        return z, seen, torch.distributions.kl_divergence(distribution, prior)
 
     def critic_loss(self, x: Tensor) -> Tensor:
         _, seen, _ = self.contrasted(x)
@@ -161,8 +161,8 @@ class BareARM(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         before = torch.cat([torch.zeros(len(x), 1), x[:, :-1]], 1)
         weights, means, spreads = self.linear(self.lstm(before[:, :, None])[0]).chunk(3, dim=2)
-        law = torch.distributions.Normal(means, softplus(spreads) + 1e-4)
-        log_probs = law.log_prob(x[:, :, None]) + weights.log_softmax(2)
+        distribution = torch.distributions.Normal(means, softplus(spreads) + 1e-4)
+        log_probs = distribution.log_prob(x[:, :, None]) + weights.log_softmax(2)
         return -log_probs.logsumexp(2).sum(1).mean()
 
 
@@ -218,8 +218,8 @@ def bare_step(module: nn.Module, x: Tensor, loss: Callable[[Tensor], Tensor] | N
 
 
 def bare(name: str, x: Tensor) -> Step:
-    """Return a step of a model on one batch: of pictures `(B, 1, 28, 28)` in [0, 1], or of embeddings `(B, 20)`."""
-    on_pictures: dict[str, Callable[[], Step]] = {
+    """Return a step of a model on one batch: of images `(B, 1, 28, 28)` in [0, 1], or of embeddings `(B, 20)`."""
+    on_images: dict[str, Callable[[], Step]] = {
         "ae": lambda: bare_step(BareAE(), x.flatten(1)),
         "vae": lambda: bare_step(BareVAE(784, (256,)), x.flatten(1)),
         "wae": lambda: bare_game(BareWAE(), x, every=1),
@@ -233,7 +233,7 @@ def bare(name: str, x: Tensor) -> Step:
         "vae": lambda: bare_step(BareVAE(20, (512, 512)), x),
         "avb": lambda: bare_game(BareContrast(), x, every=2),
     }
-    return (on_pictures if x.ndim == 4 else on_embeddings)[name]()
+    return (on_images if x.ndim == 4 else on_embeddings)[name]()
 
 
 def bare_flow(x: Tensor) -> Step:

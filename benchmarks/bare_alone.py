@@ -1,4 +1,4 @@
-"""Plain steps of densities of pictures, to time ours against: as in `bare`, with their networks of pictures."""
+"""Plain steps of densities of images, to time ours against: as in `bare`, with their networks of images."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class BareEnergy(nn.Module):
 
 
 def bare_alone(name: str, x: Tensor) -> Step:
-    """Return a step of a density on one batch of pictures `(B, 1, 28, 28)` in [0, 1]."""
+    """Return a step of a density on one batch of images `(B, 1, 28, 28)` in [0, 1]."""
     if name == "flow":  # ours: there is no plainer one of the same network
-        spec = DataSpec(name="pictures", shape=(1, 28, 28), size=len(x), low=0, high=1)
+        spec = DataSpec(name="images", shape=(1, 28, 28), size=len(x), low=0, high=1)
         flow = MODELS["flow"].for_data(spec, "de").build(spec)
         return bare_step(flow, x, flow.objectives()[0].loss)
     module = {"vae": lambda: BareVAE(784, (256,)), "ebm": BareEnergy, "arm": BarePixelARM}[name]()

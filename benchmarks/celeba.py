@@ -19,7 +19,7 @@ COUNT, ALL = 4000, 202_599
 
 
 def make(folder: Path) -> None:
-    """Write smooth pictures of 178 x 218 as JPEG, and the list of their partition."""
+    """Write smooth images of 178 x 218 as JPEG, and the list of their partition."""
     (folder / "img_align_celeba").mkdir(parents=True)
     generator = np.random.default_rng(0)
     lines = ["image_id,partition"]
@@ -39,7 +39,7 @@ def main() -> None:
             load_data("celeba", data_root=Path(root))
             each = (time.perf_counter() - wall) / COUNT
             busy = (time.process_time() - busy) / COUNT
-            spent = f"{each * 1e6:,.0f} µs a picture, {busy * 1e6:,.0f} of them computing"
+            spent = f"{each * 1e6:,.0f} µs an image, {busy * 1e6:,.0f} of them computing"
             print(f"{what}: {spent}; all {ALL:,}: {each * ALL:.0f} s")
 
 

@@ -1,7 +1,7 @@
 """The paper's claim: a density on embeddings gives better samples than the same density on the pixels.
 
 Five families, each as second step on an autoencoder's embeddings and alone, from the same seed, rows and epochs;
-samples are compared with the training pictures in the features of a classifier of the set's labels. Pictures are made
+samples are compared with the training images in the features of a classifier of the set's labels. Images are made
 14 x 14 by means of 2 x 2 pixels for both sides, and `arm` (of 128 units in one layer, and, as in the paper's code,
 without context) and `flow` get 12 epochs on both sides, for they take hours alone otherwise. Both sides of a pair share
 a seed, so the test is paired: Student's, over the seeds, of the logarithm of the ratio of distances.
@@ -30,7 +30,7 @@ from torch.nn.functional import avg_pool2d
 import tables
 from quality import LABELLED, METRICS, compared, short
 from results import DES, FOLDER, ROWS
-from twostep.core import figures as pictures
+from twostep.core.figures import SMALLEST_TILE, grid, save_png
 from twostep.data.load import load_data
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
@@ -47,12 +47,12 @@ KEPT = FOLDER / "claim.json"
 
 
 def smaller(rows: Tensor) -> Tensor:
-    """Halve the sides of pictures `(n, 1, H, W)` by means, rounded to whole numbers."""
+    """Halve the sides of images `(n, 1, H, W)` by means, rounded to integers."""
     return avg_pool2d(rows.float(), 2).round().to(torch.uint8)
 
 
 def prepared(name: str, work: Path) -> tuple[Path, Extractor]:
-    """Return the file of small pictures, and the features."""
+    """Return the file of small images, and the features."""
     data = load_data(name, make_valid=False)
     train, test = smaller(data.train[:]), smaller(data.test[:])
     path = work / f"{name}-14.npz"
@@ -74,7 +74,7 @@ def finished(folder: Path, request: Request) -> Experiment:
 
 
 def side(kind: str, family: str, seed: int, rows: Path, work: Path) -> Experiment:
-    """Return a trained density: `alone` on the pictures, or `two_step` on an autoencoder of the same seed."""
+    """Return a trained density: `alone` on the images, or `two_step` on an autoencoder of the same seed."""
     folder = work / f"{kind}-{family}-{seed}"
     run: dict[str, Any] = {"dataset": str(rows), "logdir_root": folder, "device": "cpu", "seed": seed}
     keys = SMALLER.get(family, {})
@@ -90,7 +90,7 @@ def draw(experiment: Experiment, path: Path) -> None:
     model: Any = experiment.module
     with evaluating(model):
         shown = model.sample(64, torch.Generator().manual_seed(0))
-    pictures.save_png(pictures.grid(shown, experiment.splits.spec, 8), path, pictures.SMALLEST_TILE)
+    save_png(grid(shown, experiment.splits.spec, 8), path, SMALLEST_TILE)
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def arm_on_digits(folder: str) -> None:
         print(f"arm on digits, about 300 steps of 128, lr=0.001, {keys}: {found:.2f} bits/dim", flush=True)
 
 
-def arm_on_pictures(folder: str) -> None:
+def arm_on_images(folder: str) -> None:
     splits = load_data("mnist", make_valid=False)
     halved = (avg_pool2d(part.float(), 2).round().byte() for part in (splits.train[:6000], splits.test[:1000]))
     rows = Path(folder) / "halved.npz"
@@ -134,8 +134,8 @@ def samples_on_embeddings(folder: str, dataset: str, models: dict[str, str], gae
         )
 
 
-def ebm_on_pictures(folder: str) -> None:
-    """Compare samples with pictures: the energy distance, and the distance to the nearest training picture."""
+def ebm_on_images(folder: str) -> None:
+    """Compare samples with images: the energy distance, and the distance to the nearest training image."""
     for preset in ("twostep", "reference"):
         experiment = trained(folder, "digits", {"model": "ebm"}, model={"preset": preset})
         train, test = (rows.flatten(1).float() / 16 for rows in (experiment.splits.train, experiment.splits.test))
@@ -205,11 +205,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         flow_on_embeddings(folder)
         arm_on_digits(folder)
-        arm_on_pictures(folder)
+        arm_on_images(folder)
         densities_on_embeddings(folder)
         strides(folder)
         adversaries_on_small_sets(folder)
-        ebm_on_pictures(folder)
+        ebm_on_images(folder)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 A dataset that a quick diagnosis leaves undecided is diagnosed thoroughly too. Thresholds were chosen on the named
 datasets and on random ones of other seeds than the default one.
 
-    python benchmarks/diagnosis.py [--seed 0] [--sets 100] [--only-random] [--pictures]
+    python benchmarks/diagnosis.py [--seed 0] [--sets 100] [--only-random] [--images]
 """
 
 from __future__ import annotations
@@ -165,13 +165,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sets", type=int, default=100)
     parser.add_argument("--only-random", action="store_true")
-    parser.add_argument("--pictures", action="store_true", help="digits and fashion-mnist too")
+    parser.add_argument("--images", action="store_true", help="digits and fashion-mnist too")
     chosen, began = parser.parse_args(), time.perf_counter()
     if not chosen.only_random:
         summary(diagnosed(named()))
         diagnosed(thick())
         slopes()
-    if chosen.pictures:
+    if chosen.images:
         diagnosed(Case(name, "yes", 0, training_rows(name, {})) for name in ("digits", "fashion-mnist"))
     summary(diagnosed(drawn(chosen.seed, chosen.sets)))
     print(f"{time.perf_counter() - began:.0f} s")

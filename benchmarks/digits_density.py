@@ -1,7 +1,7 @@
 """Bits per dimension on the test fifth of the bundled digits: our flow against Gaussian mixtures of scikit-learn.
 
-All densities see whole numbers with uniform noise on [0, 1) added, so that the figures are bounds on the bits of the
-whole numbers' probability. Mixtures are fitted to training and validation rows together; ours early-stops on the
+All densities see dequantised integers (uniform noise on [0, 1) added), so the figures bound the bits of the integers'
+probability. Mixtures are fitted to training and validation rows together; ours early-stops on the
 validation rows. The first flow is `./single_main.py --dataset digits --model flow` with nothing else; the
 second sees vectors.
 

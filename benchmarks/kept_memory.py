@@ -22,7 +22,7 @@ import resource, torch
 from twostep.models.ae import AutoencoderConfig
 from twostep.core.schema import DataSpec
 torch.set_num_threads(1)
-spec = DataSpec(name="pictures", shape=(3, 32, 32), size=128, low=0, high=255, discrete=True)
+spec = DataSpec(name="images", shape=(3, 32, 32), size=128, low=0, high=255, discrete=True)
 model = AutoencoderConfig.for_data(spec, "gae", preset="reference").build(spec)
 x = torch.rand(128, 3, 32, 32) * 255
 def cpu():

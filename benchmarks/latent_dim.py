@@ -1,7 +1,7 @@
 """What `latent_dim=auto` chooses for fashion-mnist, and how samples of `ae` with `flow` are at that size and at others.
 
-10,000 training pictures, as in `results.py`; the defaults of `ae` and `flow`; three seeds, of which the first estimates
-the dimension. 10,000 samples are compared with the training pictures in features of a classifier of the set's labels,
+10,000 training images, as in `results.py`; the defaults of `ae` and `flow`; three seeds, of which the first estimates
+the dimension. 10,000 samples are compared with the training images in features of a classifier of the set's labels,
 as in `quality.py`. Finished runs are skipped and broken ones resumed:
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/latent_dim.py [--work FOLDER]

@@ -35,7 +35,7 @@ class Case:
     seconds: float
 
     def model(self) -> GeneralizedAutoencoder:
-        spec = DataSpec(name="pictures", shape=self.shape, size=1000, low=0, high=255, discrete=True)
+        spec = DataSpec(name="images", shape=self.shape, size=1000, low=0, high=255, discrete=True)
         torch.manual_seed(0)
         return AutoencoderConfig.for_data(spec, "gae", preset="reference").build(spec)
 

@@ -1,7 +1,7 @@
 """Balls of neighbours and Fréchet distance against the plain algorithms, in turn: ratios of time, and memory.
 
 Plain are the full matrices of distances of the package `prdc`, and the Fréchet distance by the square root of a matrix.
-Each is timed in a process of its own, so that its peak of memory is its own; data are normal, of two laws.
+Each is timed in a process of its own, so that its peak of memory is its own; data are normal, from two distributions.
 
     python benchmarks/measures.py                          small
     python benchmarks/measures.py --rows 10000 --dim 2048  as in the goals: balls 7 s and +0.6 GB, distance 2.3 s

@@ -1,4 +1,4 @@
-"""How well scores tell data sets apart: AE + flow, AUROC of each score and of the two-part score, with 95 % intervals.
+"""How well scores separate datasets: AE + flow, AUROC of each score and of the two-part score, with 95 % intervals.
 
 No threshold and no OOD data in any of them; in-distribution = higher. The last columns are the alarms of the two-part
 score at p <= 0.05: the share of in-distribution test rows (0.05 is announced), and that of the other set. `digits` and

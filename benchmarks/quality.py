@@ -1,7 +1,7 @@
-"""Measures of the samples of every run of `results.py`, and of how well some of them tell the partner set apart.
+"""Measures of the samples of every run of `results.py`, and of how well some of them separate the partner set.
 
-10,000 samples against the run's training pictures, beside them the held-out pictures in the samples' place. Features
-are those of a classifier of the set's own labels (trained on 20,000 of its training pictures) and of
+10,000 samples against the run's training images, beside them the held-out images in the samples' place. Features
+are those of a classifier of the set's own labels (trained on 20,000 of its training images) and of
 EfficientNet-Lite0. Finished cells are skipped.
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/quality.py fashion-mnist [--only vae-flow ...] [--work FOLDER]
@@ -71,7 +71,7 @@ def same(rows: Tensor) -> Tensor:
 
 
 def told_apart(name: str, experiment: Experiment) -> dict[str, Result]:
-    """Return how well the scores of a run tell the partner of its data set."""
+    """Return how well the scores of a run separate the partner of its dataset."""
     run: RunConfig = experiment.settings.run
     other = OOD_PARTNERS[name]
     others = {other: load_other(other, run, experiment.splits.spec)}

@@ -23,7 +23,7 @@ import torch
 
 import tables
 from tables import FOLDER, stored
-from twostep.core import figures as pictures
+from twostep.core.figures import SMALLEST_TILE, grid, save_png
 from twostep.data.load import load_data
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
@@ -117,7 +117,7 @@ def draw(name: str, cell: str, experiment: Experiment) -> None:
         else:
             shown = module.sample(64, torch.Generator().manual_seed(0))
     path = FOLDER / name / f"{cell}.png"
-    pictures.save_png(pictures.grid(shown, experiment.splits.spec, 8), path, pictures.SMALLEST_TILE)
+    save_png(grid(shown, experiment.splits.spec, 8), path, SMALLEST_TILE)
 
 
 def keep(name: str, cell: str, experiment: Experiment, results: dict[str, Any], seconds: float) -> None:

@@ -1,6 +1,6 @@
 """CPU seconds from the start of a command to the end of its first training step, and of `--help`.
 
-The second start on fashion-mnist is measured: the first one decodes the pictures into the cache.
+The second start on fashion-mnist is measured: the first one decodes the images into the cache.
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/startup.py
 """

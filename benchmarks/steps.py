@@ -3,7 +3,7 @@
 A bare step is forward, backward, gradient clipping and `torch.optim.Adam` with its default options, eager, on one
 fixed batch. Ours is everything that a run does: data, noise, checks, logs, validation, checkpoint. Both are timed in
 turn, in one process; the ratio is the median of the ratios of neighbours, since the machine's speed drifts. Epochs
-of slow densities of pictures (`alone`) have fewer rows.
+of slow densities of images (`alone`) have fewer rows.
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/steps.py [--rounds 9] [--rows "wae" "ebm on embeddings"]
 """

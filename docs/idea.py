@@ -52,7 +52,7 @@ def draw_t(generator: torch.Generator) -> Tensor:
 
 
 def main() -> None:
-    """Train both and draw the picture."""
+    """Train both and draw the figure."""
     generator = torch.Generator().manual_seed(0)
     data = curve(draw_t(generator))
     line = torch.linspace(-2.6, 2.2, 400)

@@ -13,12 +13,12 @@
 # %% [markdown]
 # # Do your data lie on a manifold, and which `latent_dim` do they want?
 #
-# `diagnose` looks at rows of data, trains nothing, and answers three questions: of which dimension the data are,
+# `diagnose` looks at rows of data, trains nothing, and answers three questions: what the intrinsic dimension is,
 # whether a density fitted to them overfits a manifold, and which latent dimension an autoencoder should have.
 #
 # The data here are scikit-learn's bundled digits, 8 x 8 pixels. Put your own in their place: in the next cell, or into
-# the environment variable `DATA`, a data set's name or the path of a `.npy`, `.npz`, `.csv` or `.parquet` file or of a
-# folder of pictures. An array that you have in memory needs no file: `rows = torch.as_tensor(array)`, one row for each
+# the environment variable `DATA`, a dataset's name or the path of a `.npy`, `.npz`, `.csv` or `.parquet` file or of a
+# folder of images. An array that you have in memory needs no file: `rows = torch.as_tensor(array)`, one row for each
 # point, 50 or more of them, with finite numbers.
 
 # %%
@@ -38,21 +38,21 @@ found = diagnose(rows)
 print(f"{len(rows):,} rows of shape {tuple(rows.shape[1:])}")
 
 # %% [markdown]
-# The answers come first, then what they rest on. Units count: a column of little spread beside others is hardly seen,
-# so columns of different kinds should be brought to one scale before.
+# The answers come first, then the evidence. Units count: a column whose std is small beside that of others has little
+# influence, so standardise columns of different kinds before.
 
 # %%
 print("\n".join(found.lines()))
 
 # %% [markdown]
-# `overfitting: yes` says that a density of all coordinates, fitted well enough, has no bound on these data: its
-# log-densities measure how closely it hugs the manifold. `no` says that the data fill their space as far as this many
-# rows can show, so a density alone will do; `undecided`, that this many rows can't tell: then
+# `overfitting: yes` says that the likelihood of a density of all coordinates is unbounded on these data: log-densities
+# then measure how closely it concentrates on the manifold. `no` says that the data fill their space as far as this many
+# rows can show, so a density alone will do; `undecided`, that this many rows can't decide: then
 # `diagnose(rows, thorough=True)` trains a small denoiser.
 #
-# The picture has the curves. Left: the dimension of the data blurred by noise, over the scale of the noise, which only
-# its solid part resolves. Middle: an estimate by neighbours over their number; where it is not level, the dimension
-# depends on the scale. Right: the spread along principal directions.
+# Left: the dimension of the data with added noise, over the scale of the noise; solid where it is resolved. Middle: an
+# estimate from neighbours over their number; where it is not flat, the dimension depends on the scale. Right: the std
+# along principal directions.
 
 # %%
 found.plot(FIGURE)
@@ -62,11 +62,11 @@ axes.set_axis_off()
 figure
 
 # %% [markdown]
-# What to do with it: two steps, with so many latent coordinates. The next cell prints the command for the data above.
-# `latent_dim=auto` lets the run estimate the dimension itself, from its own training rows, before it trains.
+# The next step: a two-step model with this many latent coordinates. The next cell prints the command for the data
+# above. `latent_dim=auto` lets the run estimate the dimension itself, from its own training rows, before it trains.
 #
-# The range is part of the answer. It is the number of directions in which the data move, not a size that was tuned for
-# good samples: if they disappoint, try the upper end of the range or more.
+# The range is part of the answer. It is an estimate of the intrinsic dimension, not a value tuned for good samples: if
+# they disappoint, try the upper end of the range or more.
 
 # %%
 low, high = found.interval

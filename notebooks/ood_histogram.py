@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Do log-densities know what they were not trained on?
 #
-# A density on pixels often gives *higher* log-densities to another data set than to its own. This page draws the figure
+# A density on pixels often gives *higher* log-densities to another dataset than to its own. This page draws the figure
 # that shows it: histograms of the log-densities of test points, in and out of distribution, of a density trained on the
 # data themselves and of a two-step model, whose density lies on a learned manifold.
 #
@@ -23,7 +23,7 @@
 #     twostep train --dataset fashion-mnist --gae-model ae --de-model flow
 #
 # whose directories go into the next cell, or into the environment variables `ONE_STEP` and `TWO_STEP`. `OOD` names the
-# other data set; it may be left out where the data set has a usual partner. The figure is that of *Diagnosing and
+# other dataset; leave it out where the dataset has a usual partner. The figure is that of *Diagnosing and
 # Fixing Manifold Overfitting in Deep Generative Models* (Loaiza-Ganem et al., 2022, arXiv 2204.07172).
 
 # %%
@@ -48,8 +48,8 @@ RUNS = {
 OOD = os.environ.get("OOD")
 
 # %% [markdown]
-# Each run brings its module, with the best weights it has, and its data. Both are scored on their own points and on
-# those of the other set; of more than 10,000, on 10,000 evenly spaced ones.
+# Each run is loaded with its best weights and its data. Both models score their own points and those of the other
+# dataset, or 10,000 evenly spaced ones of more.
 
 # %%
 scores = {}
@@ -65,7 +65,7 @@ for kind, run in RUNS.items():
     scores[kind] = score_splits(module, batches, lambda values: values, seed=0)
 
 # %% [markdown]
-# Higher means more in-distribution. An AUROC of 0.5 is chance, and one below it a density that is upside down. A
+# Higher means more in-distribution. An AUROC of 0.5 is chance, one below it an anti-correlated score. A
 # log-density on the manifold is that of a point's projection, so a two-step model has a second score: the distance to
 # its manifold.
 #

@@ -13,10 +13,10 @@
 # %% [markdown]
 # # A density on a circle, in one step and in two
 #
-# The points lie on the unit circle, their angles have a von Mises law with κ = 1: p(θ) ∝ exp(cos θ). It is the example
-# of *Diagnosing and Fixing Manifold Overfitting in Deep Generative Models* (Loaiza-Ganem et al., 2022, arXiv
-# 2204.07172). An energy-based model is trained on the points in the plane, and another one, with the same settings, on
-# the one coordinate that an autoencoder finds. The page takes half a minute of one core.
+# The points lie on the unit circle, their angles follow a von Mises distribution with κ = 1: p(θ) ∝ exp(cos θ). It is
+# the example of *Diagnosing and Fixing Manifold Overfitting in Deep Generative Models* (Loaiza-Ganem et al., 2022,
+# arXiv 2204.07172). An energy-based model is trained on the points in the plane, and another one, with the same
+# settings, on the one coordinate that an autoencoder finds. The page takes half a minute of one core.
 
 # %%
 import math
@@ -68,9 +68,10 @@ def points(radius=1.0):
 truth = circle.log_prob(points()).exp()
 
 # %% [markdown]
-# ## What `diagnose` says of the points
+# ## What `diagnose` reports
 #
-# Before anything is trained, it tells the dimension, and that a density in the plane has no bound on such points.
+# Before anything is trained, it estimates the intrinsic dimension, and reports that the likelihood of a density in the
+# plane is unbounded on such points.
 
 # %%
 one = start(Request({"model": "ebm"}, {"run": RUN, "model": ENERGY}))
@@ -78,9 +79,9 @@ found = diagnose(one.splits.train)
 print("\n".join(found.lines()))
 
 # %% [markdown]
-# The noise ladder blurs the points by noise of std s. The mean log-density of the blurred points grows by D - d(s) nats
-# for each factor of e by which s falls: in the picture's left part, d(s) is near 1 over the scales where the circle is
-# resolved, so that a density in the plane (D = 2) gains a nat each time.
+# Noise of std s is added to the points. The mean log-density of the noisy points grows by D - d(s) nats for each factor
+# of e by which s falls: in the left panel, d(s) is near 1 over the scales at which the circle is resolved, so a density
+# in the plane (D = 2) gains a nat each time.
 
 # %%
 found.plot(FIGURES / "von_mises_diagnosis.png")
@@ -92,13 +93,13 @@ figure
 # %% [markdown]
 # ## One step
 #
-# An energy is a log-density but for a constant, which sums over a fine polar grid give here. After 20, 40 and 80 epochs
-# the next cell prints two numbers:
+# A negated energy is a log-density up to a constant, which a sum over a fine polar grid gives here. After 20, 40 and 80
+# epochs the next cell prints two numbers:
 #
-# - *mass on the circle*: the integral of the density along it. It is no probability, for the density is one of the
-#   plane: it says how large the density has become there.
-# - *error*: the mean absolute difference to the truth of the density along the circle, once it is divided by that mass,
-#   so that only what it says of the angle counts. The last line has that of a uniform law, which says nothing of it.
+# - *mass on the circle*: the integral of the density along it. It is not a probability, because the density is one of
+#   the plane: it shows how large the density has become there.
+# - *error*: the mean absolute difference between the true density and the density along the circle divided by that
+#   mass, so that only the distribution of the angle counts. The last line has the error of a uniform distribution.
 
 # %%
 RADII = (torch.arange(1500) + 0.5) / 500  # up to 3
@@ -138,16 +139,17 @@ for epochs in EPOCHS:
     masses[epochs] = float(density.sum() * step)
     errors[epochs] = error(density / masses[epochs])
     print(f"{epochs:3d} epochs: mass on the circle {masses[epochs]:7.2f}, error {errors[epochs]:.3f}")
-print(f"uniform law: error {error(torch.full_like(truth, 1 / (2 * math.pi))):.3f}")
+print(f"uniform distribution: error {error(torch.full_like(truth, 1 / (2 * math.pi))):.3f}")
 
 # %% [markdown]
-# The density at the circle grows, and the law on the circle gets no better for it: the error stays near that of the
-# uniform law. This is manifold overfitting.
+# The density at the circle grows, and the distribution along the circle gets no better: the error stays near that of
+# the uniform distribution. This is manifold overfitting.
 #
 # ## Two steps
 #
-# The autoencoder has one latent coordinate, as the diagnosis recommends. A circle has no such chart without a cut: near
-# one place neighbours get embeddings that are far from each other, and a point there is not reconstructed. Its density
+# The autoencoder has one latent coordinate, as the diagnosis recommends. A circle has no such chart without a
+# discontinuity: at one place neighbours get embeddings that are far from each other, and a point there is not
+# reconstructed. Its density
 # is that of the embeddings, divided by how much the decoder stretches them: one by arc length, to be compared with the
 # truth as it is.
 
@@ -166,26 +168,27 @@ for epochs in EPOCHS:
     errors_two[epochs] = error(learned[epochs])
     mass = float(learned[epochs].sum() * step)
     print(f"{epochs:3d} epochs: mass on the circle {mass:7.2f}, error {errors_two[epochs]:.3f}")
-cut = gap > 0.1
-print(f"reconstructed up to 0.1 at {100 * float((~cut).double().mean()):.1f} % of the angles")
+torn = gap > 0.1
+print(f"reconstructed up to 0.1 at {100 * float((~torn).double().mean()):.1f} % of the angles")
 
 # %% [markdown]
 # The same energy with the same settings, and its mass on the circle stays near 1 while its error falls with training.
-# Embeddings fill their one coordinate, so there is nothing to hug.
+# Embeddings fill their one coordinate, so there is no manifold to concentrate on.
 #
 # The settings matter. `loss_alpha` keeps an energy near 0; with its default of 0.001 and the constant rate used here,
-# the energy of the embeddings went wrong as well, after 20 epochs.
+# the energy of the embeddings diverged as well, after 20 epochs.
 #
 # ## Both around the circle
 #
-# Left: the density along the circle; the one-step model's is divided by its mass there. Grey is the cut, where the
-# autoencoder is off by more than 0.1; the two-step density has its spikes around it. Middle: the log-density of the
-# one-step model as it is, along the circle, and right: across it, in the mean over the angles, as training goes on.
+# Left: the density along the circle; the one-step model's is divided by its mass there. Grey is the discontinuity,
+# where the autoencoder is off by more than 0.1; the two-step density has its spikes around it. Middle: the log-density
+# of the one-step model as it is, along the circle, and right: across it, in the mean over the angles, as training goes
+# on.
 
 # %%
 figure, (along, grown, beside) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
 last = EPOCHS[-1]
-along.fill_between(angle, 0, 1, where=cut, color="0.9", transform=along.get_xaxis_transform())
+along.fill_between(angle, 0, 1, where=torn, color="0.9", transform=along.get_xaxis_transform())
 along.plot(angle, around[last].exp() / masses[last], color="C3", linewidth=1, label="one step, divided by its mass")
 along.plot(angle, learned[last], color="C0", label="two steps")
 along.plot(angle, truth, color="black", linestyle="--", label="truth")

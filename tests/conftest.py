@@ -93,9 +93,9 @@ def twostep(capfd):
 
 
 @pytest.fixture(scope="session")
-def own_pictures(tmp_path_factory):
-    """Give a file of 50 training and 10 test pictures, 6 x 6, grey."""
-    path = tmp_path_factory.mktemp("own") / "pictures.npz"
+def own_images(tmp_path_factory):
+    """Give a file of 50 training and 10 test images, 6 x 6, grey."""
+    path = tmp_path_factory.mktemp("own") / "images.npz"
     pixels = np.random.default_rng(0).integers(0, 256, (60, 6, 6), dtype=np.uint8)
     np.savez(path, train=pixels[:50], test=pixels[50:])
     return path
@@ -103,19 +103,19 @@ def own_pictures(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def blobs(tmp_path_factory):
-    """Give a file of 200 training and 60 test pictures of a bright spot, 10 x 10, grey."""
+    """Give a file of 200 training and 60 test images of a bright spot, 10 x 10, grey."""
     from helpers.commands import blob
 
     random = np.random.default_rng(1)
-    pictures = np.stack([blob(random, (28, 28))[4:24:2, 4:24:2] for _ in range(260)])
+    images = np.stack([blob(random, (28, 28))[4:24:2, 4:24:2] for _ in range(260)])
     path = tmp_path_factory.mktemp("blobs") / "blobs.npz"
-    np.savez(path, train=pictures[:200], test=pictures[200:])
+    np.savez(path, train=images[:200], test=images[200:])
     return path
 
 
 @pytest.fixture(scope="session")
 def sets(tmp_path_factory):
-    """Give a folder with small picture sets."""
+    """Give a folder with small image sets."""
     from helpers.commands import make_sets
 
     folder = tmp_path_factory.mktemp("sets")
@@ -139,12 +139,12 @@ def _trained(arguments):
 
 
 @pytest.fixture(scope="session")
-def two_step_run(own_pictures, tmp_path_factory):
+def two_step_run(own_images, tmp_path_factory):
     """Give the directory of a two-step run; copy it before changing it."""
-    return _trained(two_step_arguments(str(own_pictures), tmp_path_factory.mktemp("two-step")))
+    return _trained(two_step_arguments(str(own_images), tmp_path_factory.mktemp("two-step")))
 
 
 @pytest.fixture(scope="session")
-def ae_run(own_pictures, tmp_path_factory):
+def ae_run(own_images, tmp_path_factory):
     """Give the directory of a run of an autoencoder alone; copy it before changing it."""
-    return _trained(single_arguments(str(own_pictures), tmp_path_factory.mktemp("ae")))
+    return _trained(single_arguments(str(own_images), tmp_path_factory.mktemp("ae")))

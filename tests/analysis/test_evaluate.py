@@ -11,7 +11,7 @@ import torch
 from helpers.experiments import asked, trained
 from twostep.analysis.evaluate import evaluate_run
 from twostep.core.schema import UserError
-from twostep.models.normalized_ebm import NormalizedEBM
+from twostep.models.ebm import EBM
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +120,8 @@ def test_what_cannot_be_answered_is_refused_and_nothing_is_written(run, question
 
 
 def test_an_energy_gets_its_normaliser_from_both_sides_and_a_likelihood_of_its_own_kind(made, tmp_path, monkeypatch):
-    quick = classmethod(lambda cls, model, seed: cls(model, model.log_normalizer(50, 40, seed)))
-    monkeypatch.setattr(NormalizedEBM, "of", quick)
+    full = EBM.log_normalizer
+    monkeypatch.setattr(EBM, "log_normalizer", lambda model, seed: full(model, 50, 40, seed))
     run = shutil.copytree(made[2], tmp_path / "energy")
     results, _ = evaluate_run(run, ("log_likelihood",), density=False)
     unnormalised = results["log_likelihood"]

@@ -79,18 +79,18 @@ def test_scores_repeat_to_the_last_digit(plane_run, plane, tmp_path):
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
 
 
-def test_an_autoencoder_alone_gives_distances(twostep, ae_run, own_pictures, tmp_path):
-    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+def test_an_autoencoder_alone_gives_distances(twostep, ae_run, own_images, tmp_path):
+    np.save(tmp_path / "rows.npy", np.load(own_images)["test"])
     done = twostep("score", ae_run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv", "--alpha", "0.2")
     assert done.status == 0, done.err
     assert "(reconstruction_error, calibrated on 5 validation rows, smallest p-value 0.167)" in done.out
     assert list(table(tmp_path / "s.csv")[0]) == ["row", "distance", "p_value", "verdict"]
 
 
-def test_a_density_alone_is_asked_on_both_sides(twostep, own_pictures, tmp_path):
-    assert twostep(*single_arguments(own_pictures, tmp_path / "runs", "flow")).status == 0
+def test_a_density_alone_is_asked_on_both_sides(twostep, own_images, tmp_path):
+    assert twostep(*single_arguments(own_images, tmp_path / "runs", "flow")).status == 0
     run = only_run(tmp_path / "runs")
-    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    np.save(tmp_path / "rows.npy", np.load(own_images)["test"])
     scored = score(run, tmp_path / "rows.npy", alpha=0.4)
     assert list(scored.columns) == ["row", "log_prob", "p_value", "verdict"]
     assert set(np.round(scored.columns["p_value"] * 3, 6)) <= {1.0, 2.0, 3.0}
@@ -112,8 +112,8 @@ def test_images_of_another_size_are_brought_to_the_runs(two_step_run, tmp_path):
 # ---- few validation rows
 
 
-def test_where_no_row_can_be_out_there_are_p_values_and_no_verdict(twostep, two_step_run, own_pictures, tmp_path):
-    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+def test_where_no_row_can_be_out_there_are_p_values_and_no_verdict(twostep, two_step_run, own_images, tmp_path):
+    np.save(tmp_path / "rows.npy", np.load(own_images)["test"])
     done = twostep("score", two_step_run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv")
     assert done.status == 0, done.err
     assert "5 validation rows give no p-value below 0.333" in done.err
@@ -125,12 +125,12 @@ def test_where_no_row_can_be_out_there_are_p_values_and_no_verdict(twostep, two_
     assert "verdict" in larger.columns
 
 
-def test_runs_that_cannot_calibrate_give_scores(twostep, own_pictures, tmp_path):
+def test_runs_that_cannot_calibrate_give_scores(twostep, own_images, tmp_path):
     keys = ("--shared-config", "make_valid_loader=False", "--de-config", "early_stopping_metric=None")
-    assert twostep(*two_step_arguments(own_pictures, tmp_path / "runs"), *keys).status == 0
-    np.save(tmp_path / "rows.npy", np.load(own_pictures)["test"])
+    assert twostep(*two_step_arguments(own_images, tmp_path / "runs"), *keys).status == 0
+    np.save(tmp_path / "rows.npy", np.load(own_images)["test"])
     few = tmp_path / "few.npy"
-    np.save(few, np.load(own_pictures)["train"][:24])
+    np.save(few, np.load(own_images)["train"][:24])
     assert twostep(*single_arguments(few, tmp_path / "few")).status == 0
     for runs, rows, names in (
         ("runs", 0, ["row", "log_prob", "log_prob_latent", "distance"]),
@@ -188,14 +188,14 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
-        write_csv(Scored({"row": np.arange(3)}, "two_part", 9), tmp_path / "file" / "scores.csv")
+        write_csv(Scored({"row": np.arange(3)}), tmp_path / "file" / "scores.csv")
 
 
-def test_a_run_on_other_data_is_refused(twostep, own_pictures, tmp_path):
+def test_a_run_on_other_data_is_refused(twostep, own_images, tmp_path):
     data = tmp_path / "data.npz"
-    shutil.copy(own_pictures, data)
+    shutil.copy(own_images, data)
     assert twostep(*single_arguments(data, tmp_path / "runs")).status == 0
     data.unlink()
-    done = twostep("score", only_run(tmp_path / "runs"), own_pictures, "--to", tmp_path / "scores.csv")
+    done = twostep("score", only_run(tmp_path / "runs"), own_images, "--to", tmp_path / "scores.csv")
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert "no such file" in done.err

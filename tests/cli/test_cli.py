@@ -296,9 +296,9 @@ def test_a_cnn_refuses_vectors(refused):
 
 
 @pytest.mark.parametrize("root", ["file", "file/below"])
-def test_a_run_directory_that_cannot_be_made_is_refused(refused, own_pictures, root):
+def test_a_run_directory_that_cannot_be_made_is_refused(refused, own_images, root):
     Path("file").write_text("")
-    assert refused(*single_arguments(str(own_pictures), root)).startswith(
+    assert refused(*single_arguments(str(own_images), root)).startswith(
         f"logdir_root={root}: can't make a run directory"
     )
 
@@ -344,13 +344,13 @@ def test_what_is_no_run_is_refused(refused, tmp_path):
     assert refused(*pretrained, "empty").startswith("empty: not the directory of a run")
 
 
-def test_runs_of_the_other_kind_are_refused(refused, two_step_run, ae_run, twostep, own_pictures):
+def test_runs_of_the_other_kind_are_refused(refused, two_step_run, ae_run, twostep, own_images):
     assert "is a two-step run: use main.py" in refused("train-single", "--load-dir", two_step_run)
     assert "use single_main.py" in refused("train", "--load-dir", ae_run)
     assert "--load-pretrained-gae" in refused("train", "--load-dir", ae_run)
     pretrained = ("train", "--load-pretrained-gae", "--de-model", "flow", "--load-dir")
     assert "not a run of an autoencoder alone" in refused(*pretrained, two_step_run)
-    assert twostep(*single_arguments(str(own_pictures), "out", "flow")).status == 0
+    assert twostep(*single_arguments(str(own_images), "out", "flow")).status == 0
     assert "not a run of an autoencoder alone" in refused(*pretrained, only_run("out"))
 
 
@@ -446,12 +446,12 @@ def test_overrides_beside_load_dir_apply_or_are_refused_by_name(twostep, refused
     assert metrics(two_step_copy)["gae"]["log_likelihood"]["value"] < after["gae"]["log_likelihood"]["value"]
 
 
-def test_shared_keys_are_those_of_both_models_but_for_their_own(twostep, refused, two_step_run, own_pictures):
+def test_shared_keys_are_those_of_both_models_but_for_their_own(twostep, refused, two_step_run, own_images):
     shared = ("max_epochs=2", "early_stopping_metric=loss", "max_bad_valid_epochs=7", "max_grad_norm=2.0")
     run = (*shared, "valid_metrics=['loss']", "train_batch_size=16", "logdir_root=out")
     gae = (*SMALL_GAE[:3], "max_epochs=1")
     outcome = twostep(
-        *("train", "--dataset", own_pictures, "--gae-model", "vae", "--de-model", "flow"),
+        *("train", "--dataset", own_images, "--gae-model", "vae", "--de-model", "flow"),
         *repeated("--shared-config", run),
         *repeated("--gae-config", gae),
         *repeated("--de-config", ("hidden_units=4", "num_layers=1", "max_grad_norm=0.5")),
@@ -480,8 +480,8 @@ def test_overrides_of_a_loaded_single_run(twostep, refused, ae_copy):
     assert metrics(ae_copy) == before
 
 
-def test_data_that_changed_are_refused(refused, twostep, own_pictures):
-    mine = shutil.copy(own_pictures, "mine.npz")
+def test_data_that_changed_are_refused(refused, twostep, own_images):
+    mine = shutil.copy(own_images, "mine.npz")
     assert twostep(*single_arguments(mine, "out")).status == 0
     np.savez(mine, train=np.eye(6, dtype=np.uint8).repeat(30, 0).reshape(-1, 6, 6), test=np.zeros((10, 6, 6), np.uint8))
     assert "does not hold the data" in refused("evaluate", only_run("out"))
@@ -500,11 +500,11 @@ def test_epoch_limits_of_a_loaded_run(twostep, two_step_copy):
 
 
 @pytest.mark.parametrize("by_epoch", [None, True, False])
-def test_only_test_does_not_train_in_any_order_of_training(twostep, two_step_copy, own_pictures, by_epoch):
+def test_only_test_does_not_train_in_any_order_of_training(twostep, two_step_copy, own_images, by_epoch):
     run = two_step_copy
     if by_epoch is not None:
         in_turns = ("sequential_training=False", f"alternate_by_epoch={by_epoch}")
-        assert twostep(*two_step_arguments(own_pictures, "out"), *repeated("--shared-config", in_turns)).status == 0
+        assert twostep(*two_step_arguments(own_images, "out"), *repeated("--shared-config", in_turns)).status == 0
         run = only_run("out")
     latest = run / "checkpoints" / "latest.safetensors"
     before = latest.read_bytes(), latest.stat().st_mtime_ns
@@ -568,12 +568,12 @@ def same(first, second):
 # --- when something fails
 
 
-def test_a_full_disk_ends_training_with_one_line(twostep, own_pictures, monkeypatch):
+def test_a_full_disk_ends_training_with_one_line(twostep, own_images, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "serialize", full)
-    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    outcome = twostep(*single_arguments(str(own_images), "out"))
     run = only_run("out")
     line = f"{run}/checkpoints/latest.safetensors: can't be written (No space left on device); resume with: twostep"
     assert (outcome.status, outcome.err) == (3, f"{line} train-single --load-dir {run}\n")
@@ -593,28 +593,28 @@ def test_a_loss_that_is_not_finite_ends_training_and_keeps_the_checkpoint(twoste
     assert twostep("evaluate", ae_copy).status == 0
 
 
-def test_nothing_is_said_of_what_was_saved_where_nothing_was(twostep, own_pictures, monkeypatch):
+def test_nothing_is_said_of_what_was_saved_where_nothing_was(twostep, own_images, monkeypatch):
     monkeypatch.setattr("twostep.training.optim.set_rate", lambda rule, _: rule.param_groups[0].update(lr=1e38))
-    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    outcome = twostep(*single_arguments(str(own_images), "out"))
     assert outcome.status == 3
     assert re.search(r"^model: the loss of ae is (nan|inf) at step \d+ \(epoch 1, ", outcome.err)
     assert "saved" not in outcome.err
 
 
-def test_a_validation_loss_that_is_not_finite_ends_training(twostep, own_pictures, monkeypatch):
+def test_a_validation_loss_that_is_not_finite_ends_training(twostep, own_images, monkeypatch):
     monkeypatch.setattr("twostep.experiment.evaluator.Evaluator.validate", lambda *_: {"loss": float("inf")})
-    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    outcome = twostep(*single_arguments(str(own_images), "out"))
     assert outcome.status == 3
     assert outcome.err.startswith("model: the validation loss of ae is inf after epoch 1; ")
     assert outcome.err.count("\n") == 1
 
 
-def test_a_crash_is_told_in_full_in_the_run_too(own_pictures, monkeypatch, twostep):
+def test_a_crash_is_told_in_full_in_the_run_too(own_images, monkeypatch, twostep):
     def crash(*_):
         raise ZeroDivisionError("by accident")
 
     monkeypatch.setattr(Lines, "epoch", crash)
-    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    outcome = twostep(*single_arguments(str(own_images), "out"))
     assert outcome.status == 1
     assert "Traceback" in outcome.err
     assert "ZeroDivisionError: by accident" in outcome.err
@@ -622,13 +622,13 @@ def test_a_crash_is_told_in_full_in_the_run_too(own_pictures, monkeypatch, twost
 
 
 @pytest.mark.parametrize("number", signals.ENDING)
-def test_an_interrupted_run_is_resumed_by_the_command_that_it_names(twostep, own_pictures, monkeypatch, number):
-    whole = two_step_arguments(str(own_pictures), "whole")
+def test_an_interrupted_run_is_resumed_by_the_command_that_it_names(twostep, own_images, monkeypatch, number):
+    whole = two_step_arguments(str(own_images), "whole")
     assert twostep(*whole).status == 0
     epoch = Lines.epoch
     with monkeypatch.context() as patched:
         patched.setattr(Lines, "epoch", lambda *given: (epoch(*given), os.kill(os.getpid(), number)))
-        outcome = twostep(*two_step_arguments(str(own_pictures), "with a blank"))
+        outcome = twostep(*two_step_arguments(str(own_images), "with a blank"))
     assert outcome.status == 128 + number
     run = only_run("with a blank")
     name = signal.Signals(number).name
@@ -640,7 +640,7 @@ def test_an_interrupted_run_is_resumed_by_the_command_that_it_names(twostep, own
     assert same(weights(run, ""), weights(only_run("whole"), ""))
 
 
-def test_a_second_signal_stops_at_once(twostep, own_pictures, monkeypatch):
+def test_a_second_signal_stops_at_once(twostep, own_images, monkeypatch):
     steps, before = [], signal.getsignal(signal.SIGINT)
 
     def twice(*_):
@@ -650,17 +650,17 @@ def test_a_second_signal_stops_at_once(twostep, own_pictures, monkeypatch):
         steps.append(1)
 
     monkeypatch.setattr(Lines, "step", twice)
-    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    outcome = twostep(*single_arguments(str(own_images), "out"))
     assert (outcome.status, len(steps)) == (130, 1)
     assert "resume with: twostep train-single --load-dir out/" in outcome.err
     assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("number", signals.ENDING)
-def test_a_signal_while_a_run_is_tested_names_what_resumes(twostep, own_pictures, monkeypatch, number):
+def test_a_signal_while_a_run_is_tested_names_what_resumes(twostep, own_images, monkeypatch, number):
     with monkeypatch.context() as patched:
         patched.setattr(Experiment, "test", lambda *_: signal.raise_signal(number))
-        outcome = twostep(*single_arguments(str(own_pictures), "out"))
+        outcome = twostep(*single_arguments(str(own_images), "out"))
     run = only_run("out")
     name = signal.Signals(number).name
     assert outcome.status == 128 + number
@@ -706,26 +706,26 @@ def test_a_signal_elsewhere_is_one_line_that_names_the_command(twostep, ae_run, 
         ({"WORLD_SIZE": "0"}, "RANK=0 WORLD_SIZE=0 LOCAL_WORLD_SIZE=1: inconsistent"),
     ],
 )
-def test_variables_of_a_launcher_that_make_no_sense_are_refused(refused, own_pictures, monkeypatch, variables, says):
+def test_variables_of_a_launcher_that_make_no_sense_are_refused(refused, own_images, monkeypatch, variables, says):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert refused(*single_arguments(str(own_pictures), "runs")).startswith(says)
+    assert refused(*single_arguments(str(own_images), "runs")).startswith(says)
 
 
-def test_a_rank_without_others_is_the_first(twostep, own_pictures, monkeypatch):
+def test_a_rank_without_others_is_the_first(twostep, own_images, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    outcome = twostep(*single_arguments(str(own_pictures), "out"))
+    outcome = twostep(*single_arguments(str(own_images), "out"))
     assert (outcome.status, outcome.err) == (0, "")
     assert "test model: " in outcome.out
 
 
-def test_more_ranks_than_gpus_are_refused(refused, own_pictures, monkeypatch):
+def test_more_ranks_than_gpus_are_refused(refused, own_images, monkeypatch):
     for name, value in (("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4"), ("RANK", "0")):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr("torch.set_num_threads", lambda _: None)
-    arguments = [word for word in single_arguments(str(own_pictures), "runs") if word != "device=cpu"][:-1]
+    arguments = [word for word in single_arguments(str(own_images), "runs") if word != "device=cpu"][:-1]
     assert refused(*arguments).startswith("4 ranks on a machine with 2 GPUs")
 
 
@@ -820,8 +820,8 @@ def test_version(twostep):
     assert re.fullmatch(r"twostep \d+\.\d+\.\d+\S*\n", outcome.out)
 
 
-def test_quiet_says_nothing_and_verbose_says_more(twostep, own_pictures):
-    arguments = single_arguments(str(own_pictures), "out")
+def test_quiet_says_nothing_and_verbose_says_more(twostep, own_images):
+    arguments = single_arguments(str(own_images), "out")
     normal, quiet, verbose = twostep(*arguments), twostep(*arguments, "-q"), twostep("-v", *arguments)
     assert [outcome.status for outcome in (normal, quiet, verbose)] == [0, 0, 0]
     assert (quiet.out, quiet.err) == ("", "")
@@ -996,8 +996,8 @@ def test_a_run_may_itself_be_reached_by_a_link(twostep, two_step_copy, tmp_path)
 # ---- files that are there
 
 
-def test_no_file_is_replaced_without_being_told_to(twostep, refused, two_step_run, own_pictures):
-    np.save("rows.npy", np.load(own_pictures)["test"])
+def test_no_file_is_replaced_without_being_told_to(twostep, refused, two_step_run, own_images):
+    np.save("rows.npy", np.load(own_images)["test"])
     np.save("circle.npy", np.random.default_rng(0).normal(size=(60, 2)))
     for command, files in (
         (("sample", two_step_run, "--to", "x.npy", "-n", 3), ["x.npy"]),

@@ -81,14 +81,14 @@ def test_defaults_are_those_for_the_data_and_the_role(twostep, tmp_path):
     )
 
 
-def test_listed_defaults_are_those_of_a_run(two_step_run, own_pictures):
+def test_listed_defaults_are_those_of_a_run(two_step_run, own_images):
     untouched = ("lr", "whitening_transform", "dequantize", "num_bins", "valid_metrics", "max_grad_norm")
     written = json.loads((two_step_run / "de_config.json").read_text())
     for key in untouched:
         assert default("flow", "embeddings", key) == repr(written[key])
     written = json.loads((two_step_run / "gae_config.json").read_text())
     for key in ("lr", "scale_data", "encoder_net", "dequantize", "test_metrics"):
-        assert default("vae", str(own_pictures), key) == repr(written[key])
+        assert default("vae", str(own_images), key) == repr(written[key])
 
 
 def test_every_data_set_is_listed_with_its_shape_and_files(twostep, monkeypatch, tmp_path):

@@ -124,7 +124,7 @@ def test_without_a_command_line_nothing_is_drawn(monkeypatch):
     assert sys.stdout.getvalue() == ""
 
 
-def test_a_run_keeps_what_the_terminal_showed(twostep, own_pictures, tmp_path):
+def test_a_run_keeps_what_the_terminal_showed(twostep, own_images, tmp_path):
     """Among it what was said before the directory existed (constant columns) and a warning at the end."""
     path = tmp_path / "own.npy"
     np.save(path, np.c_[np.random.default_rng(0).normal(size=(60, 3)), np.zeros(60)])
@@ -141,8 +141,8 @@ def test_a_run_keeps_what_the_terminal_showed(twostep, own_pictures, tmp_path):
     assert (run / "stdout").read_text() == outcome.out + again.out
 
 
-def test_epoch_lines_are_plain_without_a_terminal(twostep, own_pictures, tmp_path):
-    outcome = twostep(*two_step_arguments(str(own_pictures), tmp_path / "runs"))
+def test_epoch_lines_are_plain_without_a_terminal(twostep, own_images, tmp_path):
+    outcome = twostep(*two_step_arguments(str(own_images), tmp_path / "runs"))
     found = re.findall(
         r"^(gae vae|de flow): epoch (\d)/2: loss \S+, valid loss \S+, [\d,]+ samples/s, \d+ s left", outcome.out, re.M
     )
@@ -186,15 +186,15 @@ def check_what_a_terminal_shows(shown, root):
 
 
 @pytest.mark.cmd
-def test_a_terminal_shows_a_bar_and_no_epoch_lines(own_pictures, tmp_path):
-    status, shown = in_a_terminal(training(own_pictures, tmp_path / "runs"))
+def test_a_terminal_shows_a_bar_and_no_epoch_lines(own_images, tmp_path):
+    status, shown = in_a_terminal(training(own_images, tmp_path / "runs"))
     assert status == 0
     check_what_a_terminal_shows(shown, tmp_path / "runs")
 
 
-def test_a_stream_that_says_it_is_a_terminal_is_treated_as_one(monkeypatch, twostep, own_pictures, tmp_path):
+def test_a_stream_that_says_it_is_a_terminal_is_treated_as_one(monkeypatch, twostep, own_images, tmp_path):
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setattr(sys, "stdout", Terminal())
-    assert twostep(*training(own_pictures, tmp_path / "runs")).status == 0
+    assert twostep(*training(own_images, tmp_path / "runs")).status == 0
     check_what_a_terminal_shows(sys.stdout.getvalue(), tmp_path / "runs")

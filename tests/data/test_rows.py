@@ -84,7 +84,7 @@ def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeyp
 CHILD = """
 import resource, sys
 from pathlib import Path
-import datasets, pyarrow.parquet, torch
+import torch
 from twostep.data import batches
 from twostep.data.files import cache
 from twostep.data.load import load_data

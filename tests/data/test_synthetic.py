@@ -161,12 +161,12 @@ CHARTS = [
     Chart("von-mises-circle", columns, ((-1.9, 1.9, 32),) * 3, {"noise": 0.2, "ambient_dim": 3}),
     Chart("sphere", sphere, sphere_axes(1, 1000), {"manifold_dim": 1}),
     Chart("sphere", sphere, sphere_axes(2, 300)),
-    Chart("sphere", sphere, sphere_axes(3, 40), {"manifold_dim": 3, "mu": (0.5, -1.0, 2.0, 0.0)}),
+    Chart("sphere", sphere, sphere_axes(3, 26), {"manifold_dim": 3, "mu": (0.5, -1.0, 2.0, 0.0)}),
     Chart("vmf_sphere", sphere, sphere_axes(2, 300)),
-    Chart("vmf_sphere", sphere, sphere_axes(3, 40), {"manifold_dim": 3, "kappa": 2.0}),
+    Chart("vmf_sphere", sphere, sphere_axes(3, 26), {"manifold_dim": 3, "kappa": 2.0}),
     Chart("vmf_sphere", columns, ((-2, 2, 24),) * 3, {"noise": 0.2}),
     Chart("uniform_sphere", sphere, sphere_axes(2, 300)),
-    Chart("uniform_sphere", sphere, sphere_axes(3, 40), {"manifold_dim": 3}),
+    Chart("uniform_sphere", sphere, sphere_axes(3, 26), {"manifold_dim": 3}),
     Chart("torus", torus, ((0, TURN, 50),) * 2),
     Chart("klein", klein, ((0, TURN, 50),) * 2),
     Chart("klein", lambda *p: klein(*p, R=3.0, r=2.5), ((0, TURN, 50),) * 2, {"R": 3.0, "r": 2.5}),
@@ -181,7 +181,7 @@ CHARTS = [
     Chart("affine", columns, ((-5, 5, 60),) * 3, {"manifold_dim": 2, "ambient_dim": 3, "noise": 0.4}),
     Chart("repeated", repeated(12), ((-6, 6, 150),) * 2),
     Chart("repeated", lambda t: columns(t, t, t, t), ((-2.5, 2.5, 1000),), {"base": "line", "ambient_dim": 4}),
-    Chart("network_manifold", lambda *z: distribution("network_manifold").chart(columns(*z)), ((-5, 5, 140),) * 2),
+    Chart("network_manifold", lambda *z: distribution("network_manifold").chart(columns(*z)), ((-5, 5, 100),) * 2),
 ]
 
 

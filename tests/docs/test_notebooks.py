@@ -18,9 +18,9 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 @pytest.fixture
-def executed(twostep, two_step_run, own_pictures, tmp_path, monkeypatch):
-    """Give what the cells of `ood_histogram` leave: a flow and a two-step model, against pictures of noise in black."""
-    assert twostep(*single_arguments(own_pictures, tmp_path / "runs", "flow")).status == 0
+def executed(twostep, two_step_run, own_images, tmp_path, monkeypatch):
+    """Give what the cells of `ood_histogram` leave: a flow and a two-step model, against images of noise in black."""
+    assert twostep(*single_arguments(own_images, tmp_path / "runs", "flow")).status == 0
     others = np.random.default_rng(0).integers(0, 30, (12, 6, 6), dtype=np.uint8)
     np.savez(tmp_path / "others.npz", train=others[:5], test=others[5:])
     places = {"ONE_STEP": only_run(tmp_path / "runs"), "TWO_STEP": two_step_run, "OOD": tmp_path / "others.npz"}
@@ -34,11 +34,11 @@ def executed(twostep, two_step_run, own_pictures, tmp_path, monkeypatch):
         left["plt"].close("all")
 
 
-def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_pictures, tmp_path):
+def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_images, tmp_path):
     left, places, printed = executed
     module = load_module(places["TWO_STEP"])
     with torch.no_grad():
-        expected = -module.reconstruction_error(torch.tensor(np.load(own_pictures)["test"][:, None]).float())
+        expected = -module.reconstruction_error(torch.tensor(np.load(own_images)["test"][:, None]).float())
     assert np.allclose(left["scores"]["two-step"]["reconstruction_error"]["in"], expected, rtol=1e-5)
     assert [len(left["scores"][kind]["log_prob"]["out"]) for kind in ("one-step", "two-step")] == [7, 7]
     for axes in left["panels"]:
@@ -46,7 +46,7 @@ def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_pictu
         for bars in (own, other):
             assert sum(bar.get_height() * bar.get_width() for bar in bars) == pytest.approx(1)
         labels = [text.get_text() for text in axes.get_legend().get_texts()]
-        assert labels == ["pictures", "others (other)"]
+        assert labels == ["images", "others (other)"]
         assert "AUROC" in axes.get_title()
     for axes, line, (boundary, rate) in zip(left["panels"], printed, left["stumps"].values(), strict=True):
         assert list(axes.lines[-1].get_xdata()) == [boundary, boundary]
@@ -81,11 +81,11 @@ def test_two_steps_find_the_law_on_the_circle_where_one_step_loses_it(run_cells,
         assert (tmp_path / name).stat().st_size > 10_000
 
 
-def test_the_diagnosis_of_digits_is_told_and_drawn(run_cells, tmp_path, capsys):
+def test_the_diagnosis_of_digits_is_printed_and_drawn(run_cells, tmp_path, capsys):
     left = run_cells("diagnose_your_data.py")
-    told = capsys.readouterr().out
-    assert "overfitting: yes" in told
-    assert f"recommended latent_dim: {left['found'].latent_dim}" in told
+    printed = capsys.readouterr().out
+    assert "overfitting: yes" in printed
+    assert f"recommended latent_dim: {left['found'].latent_dim}" in printed
     assert left["command"].endswith("--dataset digits --gae-model ae --de-model flow --gae-config latent_dim=auto")
     assert 5 <= left["found"].latent_dim <= 15
     assert (tmp_path / "diagnosis.png").stat().st_size > 10_000

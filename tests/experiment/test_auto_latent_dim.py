@@ -260,9 +260,9 @@ def test_what_can_not_be_estimated_is_refused_before_there_is_a_directory(tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_command_refuses_too_few_rows_with_one_line(own_pictures, tmp_path, twostep):
+def test_the_command_refuses_too_few_rows_with_one_line(own_images, tmp_path, twostep):
     """50 training rows leave 45 for training."""
-    arguments = single_arguments(own_pictures, tmp_path / "runs")
+    arguments = single_arguments(own_images, tmp_path / "runs")
     done = twostep(*replaced(arguments, "latent_dim=2", "latent_dim=auto"))
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert done.err.startswith("latent_dim=auto: 45 rows are too few")

@@ -75,44 +75,44 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_one_line_and_leaves_no_directory(own_pictures, tmp_path, case):
+def test_what_is_wrong_is_one_line_and_leaves_no_directory(own_images, tmp_path, case):
     changes, message = WRONG[case]
     with pytest.raises(UserError) as caught:
-        start(asked(("ae", "flow"), own_pictures, tmp_path / "runs", **changes))
+        start(asked(("ae", "flow"), own_images, tmp_path / "runs", **changes))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("models", [("flo",), ("ae", "ae"), ("flow", "flow"), ("ebmm",)])
-def test_models_that_cannot_be_are_refused(own_pictures, tmp_path, models):
+def test_models_that_cannot_be_are_refused(own_images, tmp_path, models):
     parts = ("model",) if len(models) == 1 else ("gae", "de")
-    run = {"dataset": str(own_pictures), "logdir_root": tmp_path / "runs"}
+    run = {"dataset": str(own_images), "logdir_root": tmp_path / "runs"}
     with pytest.raises(UserError):
         start(Request(dict(zip(parts, models, strict=True)), {"run": run}))
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unwritable_root_is_one_line(own_pictures, tmp_path):
+def test_an_unwritable_root_is_one_line(own_images, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(UserError, match=r"logdir_root=.*file: can't make a run directory there"):
-        start(asked(("ae",), own_pictures, tmp_path / "file"))
+        start(asked(("ae",), own_images, tmp_path / "file"))
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_more_ranks_than_rows_of_a_batch_are_refused(own_pictures, tmp_path, monkeypatch):
+def test_more_ranks_than_rows_of_a_batch_are_refused(own_images, tmp_path, monkeypatch):
     monkeypatch.setattr("twostep.experiment.prepare.Engine.world_size", 3)
     for key in ("train_batch_size", "valid_batch_size", "test_batch_size"):
         with pytest.raises(
             UserError, match=r"^3 ranks are more than there are rows in a split \(5\) or in a batch \(2\)"
         ):
-            start(asked(("ae",), own_pictures, tmp_path / "runs", run={key: 2}))
+            start(asked(("ae",), own_images, tmp_path / "runs", run={key: 2}))
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_default_of_early_stopping_is_left_out_without_validation_rows(own_pictures, tmp_path):
+def test_a_default_of_early_stopping_is_left_out_without_validation_rows(own_images, tmp_path):
     for make_valid, expected in ((True, "loss"), (False, None)):
-        request = asked(("ae", "flow"), own_pictures, tmp_path, run={"make_valid_loader": make_valid})
+        request = asked(("ae", "flow"), own_images, tmp_path, run={"make_valid_loader": make_valid})
         request.overrides["de"].pop("early_stopping_metric")
         assert start(request).settings.models["de"].early_stopping_metric == expected
 
@@ -121,8 +121,8 @@ def test_a_default_of_early_stopping_is_left_out_without_validation_rows(own_pic
 
 
 @pytest.mark.parametrize("models", [("ae",), ("vae",), ("flow",), ("ae", "flow"), ("vae", "vae")])
-def test_a_run_leaves_results_curves_and_pictures(own_pictures, tmp_path, models):
-    request = asked(models, own_pictures, tmp_path)
+def test_a_run_leaves_results_curves_and_pictures(own_images, tmp_path, models):
+    request = asked(models, own_images, tmp_path)
     if models == ("vae", "vae"):
         request.overrides["de"].pop("latent_dim")
     experiment = trained(request)
@@ -145,13 +145,13 @@ def test_a_run_leaves_results_curves_and_pictures(own_pictures, tmp_path, models
     assert not [file for file in path.rglob("*") if "tmp" in file.name.removeprefix(path.name)]
 
 
-def test_results_are_those_of_the_metrics_asked_for(own_pictures, tmp_path):
+def test_results_are_those_of_the_metrics_asked_for(own_images, tmp_path):
     changes = {
         "gae": {"test_metrics": ("loss", "l2_reconstruction_error", "loss")},
         "de": {"test_metrics": ()},
         "run": {"test_metrics": ("log_likelihood",)},
     }
-    results = trained(asked(("vae", "flow"), own_pictures, tmp_path, **changes)).test()
+    results = trained(asked(("vae", "flow"), own_images, tmp_path, **changes)).test()
     assert {part: list(found) for part, found in results.items()} == {
         "gae": ["loss", "l2_reconstruction_error"],
         "de": [],
@@ -161,16 +161,16 @@ def test_results_are_those_of_the_metrics_asked_for(own_pictures, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["wae", "bigan"])
-def test_an_autoencoder_with_a_prior_is_tested_by_its_samples_as_in_the_reference(name, own_pictures, tmp_path):
+def test_an_autoencoder_with_a_prior_is_tested_by_its_samples_as_in_the_reference(name, own_images, tmp_path):
     few = {"preset": "reference", "max_epochs": 1, "metric_kwargs": {"gen_samples": 40, "features": "pca"}}
-    experiment = trained(asked((name,), own_pictures, tmp_path, model=few))
+    experiment = trained(asked((name,), own_images, tmp_path, model=few))
     results = experiment.test()["model"]
     assert list(results) == ["fd", "l2_reconstruction_error"], "fid, as it is called without Inception's weights"
     assert results["fd"].n == 40
 
 
-def test_the_density_is_tested_on_embeddings_of_test_rows(own_pictures, tmp_path):
-    experiment = trained(asked(("ae", "flow"), own_pictures, tmp_path))
+def test_the_density_is_tested_on_embeddings_of_test_rows(own_images, tmp_path):
+    experiment = trained(asked(("ae", "flow"), own_images, tmp_path))
     result = experiment.test()["de"]["log_likelihood"]
     with torch.no_grad():
         z = experiment.module.gae.eval().encode(experiment.splits.test.float())
@@ -178,8 +178,8 @@ def test_the_density_is_tested_on_embeddings_of_test_rows(own_pictures, tmp_path
     assert result.value == pytest.approx(logs.mean().item(), rel=1e-5)
 
 
-def test_the_best_weights_are_tested(own_pictures, tmp_path):
-    experiment = start(asked(("ae",), own_pictures, tmp_path, model={**STOP, "lr": 0.1}))
+def test_the_best_weights_are_tested(own_images, tmp_path):
+    experiment = start(asked(("ae",), own_images, tmp_path, model={**STOP, "lr": 0.1}))
     trainer = experiment.trainer
     values, kept = iter([3.0, 1.0, 2.0, 2.0]), []
     trainer.validate = lambda *_: (kept.append(weights(trainer.model)), {"loss": next(values)})[1]
@@ -190,15 +190,15 @@ def test_the_best_weights_are_tested(own_pictures, tmp_path):
     assert again.test()["model"]["l2_reconstruction_error"].value == error
 
 
-def test_an_unload_finished_says_so_when_it_is_tested(own_pictures, tmp_path, caplog):
-    experiment = start(asked(("ae",), own_pictures, tmp_path))
+def test_an_unload_finished_says_so_when_it_is_tested(own_images, tmp_path, caplog):
+    experiment = start(asked(("ae",), own_images, tmp_path))
     assert break_off(experiment, "epoch model 2")
     resume(experiment.run.path).test()
     assert "model: tested after 2 of 4 epochs" in caplog.text
 
 
-def test_test_figures_that_are_not_finite_are_warned_of(own_pictures, tmp_path, caplog):
-    experiment = trained(asked(("ae", "flow"), own_pictures, tmp_path))
+def test_test_figures_that_are_not_finite_are_warned_of(own_images, tmp_path, caplog):
+    experiment = trained(asked(("ae", "flow"), own_images, tmp_path))
     assert experiment.test()
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     with torch.no_grad():
@@ -211,8 +211,8 @@ def test_test_figures_that_are_not_finite_are_warned_of(own_pictures, tmp_path, 
     }
 
 
-def test_results_repeat(own_pictures, tmp_path):
-    experiment = trained(asked(("vae", "flow"), own_pictures, tmp_path))
+def test_results_repeat(own_images, tmp_path):
+    experiment = trained(asked(("vae", "flow"), own_images, tmp_path))
     first = experiment.test()
     torch.rand(5)
     assert experiment.test() == first
@@ -247,7 +247,7 @@ def test_range_and_transform_do_not_see_float_test_rows(tmp_path):
 
 
 @pytest.mark.parametrize("models", [("vae",), ("ae", "flow")])
-def test_early_stopping_sees_the_validation_rows_alone(own_pictures, tmp_path, monkeypatch, models):
+def test_early_stopping_sees_the_validation_rows_alone(own_images, tmp_path, monkeypatch, models):
     seen = []
     measure = Evaluator.validate
 
@@ -257,7 +257,7 @@ def test_early_stopping_sees_the_validation_rows_alone(own_pictures, tmp_path, m
 
     monkeypatch.setattr(Evaluator, "validate", watch)
     parts = dict.fromkeys(("model",) if len(models) == 1 else ("gae", "de"), STOP)
-    experiment = trained(asked(models, own_pictures, tmp_path, **parts))
+    experiment = trained(asked(models, own_images, tmp_path, **parts))
     assert len(seen) == 4 * len(models)
     for _, rows in seen[:4]:
         assert torch.equal(rows, experiment.splits.valid)
@@ -268,8 +268,8 @@ def test_early_stopping_sees_the_validation_rows_alone(own_pictures, tmp_path, m
 # ---- runs that are resumed
 
 
-def test_keys_that_can_change_do_and_the_others_are_refused_by_name(own_pictures, tmp_path):
-    path = trained(asked(("vae", "flow"), own_pictures, tmp_path)).run.path
+def test_keys_that_can_change_do_and_the_others_are_refused_by_name(own_images, tmp_path):
+    path = trained(asked(("vae", "flow"), own_images, tmp_path)).run.path
     changed = resume(
         path,
         {"run": {"test_batch_size": 3, "test_metrics": ()}, "gae": {"k": 5}, "de": {"test_metrics": ("loss",)}},
@@ -345,9 +345,9 @@ def test_an_autoencoder_of_few_columns_has_no_more_latents_than_those(tmp_path):
     experiment.run.close()
 
 
-def test_a_run_without_a_checkpoint_starts_from_the_beginning(own_pictures, tmp_path, caplog):
-    whole = trained(asked(("ae",), own_pictures, tmp_path / "whole"))
-    path = start(asked(("ae",), own_pictures, tmp_path / "bare")).run.path
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(own_images, tmp_path, caplog):
+    whole = trained(asked(("ae",), own_images, tmp_path / "whole"))
+    path = start(asked(("ae",), own_images, tmp_path / "bare")).run.path
     again = resume(path)
     assert f"{path}: no checkpoint yet; starting from the beginning" in caplog.messages
     again.fit()
@@ -355,8 +355,8 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(own_pictures, tmp_
     assert differences(again.state(), whole.state()) == []
 
 
-def test_a_damaged_latest_falls_back_to_the_best(own_pictures, tmp_path, caplog):
-    experiment = start(asked(("ae",), own_pictures, tmp_path, model=STOP))
+def test_a_damaged_latest_falls_back_to_the_best(own_images, tmp_path, caplog):
+    experiment = start(asked(("ae",), own_images, tmp_path, model=STOP))
     values = iter([3.0, 1.0, 2.0, 2.0])
     experiment.trainer.validate = lambda *_: {"loss": next(values)}
     assert break_off(experiment, "epoch model 4")
@@ -370,8 +370,8 @@ def test_a_damaged_latest_falls_back_to_the_best(own_pictures, tmp_path, caplog)
         resume(experiment.run.path)
 
 
-def test_the_best_can_be_loaded_first(own_pictures, tmp_path):
-    experiment = start(asked(("ae",), own_pictures, tmp_path, model=STOP))
+def test_the_best_can_be_loaded_first(own_images, tmp_path):
+    experiment = start(asked(("ae",), own_images, tmp_path, model=STOP))
     values = iter([3.0, 1.0, 2.0, 2.0])
     experiment.trainer.validate = lambda *_: {"loss": next(values)}
     assert break_off(experiment, "epoch model 3")
@@ -396,9 +396,9 @@ def edited(path, name, **values):
 
 
 @pytest.mark.parametrize("load", [resume, load_module])
-def test_a_checkpoint_of_another_model_is_one_line(own_pictures, tmp_path, load):
-    one = trained(asked(("ae",), own_pictures, tmp_path)).run.path
-    other = trained(asked(("ae",), own_pictures, tmp_path, model={"encoder_hidden_dims": (5,)})).run.path
+def test_a_checkpoint_of_another_model_is_one_line(own_images, tmp_path, load):
+    one = trained(asked(("ae",), own_images, tmp_path)).run.path
+    other = trained(asked(("ae",), own_images, tmp_path, model={"encoder_hidden_dims": (5,)})).run.path
     shutil.copy(other / "checkpoints" / "latest.safetensors", one / "checkpoints" / "latest.safetensors")
     with pytest.raises(UserError, match=r"encoder_hidden_dims of model is \(5,\) there and \(8,\) here") as caught:
         load(one)
@@ -413,9 +413,9 @@ LOADERS = [resume, load_module, load_run, load_finished]
 
 
 @pytest.fixture(scope="module")
-def pair_run(own_pictures, tmp_path_factory):
+def pair_run(own_images, tmp_path_factory):
     """Give the directory of a two-step run; copy it before changing it."""
-    return trained(asked(("ae", "flow"), own_pictures, tmp_path_factory.mktemp("pair"))).run.path
+    return trained(asked(("ae", "flow"), own_images, tmp_path_factory.mktemp("pair"))).run.path
 
 
 @pytest.mark.parametrize("load", LOADERS)
@@ -443,16 +443,16 @@ def test_a_config_that_was_changed_by_hand_is_refused_by_its_key(pair_run, tmp_p
     load(path)
 
 
-def test_the_checkpoint_of_another_seed_is_refused(own_pictures, tmp_path):
-    runs = [trained(asked(("ae",), own_pictures, tmp_path, run={"seed": seed})).run.path for seed in (0, 1)]
+def test_the_checkpoint_of_another_seed_is_refused(own_images, tmp_path):
+    runs = [trained(asked(("ae",), own_images, tmp_path, run={"seed": seed})).run.path for seed in (0, 1)]
     shutil.copytree(runs[1] / "checkpoints", runs[0] / "checkpoints", dirs_exist_ok=True)
     for load in LOADERS:
         with pytest.raises(UserError, match="seed of the run is 1 there and 0 here; other data"):
             load(runs[0])
 
 
-def test_the_checkpoint_of_another_kind_of_run_is_refused(pair_run, own_pictures, tmp_path):
-    single = trained(asked(("ae",), own_pictures, tmp_path)).run.path
+def test_the_checkpoint_of_another_kind_of_run_is_refused(pair_run, own_images, tmp_path):
+    single = trained(asked(("ae",), own_images, tmp_path)).run.path
     shutil.copytree(pair_run / "checkpoints", single / "checkpoints", dirs_exist_ok=True)
     with pytest.raises(UserError, match=r"of a run with de_config\.json, gae_config\.json, shared_config\.json"):
         load_module(single)
@@ -475,10 +475,10 @@ def test_a_checkpoint_of_an_earlier_version_is_loaded(pair_run, tmp_path):
             load(path)
 
 
-def test_the_checkpoint_of_a_pretrained_autoencoder_belongs_to_its_own_run(pretrained, own_pictures, tmp_path):
+def test_the_checkpoint_of_a_pretrained_autoencoder_belongs_to_its_own_run(pretrained, own_images, tmp_path):
     edited(pretrained.run.path, "gae_config.json", decoder_activation="tanh")
     with pytest.raises(UserError, match="decoder_activation of model is 'relu' there and 'tanh' here"):
-        start(on_top(pretrained, tmp_path / "runs", own_pictures, frozen=True))
+        start(on_top(pretrained, tmp_path / "runs", own_images, frozen=True))
     assert not (tmp_path / "runs").exists()
 
 
@@ -486,9 +486,9 @@ def test_the_checkpoint_of_a_pretrained_autoencoder_belongs_to_its_own_run(pretr
 
 
 @pytest.fixture
-def pretrained(own_pictures, tmp_path):
+def pretrained(own_images, tmp_path):
     """Give an autoencoder alone, best after its second of four epochs."""
-    experiment = start(asked(("ae",), own_pictures, tmp_path / "gae", model={**STOP, "max_bad_valid_epochs": 9}))
+    experiment = start(asked(("ae",), own_images, tmp_path / "gae", model={**STOP, "max_bad_valid_epochs": 9}))
     values = iter([3.0, 1.0, 2.0, 2.0])
     experiment.trainer.validate = lambda *_: {"loss": next(values)}
     experiment.fit()
@@ -502,9 +502,9 @@ def on_top(pretrained, root, dataset, frozen, **run):
     return Request({"de": "flow"}, {"run": request.overrides["run"], "de": request.overrides["de"]})
 
 
-def test_a_frozen_autoencoder_stays_as_it_is(pretrained, own_pictures, tmp_path):
+def test_a_frozen_autoencoder_stays_as_it_is(pretrained, own_images, tmp_path):
     best = weights(pretrained.module)
-    experiment = trained(on_top(pretrained, tmp_path, own_pictures, frozen=True))
+    experiment = trained(on_top(pretrained, tmp_path, own_images, frozen=True))
     assert [one.name for one in experiment.trainers] == ["de"]
     assert same(weights(experiment.module.gae), best)
     assert experiment.trainer.de.epochs_done == 4
@@ -515,25 +515,25 @@ def test_a_frozen_autoencoder_stays_as_it_is(pretrained, own_pictures, tmp_path)
     assert same(weights(load_module(experiment.run.path).gae), best)
 
 
-def test_an_autoencoder_that_is_not_trained_needs_no_validation_rows_to_stop_by(pretrained, own_pictures, tmp_path):
+def test_an_autoencoder_that_is_not_trained_needs_no_validation_rows_to_stop_by(pretrained, own_images, tmp_path):
     without = {"make_valid_loader": False}
-    request = on_top(pretrained, tmp_path / "runs", own_pictures, frozen=True, **without)
+    request = on_top(pretrained, tmp_path / "runs", own_images, frozen=True, **without)
     request.overrides["de"]["early_stopping_metric"] = None
     assert [one.name for one in start(request).trainers] == ["de"]
     with pytest.raises(UserError, match="early_stopping_metric=loss of ae needs validation rows"):
-        start(on_top(pretrained, tmp_path / "other", own_pictures, frozen=False, **without))
+        start(on_top(pretrained, tmp_path / "other", own_images, frozen=False, **without))
 
 
-def test_a_split_that_the_autoencoder_was_not_trained_on_is_warned_of(pretrained, own_pictures, tmp_path, caplog):
-    start(on_top(pretrained, tmp_path / "same", own_pictures, frozen=True))
+def test_a_split_that_the_autoencoder_was_not_trained_on_is_warned_of(pretrained, own_images, tmp_path, caplog):
+    start(on_top(pretrained, tmp_path / "same", own_images, frozen=True))
     assert "may have seen rows" not in caplog.text
-    start(on_top(pretrained, tmp_path / "other", own_pictures, frozen=True, seed=1))
+    start(on_top(pretrained, tmp_path / "other", own_images, frozen=True, seed=1))
     assert "may have seen rows that this run holds out" in caplog.text
 
 
-def test_a_frozen_run_is_resumed_to_the_bit(pretrained, own_pictures, tmp_path):
-    whole = trained(on_top(pretrained, tmp_path / "whole", own_pictures, frozen=True))
-    first = start(on_top(pretrained, tmp_path / "broken", own_pictures, frozen=True))
+def test_a_frozen_run_is_resumed_to_the_bit(pretrained, own_images, tmp_path):
+    whole = trained(on_top(pretrained, tmp_path / "whole", own_images, frozen=True))
+    first = start(on_top(pretrained, tmp_path / "broken", own_images, frozen=True))
     assert break_off(first, "step 5")
     shutil.rmtree(pretrained.run.path)
     second = resume(first.run.path)
@@ -542,8 +542,8 @@ def test_a_frozen_run_is_resumed_to_the_bit(pretrained, own_pictures, tmp_path):
     assert differences(second.state(), whole.state()) == []
 
 
-def test_an_autoencoder_with_epochs_left_is_trained_further(pretrained, own_pictures, tmp_path):
-    experiment = start(on_top(pretrained, tmp_path, own_pictures, frozen=False), max_epochs={"gae": 6})
+def test_an_autoencoder_with_epochs_left_is_trained_further(pretrained, own_images, tmp_path):
+    experiment = start(on_top(pretrained, tmp_path, own_images, frozen=False), max_epochs={"gae": 6})
     gae = experiment.trainer.gae
     assert (gae.epochs_done, gae.max_epochs) == (4, 6)
     gae.validate = lambda *_: {"loss": 0.5}
@@ -555,8 +555,8 @@ def test_an_autoencoder_with_epochs_left_is_trained_further(pretrained, own_pict
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_run_has_its_pretrained_autoencoder_from_the_start(pretrained, own_pictures, tmp_path, frozen):
-    first = start(on_top(pretrained, tmp_path, own_pictures, frozen), max_epochs={"gae": 6})
+def test_a_run_has_its_pretrained_autoencoder_from_the_start(pretrained, own_images, tmp_path, frozen):
+    first = start(on_top(pretrained, tmp_path, own_images, frozen), max_epochs={"gae": 6})
     state = snapshot(first)
     shutil.rmtree(pretrained.run.path)
     second = resume(first.run.path)
@@ -567,8 +567,8 @@ def test_a_run_has_its_pretrained_autoencoder_from_the_start(pretrained, own_pic
         resume(first.run.path)
 
 
-def test_an_autoencoder_without_epochs_left_says_how_to_give_it_some(pretrained, own_pictures, tmp_path, caplog):
-    experiment = trained(on_top(pretrained, tmp_path, own_pictures, frozen=False))
+def test_an_autoencoder_without_epochs_left_says_how_to_give_it_some(pretrained, own_images, tmp_path, caplog):
+    experiment = trained(on_top(pretrained, tmp_path, own_images, frozen=False))
     assert "raise them by --max-epochs-loaded-gae, or add --freeze-pretrained-gae" in caplog.text
     assert same(weights(experiment.module.gae), weights(pretrained.module))
 
@@ -583,18 +583,18 @@ def test_an_autoencoder_of_other_data_is_refused_before_a_directory_is_made(pret
     assert not (tmp_path / "runs").exists()
 
 
-def test_what_is_no_autoencoder_is_refused(own_pictures, tmp_path):
-    flow = trained(asked(("flow",), own_pictures, tmp_path / "flow"))
+def test_what_is_no_autoencoder_is_refused(own_images, tmp_path):
+    flow = trained(asked(("flow",), own_images, tmp_path / "flow"))
     with pytest.raises(UserError, match="not a run of an autoencoder alone"):
-        start(on_top(flow, tmp_path / "runs", own_pictures, frozen=True))
+        start(on_top(flow, tmp_path / "runs", own_images, frozen=True))
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_autoencoder_without_a_whole_checkpoint_is_refused(pretrained, own_pictures, tmp_path):
+def test_an_autoencoder_without_a_whole_checkpoint_is_refused(pretrained, own_images, tmp_path):
     for file in (pretrained.run.path / "checkpoints").iterdir():
         file.write_bytes(b"")
     with pytest.raises(CheckpointError):
-        start(on_top(pretrained, tmp_path / "runs", own_pictures, frozen=True))
+        start(on_top(pretrained, tmp_path / "runs", own_images, frozen=True))
     assert not (tmp_path / "runs").exists()
 
 
@@ -613,8 +613,8 @@ def test_a_single_run_is_loaded_with_its_trainer_and_data(pretrained):
     assert (train.batch_size, valid.batch_size, test.batch_size) == (16, 128, 128)
 
 
-def test_a_two_step_run_is_loaded_with_both_trainers(own_pictures, tmp_path):
-    experiment = trained(asked(("vae", "flow"), own_pictures, tmp_path, run={"make_valid_loader": False}))
+def test_a_two_step_run_is_loaded_with_both_trainers(own_images, tmp_path):
+    experiment = trained(asked(("vae", "flow"), own_images, tmp_path, run={"make_valid_loader": False}))
     loaded = load_run(str(experiment.run.path))
     assert isinstance(loaded.module, TwoStep)
     assert loaded["module"] is loaded[0] is loaded.module
@@ -626,8 +626,8 @@ def test_a_two_step_run_is_loaded_with_both_trainers(own_pictures, tmp_path):
     assert same(weights(load_module(experiment.run.path)), weights(experiment.module))
 
 
-def test_log_prob_of_a_loaded_density_of_pixels_is_that_of_its_test(own_pictures, tmp_path):
-    experiment = trained(asked(("flow",), own_pictures, tmp_path, model={"test_metrics": "log_likelihood"}))
+def test_log_prob_of_a_loaded_density_of_pixels_is_that_of_its_test(own_images, tmp_path):
+    experiment = trained(asked(("flow",), own_images, tmp_path, model={"test_metrics": "log_likelihood"}))
     tested = experiment.test()["model"]["log_likelihood"]
     module, _, (_, _, test) = load_run(experiment.run.path)
     torch.manual_seed(derive(0, "test", 0))
@@ -638,8 +638,8 @@ def test_log_prob_of_a_loaded_density_of_pixels_is_that_of_its_test(own_pictures
     assert abs(at_the_edge.double().mean().item() - tested.value) > 1e-3
 
 
-def test_test_figures_are_in_tensorboard_beside_the_training_curves(own_pictures, tmp_path):
-    experiment = trained(asked(("ae",), own_pictures, tmp_path))
+def test_test_figures_are_in_tensorboard_beside_the_training_curves(own_images, tmp_path):
+    experiment = trained(asked(("ae",), own_images, tmp_path))
     results = experiment.test()["model"]
     experiment.run.close()
     events = EventAccumulator(str(experiment.run.path)).Reload()
@@ -654,13 +654,13 @@ def test_test_figures_are_in_tensorboard_beside_the_training_curves(own_pictures
     assert len(EventAccumulator(str(experiment.run.path)).Reload().Scalars("model/epoch/loss")) == epochs
 
 
-def test_a_frozen_autoencoder_has_no_trainer(pretrained, own_pictures, tmp_path):
-    path = trained(on_top(pretrained, tmp_path, own_pictures, frozen=True)).run.path
+def test_a_frozen_autoencoder_has_no_trainer(pretrained, own_images, tmp_path):
+    path = trained(on_top(pretrained, tmp_path, own_images, frozen=True)).run.path
     assert load_run(path).trainer.gae is None
 
 
-def test_loading_a_run_writes_nothing_into_it(own_pictures, tmp_path):
-    path = trained(asked(("ae",), own_pictures, tmp_path)).run.path
+def test_loading_a_run_writes_nothing_into_it(own_images, tmp_path):
+    path = trained(asked(("ae",), own_images, tmp_path)).run.path
     logger = logging.getLogger("twostep")
     for handler in [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]:
         logger.removeHandler(handler)
@@ -672,8 +672,8 @@ def test_loading_a_run_writes_nothing_into_it(own_pictures, tmp_path):
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
 
 
-def test_what_cannot_be_loaded_is_one_line(tmp_path, own_pictures):
-    path = start(asked(("ae",), own_pictures, tmp_path)).run.path
+def test_what_cannot_be_loaded_is_one_line(tmp_path, own_images):
+    path = start(asked(("ae",), own_images, tmp_path)).run.path
     with pytest.raises(CheckpointError):
         load_module(path)
     with pytest.raises(UserError, match="no such directory"):

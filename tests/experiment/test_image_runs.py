@@ -42,10 +42,10 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_a_run_on_a_folder_is_that_on_its_array(twostep, own_pictures, mine, elsewhere, monkeypatch, large):
+def test_a_run_on_a_folder_is_that_on_its_array(twostep, own_images, mine, elsewhere, monkeypatch, large):
     if large:
         monkeypatch.setattr(cache, "LARGE", 0)
-    assert twostep(*two_step_arguments(own_pictures, "array")).status == 0
+    assert twostep(*two_step_arguments(own_images, "array")).status == 0
     outcome = twostep(*two_step_arguments("mine", "out"))
     assert (outcome.status, outcome.err) == (0, "")
     run, other = (only_run(root).absolute() for root in ("out", "array"))

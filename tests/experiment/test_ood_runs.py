@@ -40,9 +40,9 @@ def test_partners_are_mutual():
     assert OOD_PARTNERS == {"mnist": "fashion-mnist", "fashion-mnist": "mnist", "svhn": "cifar10", "cifar10": "svhn"}
 
 
-def test_an_accuracy_among_the_test_metrics_asks_for_the_test(twostep, own_pictures, others, tmp_path):
+def test_an_accuracy_among_the_test_metrics_asks_for_the_test(twostep, own_images, others, tmp_path):
     keys = ("test_metrics=['loss', 'likelihood_ood_acc']", f"ood_dataset={others}")
-    train = (*single_arguments(own_pictures, tmp_path / "out", "flow"), *repeated("--config", keys))
+    train = (*single_arguments(own_images, tmp_path / "out", "flow"), *repeated("--config", keys))
     assert twostep(*train).status == 0
     (run,) = (tmp_path / "out").iterdir()
     results = Run.open(run).read_metrics("test")["model"]
@@ -56,9 +56,9 @@ def test_an_accuracy_among_the_test_metrics_asks_for_the_test(twostep, own_pictu
     assert Run.open(run).read_metrics("test")["model"] == results
 
 
-def test_an_accuracy_is_no_validation_metric(twostep, own_pictures, others, tmp_path):
+def test_an_accuracy_is_no_validation_metric(twostep, own_images, others, tmp_path):
     for key in ("valid_metrics=['likelihood_ood_acc']", "early_stopping_metric=likelihood_ood_acc"):
-        train = (*single_arguments(own_pictures, tmp_path / "out", "flow"), "--config", key)
+        train = (*single_arguments(own_images, tmp_path / "out", "flow"), "--config", key)
         outcome = twostep(*train, "--config", f"ood_dataset={others}")
         assert (outcome.status, key.partition("=")[0] in outcome.err) == (2, True)
     assert not (tmp_path / "out").exists()
@@ -98,7 +98,7 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
         assert (result.value, result.interval) == (found.value, found.interval)
         alarms = rows[f"p_value_{score}_ood_test"] <= 0.05
         assert results[figure.format("detection_rate")].value == alarms.mean()
-    assert "pictures.npz against" in results[FIGURES[0]].note
+    assert "images.npz against" in results[FIGURES[0]].note
     assert "likelihood_ood_auroc_low_dim" in (run / "report.html").read_text()
     assert_score_files(run, scores)
 
@@ -115,11 +115,11 @@ def assert_score_files(run, scores):
     assert {path.stem for path in (run / "ood").glob("*.png")} == set(scores)
 
 
-def test_several_sets_are_tested_at_once(own_pictures, others, tmp_path):
+def test_several_sets_are_tested_at_once(own_images, others, tmp_path):
     from twostep.data.load import load_data
 
-    experiment = start(asked(("vae", "flow"), own_pictures, tmp_path, run={"ood_dataset": others}), test_ood=True)
-    experiment.ood = {**experiment.ood, "same": load_data(str(own_pictures), make_valid=False)}
+    experiment = start(asked(("vae", "flow"), own_images, tmp_path, run={"ood_dataset": others}), test_ood=True)
+    experiment.ood = {**experiment.ood, "same": load_data(str(own_images), make_valid=False)}
     results = experiment.test()["two_step"]
     found = {label: [name for name in results if name.endswith(f"@{label}")] for label in ("others", "same")}
     assert [name.replace("@others", "@same") for name in found["others"]] == found["same"]
@@ -131,16 +131,16 @@ def test_several_sets_are_tested_at_once(own_pictures, others, tmp_path):
     assert results["distance_ood_auroc@same"].value == 0.5
 
 
-def test_an_autoencoder_alone_has_its_distance_and_says_that_it_has_no_density(own_pictures, others, tmp_path, caplog):
+def test_an_autoencoder_alone_has_its_distance_and_says_that_it_has_no_density(own_images, others, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "twostep"):
-        experiment = start(asked(("ae",), own_pictures, tmp_path, run={"ood_dataset": others}), test_ood=True)
+        experiment = start(asked(("ae",), own_images, tmp_path, run={"ood_dataset": others}), test_ood=True)
     assert "no density" in caplog.text
     assert [name for name in experiment.test()["model"] if "_ood_" in name] == WITHOUT_DENSITY
 
 
-def test_without_validation_rows_there_are_no_p_values(own_pictures, others, tmp_path, caplog):
+def test_without_validation_rows_there_are_no_p_values(own_images, others, tmp_path, caplog):
     run = {"ood_dataset": others, "make_valid_loader": False}
-    experiment = start(asked(("vae", "flow"), own_pictures, tmp_path, run=run), test_ood=True)
+    experiment = start(asked(("vae", "flow"), own_images, tmp_path, run=run), test_ood=True)
     assert "no p-values, no two-part score" in caplog.text
     results = experiment.test()["two_step"]
     assert "distance_ood_auroc" in results
@@ -148,9 +148,9 @@ def test_without_validation_rows_there_are_no_p_values(own_pictures, others, tmp
     assert not [name for name in arrays(experiment.run.path) if name.startswith("p_value")]
 
 
-def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_pictures, others, tmp_path):
+def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_images, others, tmp_path):
     keys = (f"ood_dataset={others}", "max_epochs=1")
-    arguments = [*single_arguments(own_pictures, tmp_path / "runs", "vae"), *repeated("--config", keys)]
+    arguments = [*single_arguments(own_images, tmp_path / "runs", "vae"), *repeated("--config", keys)]
     assert twostep(*arguments, "--test-ood").status == 0
     (run,) = (tmp_path / "runs").iterdir()
     results = Run.open(run).read_metrics("test")["model"]
@@ -159,16 +159,16 @@ def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_pictu
     assert json.loads((run / "config.json").read_text())["ood_dataset"] == others
 
 
-def test_the_same_data_are_not_told_apart(own_pictures, tmp_path):
-    run = {"ood_dataset": str(own_pictures), "make_valid_loader": False}
-    experiment = start(asked(("vae", "flow"), own_pictures, tmp_path, run=run), test_ood=True)
+def test_the_same_data_are_not_told_apart(own_images, tmp_path):
+    run = {"ood_dataset": str(own_images), "make_valid_loader": False}
+    experiment = start(asked(("vae", "flow"), own_images, tmp_path, run=run), test_ood=True)
     results = experiment.test()["two_step"]
     assert results["likelihood_ood_auroc_low_dim"].value == 0.5
     assert results["likelihood_ood_auroc"].value == pytest.approx(0.5, abs=0.05)
 
 
-def test_without_the_flag_no_second_set_is_read(own_pictures, tmp_path):
-    request = asked(("vae", "flow"), own_pictures, tmp_path, run={"ood_dataset": "nowhere.npy"})
+def test_without_the_flag_no_second_set_is_read(own_images, tmp_path):
+    request = asked(("vae", "flow"), own_images, tmp_path, run={"ood_dataset": "nowhere.npy"})
     experiment = start(request)
     assert experiment.ood == {}
     assert not [name for name in experiment.test()["two_step"] if "_ood_" in name]
@@ -184,7 +184,7 @@ def test_keys_of_the_second_set_are_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("models", "run", "says"),
     [
-        (("vae", "flow"), {}, r"^OOD test: .*pictures\.npz has no usual partner: .*ood_dataset=NAME or PATH"),
+        (("vae", "flow"), {}, r"^OOD test: .*images\.npz has no usual partner: .*ood_dataset=NAME or PATH"),
         (
             ("vae", "flow"),
             {"ood_dataset": "digits"},
@@ -194,24 +194,24 @@ def test_keys_of_the_second_set_are_its_own(tmp_path):
         (("flow",), {"ood_dataset": "none.npy"}, r"/none\.npy: no such file"),
     ],
 )
-def test_what_cannot_be_tested_is_refused_before_a_directory_is_made(own_pictures, tmp_path, models, run, says):
-    run = {key: str(own_pictures) if value == "self" else value for key, value in run.items()}
+def test_what_cannot_be_tested_is_refused_before_a_directory_is_made(own_images, tmp_path, models, run, says):
+    run = {key: str(own_images) if value == "self" else value for key, value in run.items()}
     with pytest.raises(UserError, match=says):
-        start(asked(models, own_pictures, tmp_path / "runs", run=run), test_ood=True)
+        start(asked(models, own_images, tmp_path / "runs", run=run), test_ood=True)
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_flag_is_refused_in_one_line_too(twostep, own_pictures, tmp_path):
-    done = twostep(*two_step_arguments(own_pictures, tmp_path / "runs"), "--test-ood")
+def test_the_flag_is_refused_in_one_line_too(twostep, own_images, tmp_path):
+    done = twostep(*two_step_arguments(own_images, tmp_path / "runs"), "--test-ood")
     assert done.status == 2
     assert done.err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 
 
-def test_another_scale_of_values_is_warned_of(own_pictures, tmp_path, caplog):
+def test_another_scale_of_values_is_warned_of(own_images, tmp_path, caplog):
     floats = np.random.default_rng(0).random((20, 1, 6, 6), dtype=np.float32)
     np.savez(tmp_path / "floats.npz", train=floats[:15], test=floats[15:])
-    request = asked(("vae", "flow"), own_pictures, tmp_path, run={"ood_dataset": str(tmp_path / "floats.npz")})
+    request = asked(("vae", "flow"), own_images, tmp_path, run={"ood_dataset": str(tmp_path / "floats.npz")})
     with caplog.at_level(logging.WARNING, "twostep"):
         start(request, test_ood=True)
     assert "can have values from" in caplog.text

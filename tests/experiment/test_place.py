@@ -81,10 +81,10 @@ def test_data_and_device_of_data_are_none_of_a_run(twostep):
         assert (outcome.status, flag[0] in outcome.err) == (2, True)
 
 
-def test_the_folder_of_data_sets_is_kept_whole(tmp_path, monkeypatch, twostep, own_pictures):
+def test_the_folder_of_data_sets_is_kept_whole(tmp_path, monkeypatch, twostep, own_images):
     monkeypatch.chdir(tmp_path)
     run = ("data_root=there", "logdir_root=out", "train_batch_size=16")
-    arguments = two_step_arguments(own_pictures, "out")
+    arguments = two_step_arguments(own_images, "out")
     assert twostep(*arguments, *repeated("--shared-config", run[:1])).status == 0
     stored = json.loads((only_run("out") / "shared_config.json").read_text())
     assert stored["data_root"] == str(tmp_path / "there")

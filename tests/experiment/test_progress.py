@@ -46,8 +46,8 @@ def steps(path, name):
 # ---- curves
 
 
-def test_curves_hold_every_tenth_step_and_every_epoch(own_pictures, tmp_path):
-    experiment = trained(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS))
+def test_curves_hold_every_tenth_step_and_every_epoch(own_images, tmp_path):
+    experiment = trained(asked(("vae",), own_images, tmp_path, run=TEN_STEPS))
     path, history = experiment.run.path, experiment.trainer.history
     assert steps(path, "model/train/loss") == [10, 20, 30, 40]
     for kind, key in (("epoch", "losses"), ("valid", "valid")):
@@ -55,8 +55,8 @@ def test_curves_hold_every_tenth_step_and_every_epoch(own_pictures, tmp_path):
         assert points(path, f"model/{kind}/loss") == [(step, pytest.approx(value)) for step, value in expected]
 
 
-def test_two_models_have_curves_of_their_own_one_after_the_other(own_pictures, tmp_path):
-    path = trained(asked(("ae", "flow"), own_pictures, tmp_path, run=TEN_STEPS)).run.path
+def test_two_models_have_curves_of_their_own_one_after_the_other(own_images, tmp_path):
+    path = trained(asked(("ae", "flow"), own_images, tmp_path, run=TEN_STEPS)).run.path
     assert steps(path, "gae/train/loss") == [10, 20, 30, 40]
     # the density's tenth step is the run's 58th
     assert steps(path, "de/train/loss") == [58, 68, 78, 88]
@@ -65,9 +65,9 @@ def test_two_models_have_curves_of_their_own_one_after_the_other(own_pictures, t
 
 
 @pytest.mark.parametrize("place", ["step 17", "step 20", "epoch model 1", "epoch model 3", "end model"])
-def test_curves_of_a_resumed_run_have_no_doubles_and_no_gaps(own_pictures, tmp_path, place):
-    whole = trained(asked(("vae",), own_pictures, tmp_path / "whole", run=TEN_STEPS)).run.path
-    first = start(asked(("vae",), own_pictures, tmp_path / "broken", run=TEN_STEPS))
+def test_curves_of_a_resumed_run_have_no_doubles_and_no_gaps(own_images, tmp_path, place):
+    whole = trained(asked(("vae",), own_images, tmp_path / "whole", run=TEN_STEPS)).run.path
+    first = start(asked(("vae",), own_images, tmp_path / "broken", run=TEN_STEPS))
     assert break_off(first, place)
     make_older(first.run.path)
     second = resume(first.run.path)
@@ -79,9 +79,9 @@ def test_curves_of_a_resumed_run_have_no_doubles_and_no_gaps(own_pictures, tmp_p
         assert points(first.run.path, name) == points(whole, name)
 
 
-def test_steps_after_the_last_checkpoint_are_told_once(own_pictures, tmp_path):
+def test_steps_after_the_last_checkpoint_are_told_once(own_images, tmp_path):
     """A process that is killed has told of steps that its successor takes again."""
-    experiment = start(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS))
+    experiment = start(asked(("vae",), own_images, tmp_path, run=TEN_STEPS))
     trainer = experiment.trainer
     step = trainer.step
 
@@ -104,8 +104,8 @@ def test_steps_after_the_last_checkpoint_are_told_once(own_pictures, tmp_path):
     assert steps(path, "model/train/loss") == [10, 20, 30, 40]
 
 
-def test_testing_again_leaves_the_curves(own_pictures, tmp_path):
-    path = trained(asked(("vae",), own_pictures, tmp_path, run=TEN_STEPS)).run.path
+def test_testing_again_leaves_the_curves(own_images, tmp_path):
+    path = trained(asked(("vae",), own_images, tmp_path, run=TEN_STEPS)).run.path
     before = points(path, "model/epoch/loss")
     make_older(path)
     again = resume(path)
@@ -133,8 +133,8 @@ def saved(experiment):
     return notes
 
 
-def test_every_epoch_leaves_a_checkpoint(own_pictures, tmp_path):
-    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path))
+def test_every_epoch_leaves_a_checkpoint(own_images, tmp_path):
+    experiment = start(asked(("ae", "flow"), own_images, tmp_path))
     notes = saved(experiment)
     experiment.fit()
     assert notes == [("latest", 3 * epoch) for epoch in range(1, 9)]
@@ -147,10 +147,8 @@ def first_of_two_best(experiment, part="gae"):
     trainer.validate = lambda *_: {"loss": 1.0 + trainer.epochs_done}
 
 
-def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_density_without_a_best(
-    own_pictures, tmp_path
-):
-    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, gae={"early_stopping_metric": "loss"}))
+def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_density_without_a_best(own_images, tmp_path):
+    experiment = start(asked(("ae", "flow"), own_images, tmp_path, gae={"early_stopping_metric": "loss"}))
     values = iter([3.0, 1.0, 2.0, 2.0])
     experiment.trainer.gae.validate = lambda *_: {"loss": next(values)}
     notes = saved(experiment)
@@ -163,8 +161,8 @@ def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_densi
     assert differences(best, experiment.run.load("latest")) == []
 
 
-def test_the_best_file_is_the_state_at_the_best_epoch_to_the_end(own_pictures, tmp_path):
-    experiment = start(asked(("ae",), own_pictures, tmp_path, model={"early_stopping_metric": "loss"}))
+def test_the_best_file_is_the_state_at_the_best_epoch_to_the_end(own_images, tmp_path):
+    experiment = start(asked(("ae",), own_images, tmp_path, model={"early_stopping_metric": "loss"}))
     first_of_two_best(experiment, "model")
     after_epoch, watcher = [], Callback()
     watcher.epoch = lambda trainer: after_epoch.append(experiment.run.load("latest"))
@@ -181,7 +179,7 @@ def test_the_best_file_is_the_state_at_the_best_epoch_to_the_end(own_pictures, t
 
 
 @pytest.mark.parametrize("stops", ["gae", "de"])
-def test_a_process_that_dies_before_any_save_leaves_files_as_if_it_had_not(own_pictures, tmp_path, stops):
+def test_a_process_that_dies_before_any_save_leaves_files_as_if_it_had_not(own_images, tmp_path, stops):
     """Two epochs of each; of the one that stops early the first is the best; the other has no early stopping."""
     keys = {part: {"max_epochs": 2} for part in ("gae", "de")}
     keys[stops]["early_stopping_metric"] = "loss"
@@ -190,13 +188,13 @@ def test_a_process_that_dies_before_any_save_leaves_files_as_if_it_had_not(own_p
         first_of_two_best(experiment, stops)
         return experiment
 
-    whole = prepared(start(asked(("ae", "vae"), own_pictures, tmp_path / "whole", **keys)))
+    whole = prepared(start(asked(("ae", "vae"), own_images, tmp_path / "whole", **keys)))
     notes = saved(whole)
     whole.fit()
     whole.run.close()
     assert len(notes) == {"gae": 7, "de": 5}[stops]
     for number in range(len(notes)):
-        first = prepared(start(asked(("ae", "vae"), own_pictures, tmp_path / str(number), **keys)))
+        first = prepared(start(asked(("ae", "vae"), own_images, tmp_path / str(number), **keys)))
         save, count = first.run.save, itertools.count()
 
         def die(tag, state, save=save, count=count, number=number):
@@ -220,8 +218,8 @@ def test_a_process_that_dies_before_any_save_leaves_files_as_if_it_had_not(own_p
 
 
 @pytest.mark.parametrize("look", [load_finished, load_module, load_run])
-def test_a_density_that_is_not_trained_yet_is_refused(own_pictures, tmp_path, look):
-    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path))
+def test_a_density_that_is_not_trained_yet_is_refused(own_images, tmp_path, look):
+    experiment = start(asked(("ae", "flow"), own_images, tmp_path))
     assert break_off(experiment, "epoch gae 2")
     with pytest.raises(UserError, match="de is not trained yet"):
         look(experiment.run.path)
@@ -231,16 +229,16 @@ def test_a_density_that_is_not_trained_yet_is_refused(own_pictures, tmp_path, lo
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(1e-9, [*range(1, 13)]), (10.0, [])])
-def test_a_long_epoch_leaves_checkpoints_inside(own_pictures, tmp_path, minutes, expected):
+def test_a_long_epoch_leaves_checkpoints_inside(own_images, tmp_path, minutes, expected):
     run = {"train_batch_size": 4, "checkpoint_minutes": minutes}
-    experiment = start(asked(("ae",), own_pictures, tmp_path, run=run, model={"max_epochs": 1}))
+    experiment = start(asked(("ae",), own_images, tmp_path, run=run, model={"max_epochs": 1}))
     notes = saved(experiment)
     experiment.fit()
     assert [step for _, step in notes] == [*expected, 12]
 
 
-def test_a_checkpoint_holds_what_its_moment_was(own_pictures, tmp_path):
-    experiment = start(asked(("vae",), own_pictures, tmp_path))
+def test_a_checkpoint_holds_what_its_moment_was(own_images, tmp_path):
+    experiment = start(asked(("vae",), own_images, tmp_path))
     assert break_off(experiment, "step 4")
     state = checkpoint.load(experiment.run.path / "checkpoints" / "latest.safetensors").under("model")
     assert (state.values["epochs_done"], state.values["batches_done"], state.values["steps_done"]) == (1, 1, 4)
@@ -254,8 +252,8 @@ def test_a_checkpoint_holds_what_its_moment_was(own_pictures, tmp_path):
 # ---- log lines
 
 
-def test_each_epoch_is_one_line_with_losses_and_speed(own_pictures, tmp_path, caplog):
-    experiment = trained(asked(("ae", "flow"), own_pictures, tmp_path))
+def test_each_epoch_is_one_line_with_losses_and_speed(own_images, tmp_path, caplog):
+    experiment = trained(asked(("ae", "flow"), own_images, tmp_path))
     lines = [record.message for record in caplog.records if getattr(record, "epoch_line", False)]
     assert [line.partition(": ")[0] for line in lines] == ["gae ae"] * 4 + ["de flow"] * 4
     for count, line in enumerate(lines[:4]):
@@ -266,10 +264,10 @@ def test_each_epoch_is_one_line_with_losses_and_speed(own_pictures, tmp_path, ca
         assert "samples/s" in line
 
 
-def test_a_long_epoch_is_told_of_on_the_way(own_pictures, tmp_path, caplog, monkeypatch):
+def test_a_long_epoch_is_told_of_on_the_way(own_images, tmp_path, caplog, monkeypatch):
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr("twostep.experiment.progress.time.monotonic", lambda: next(clock))
-    experiment = start(asked(("ae",), own_pictures, tmp_path, run=TEN_STEPS, model={"max_epochs": 2}))
+    experiment = start(asked(("ae",), own_images, tmp_path, run=TEN_STEPS, model={"max_epochs": 2}))
     experiment.fit()
     experiment.run.close()
     lines = [record.message for record in caplog.records if getattr(record, "epoch_line", False)]
@@ -286,14 +284,14 @@ def test_a_long_epoch_is_told_of_on_the_way(own_pictures, tmp_path, caplog, monk
     assert len([line for line in lines if line.startswith("model ae: epoch ")]) == 2
 
 
-def test_each_of_two_that_take_turns_has_its_own_time(own_pictures, tmp_path, caplog, monkeypatch):
+def test_each_of_two_that_take_turns_has_its_own_time(own_images, tmp_path, caplog, monkeypatch):
     """A step of the autoencoder takes 2 s, one of the density 5 s: 3 batches of 16 rows, 4 epochs."""
     now = [0.0]
     monkeypatch.setattr("twostep.experiment.progress.time.monotonic", lambda: now[0])
     for schedule in ({"alternate_by_epoch": True}, {"alternate_by_epoch": False}):
         caplog.clear()
         run = {"sequential_training": False, **schedule}
-        experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, run=run))
+        experiment = start(asked(("ae", "flow"), own_images, tmp_path, run=run))
         for part, seconds in (("gae", 2.0), ("de", 5.0)):
             trainer = next(one for one in experiment.trainers if one.name == part)
 
@@ -311,7 +309,7 @@ def test_each_of_two_that_take_turns_has_its_own_time(own_pictures, tmp_path, ca
         assert lines[1].endswith("3 samples/s, 45 s left at most for this model"), lines
 
 
-def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypatch):
+def test_two_that_take_turns_share_the_terminal(own_images, tmp_path, monkeypatch):
     drawn = []
 
     class ProgressBar:
@@ -327,7 +325,7 @@ def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypa
             self.closed = True
 
     monkeypatch.setattr("twostep.experiment.progress.ProgressBar", ProgressBar)
-    experiment = start(asked(("ae", "flow"), own_pictures, tmp_path, run={"sequential_training": False}))
+    experiment = start(asked(("ae", "flow"), own_images, tmp_path, run={"sequential_training": False}))
     experiment.fit()
     experiment.run.close()
     (first, alone), (second, beside) = drawn
@@ -335,14 +333,14 @@ def test_two_that_take_turns_share_the_terminal(own_pictures, tmp_path, monkeypa
     assert isinstance(beside, ProgressBar)
     assert beside.closed
     drawn.clear()
-    trained(asked(("ae", "flow"), own_pictures, tmp_path / "one after the other"))
+    trained(asked(("ae", "flow"), own_images, tmp_path / "one after the other"))
     assert [name for name, _ in drawn] == ["gae ae", "de flow"]
     assert [beside for _, beside in drawn] == [None, None]
 
 
 @pytest.mark.parametrize("place", ["step 5", "step 6"])
-def test_training_that_goes_on_says_from_where(own_pictures, tmp_path, caplog, place):
-    experiment = start(asked(("ae",), own_pictures, tmp_path))
+def test_training_that_goes_on_says_from_where(own_images, tmp_path, caplog, place):
+    experiment = start(asked(("ae",), own_images, tmp_path))
     assert break_off(experiment, place)
     assert "resuming" not in caplog.text
     again = resume(experiment.run.path)
@@ -352,17 +350,17 @@ def test_training_that_goes_on_says_from_where(own_pictures, tmp_path, caplog, p
 
 
 @pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a finite number")])
-def test_early_stopping_is_told_with_its_reason(own_pictures, tmp_path, caplog, value, shown):
+def test_early_stopping_is_told_with_its_reason(own_images, tmp_path, caplog, value, shown):
     keys = {"early_stopping_metric": "l2_reconstruction_error", "max_bad_valid_epochs": 2}
-    experiment = start(asked(("ae",), own_pictures, tmp_path, model=keys))
+    experiment = start(asked(("ae",), own_images, tmp_path, model=keys))
     experiment.trainer.validate = lambda *_: {"l2_reconstruction_error": value}
     experiment.fit()
     epoch = 2 if value != value else 3
     assert f"model: stopped early after epoch {epoch}; l2_reconstruction_error: {shown}" in caplog.messages
 
 
-def test_validation_figures_that_are_not_finite_are_warned_of_when_they_become_so(own_pictures, tmp_path, caplog):
-    experiment = start(asked(("ae",), own_pictures, tmp_path, model={"max_epochs": 5}))
+def test_validation_figures_that_are_not_finite_are_warned_of_when_they_become_so(own_images, tmp_path, caplog):
+    experiment = start(asked(("ae",), own_images, tmp_path, model={"max_epochs": 5}))
     values = iter([1.0, float("inf"), float("nan"), 1.0, float("nan")])
     experiment.trainer.validate = lambda *_: {"loss": 1.0, "l2_reconstruction_error": next(values)}
     experiment.fit()
@@ -378,8 +376,8 @@ def test_validation_figures_that_are_not_finite_are_warned_of_when_they_become_s
 
 
 @pytest.mark.parametrize("number", signals.ENDING)
-def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_pictures, tmp_path, number):
-    experiment = start(asked(("ae",), own_pictures, tmp_path))
+def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_images, tmp_path, number):
+    experiment = start(asked(("ae",), own_images, tmp_path))
     trainer, before = experiment.trainer, signal.getsignal(number)
     step = trainer.step
 
@@ -397,8 +395,8 @@ def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_pictures, tmp_
     assert experiment.run.load("latest").values["model.steps_done"] == 5
 
 
-def test_in_python_ctrl_c_alone_is_listened_to(own_pictures, tmp_path):
-    experiment = start(asked(("ae",), own_pictures, tmp_path))
+def test_in_python_ctrl_c_alone_is_listened_to(own_images, tmp_path):
+    experiment = start(asked(("ae",), own_images, tmp_path))
     trainer, before = experiment.trainer, [signal.getsignal(number) for number in signals.ENDING]
     step, seen = trainer.step, []
 
@@ -433,15 +431,15 @@ def test_a_signal_in_the_middle_of_an_import_is_heard_when_that_is_done(tmp_path
     assert reached == [True]
 
 
-def test_training_outside_of_the_main_thread_listens_to_nothing(own_pictures, tmp_path):
-    experiment = start(asked(("ae",), own_pictures, tmp_path))
+def test_training_outside_of_the_main_thread_listens_to_nothing(own_images, tmp_path):
+    experiment = start(asked(("ae",), own_images, tmp_path))
     with ThreadPoolExecutor(1) as thread:
         thread.submit(experiment.fit).result()
     assert experiment.trainer.finished
 
 
-def test_a_second_signal_stops_at_once(own_pictures, tmp_path):
-    experiment = start(asked(("ae",), own_pictures, tmp_path))
+def test_a_second_signal_stops_at_once(own_images, tmp_path):
+    experiment = start(asked(("ae",), own_images, tmp_path))
     trainer = experiment.trainer
 
     def stuck(rows):

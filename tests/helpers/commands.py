@@ -26,18 +26,18 @@ SETS = {
 
 
 def make_sets(folder):
-    """Write small parquet files of each picture set's schema into a folder: 300 training and 60 test pictures."""
+    """Write small parquet files of each image set's schema into a folder: 300 training and 60 test images."""
     import datasets
 
     random = np.random.default_rng(0)
-    for name, (shape, picture, label) in SETS.items():
+    for name, (shape, image, label) in SETS.items():
         (folder / name).mkdir()
         for split, count in (("train", 300), ("test", 60)):
             rows = {
-                picture: [{"bytes": png(blob(random, shape)), "path": None} for _ in range(count)],
+                image: [{"bytes": png(blob(random, shape)), "path": None} for _ in range(count)],
                 label: random.integers(0, 10, count).tolist(),
             }
-            table = datasets.Dataset.from_dict(rows).cast_column(picture, datasets.Image(decode=False))
+            table = datasets.Dataset.from_dict(rows).cast_column(image, datasets.Image(decode=False))
             table.to_parquet(str(folder / name / f"{split}-00000-of-00001.parquet"))
 
 
@@ -108,7 +108,7 @@ def tensors(run, tag="latest"):
     return load_file(run / "checkpoints" / f"{tag}.safetensors")
 
 
-def check_finished(run, parts, pictures=("samples", "reconstructions")):
+def check_finished(run, parts, images=("samples", "reconstructions")):
     """Check what a finished run's directory must hold."""
     for part in parts:
         measured = results(run, part)
@@ -116,9 +116,9 @@ def check_finished(run, parts, pictures=("samples", "reconstructions")):
         for name, result in measured.items():
             assert np.isfinite(result["value"]), (part, name)
             assert result["n"] == 60
-    for name in pictures:
-        with Image.open(run / "samples" / f"{name}.png") as picture:
-            assert np.asarray(picture).std() > 0
+    for name in images:
+        with Image.open(run / "samples" / f"{name}.png") as image:
+            assert np.asarray(image).std() > 0
     assert list(run.glob("events.*"))
     assert "<svg" in (run / "report.html").read_text()
     assert "test " in (run / "stdout").read_text()

@@ -30,8 +30,8 @@ from twostep.models.base import (
 )
 
 SPECS = (
-    DataSpec(name="grey pictures", shape=(1, 8, 8), size=40, low=0, high=16, discrete=True),
-    DataSpec(name="colour pictures", shape=(3, 6, 5), size=40, low=0, high=255, discrete=True),
+    DataSpec(name="grey images", shape=(1, 8, 8), size=40, low=0, high=16, discrete=True),
+    DataSpec(name="colour images", shape=(3, 6, 5), size=40, low=0, high=255, discrete=True),
     DataSpec(name="vectors", shape=(5,), size=40, low=-4, high=4),
 )
 SMALL = {

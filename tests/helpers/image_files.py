@@ -30,8 +30,8 @@ def write(path, encoded, labels=None, column="image", label="label"):
 def save(path, pixels, **options):
     """Write an image `H x W` or `H x W x 3`, or one of Pillow's own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    picture.save(path, **options)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    image.save(path, **options)
     return path
 
 

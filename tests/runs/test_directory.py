@@ -672,8 +672,8 @@ def test_two_creations_share_nothing(tmp_path):
     assert not list((second.path / "checkpoints").iterdir())
 
 
-def test_configs_of_a_request_are_those_on_disk(tmp_path, own_pictures):
-    experiment = start(asked(("vae", "flow"), own_pictures, tmp_path))
+def test_configs_of_a_request_are_those_on_disk(tmp_path, own_images):
+    experiment = start(asked(("vae", "flow"), own_images, tmp_path))
     assert Run.open(experiment.run.path).settings == experiment.settings
 
 

@@ -10,9 +10,9 @@ from twostep.training.callbacks import Callback, NonFiniteLossError
 
 
 @pytest.mark.parametrize("models", [*((name,) for name in MODELS), *PAIRS], ids=" + ".join)
-def test_a_loss_that_is_not_finite_ends_the_training(own_pictures, tmp_path, models):
+def test_a_loss_that_is_not_finite_ends_the_training(own_images, tmp_path, models):
     """Weights become NaN in the second of four epochs, of three steps each."""
-    experiment = start(asked(models, own_pictures, tmp_path))
+    experiment = start(asked(models, own_images, tmp_path))
     part = "model" if len(models) == 1 else "de"
 
     def poison(trainer, losses):

@@ -8,8 +8,8 @@ from twostep.models.base import evaluating
 
 
 @pytest.mark.parametrize("models", PAIRS, ids=" + ".join)
-def test_one_latent_coordinate_is_enough_for_every_pair(own_pictures, tmp_path, models):
-    experiment = trained(asked(models, own_pictures, tmp_path, gae={"latent_dim": 1, "max_epochs": 1}))
+def test_one_latent_coordinate_is_enough_for_every_pair(own_images, tmp_path, models):
+    experiment = trained(asked(models, own_images, tmp_path, gae={"latent_dim": 1, "max_epochs": 1}))
     module, x = experiment.module, experiment.splits.test.float()
     with evaluating(module):
         z, samples = module.encode(x), module.sample(50, torch.Generator().manual_seed(0))

@@ -50,12 +50,12 @@ def scripted(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(own_pictures, tmp_path_factory):
+def uninterrupted(own_images, tmp_path_factory):
     """Give the end of a run that never stopped, once for each kind."""
 
     @functools.cache
     def give(models, **keys):
-        return end_of(models, own_pictures, tmp_path_factory.mktemp("whole"), **keys)
+        return end_of(models, own_images, tmp_path_factory.mktemp("whole"), **keys)
 
     return give
 
@@ -70,22 +70,22 @@ def named(part):
 
 
 @pytest.mark.parametrize(("models", "place"), CASES, ids=named)
-def test_a_resumed_run_is_one_that_never_stopped(uninterrupted, own_pictures, tmp_path, models, place):
-    check(uninterrupted, own_pictures, tmp_path, models, place)
+def test_a_resumed_run_is_one_that_never_stopped(uninterrupted, own_images, tmp_path, models, place):
+    check(uninterrupted, own_images, tmp_path, models, place)
 
 
 @pytest.mark.parametrize(("models", "place"), CASES, ids=named)
-def test_nor_did_one_that_stops_early(scripted, uninterrupted, own_pictures, tmp_path, models, place):
+def test_nor_did_one_that_stops_early(scripted, uninterrupted, own_images, tmp_path, models, place):
     metric = "l2_reconstruction_error" if len(models) == 1 and models[0] in GAES else "loss"
     keys = {"early_stopping_metric": metric, "max_bad_valid_epochs": 2, "max_epochs": 6}
-    values = check(uninterrupted, own_pictures, tmp_path, models, place, **keys)
+    values = check(uninterrupted, own_images, tmp_path, models, place, **keys)
     for part in ("model",) if len(models) == 1 else ("gae", "de"):
         assert (values[f"{part}.epochs_done"], values[f"{part}.bad_epochs"]) == (4, 2)
 
 
 @pytest.mark.parametrize("models", PAIRS, ids=named)
-def test_nor_did_any_pair_stopped_in_its_second_step(own_pictures, tmp_path, models):
-    check(lambda models: end_of(models, own_pictures, tmp_path), own_pictures, tmp_path / "stopped", models, "step 15")
+def test_nor_did_any_pair_stopped_in_its_second_step(own_images, tmp_path, models):
+    check(lambda models: end_of(models, own_images, tmp_path), own_images, tmp_path / "stopped", models, "step 15")
 
 
 def end_of(models, dataset, root, **keys):
@@ -116,10 +116,10 @@ def in_turns(dataset, root, **run):
 
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["by epoch", "by iteration"])
 @pytest.mark.parametrize("place", ["step 1", "step 3", "step 4", "step 8", "epoch gae 2", "epoch de 2", "end gae"])
-def test_nor_did_one_whose_steps_take_turns(own_pictures, tmp_path, tmp_path_factory, by_epoch, place):
-    state, samples = in_turns(own_pictures, tmp_path_factory.getbasetemp(), alternate_by_epoch=by_epoch)
+def test_nor_did_one_whose_steps_take_turns(own_images, tmp_path, tmp_path_factory, by_epoch, place):
+    state, samples = in_turns(own_images, tmp_path_factory.getbasetemp(), alternate_by_epoch=by_epoch)
     run = {"sequential_training": False, "alternate_by_epoch": by_epoch}
-    first = start(asked(("ae", "flow"), own_pictures, tmp_path, run=run))
+    first = start(asked(("ae", "flow"), own_images, tmp_path, run=run))
     assert break_off(first, place)
     second = resume(first.run.path)
     second.fit()
@@ -128,9 +128,9 @@ def test_nor_did_one_whose_steps_take_turns(own_pictures, tmp_path, tmp_path_fac
     assert torch.equal(drawn(second), samples)
 
 
-def test_a_run_can_be_stopped_again_and_again(uninterrupted, own_pictures, tmp_path):
+def test_a_run_can_be_stopped_again_and_again(uninterrupted, own_images, tmp_path):
     state, samples = uninterrupted(BOTH)
-    experiment = start(request(BOTH, own_pictures, tmp_path))
+    experiment = start(request(BOTH, own_images, tmp_path))
     sessions = 1
     while break_off(experiment, "step 1"):
         experiment = resume(experiment.run.path)
@@ -141,11 +141,11 @@ def test_a_run_can_be_stopped_again_and_again(uninterrupted, own_pictures, tmp_p
 
 
 @pytest.mark.parametrize("place", ["step 2", "epoch model 2"])
-def test_a_limit_raised_on_loading_is_that_of_one_session(own_pictures, tmp_path, place):
+def test_a_limit_raised_on_loading_is_that_of_one_session(own_images, tmp_path, place):
     """Without a scheduler, training to 4 epochs and then to 6 is training to 6, wherever the first one broke off."""
     constant = {"use_lr_scheduler": False}
-    long = trained(asked(("vae",), own_pictures, tmp_path, model={**constant, "max_epochs": 6}))
-    short = start(asked(("vae",), own_pictures, tmp_path, model=constant))
+    long = trained(asked(("vae",), own_images, tmp_path, model={**constant, "max_epochs": 6}))
+    short = start(asked(("vae",), own_images, tmp_path, model=constant))
     assert break_off(short, place)
     second = resume(short.run.path, max_epochs={"gae": 6, "de": 6, "model": 6})
     second.fit()
@@ -153,8 +153,8 @@ def test_a_limit_raised_on_loading_is_that_of_one_session(own_pictures, tmp_path
     assert differences(second.state(), long.state()) == []
 
 
-def test_each_model_of_two_has_its_own_limit(own_pictures, tmp_path):
-    path = trained(asked(("ae", "flow"), own_pictures, tmp_path)).run.path
+def test_each_model_of_two_has_its_own_limit(own_images, tmp_path):
+    path = trained(asked(("ae", "flow"), own_images, tmp_path)).run.path
     raised = resume(path, max_epochs={"de": 6})
     gae = snapshot(raised).under("gae")
     raised.fit()
@@ -175,9 +175,9 @@ def whitening(experiment):
     return whiten
 
 
-def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(own_pictures, tmp_path, caplog):
+def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(own_images, tmp_path, caplog):
     """Its whitening is of the new ones, in the checkpoint too, and a warning says what would train it."""
-    first = trained(asked(("ae", "flow"), own_pictures, tmp_path, gae={"early_stopping_metric": "loss"}))
+    first = trained(asked(("ae", "flow"), own_images, tmp_path, gae={"early_stopping_metric": "loss"}))
     raised = resume(first.run.path, max_epochs={"gae": 5})
     raised.fit()
     raised.run.close()
@@ -193,10 +193,10 @@ def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(o
         assert torch.equal(whitening(again).mean, whitening(raised).mean)
 
 
-def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures, tmp_path, caplog):
+def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_images, tmp_path, caplog):
     caplog.set_level("INFO", logger="twostep")
     stop = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2, "denoising_sigma": 0}
-    first = start(asked(("ae", "flow"), own_pictures, tmp_path, de=stop))
+    first = start(asked(("ae", "flow"), own_images, tmp_path, de=stop))
     values = iter([3.0, 1.0, 2.0, 2.0])
     first.trainer.de.validate = lambda *_: {"loss": next(values)}
     first.fit()
@@ -221,9 +221,9 @@ def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_pictures,
     assert (de.epochs_done, de.best_value, de.bad_epochs) == (6, 9.0, 1), "stopping begins anew"
 
 
-def test_a_density_whose_embeddings_are_the_same_is_left_alone(own_pictures, tmp_path, caplog):
+def test_a_density_whose_embeddings_are_the_same_is_left_alone(own_images, tmp_path, caplog):
     caplog.set_level("INFO", logger="twostep")
-    first = start(asked(("ae", "flow"), own_pictures, tmp_path))
+    first = start(asked(("ae", "flow"), own_images, tmp_path))
     assert break_off(first, "epoch de 2")
     again = resume(first.run.path)
     before = {key: value.clone() for key, value in again.module.de.transform.state_dict().items()}
@@ -234,10 +234,10 @@ def test_a_density_whose_embeddings_are_the_same_is_left_alone(own_pictures, tmp
 
 
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["by epoch", "by iteration"])
-def test_a_density_whose_turns_end_first_is_told_of(own_pictures, tmp_path, caplog, by_epoch):
+def test_a_density_whose_turns_end_first_is_told_of(own_images, tmp_path, caplog, by_epoch):
     run = {"sequential_training": False, "alternate_by_epoch": by_epoch}
     limits = {"gae": {"max_epochs": 3}, "de": {"max_epochs": 2, "denoising_sigma": 0.0}}
-    first = trained(asked(("ae", "flow"), own_pictures, tmp_path, run=run, **limits))
+    first = trained(asked(("ae", "flow"), own_images, tmp_path, run=run, **limits))
     warning = "on embeddings from before the autoencoder was trained further"
     assert warning not in caplog.text
     for raised, stale in (({"gae": 5, "de": 4}, False), ({"de": 5}, False), ({"gae": 6}, True)):

@@ -23,7 +23,7 @@ from twostep.diagnosis.model.density_decay import DensityDecay, density_decay
 from twostep.diagnosis.model.finding import Finding
 from twostep.diagnosis.model.off_support import growth, off_support
 from twostep.diagnosis.model.true_distribution import compare_with_truth
-from twostep.experiment.load import FinishedRun, load_finished
+from twostep.experiment.load import load_finished
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.training.engine import Device
@@ -95,20 +95,20 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
     Raises:
         UserError: if the run can't be opened, or has too few rows.
     """
-    finished = load_finished(path, device=device, data=data)
-    gae = _autoencoder(finished.module.cpu())
-    train, test = _rows(finished.splits.train, CHARTED), _rows(finished.splits.test, HELD_OUT)
-    chart = None if gae is None else chart_of(gae, train, test, derive(seed, "chart"))
-    module = finished.module
-    if finished.run.settings.is_gae or not isinstance(module, DensityEstimator | TwoStep):
+    run, evaluator, progress = load_finished(path, device=device, data=data)
+    module, splits = evaluator.module.cpu(), evaluator.splits
+    gae = _autoencoder(module)
+    test = _rows(splits.test, HELD_OUT)
+    chart = None if gae is None else chart_of(gae, _rows(splits.train, CHARTED), test, derive(seed, "chart"))
+    if run.settings.is_gae or not isinstance(module, DensityEstimator | TwoStep):
         return RunDiagnosis(path, (), chart)
     density = module.de if isinstance(module, TwoStep) else module
-    *_, progress = finished.progress.values()
-    likelihood = _likelihoods(density, progress.history)
+    *_, of_density = progress.values()
+    likelihood = _likelihoods(density, of_density.history)
     findings: list[Finding] = []
     with evaluating(module), torch.random.fork_rng([]):
         torch.manual_seed(derive(seed, "density"))
-        rows, near = test[:PUSHED], _rows(finished.splits.train, NEAR)
+        rows, near = test[:PUSHED], _rows(splits.train, NEAR)
         if isinstance(module, TwoStep):
             rows, near = module.encode(rows), torch.cat([module.encode(part) for part in near.split(BATCH)])
         else:
@@ -116,8 +116,15 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
             rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
         decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
         samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
-        off, _ = off_support(_rows(finished.splits.train, DATA), test, samples)
-        findings += [decay.finding(), off, *_true_density(finished, module, test)]
+        off = off_support(_rows(splits.train, DATA), test, samples)
+        findings += [decay.finding(), off]
+        dataset = evaluator.run.dataset
+        if dataset in SYNTHETIC and module.likelihood != "unnormalised":
+            log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
+            truth = distribution(dataset, evaluator.run.dataset_kwargs)
+            dim = module.gae.latent_dim if isinstance(module, TwoStep) else splits.spec.dim
+            found = compare_with_truth(log_probs, test, truth, dim)
+            findings += [] if found is None else [found]
     if (grown := growth(likelihood)) is not None:
         findings.append(grown)
     return RunDiagnosis(path, tuple(findings), chart, decay, likelihood)
@@ -131,17 +138,6 @@ def _dimension(rows: Tensor, seed: int) -> Finding:
     advice = f"a density in R^{dim} overfits a manifold: an autoencoder of latent_dim={found.high}, then a density"
     numbers = {"dimension": float(found.recommended), "low": float(found.low), "high": float(found.high)}
     return Finding("dimension of the data", text, advice if found.high < dim else "", numbers)
-
-
-def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, test: Tensor) -> list[Finding]:
-    """Compare a density with the distribution of its data, where that is known and the density is normalised."""
-    run = finished.evaluator.run
-    if run.dataset not in SYNTHETIC or module.likelihood == "unnormalised":
-        return []
-    log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
-    dim = module.gae.latent_dim if isinstance(module, TwoStep) else finished.splits.spec.dim
-    found = compare_with_truth(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
-    return [] if found is None else [found]
 
 
 def _likelihoods(density: DensityEstimator, history: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple[float, ...]:
@@ -212,9 +208,8 @@ def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: P
     model, digest = "", ""
     found: dict[int, float] = {}
     for path in paths:
-        finished = load_finished(path, device=device, data=data)
-        run, splits = finished.run, finished.splits
-        gae = _autoencoder(finished.module.cpu())
+        run, evaluator, _ = load_finished(path, device=device, data=data)
+        gae, splits = _autoencoder(evaluator.module.cpu()), evaluator.splits
         if gae is None:
             raise UserError(f"{path}: has no autoencoder; give runs that have one, of several sizes")
         name = run.settings.first.name

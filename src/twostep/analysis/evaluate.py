@@ -25,8 +25,7 @@ from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
-from twostep.models.ebm import EBM
-from twostep.models.normalized_ebm import NormalizedEBM
+from twostep.models.ebm import EBM, NormalizedEBM
 from twostep.models.two_step import TwoStep
 from twostep.training.engine import Device
 
@@ -72,8 +71,7 @@ def evaluate_run(
         UserError: if the run can't be opened, or can't be measured so; nothing is computed then. Or if the results
             can't be written.
     """
-    finished = load_finished(path, best_first, device, data)
-    evaluator = finished.evaluator
+    run, evaluator, _ = load_finished(path, best_first, device, data)
     found = {one.name: one for one in evaluator.components}
     if part is not None and part not in found:
         raise UserError(f"--part {part}: no such part of {path}; it has {', '.join(found)}")
@@ -104,7 +102,7 @@ def evaluate_run(
     def keep() -> Path:
         if show is not None:
             show(results)
-        return finished.run.add_evaluation(results, weights, asked, write_scores)
+        return run.add_evaluation(results, weights, asked, write_scores)
 
     return results, evaluator.engine.on_first(keep)
 
@@ -134,7 +132,7 @@ def _certificate(evaluator: Evaluator, component: Component | Whole, seed: int) 
         rows = subsample(batches.data, ROWS).float()
         certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
         return {f"integral ({certificate.verdict})": certificate.integral}
-    density = NormalizedEBM.of(energy, seed=derive(seed, "normaliser"))
+    density = NormalizedEBM(energy, energy.log_normalizer(seed=derive(seed, "normaliser")))
     log_z = density.log_z
     whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
     likelihood = evaluate(["log_likelihood"], whole, batches, evaluator.engine.sum, seed)["log_likelihood"]

@@ -1,7 +1,7 @@
 """Scores of new rows by a finished run: densities, distance, a conformal p-value, a verdict.
 
 The p-value is calibrated on the run's validation rows: an in-distribution row gets the verdict "out" with probability
-`alpha`, whatever the data (see `metrics.ood.conformal`). `metrics.ood.calibrator` chooses the score that it is of.
+`alpha`, whatever the data (see `metrics.ood.conformal`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from twostep.core.seeds import derive
 from twostep.data.batches import subsample
 from twostep.data.load import read_rows
 from twostep.experiment.load import load_finished
-from twostep.metrics.ood.calibrator import DISTANCE, ConformalCalibrator
-from twostep.metrics.ood.conformal import MIN_ROWS
-from twostep.metrics.ood.scores import MAX_ROWS
+from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
+from twostep.metrics.ood.scores import DISTANCE, MAX_ROWS
 from twostep.training.engine import Device
 
 logger = logging.getLogger("twostep")
@@ -91,7 +90,7 @@ def score(
         )
         return Scored(columns)
     held_out = {name: found["valid"] for name, found in evaluator.score({"valid": subsample(valid, MAX_ROWS)}).items()}
-    calibrator = ConformalCalibrator.of(evaluator.module, held_out, derive(evaluator.run.seed, "ood"))
+    calibrator = ConformalCalibrator(evaluator.module, held_out, derive(evaluator.run.seed, "ood"))
     p_value = calibrator.p_values(scored)[calibrator.headline]
     columns["p_value"] = p_value
     if alpha < calibrator.smallest:

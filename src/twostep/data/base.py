@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Generator, Tensor
@@ -32,18 +30,12 @@ class Source:
     """
 
     train: Tensor
-    test: Tensor | None
+    test: Tensor | None = None
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     discrete: bool = False
     low: float | None = None
     high: float | None = None
-
-    @classmethod
-    def from_images(cls, arrays: Mapping[str, Tensor]) -> Self:
-        """Return the source for what `read_images` returned."""
-        test, *labels = (arrays.get(key) for key in ("test", "train_labels", "test_labels"))
-        return cls(arrays["train"], test, *labels, discrete=True, low=0.0, high=255.0)
 
 
 class NoKeys(Frozen):

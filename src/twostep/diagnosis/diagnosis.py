@@ -15,6 +15,7 @@ from twostep.data.batches import subsample
 from twostep.diagnosis.dimension.consensus import ROWS, Dimension, consensus
 from twostep.diagnosis.dimension.estimators import NEIGHBOURS
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
+from twostep.diagnosis.figures import draw_dataset
 from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve, noise_scale_curve
 from twostep.diagnosis.overfitting.verdict import Overfitting, overfitting
 
@@ -81,12 +82,9 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all results as plain values for JSON."""
-        values = asdict(self)
-        for estimate in (*values["dimension"]["curve"], *(vote["estimate"] for vote in values["dimension"]["votes"])):
-            del estimate["local"]
         low, high = self.interval
         answers = {"intrinsic_dimension": self.dimension.recommended, "low": low, "high": high}
-        return {**answers, "verdict": self.overfitting.verdict, "latent_dim": self.latent_dim, **values}
+        return {**answers, "verdict": self.overfitting.verdict, "latent_dim": self.latent_dim, **asdict(self)}
 
     def plot(self, path: Path) -> None:
         """Draw noise scales, scale curve and spectrum as one PNG.
@@ -94,9 +92,8 @@ class Diagnosis:
         Raises:
             UserError: if it can't be written.
         """
-        from twostep.diagnosis.figures import draw_diagnosis
-
-        draw_diagnosis(self, path)
+        title = f"intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
+        draw_dataset(self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, title)
 
     def _note(self) -> str:
         if self.overfitting.verdict != "no":

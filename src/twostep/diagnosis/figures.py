@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from twostep.core.figures import save_figure
 from twostep.core.moments import leading_axes
+from twostep.diagnosis.dimension.consensus import Dimension
 from twostep.diagnosis.model.chart import Chart
 from twostep.diagnosis.model.density_decay import DensityDecay
 from twostep.diagnosis.model.jacobian_spectrum import COUNTS
-
-if TYPE_CHECKING:
-    from twostep.diagnosis.diagnosis import Diagnosis
+from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve
 
 BAND = (0.05, 0.5, 0.95)
 LEAST = 1e-12  # of the largest singular value
@@ -29,10 +28,21 @@ SMALLEST = 1e-4  # nats
 Panel = Callable[[Any], None]
 
 
-def draw_diagnosis(found: Diagnosis, path: Path) -> None:
+def draw_dataset(
+    dimension: Dimension,
+    noise_scales: NoiseScaleCurve,
+    spectrum: Sequence[float],
+    latent_dim: int,
+    path: Path,
+    title: str,
+) -> None:
     """Draw noise scales, scale curve and spectrum of a dataset as one PNG."""
-    title = f"intrinsic dimension {found.dimension.recommended}, overfitting: {found.overfitting.line()}"
-    _draw([partial(panel, found) for panel in (_noise_scales, _scale_curve, _spectrum)], path, title)
+    panels = (
+        partial(_noise_scales, noise_scales, latent_dim),
+        partial(_scale_curve, dimension),
+        partial(_spectrum, spectrum, latent_dim),
+    )
+    _draw(panels, path, title)
 
 
 def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequence[float], path: Path) -> None:
@@ -74,8 +84,8 @@ def _draw(panels: Sequence[Panel], path: Path, title: str | None = None) -> None
     save_figure(figure, path)
 
 
-def _noise_scales(found: Diagnosis, axes: Any) -> None:
-    scales, resolved = found.noise_scales.scales, found.noise_scales.resolved
+def _noise_scales(curve: NoiseScaleCurve, latent_dim: int, axes: Any) -> None:
+    scales, resolved = curve.scales, curve.resolved
     axes.set_title("noise scales" if scales else "noise scales: too few rows for any")
     if not scales:  # a logarithmic axis can't be empty
         return
@@ -85,24 +95,24 @@ def _noise_scales(found: Diagnosis, axes: Any) -> None:
     at = [point.scale for point in resolved]
     axes.plot(at, [point.value for point in resolved], "o-", color="C0", label="data (dotted: not resolved)")
     axes.fill_between(at, [point.low for point in resolved], [point.high for point in resolved], alpha=0.3)
-    axes.axhline(found.latent_dim, color="C1", linewidth=1, label="recommended")
-    top = max(found.dim if found.dim <= 2 * found.latent_dim + 3 else 0, 1.5 * found.latent_dim)
+    axes.axhline(latent_dim, color="C1", linewidth=1, label="recommended")
+    top = max(curve.dim if curve.dim <= 2 * latent_dim + 3 else 0, 1.5 * latent_dim)
     axes.set(xscale="log", ylim=(0, 1.1 * top), xlabel="scale of the noise", ylabel="dimension d(s)")
     axes.legend(loc="best", fontsize="small")
 
 
-def _scale_curve(found: Diagnosis, axes: Any) -> None:
-    curve = found.dimension.curve
+def _scale_curve(dimension: Dimension, axes: Any) -> None:
+    curve = dimension.curve
     errors = [[at.value - at.low for at in curve], [at.high - at.value for at in curve]]
     axes.errorbar([at.k for at in curve], [at.value for at in curve], errors, marker="o", capsize=3)
-    axes.axhline(found.dimension.recommended, color="C1", linewidth=1)
+    axes.axhline(dimension.recommended, color="C1", linewidth=1)
     axes.set(xscale="log", xlabel="neighbours", ylabel="maximum likelihood, uncorrected", title="scale curve")
     axes.set_ylim(bottom=0)
 
 
-def _spectrum(found: Diagnosis, axes: Any) -> None:
-    axes.plot(range(1, len(found.spectrum) + 1), found.spectrum, ".-")
-    axes.axvline(found.latent_dim, color="C1", linewidth=1)
+def _spectrum(spectrum: Sequence[float], latent_dim: int, axes: Any) -> None:
+    axes.plot(range(1, len(spectrum) + 1), spectrum, ".-")
+    axes.axvline(latent_dim, color="C1", linewidth=1)
     axes.set(yscale="log", xlabel="principal direction", ylabel="std, in units of the data", title="spectrum")
     axes.xaxis.get_major_locator().set_params(integer=True)
 

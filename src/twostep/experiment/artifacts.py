@@ -66,7 +66,7 @@ def write_detection(found: Detection, folder: Path) -> None:
     for name, rows in found.scores.items():
         series = {figures.plain(Path(found.against[0].own).name): rows["in_test"]}
         for one in found.against:
-            series[f"{figures.plain(Path(one.other).name)} (other)"] = rows[one.split("test")]
+            series[f"{figures.plain(Path(one.other).name)} (other)"] = rows[f"ood_test{one.label}"]
         figures.histogram(series, AXES[name], folder / f"{name}.png")
 
 

@@ -13,12 +13,12 @@ from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows, embed
 from twostep.experiment.components import Component, Whole, components_of
 from twostep.metrics import Result, evaluate
-from twostep.metrics.features.choice import feature_sets_of
+from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.ood import ood
 from twostep.metrics.ood.scores import Array, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import Model, Sampler, evaluating
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.runs.config import Settings
 from twostep.training.engine import Engine
 
@@ -57,6 +57,12 @@ class Evaluator:
     def batches(self, data: Rows, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
+
+    def loaders(self) -> tuple[Batches, Batches | None, Batches]:
+        """Return the training, validation and test rows in batches."""
+        splits, run = self.splits, self.run
+        valid = None if splits.valid is None else self.batches(splits.valid, run.valid_batch_size)
+        return self.batches(splits.train, run.train_batch_size), valid, self.batches(splits.test, run.test_batch_size)
 
     def seen(self, component: Component | Whole, data: Rows) -> Batches:
         """Return rows of data, or their embeddings, as a component sees them in a test, in batches."""
@@ -124,12 +130,14 @@ class Evaluator:
         """Return what samples are compared with: in validation, the batches `train`; in a test, all training rows."""
         if not isinstance(component.model, Sampler):
             return None
-        return feature_sets_of(
+        keys = keys or component.config.metric_kwargs
+        choice = FeatureChoice.of(spec_seen(component.model, self.splits.spec), keys, self.splits)
+        return FeatureSets(
             component.model,
-            self.splits,
             lambda: self.seen(component, self.splits.train) if train is None else train,
             held_out,
-            keys or component.config.metric_kwargs,
+            keys,
+            choice.extractor,
             self.engine.gather,
             derive(seed, "gallery"),
             with_reference=train is None,

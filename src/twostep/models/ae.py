@@ -20,14 +20,7 @@ from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 
 
 class Autoencoder(EncoderDecoder):
-    """Encoder and decoder fitted by least squares.
-
-    Args:
-        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: maps embeddings back.
-        latent_dim: d.
-        data: see `DataArguments`.
-    """
+    """Encoder, `(B, *T) -> (B, d)` of what the transform gives, and decoder, `(B, d) -> (B, *T)`; see `Model`."""
 
     @override
     def encode(self, x: Tensor) -> Tensor:
@@ -57,4 +50,4 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
     @override
     def build(self, spec: DataSpec) -> Autoencoder:
         networks = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
-        return Autoencoder(*networks, self.latent_dim, **self.data_arguments(spec))
+        return Autoencoder(*networks, **self.arguments(Autoencoder, spec))

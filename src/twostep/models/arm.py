@@ -30,7 +30,16 @@ from typing_extensions import Unpack, override
 
 from twostep.core.keys import STOPPING_METRIC, TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeInt, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, DataArguments, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.base import (
+    MODELS,
+    DataArguments,
+    DensityEstimator,
+    Likelihood,
+    Objective,
+    OneLossConfig,
+    Preset,
+    Role,
+)
 from twostep.nn.distributions import LOG_2PI
 
 FLOOR = 1e-4
@@ -58,11 +67,8 @@ class ARM(DensityEstimator):
 
     Args:
         event_shape: shape `*S` of a data point, `(D,)` or `(C, H, W)`, which the transform must leave as it is.
-        k_mixture: Gaussians in the mixture of each step.
-        hidden_size: width of the LSTM.
-        num_layers: layers of the LSTM.
-        context: rows above and pixels beside that a pixel sees; 0: the last one alone.
-        data: see `DataArguments`.
+        k_mixture, hidden_size, num_layers, context: as the keys of `ARMConfig`.
+        data: see `Model`.
     """
 
     before: Tensor
@@ -163,17 +169,13 @@ class ARMConfig(OneLossConfig):
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        if not spec.is_image:
-            return {"whitening_transform": True}
-        return {"whitening_transform": True, "dequantize": spec.discrete, "hidden_size": 256, "num_layers": 2}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        if not spec.is_image:
-            return {"lr": 1e-3}
-        return {"lr": 1e-3, "whitening_transform": False, "scale_data": True, "dequantize": False, "context": 0}
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        layers = {"hidden_size": 256, "num_layers": 2} if spec.is_image else {}
+        if preset != "reference":
+            return {**layers, "whitening_transform": True, "dequantize": spec.is_image and spec.discrete}
+        if spec.is_image:
+            return {**layers, "lr": 1e-3, "scale_data": True, "context": 0}
+        return {"lr": 1e-3, "whitening_transform": True}
 
     @override
     def is_flat(self) -> bool:
@@ -181,11 +183,4 @@ class ARMConfig(OneLossConfig):
 
     @override
     def build(self, spec: DataSpec) -> ARM:
-        return ARM(
-            spec.shape,
-            k_mixture=self.k_mixture,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            context=self.context,
-            **self.data_arguments(spec),
-        )
+        return ARM(spec.shape, **self.arguments(ARM, spec))

@@ -25,14 +25,12 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_METRICS
+from twostep.core.keys import PATIENCE
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, AdversarialConfig, DataArguments, Gather, Objective, OptimizerConfig, Role
-from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
-from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP, JoinedNet
+from twostep.models.base import ERROR, MODELS, DataArguments, Gather, Objective, Preset, Role
+from twostep.models.parts.networks import AdversarialConfig, EncoderDecoder
+from twostep.nn.mlp import JoinedNet
 
-ERROR = "l2_reconstruction_error"
 # Small datasets are not inverted with the paper's rates of 1e-4 and weight of 1 (benchmarks/defaults.py).
 RATE, MOST_WEIGHT, IMAGE_DIM = 1e-3, 10.0, 784
 
@@ -45,12 +43,11 @@ class BiGAN(EncoderDecoder):
         decoder: the generator g.
         discriminator: the critic T, maps a flattened point `(B, D)` and an embedding `(B, d)` to `(B, 1)`.
         latent_dim: d.
-        wasserstein: Wasserstein distance of the pairs; False: the classical logistic loss.
-        penalty_weight: λ of the Wasserstein critic; None: its weights are clamped instead.
+        wasserstein, gradient_penalty, num_discriminator_steps: as the keys of `BiGANConfig`.
+        penalty_weight: λ.
         clamp: c.
         recon_weight: w.
-        num_discriminator_steps: steps of the critic for each of generator and encoder.
-        data: see `DataArguments`.
+        data: see `Model`.
     """
 
     def __init__(
@@ -61,7 +58,8 @@ class BiGAN(EncoderDecoder):
         latent_dim: int,
         *,
         wasserstein: bool = True,
-        penalty_weight: float | None = 10.0,
+        gradient_penalty: bool = True,
+        penalty_weight: float = 10.0,
         clamp: float = 0.01,
         recon_weight: float = 1.0,
         num_discriminator_steps: int = 2,
@@ -69,7 +67,8 @@ class BiGAN(EncoderDecoder):
     ) -> None:
         super().__init__(encoder, decoder, latent_dim, **data)
         self.discriminator = discriminator
-        self.wasserstein, self.penalty_weight, self.limit = wasserstein, penalty_weight, clamp
+        self.wasserstein, self.limit = wasserstein, clamp
+        self.penalty_weight = penalty_weight if gradient_penalty else None
         self.recon_weight, self.every = recon_weight, num_discriminator_steps
 
     @override
@@ -135,12 +134,13 @@ class BiGAN(EncoderDecoder):
 
 
 @MODELS.register("bigan")
-class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
+class BiGANConfig(AdversarialConfig):
     """Keys of `bigan`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
     summary: ClassVar[str] = "bidirectional GAN: a generator and its inverse, from a critic"
     paper: ClassVar[str] = "Donahue et al., 2017, arXiv 1605.09782"
+    rates: ClassVar[dict[str, str]] = {"discriminator": "disc_lr", "ge": "ge_lr"}
 
     name: Literal["bigan"] = "bigan"
     wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")
@@ -151,48 +151,26 @@ class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
     clamp: PositiveFloat = Field(0.01, description="limit of the Wasserstein critic's weights, without the penalty")
     recon_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error of reconstructions")
     num_discriminator_steps: PositiveInt = Field(2, description="steps of the critic for each of generator and encoder")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layers of the critic")
-    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the critic")
-    disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the critic")
+    disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the discriminator")
     ge_lr: PositiveFloat = Field(1e-4, description="learning rate of generator and encoder")
-    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
     max_epochs: PositiveInt = Field(200, description="epochs to train for")
-    early_stopping_metric: str | None = Field(ERROR, description=STOPPING_METRIC)
     max_bad_valid_epochs: PositiveInt | None = Field(50, description=PATIENCE)
-    valid_metrics: tuple[str, ...] = Field((ERROR,), description=VALID_METRICS)
-    test_metrics: tuple[str, ...] = Field((ERROR,), description=TEST_METRICS)
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        values = super().defaults(spec, role, preset)
+        if preset == "reference":
+            return {**values, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
         weight = min(MOST_WEIGHT, max(1.0, IMAGE_DIM / spec.dim))
-        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        keys = {key: cls.model_fields[key].default for key in ("recon_weight", "disc_lr", "ge_lr")}
-        return {**super().reference(spec, role), **keys, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
-
-    @override
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        return {
-            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
-            "ge": OptimizerConfig(self.ge_lr, self.use_ge_lr_scheduler),
-        }
+        return {**values, "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}
 
     @override
     def build(self, spec: DataSpec) -> BiGAN:
         return BiGAN(
             self.build_encoder(spec, self.latent_dim),
             self.build_decoder(spec),
-            JoinedNet(MLP(spec.dim, self.discriminator_hidden_dims, 1, self.discriminator_activation), self.latent_dim),
-            self.latent_dim,
-            wasserstein=self.wasserstein,
-            penalty_weight=self.penalty_weight if self.gradient_penalty else None,
-            clamp=self.clamp,
-            recon_weight=self.recon_weight,
-            num_discriminator_steps=self.num_discriminator_steps,
-            **self.data_arguments(spec),
+            JoinedNet(self.build_discriminator(spec.dim), self.latent_dim),
+            **self.arguments(BiGAN, spec),
         )

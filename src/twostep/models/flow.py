@@ -22,7 +22,16 @@ from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
-from twostep.models.base import MODELS, DataArguments, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.base import (
+    MODELS,
+    DataArguments,
+    DensityEstimator,
+    Likelihood,
+    Objective,
+    OneLossConfig,
+    Preset,
+    Role,
+)
 from twostep.models.parts.coupling import Couplings, Multiscale, vector_layers
 from twostep.models.parts.networks import image_shape
 from twostep.nn.distributions import standard_normal_log_prob
@@ -48,7 +57,7 @@ class Flow(DensityEstimator):
     Args:
         layers: map what the transform gives to noise and back; a `Stack`, `Multiscale` or any module with `inverse`.
         event_shape: shape `*S` of a data point.
-        data: see `DataArguments`.
+        data: see `Model`.
     """
 
     likelihood: ClassVar[Likelihood] = "exact"
@@ -102,24 +111,19 @@ class FlowConfig(OneLossConfig):
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         # Wider splines and early stopping fit embeddings better, several resolutions images (benchmarks/defaults.py,
         # benchmarks/digits_density.py).
-        always = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
+        stopping = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
+        if preset == "reference":
+            layers = {"tail_bound": 1.0, "linear_bias": True}
+            return {**layers, **stopping, **PLAIN} if spec.is_image else {**layers, "whitening_transform": True}
         if not spec.is_image:
-            return always
-        always["dequantize"] = spec.discrete
+            return stopping
+        stopping["dequantize"] = spec.discrete
         if any(side % 2 for side in spec.shape[1:]):
-            return {**always, **PLAIN}
-        return {**always, "transform": "multiscale", "hidden_units": 32, "lr": 2e-3, "use_lr_scheduler": True}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        layers = {"tail_bound": 1.0, "linear_bias": True}
-        if not spec.is_image:
-            return {**layers, "early_stopping_metric": None, "max_bad_valid_epochs": 10}
-        return {**layers, "dequantize": False, "use_lr_scheduler": False, **PLAIN}
+            return {**stopping, **PLAIN}
+        return {**stopping, "transform": "multiscale", "hidden_units": 32, "lr": 2e-3, "use_lr_scheduler": True}
 
     @override
     def is_flat(self) -> bool:

@@ -40,6 +40,18 @@ def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
     return 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).flatten(1).sum(1)
 
 
+def kl_to_prior(mean: Tensor, factor: Tensor, prior_std: float) -> Tensor:
+    """Return `KL(N(mean, factor factorᵀ) ‖ N(0, prior_std² I))`, `(B,)`, for means `(B, d)`, factors `(*, d, d)`."""
+    squares = mean.square().sum(1) + factor.square().sum((1, 2))
+    scale = mean.new_tensor(prior_std).log()
+    return 0.5 * (squares / prior_std**2 - mean.shape[1]) + mean.shape[1] * scale - log_det(factor)
+
+
+def log_det(factor: Tensor) -> Tensor:
+    """Return the log of the determinant of triangular matrices `(B, d, d)`, `(B,)`."""
+    return factor.diagonal(dim1=1, dim2=2).log().sum(1)
+
+
 def mean_and_factor(points: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean `(d,)` of points `(n, d)` and a Cholesky factor `(d, d)` of their covariance.
 

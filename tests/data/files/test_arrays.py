@@ -21,6 +21,12 @@ def saved(tmp_path, array):
     return path
 
 
+def read(path):
+    """Return the training rows, the test rows, and whether they are discrete."""
+    source = read_arrays(path)
+    return source.train, source.test, source.discrete
+
+
 def pictures(*shape):
     return RANDOM.integers(0, 256, shape, dtype=np.uint8)
 
@@ -28,7 +34,7 @@ def pictures(*shape):
 def refused(path):
     """Return the one line that a file is refused with."""
     with pytest.raises(UserError) as caught:
-        read_arrays(path)
+        read(path)
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith(str(path))
@@ -38,7 +44,7 @@ def refused(path):
 def test_uint8_images_get_their_channels_first(tmp_path):
     grey, last, first = pictures(5, 7, 9), pictures(5, 7, 9, 3), pictures(5, 3, 7, 9)
     for array, expected in ((grey, grey[:, None]), (last, np.moveaxis(last, 3, 1)), (first, first)):
-        train, test, discrete = read_arrays(saved(tmp_path, array))
+        train, test, discrete = read(saved(tmp_path, array))
         assert train.dtype == torch.uint8
         assert np.array_equal(train.numpy(), expected)
         assert test is None
@@ -48,19 +54,19 @@ def test_uint8_images_get_their_channels_first(tmp_path):
 @pytest.mark.parametrize("dtype", ["f8", ">f8", "f2", "i8", "u1", "?"])
 def test_matrices_become_float32_vectors(tmp_path, dtype):
     array = RANDOM.integers(0, 2, (6, 4)).astype(dtype)
-    train, _, discrete = read_arrays(saved(tmp_path, array))
+    train, _, discrete = read(saved(tmp_path, array))
     assert train.dtype == torch.float32
     assert np.array_equal(train.numpy(), array.astype("f4"))
     assert not discrete
 
 
 def test_a_list_of_numbers_becomes_vectors_of_one(tmp_path):
-    assert read_arrays(saved(tmp_path, np.arange(5)))[0].shape == (5, 1)
+    assert read(saved(tmp_path, np.arange(5)))[0].shape == (5, 1)
 
 
 def test_float_images_are_kept(tmp_path):
     array = RANDOM.random((5, 3, 6, 6))
-    train, _, discrete = read_arrays(saved(tmp_path, np.asfortranarray(array)))
+    train, _, discrete = read(saved(tmp_path, np.asfortranarray(array)))
     assert np.array_equal(train.numpy(), array.astype("f4"))
     assert not discrete
 
@@ -68,10 +74,10 @@ def test_float_images_are_kept(tmp_path):
 def test_npz_with_train_and_test_and_with_one_array(tmp_path):
     path = tmp_path / "own.npz"
     np.savez(path, train=pictures(4, 8, 8), test=pictures(2, 8, 8, 1))
-    train, test, _ = read_arrays(path)
+    train, test, _ = read(path)
     assert (train.shape, test.shape) == ((4, 1, 8, 8), (2, 1, 8, 8))
     np.savez_compressed(path, anything=np.arange(8.0))
-    train, test, _ = read_arrays(path)
+    train, test, _ = read(path)
     assert (len(train), test) == (8, None)
 
 
@@ -199,7 +205,7 @@ def test_columns_that_single_precision_makes_constant_are_named(tmp_path, caplog
     array[:, 1] += 1e12
     array[:, 2] = 1e12
     array[:, 4] = 1e8 + np.arange(9) / 9
-    read_arrays(saved(tmp_path, array))
+    read(saved(tmp_path, array))
     said = [record.getMessage().split(": ", 1)[1] for record in caplog.records]
     assert said[0] == "1 of 6 columns are constant: 2"
     assert said[1].startswith("2 of 6 columns are constant in single precision")
@@ -211,8 +217,8 @@ def test_constant_columns_are_named_in_a_warning(tmp_path, caplog):
     array = RANDOM.random((9, 10))
     array[:, 1:8] = 2.0
     with caplog.at_level(logging.WARNING, "twostep"):
-        read_arrays(saved(tmp_path, array))
-        read_arrays(saved(tmp_path, RANDOM.random((9, 10))))
+        read(saved(tmp_path, array))
+        read(saved(tmp_path, RANDOM.random((9, 10))))
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
         "7 of 10 columns are constant: 1, 2, 3, 4, 5, ..."
     ]
@@ -227,4 +233,4 @@ def test_a_member_that_is_no_array_is_one_line(tmp_path, members):
         for name, content in members.items():
             archive.writestr(name, buffer.getvalue() if content is None else content)
     with pytest.raises(UserError, match="is not an array"):
-        read_arrays(path)
+        read(path)

@@ -10,6 +10,7 @@ from helpers.distributions import coverage, gaussian
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.estimators import (
     SCALES,
+    dimensions_around,
     likelihood_value,
     local_pca,
     maximum_likelihood,
@@ -40,9 +41,6 @@ def test_maximum_likelihood_has_mean_d_where_its_assumption_holds(d, k):
     margin = 4 * d / math.sqrt(N * (k - 1))
     assert found.value == pytest.approx(d, abs=margin)
     assert abs(found.value * k / (k - 1) - d) > margin  # k in place of k - 1 would be seen
-    error = float(found.local.std()) / math.sqrt(N)
-    assert float(found.local.mean()) == pytest.approx(d, abs=4 * error)
-    assert abs(float(found.local.mean()) * (k - 1) / (k - 2) - d) > 4 * error  # and k - 1 in place of k - 2
     assert found.low < d < found.high
 
 
@@ -72,7 +70,7 @@ def test_local_principal_components_count_directions():
 def test_local_estimates_distinguish_a_curve_from_a_disc():
     circle = drawn("von-mises-circle", 500) + torch.tensor([9.0, 0.0])
     near = neighbourhoods(torch.cat([circle, drawn("annulus", 500).double()]), 20)
-    local, far = maximum_likelihood(near).local, near.points[:, 0] > 0
+    local, far = dimensions_around(near), near.points[:, 0] > 0
     assert float(1 / (1 / local[far]).mean()) == pytest.approx(1, abs=0.15)
     assert float(1 / (1 / local[~far]).mean()) == pytest.approx(2, abs=0.3)
 

@@ -7,7 +7,7 @@ import torch
 from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.diagnosis.dimension.distinct_rows import heaped_column
-from twostep.diagnosis.dimension.estimators import maximum_likelihood, two_nn
+from twostep.diagnosis.dimension.estimators import dimensions_around, maximum_likelihood, two_nn
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 
 
@@ -68,7 +68,7 @@ def test_equally_far_points_that_lie_on_no_grid_are_finite_and_named():
     assert any("equally far" in warning for warning in near.warnings)
     for estimate in (maximum_likelihood(near), two_nn(near)):
         assert np.isfinite([estimate.value, estimate.low, estimate.high]).all()
-    assert bool(maximum_likelihood(near).local.isfinite().all())
+    assert bool(dimensions_around(near).isfinite().all())
 
 
 def test_values_of_few_digits_get_a_warning():

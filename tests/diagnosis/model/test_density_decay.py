@@ -37,11 +37,11 @@ def test_flat_directions_are_no_fault_of_the_model(dim):
     assert found.thickness < 0.05 * found.rms_radius
 
 
-@pytest.mark.parametrize(("noise", "contrast"), [(0.03, 15), (0.01, 50), (0.001, 500)])
+@pytest.mark.parametrize(("noise", "contrast"), [(0.03, 15), (0.001, 500)])
 def test_a_thin_density_around_a_circle_is_reported(noise, contrast):
     thin = distribution("von-mises-circle", {"noise": noise})
     found = density_decay(
-        thin.log_prob, rows("von-mises-circle", 250, 0).double(), rows("von-mises-circle", 1500, 1).double()
+        thin.log_prob, rows("von-mises-circle", 80, 0).double(), rows("von-mises-circle", 1500, 1).double()
     )
     assert found.thickness == pytest.approx(noise * math.sqrt(2), rel=0.1), "half of a random push goes off the circle"
     assert found.contrast > contrast

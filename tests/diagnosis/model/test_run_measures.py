@@ -13,23 +13,22 @@ from twostep.diagnosis.model.true_distribution import compare_with_truth
 
 
 def test_samples_of_the_distribution_are_on_its_support():
-    found, off = off_support(*(rows("swiss_roll", n, seed) for n, seed in ((2000, 0), (500, 1), (500, 2))))
+    found = off_support(*(rows("swiss_roll", n, seed) for n, seed in ((2000, 0), (500, 1), (500, 2))))
     assert found.verdict == "good"
-    assert off.double().mean() == found.numbers["share"] < 0.03
+    assert found.numbers["share"] < 0.03
 
 
 def test_samples_off_the_support_are_those_that_are_far():
     train, held_out, samples = (rows("von-mises-circle", n, seed) for n, seed in ((2000, 0), (500, 1), (400, 2)))
     samples[:100] *= 1.2
-    found, off = off_support(train, held_out, samples)
+    found = off_support(train, held_out, samples)
     assert found.verdict == "check"
-    assert off[:100].all()
-    assert off[100:].double().mean() < 0.02
+    assert 0.25 <= found.numbers["share"] < 0.265
 
 
 def test_less_than_a_hundredth_of_the_radius_is_on_the_support():
     train, held_out, samples = (rows("von-mises-circle", n, seed) for n, seed in ((4000, 0), (500, 1), (400, 2)))
-    assert off_support(train, held_out, 1.005 * samples)[0].verdict == "good"
+    assert off_support(train, held_out, 1.005 * samples).verdict == "good"
 
 
 def epochs(rate, noise, n=40):

@@ -80,10 +80,10 @@ def test_trustworthiness_is_that_of_scikit_learn():
 
 def test_paths_through_convolutions_are_those_of_the_images_in_any_memory_format():
     torch.manual_seed(0)
-    spec = DataSpec(name="images", shape=(2, 6, 5), size=200, low=0, high=1)
+    spec = DataSpec(name="images", shape=(2, 6, 5), size=50, low=0, high=1)
     nets = {f"{net}_net": "cnn" for net in ("encoder", "decoder")}
     gae = AutoencoderConfig.for_data(spec, "gae", latent_dim=3, **nets).build(spec).double().eval()
-    x = torch.rand(200, *spec.shape).double()
+    x = torch.rand(50, *spec.shape).double()
     with torch.no_grad():
         z = gae.encode(x)
         spectrum = decoder_spectrum(gae, z)

@@ -124,7 +124,7 @@ def test_a_thick_manifold_is_reported_with_its_thickness(name):
 
 @pytest.mark.parametrize("noise", [0.003, 0.03])
 def test_noise_in_many_directions_hides_no_manifold_above_its_scale(noise):
-    found = diagnose(drawn("uniform_sphere", 2000, ambient_dim=20, noise=noise))
+    found = diagnose(drawn("uniform_sphere", 1000, ambient_dim=20, noise=noise))
     assert found.dimension.recommended == 2
     assert any("17 directions" in reason for reason in found.dimension.reasons)
     if found.overfitting.verdict == "yes":
@@ -134,7 +134,7 @@ def test_noise_in_many_directions_hides_no_manifold_above_its_scale(noise):
 
 
 def test_a_swiss_roll_in_noise_has_its_dimension_if_that_is_noise():
-    found = diagnose(drawn("swiss_roll", 1500, ambient_dim=20, noise=0.1))
+    found = diagnose(drawn("swiss_roll", 1000, ambient_dim=20, noise=0.1))
     assert found.overfitting.line().startswith("no (below a scale of 0.1")
     assert found.latent_dim == 20
     assert found.lines()[2].startswith("recommended latent_dim: 20 (")
@@ -159,7 +159,7 @@ def test_positions_between_references_decide():
 
 
 def test_a_wavy_graph_in_many_dimensions_is_not_called_full():
-    z = gaussian(1500, 9)
+    z = gaussian(1000, 9)
     directions = torch.linalg.qr(gaussian(9, 9, seed=1)).Q
     height = torch.sin(2 * z @ directions).sum(1, keepdim=True) * (2 / 9) ** 0.5
     found = diagnose(torch.cat([z, height], 1)).overfitting

@@ -8,8 +8,7 @@ from scipy import stats
 
 from twostep.core.schema import DataSpec
 from twostep.metrics.density_check.certificate import check_normalised
-from twostep.models.ebm import EBMConfig
-from twostep.models.normalized_ebm import NormalizedEBM
+from twostep.models.ebm import EBMConfig, NormalizedEBM
 from twostep.models.parts import annealing
 from twostep.models.parts.annealing import log_normalizer
 from twostep.models.two_step import TwoStep, latent_spec
@@ -121,6 +120,10 @@ def ebm(**keys):
     return model.requires_grad_(False)
 
 
+def normalized(model, chains, temperatures):
+    return NormalizedEBM(model, model.log_normalizer(chains, temperatures))
+
+
 SAMPLER = {"ld_steps": 40, "ld_step_size": 0.02, "ld_sigma": 0.2, "ld_grad_clamp": None, "ld_eps_new": 1.0}
 
 
@@ -144,7 +147,7 @@ def test_a_gap_shows_that_the_models_samples_have_not_its_law():
 
 
 def test_a_normalised_energy_has_mass_one_in_data_space_and_is_called_an_estimate():
-    model = NormalizedEBM.of(ebm(), 1000, 30)
+    model = normalized(ebm(), 1000, 30)
     found = check_normalised(model, evaluations=30_000)
     assert found.verdict == "normalised", found.line()
     assert found.integral.kind == "estimate"
@@ -155,7 +158,7 @@ def test_a_normalised_energy_has_mass_one_in_data_space_and_is_called_an_estimat
 
 
 def test_outside_of_the_box_there_is_no_density():
-    model = NormalizedEBM.of(ebm(preset="reference", ld_steps=5), 100, 10)
+    model = normalized(ebm(preset="reference", ld_steps=5), 100, 10)
     assert model.log_prob(torch.tensor([[1000.0, 1000.0]])).tolist() == [-math.inf]
 
 
@@ -182,4 +185,4 @@ def test_a_two_step_model_with_an_estimate_has_an_estimate():
     gae = AutoencoderConfig.for_data(spec, "gae", latent_dim=2).build(spec)
     model = EBMConfig.for_data(latent_spec(spec, 2), "de").build(latent_spec(spec, 2))
     model.fit_transform([torch.randn(50, 2)])
-    assert TwoStep(gae, NormalizedEBM.of(model, 50, 5)).likelihood == "estimate"
+    assert TwoStep(gae, normalized(model, 50, 5)).likelihood == "estimate"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twostep.core.schema import UserError
-from twostep.data.files.sources import ImageSource, from_files
+from twostep.data.files.sources import EncodedImage, ImageSource, from_files
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
@@ -32,8 +32,10 @@ def read_folder(folder: Path, labelled: bool = False) -> ImageSource:
     names = sorted({label for images in found.values() for label, _ in images if label})
     numbers = {label: number for number, label in enumerate(names)}
     return from_files(
-        {split: [path for _, path in images] for split, images in found.items()},
-        {split: [numbers[label] for label, _ in images] for split, images in found.items() if images[0][0]},
+        {
+            split: [EncodedImage(str(path), path, numbers.get(label)) for label, path in images]
+            for split, images in found.items()
+        }
     )
 
 

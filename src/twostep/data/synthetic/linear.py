@@ -25,13 +25,8 @@ class Affine(SyntheticDistribution):
 
     @property
     @override
-    def intrinsic_dim(self) -> int:
-        return self.manifold_dim
-
-    @property
-    @override
-    def native_dim(self) -> int:
-        return self.manifold_dim
+    def dims(self) -> tuple[int, int]:
+        return self.manifold_dim, self.manifold_dim
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
@@ -55,13 +50,8 @@ class Repeated(SyntheticDistribution):
 
     @property
     @override
-    def intrinsic_dim(self) -> int:
-        return 2 if self._planar.measure == "Lebesgue" else self._planar.intrinsic_dim
-
-    @property
-    @override
-    def native_dim(self) -> int:
-        return self.ambient_dim or 2
+    def dims(self) -> tuple[int, int]:
+        return 2 if self._planar.measure == "Lebesgue" else self._planar.intrinsic_dim, self.ambient_dim or 2
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:

@@ -51,13 +51,6 @@ def gauss_legendre(low: Tensor | float, high: Tensor | float, order: int = 200) 
     return (low + high) / 2 + half * nodes, half.log() + weights.log()
 
 
-def panels(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
-    """Return nodes and log-weights of 16-point Gauss-Legendre rules on `count` equal subintervals."""
-    ends = torch.linspace(low, high, count + 1, dtype=torch.double)
-    nodes, log_weights = gauss_legendre(ends[:-1], ends[1:], 16)
-    return nodes.flatten(), log_weights.flatten()
-
-
 def minimise(cost: Callable[[Tensor, slice], Tensor], n: int, low: float, high: float, cells: int) -> Tensor:
     """Return for each of `n` rows the parameter in `[low, high]` of least cost, `(n,)`.
 

@@ -32,11 +32,6 @@ KAPPA = "concentration around the first axis; 0: uniform"
 class SphereSet(SyntheticDistribution):
     """A distribution on S^k."""
 
-    @property
-    @override
-    def native_dim(self) -> int:
-        return self.intrinsic_dim + 1
-
     @override
     def nearest(self, y: Tensor) -> Tensor:
         radius = y.norm(dim=1, keepdim=True)
@@ -50,8 +45,8 @@ class AnySphere(SphereSet):
 
     @property
     @override
-    def intrinsic_dim(self) -> int:
-        return self.manifold_dim
+    def dims(self) -> tuple[int, int]:
+        return self.manifold_dim, self.manifold_dim + 1
 
 
 @synthetic("sphere", "a Gaussian projected onto a sphere")
@@ -143,9 +138,11 @@ class UniformSphere(AnySphere, VonMisesFisherSet):
     """Uniform on S^k."""
 
 
-@synthetic("von-mises-circle", "von Mises distribution on the unit circle", dims=(1, 2))
+@synthetic("von-mises-circle", "von Mises distribution on the unit circle")
 class VonMisesCircle(VonMisesFisherSet):
     """Von Mises on the circle, the example of the paper."""
+
+    fixed_dims = (1, 2)
 
     kappa: NonNegativeFloat = Field(1.0, description=KAPPA)
 

@@ -7,7 +7,7 @@ others,
     T_2 / T_1               is Pareto: P(T_2 / T_1 > t) = t^-d
 
 *Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too, as MacKay and Ghahramani advise.
-At a single point (k - 2) / sum_j log(T_k / T_j) has mean d. *TwoNN* is maximum likelihood for the Pareto distribution
+*TwoNN* is maximum likelihood for the Pareto distribution
 with the largest tenth censored, so that outliers count for little: with m of N ratios t kept, (m - 1) / (sum log t + (N
 - m) log t_m) has mean d. *Local principal components* counts the eigenvalues of the covariance of k neighbours that are
 at least a tenth of the largest; above d = 0.27 k too few are counted.
@@ -25,7 +25,7 @@ Dimensionality of Data (Fukunaga & Olsen, 1971).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -52,22 +52,16 @@ Statistic = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class DimensionEstimate(Estimate):
-    """An estimate of the intrinsic dimension from n points and k neighbours of each.
-
-    `local` are the estimates at single points, `(n,)`; None where a single point gives none.
-    """
+    """An estimate of the intrinsic dimension from n points and k neighbours of each."""
 
     n: int
     k: int
     method: str
-    local: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0) -> DimensionEstimate:
     """Estimate by the distances to k >= 3 neighbours."""
-    inverse = _mean_logs(near, k)
-    local = torch.where(inverse > EQUAL, (k - 2) / (k - 1) / inverse, near.dim)
-    return _estimate(near, _likelihood(near, k), k, f"maximum likelihood with {k} neighbours", local, seed)
+    return _estimate(near, _likelihood(near, k), k, f"maximum likelihood with {k} neighbours", seed)
 
 
 def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
@@ -79,7 +73,7 @@ def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
 
 def two_nn(near: Neighbourhoods, seed: int = 0) -> DimensionEstimate:
     """Estimate by the ratio of the distances to the second and the first neighbour."""
-    return _estimate(near, _ratio(near), 2, "ratio of two neighbours (TwoNN)", None, seed)
+    return _estimate(near, _ratio(near), 2, "ratio of two neighbours (TwoNN)", seed)
 
 
 def likelihood_value(near: Neighbourhoods, k: int = NEIGHBOURS) -> float:
@@ -93,26 +87,23 @@ def two_nn_value(near: Neighbourhoods) -> float:
 
 
 def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstimate:
-    """Estimate by the principal components of k neighbours, at 1,000 points or fewer, which `local` refers to."""
+    """Estimate by the principal components of k neighbours, at 1,000 points or fewer."""
     _distances(near, k)
     generator = torch.Generator().manual_seed(derive(seed, "centres"))
     centres = torch.randperm(near.n, generator=generator)[:CENTRES].sort().values
     step = max(1, ENTRIES // (k * near.dim))
-    local = torch.cat([_components(near.points[near.indices[block, :k]]) for block in centres.split(step)])
-    weight_of = torch.zeros(near.n, dtype=local.dtype)
-    weight_of[centres] = 1
-    counts = torch.zeros_like(weight_of)
-    counts[centres] = local
+    counts = torch.cat([_components(near.points[near.indices[block, :k]]) for block in centres.split(step)])
 
     def statistic(weights: Tensor) -> Tensor:
-        return weights @ counts / (weights @ weight_of).clamp(min=1)
+        drawn = weights[:, centres]
+        return drawn @ counts / drawn.sum(1).clamp(min=1)
 
-    return _estimate(near, statistic, k, f"local principal components of {k} neighbours", local, seed)
+    return _estimate(near, statistic, k, f"local principal components of {k} neighbours", seed)
 
 
-def scale_curve(near: Neighbourhoods, scales: tuple[int, ...] = SCALES, seed: int = 0) -> tuple[DimensionEstimate, ...]:
+def scale_curve(near: Neighbourhoods, seed: int = 0) -> tuple[DimensionEstimate, ...]:
     """Return maximum likelihood estimates for small to large neighbourhoods, up to the number of neighbours known."""
-    return tuple(maximum_likelihood(near, k, seed) for k in scales if k <= near.k)
+    return tuple(maximum_likelihood(near, k, seed) for k in SCALES if k <= near.k)
 
 
 def _distances(near: Neighbourhoods, k: int) -> Tensor:
@@ -160,13 +151,11 @@ def _components(points: Tensor) -> Tensor:
     return (values >= SMALLEST * values[:, -1:]).sum(1).to(points)
 
 
-def _estimate(
-    near: Neighbourhoods, statistic: Statistic, k: int, method: str, local: Tensor | None, seed: int
-) -> DimensionEstimate:
+def _estimate(near: Neighbourhoods, statistic: Statistic, k: int, method: str, seed: int) -> DimensionEstimate:
     """Return the statistic of the points with its bootstrap interval."""
     value = _value(near, statistic)
     low, high = bootstrap_interval(value, statistic(resamples(near, seed)))
-    return DimensionEstimate(value, low, high, near.n, k, method, local)
+    return DimensionEstimate(value, low, high, near.n, k, method)
 
 
 def bootstrap_interval(value: float, resampled: Tensor) -> tuple[float, float]:

@@ -21,9 +21,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
-
-from twostep.core.schema import UserError
 
 STEEPER = 3.0
 HALVED = 2.0
@@ -31,21 +28,9 @@ NOTHING = 1e-6  # share of variance that rounding leaves
 
 
 def knee_of(sizes: Sequence[int], errors: Sequence[float]) -> int | None:
-    """Return the knee, one of the sizes; None where the error decreases steadily, or too few sizes are given.
-
-    Args:
-        sizes: latent dimensions, ascending, 1 or more, `(m,)`.
-        errors: share of variance left by an autoencoder of each size, `(m,)`.
-
-    Raises:
-        UserError: if sizes are not ascending or errors not positive numbers, or not one for each size.
-    """
-    if len(sizes) != len(errors):
-        raise UserError(f"{len(errors)} errors of {len(sizes)} sizes: give one for each")
-    if any(before >= after for before, after in pairwise([0, *sizes])):
-        raise UserError(f"sizes must ascend from 1 or more, not {list(sizes)}")
-    if not all(0 <= error < math.inf for error in errors):
-        raise UserError(f"errors must be numbers of 0 or more, not {list(errors)}")
+    """Return the knee of the errors, shares of variance, of ascending sizes, if there is one and no error is NaN."""
+    if any(math.isnan(error) for error in errors):
+        return None
     curve = list(zip([0, *sizes], [1.0, *(max(NOTHING, error) for error in errors)], strict=True))
     for before, point, later in ((curve[i - 1], curve[i], curve[i + 1 :]) for i in range(1, len(curve) - 1)):
         steepest = max(_slope(point, end) for end in later)

@@ -32,23 +32,13 @@ ADDED = 0.05  # nats
 ERRORS = 2.0  # standard errors
 
 
-def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Finding, Tensor]:
-    """Compare distances to the training rows.
-
-    Args:
-        train: `(N, *S)`.
-        held_out: `(m, *S)`.
-        samples: `(n, *S)`.
-
-    Returns:
-        the finding, and which samples are off the support, `(n,)`.
-    """
+def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> Finding:
+    """Compare the distances of samples and of held-out rows to the training rows, each of shape `(n, *S)`."""
     rows = train.double().flatten(1)
     reference, found = (nearest(other.double().flatten(1), rows).sqrt() for other in (held_out, samples))
     rms_radius = (rows - rows.mean(0)).square().sum(1).mean().sqrt()
     limit = torch.maximum(reference.quantile(QUANTILE), NEGLIGIBLE * rms_radius)
-    off = torch.as_tensor(found > limit)
-    share = float(off.double().mean())
+    share = float((found > limit).double().mean())
     median, reference_median = float(found.median()), float(reference.median())
     text = (
         f"{share:.1%} of {len(samples):,} samples are farther than {float(limit):.3g} from the training rows, and at "
@@ -57,7 +47,7 @@ def off_support(train: Tensor, held_out: Tensor, samples: Tensor) -> tuple[Findi
     numbers = {"share": share, "limit": float(limit), "median_distance": median}
     numbers["median_distance_held_out"] = reference_median
     advice = "" if share <= ALLOWED else "train it further, or use another model"
-    return Finding("samples off the support", text, advice, numbers), off
+    return Finding("samples off the support", text, advice, numbers)
 
 
 def growth(values: Sequence[float]) -> Finding | None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from twostep.core.schema import DataSpec, PositiveInt
-from twostep.models.base import DataArguments, DensityEstimator, Gather, Likelihood, ModelConfig, Role
+from twostep.models.base import DataArguments, DensityEstimator, Gather, Likelihood, Model, ModelConfig, Preset, Role
 from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.running import RunningMean
@@ -41,14 +42,7 @@ SigmaFrom = Literal["parameter", "decoder", "calibrated"]
 
 
 class GaussianArguments(DataArguments, total=False):
-    """Keyword arguments of a model with a Gaussian about its decoder's mean.
-
-    Args:
-        single_sigma: one σ for all coordinates; False: the decoder's second half holds log σ of each.
-        sigma_from: where a single σ comes from. But for `parameter`, the decoder has one more entry on its first axis.
-        sigma_head: maps that entry, flattened to `(B, *)`, to log σ `(B, 1)`; None: its mean.
-        k: draws of the bound on log p.
-    """
+    """Keyword arguments of a model with a Gaussian about its decoder's mean, see `GaussianDecoder`."""
 
     single_sigma: bool
     sigma_from: SigmaFrom
@@ -64,11 +58,11 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
         decoder: maps latents `(B, d)` to the mean of y `(B, *T)` and, with `sigma_from` and `single_sigma`, to what σ
             follows from.
         latent_dim: d.
-        single_sigma: see `GaussianArguments`.
-        sigma_from: see `GaussianArguments`.
-        sigma_head: see `GaussianArguments`.
-        k: see `GaussianArguments`.
-        data: see `DataArguments`.
+        single_sigma: one σ for all coordinates; False: the decoder's second half holds log σ of each.
+        sigma_from: where a single σ comes from. But for `parameter`, the decoder has one more entry on its first axis.
+        sigma_head: maps that entry, flattened to `(B, *)`, to log σ `(B, 1)`; None: its mean.
+        k: draws of the bound on log p.
+        data: see `Model`.
     """
 
     likelihood: ClassVar[Likelihood] = "bound"
@@ -90,7 +84,7 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
         super().__init__(encoder, decoder, latent_dim, extra, **data)
         self.k, self.prior_std = k, self.prior_sigma
         self.log_sigma = nn.Parameter(torch.zeros(())) if extra == 0 else None
-        self.to_log_sigma = (sigma_head or _Mean()) if extra == 1 else None
+        self.to_log_sigma = (sigma_head or nn.AdaptiveAvgPool1d(1)) if extra == 1 else None
         self.mean_square = RunningMean(()) if extra == 1 and sigma_from == "calibrated" else None
         self._squares: Tensor | None = None  # of the step's rows; none where a rank has no rows in a batch
 
@@ -148,11 +142,6 @@ def bound(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-class _Mean(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(1, keepdim=True)
-
-
 class GaussianDecoderConfig(EncoderDecoderConfig):
     """Keys of a model with a Gaussian about its decoder's mean."""
 
@@ -168,25 +157,22 @@ class GaussianDecoderConfig(EncoderDecoderConfig):
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        return {**super().defaults(spec, role), "sigma_from": "calibrated"}
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        values = super().defaults(spec, role, preset)
+        if preset != "reference":
+            return {**values, "sigma_from": "calibrated"}
+        nets = {"encoder_net": "mlp", "decoder_net": "mlp"} if role == "de" else {}
+        return {**values, **nets, "sigma_from": "decoder"}
 
     @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        hidden = {f"{side}_hidden_dims": (256,) for side in ("encoder", "decoder")}
-        nets = dict.fromkeys(("encoder_net", "decoder_net"), "mlp") if role == "de" else {}
-        return {**super().reference(spec, role), **hidden, **nets, "single_sigma": True, "sigma_from": "decoder"}
-
-    def gaussian_arguments(self, spec: DataSpec) -> GaussianArguments:
-        """Return the arguments of a constructor that say how σ is found and how the data are seen."""
+    def arguments(self, model: Callable[..., Model], spec: DataSpec) -> dict[str, Any]:
         pixels = 1 if self.is_flat() else math.prod(spec.shape[1:])
         return {
+            **super().arguments(model, spec),
             "single_sigma": self.single_sigma,
             "sigma_from": self.sigma_from,
             "sigma_head": nn.Linear(pixels, 1) if self.extra(spec) == 1 and pixels > 1 else None,
             "k": self.k,
-            **self.data_arguments(spec),
         }
 
     def extra(self, spec: DataSpec) -> int:

@@ -6,15 +6,23 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 import torch
-from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
-from twostep.core.schema import DataSpec, PositiveInt, UserError
-from twostep.models.base import DataArguments, GeneralizedAutoencoder, ModelConfig, Role, evaluating
+from twostep.core.keys import STOPPING_METRIC, TEST_METRICS, VALID_METRICS
+from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
+from twostep.models.base import ERROR, DataArguments, GeneralizedAutoencoder, ModelConfig, Preset, Role, evaluating
 from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
-from twostep.nn.jacobian import Map
-from twostep.nn.layers import Activation, EndsAffinely
+from twostep.nn.jacobian import Map, layers_of
+from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
 Net = Literal["mlp", "cnn"]
@@ -92,31 +100,27 @@ class EncoderDecoderConfig(ModelConfig):
         return self.encoder_net == "mlp"
 
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         """Scale images and whatever an autoencoder sees, whiten vectors for a density; convolve colour images.
 
-        Convolutions have stride 2 on all but small images.
-        An autoencoder for a second step has no more latent coordinates than its data have.
+        An autoencoder for a second step has no more latent coordinates than its data have. Convolutions have stride 2
+        on all but small images; the reference's stride 1 and, where the image is large enough, no padding.
         """
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
-        stride = 2 if spec.is_image and min(spec.shape[1:]) > SMALL_SIDE else 1
         whiten = role == "de" and not spec.is_image
         dims = {"latent_dim": spec.dim} if role == "gae" and spec.dim < cls.model_fields["latent_dim"].default else {}
-        return {
+        values = {
             **dims,
             "encoder_net": net,
             "decoder_net": net,
-            "encoder_stride": stride,
-            "decoder_stride": stride,
             "scale_data": not whiten,
             "whitening_transform": whiten,
-            "dequantize": role == "de" and spec.discrete,
         }
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Convolve with stride 1 and, where the image is large enough, no padding; never dequantise."""
-        return {"encoder_stride": 1, "decoder_stride": 1, "padding": not unpadded(spec), "dequantize": False}
+        if preset == "reference":
+            return {**values, "padding": not unpadded(spec)}
+        stride = 2 if spec.is_image and min(spec.shape[1:]) > SMALL_SIDE else 1
+        dequantize = role == "de" and spec.discrete
+        return {**values, "encoder_stride": stride, "decoder_stride": stride, "dequantize": dequantize}
 
     def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
@@ -141,6 +145,33 @@ class EncoderDecoderConfig(ModelConfig):
         return Convolutions(getattr(self, f"{side}_hidden_channels"), padding=self.padding, **keys)
 
 
+class AdversarialConfig(EncoderDecoderConfig):
+    """Keys of a model with a discriminator, whose losses have a learning rate each: `disc_lr` and another."""
+
+    lr: None = Field(None, description="not used: the losses have a learning rate each")
+    disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
+    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
+    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field(
+        (256, 256), description="hidden layers of the discriminator"
+    )
+    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
+    early_stopping_metric: str | None = Field(ERROR, description=STOPPING_METRIC)
+    valid_metrics: tuple[str, ...] = Field((ERROR,), description=VALID_METRICS)
+    test_metrics: tuple[str, ...] = Field((ERROR,), description=TEST_METRICS)
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _not_one_rate(cls, value: Any) -> Any:
+        if value is not None:
+            rates = " and ".join(cls.rates.values())
+            raise ValueError(f"there is no one learning rate: set {rates}")
+        return value
+
+    def build_discriminator(self, in_dim: int) -> MLP:
+        """Return a network `(B, in_dim) -> (B, 1)`."""
+        return MLP(in_dim, self.discriminator_hidden_dims, 1, self.discriminator_activation)
+
+
 class EncoderDecoder(GeneralizedAutoencoder):
     """An autoencoder of two networks: the decoder's output is a point of the network's space, and maybe more.
 
@@ -149,7 +180,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
         decoder: maps embeddings `(B, d)` to points `(B, *T)`, with `extra` more entries on the first axis after `B`.
         latent_dim: d.
         extra: number of these; None: as many as a point has.
-        data: see `DataArguments`.
+        data: see `Model`.
     """
 
     def __init__(
@@ -173,10 +204,12 @@ class EncoderDecoder(GeneralizedAutoencoder):
 
     @override
     def decoder_parts(self) -> tuple[Map, Map]:
-        if not self.transform.affine or not isinstance(self.decoder, EndsAffinely):
+        if not self.transform.affine:
             return self.decode, nn.Identity()
-        layers, last = self.decoder.affine_tail()
-        return layers, lambda h: self._to_data(last(h))
+        *layers, last = layers_of(self.decoder)
+        if isinstance(last, nn.Linear):
+            return nn.Sequential(*cast("list[nn.Module]", layers)), lambda h: self._to_data(last(h))
+        return self.decoder, self._to_data
 
     def network_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of encoder and decoder."""
