@@ -71,8 +71,7 @@ def evaluate_run(
         UserError: if the run can't be opened, or can't be measured so; nothing is computed then. Or if the results
             can't be written.
     """
-    finished = load_finished(path, best_first, device, data)
-    evaluator = finished.evaluator
+    run, evaluator, _ = load_finished(path, best_first, device, data)
     found = {one.name: one for one in evaluator.components}
     if part is not None and part not in found:
         raise UserError(f"--part {part}: no such part of {path}; it has {', '.join(found)}")
@@ -103,7 +102,7 @@ def evaluate_run(
     def keep() -> Path:
         if show is not None:
             show(results)
-        return finished.run.add_evaluation(results, weights, asked, write_scores)
+        return run.add_evaluation(results, weights, asked, write_scores)
 
     return results, evaluator.engine.on_first(keep)
 

@@ -58,6 +58,12 @@ class Evaluator:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
+    def loaders(self) -> tuple[Batches, Batches | None, Batches]:
+        """Return the training, validation and test rows in batches."""
+        splits, run = self.splits, self.run
+        valid = None if splits.valid is None else self.batches(splits.valid, run.valid_batch_size)
+        return self.batches(splits.train, run.train_batch_size), valid, self.batches(splits.test, run.test_batch_size)
+
     def seen(self, component: Component | Whole, data: Rows) -> Batches:
         """Return rows of data, or their embeddings, as a component sees them in a test, in batches."""
         if component.encoder is not None:

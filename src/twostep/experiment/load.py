@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ import torch
 
 from twostep.core.checkpoint import CheckpointError, State, load_weights, short
 from twostep.core.schema import DataSpec, UserError
-from twostep.data.base import Splits
 from twostep.data.batches import Batches
 from twostep.experiment.components import build, components_of
 from twostep.experiment.evaluator import Evaluator
@@ -36,23 +34,12 @@ def load_module(path: str | Path, best_first: bool = False) -> Model | TwoStep:
     return _load(run, run.spec, best_first)[0]
 
 
-@dataclass(frozen=True)
-class FinishedRun:
+class FinishedRun(NamedTuple):
     """A run that is evaluated: its directory, its measures, and the progress of each model that it trains, by name."""
 
     run: Run
     evaluator: Evaluator
     progress: Mapping[str, Progress]
-
-    @property
-    def module(self) -> Model | TwoStep:
-        """The model, or both as one."""
-        return self.evaluator.module
-
-    @property
-    def splits(self) -> Splits:
-        """The data."""
-        return self.evaluator.splits
 
 
 def load_finished(
@@ -97,14 +84,7 @@ def load_run(
 ) -> LoadedRun:
     """Load a run: its module in eval mode with its best weights, its trainer, and its data in batches.
 
-    Args:
-        run_dir: directory of a run, of one model or two.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where it was trained.
-        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
-
-    Raises:
-        UserError: as `load_finished` does.
+    The arguments are those of `load_finished`, and so are the errors.
     """
     stored = Run.open(Path(run_dir))
     require_checkpoint(stored)
@@ -113,13 +93,7 @@ def load_run(
     _refuse_untrained(stored.path, {one.name: one.steps_done for one in experiment.trainers}, best_first)
     for trainer in experiment.trainers:
         trainer.use_best()
-    config, splits, batches = experiment.settings.run, experiment.splits, experiment.evaluator.batches
-    loaders = (
-        batches(splits.train, config.train_batch_size),
-        None if splits.valid is None else batches(splits.valid, config.valid_batch_size),
-        batches(splits.test, config.test_batch_size),
-    )
-    return LoadedRun(experiment.module.eval(), experiment.trainer, loaders)
+    return LoadedRun(experiment.module.eval(), experiment.trainer, experiment.evaluator.loaders())
 
 
 def require_checkpoint(run: Run) -> None:

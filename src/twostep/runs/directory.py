@@ -186,20 +186,17 @@ class Run(ResultFiles):
                 continue
             for problem in problems:
                 logger.warning("%s; taking %s instead", problem, self._checkpoint(tag).name)
-            self._refuse_untied(self._checkpoint(tag), state.values.pop(SETTINGS, None), state.values.pop(DATA, ""))
+            files, digest = state.values.pop(SETTINGS, None), state.values.pop(DATA, "")  # an earlier version has none
+            differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
+            if digest and self.digest and digest != self.digest:
+                differ.append("other data")
+            if differ:
+                raise UserError(
+                    f"{self._checkpoint(tag)}: written with other settings than the run's configs say: "
+                    f"{'; '.join(differ)}; put the configs or the checkpoint back, or start a new run"
+                )
             return state
         raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
-
-    def _refuse_untied(self, path: Path, files: Mapping[str, Any] | None, digest: str) -> None:
-        """Refuse a checkpoint of other settings or data; one of an earlier version names none."""
-        differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
-        if digest and self.digest and digest != self.digest:
-            differ.append("other data")
-        if differ:
-            raise UserError(
-                f"{path}: written with other settings than the run's configs say: {'; '.join(differ)}; put the configs "
-                "or the checkpoint back, or start a new run"
-            )
 
     def has_checkpoint(self, *tags: Tag) -> bool:
         """Whether training has saved any of these yet; without tags, anything."""

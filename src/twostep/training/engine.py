@@ -21,11 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def _together() -> Generator[None]:
-    """Name the cause where a collective operation fails: torch has no error of its own for a lost rank.
-
-    Raises:
-        LostRankError: in place of a `RuntimeError`.
-    """
+    """Name the cause where a collective operation fails: torch has no error of its own for a lost rank."""
     try:
         yield
     except RuntimeError as error:
@@ -37,8 +33,7 @@ class Engine:
     """Where and how training runs; launched by torchrun with several ranks, else with one.
 
     Args:
-        device: kind of device; `auto` takes CUDA if it is there. Apple's has no double precision, which statistics and
-            metrics need.
+        device: `auto` takes CUDA if it is there; Apple's has no double precision, which statistics and metrics need.
         precision: `32`, or `bf16` for mixed precision with 32-bit weights.
 
     Raises:
