@@ -111,8 +111,11 @@ def density_decay(log_prob: LogProb, rows: Tensor, train: Tensor, seed: int = 0)
     off, along, contrast = decays(log_prob)
     mean, factor = mean_and_factor(pool)
     gaussian = MultivariateNormal(mean, scale_tril=factor)
-    of_gaussian = decays(lambda x: gaussian.log_prob(x.double().flatten(1)))[2]
-    return DensityDecay(scales, off, along, rms_radius, contrast / of_gaussian)
+
+    def gaussian_log_prob(x: Tensor) -> Tensor:
+        return gaussian.log_prob(x.double().flatten(1))
+
+    return DensityDecay(scales, off, along, rms_radius, contrast / decays(gaussian_log_prob)[2])
 
 
 def _half(scales: Tensor, values: Tensor) -> float:
