@@ -76,6 +76,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
     q, start = fitted_mixture(unit[::2], seed), unit[1::2]
     volume = factor.diagonal().log().sum()
     path = AnnealedPath(q.log_prob, lambda u: volume - energy((mean + u @ factor.T).unflatten(1, shape)))
+    start = start[path.log_p(start).isfinite()]  # rounding takes some at the edge of a box out of it
     betas = torch.linspace(0, 1, temperatures + 1).tolist()
     with torch.random.fork_rng([samples.device] if samples.is_cuda else []):
         torch.manual_seed(seed)
