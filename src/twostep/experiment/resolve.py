@@ -102,11 +102,7 @@ def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str
 
 
 def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
-    """Load the data with which the OOD test compares a run's, by name.
-
-    Raises:
-        UserError: as `load_other` does, and if no data are named and the run's have no usual partner.
-    """
+    """Load the data with which the OOD test compares a run's, by name: those of its key, or its usual partner."""
     name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
     if name is None:
         raise UserError(f"OOD test: {config.dataset} has no usual partner: set ood_dataset=NAME or PATH")

@@ -204,11 +204,7 @@ class Run(ResultFiles):
 
     @contextmanager
     def curves(self, resuming_from: int | None = None) -> Generator[SummaryWriter]:
-        """Open the curves of tensorboard; what an interrupted session wrote from the step of resuming on is dropped.
-
-        Raises:
-            WriteError: if they can't be written.
-        """
+        """Open the curves of tensorboard; what an interrupted session wrote from the step of resuming on is dropped."""
         try:
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
@@ -222,11 +218,7 @@ class Run(ResultFiles):
             raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
 
     def read_environment(self) -> dict[str, Any]:
-        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it."""
         path = self.path / "environment.json"
         values = read_json(path)
         validated(values, ENVIRONMENT, path)

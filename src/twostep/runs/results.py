@@ -43,11 +43,7 @@ class ResultFiles:
         return path
 
     def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
-        """Read what `write_metrics` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Read what `write_metrics` wrote; nothing if it has not."""
         path = self.path / "metrics" / f"{name}.json"
         values = read_json(path) if path.is_file() else {}
         values.pop("weights", None)
@@ -110,10 +106,6 @@ class ResultFiles:
         write_json(path, history)
 
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
-        """Read what `write_history` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Read what `write_history` wrote; nothing if it has not."""
         path = self.path / "metrics" / "history.json"
         return validated(read_json(path) if path.is_file() else {}, HISTORY, path)
