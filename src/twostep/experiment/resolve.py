@@ -29,12 +29,7 @@ def resolve(
 ) -> tuple[Settings, LatentSize | None]:
     """Return the configs of a new run and its models, and how `latent_dim=auto` was resolved, if it was asked for.
 
-    Args:
-        request: what is asked for.
-        run: the run's config, as `request.run_config` returned it.
-        splits: the run's data.
-        engine: of the run.
-        pretrained: config of a pretrained autoencoder.
+    `run` is what `request.run_config` returned, `pretrained` the config of a pretrained autoencoder.
 
     Raises:
         UserError: if the configs contradict the data.

@@ -74,10 +74,7 @@ class TwoStepRunConfig(RunConfig):
 class Settings:
     """The configs of a run, resolved: of the run itself, and of its one model or its two.
 
-    Args:
-        run: keys of the run.
-        models: `{"model": ...}` for a single model, `{"gae": ..., "de": ...}` for two steps.
-        is_gae: whether a single model is an autoencoder for a second step.
+    `models` is `{"model": ...}`, with `is_gae` if it is for a second step, or `{"gae": ..., "de": ...}`.
     """
 
     run: RunConfig

@@ -49,14 +49,7 @@ logger = logging.getLogger("twostep")
 
 
 class Run(ResultFiles):
-    """The directory of one run, open for reading and writing.
-
-    Args:
-        path: of the directory.
-        settings: the run's configs.
-        spec: facts of its data.
-        digest: fingerprint of its data; empty for a run that has none.
-    """
+    """The directory of one run, open for reading and writing: configs, facts of the data and their fingerprint."""
 
     def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
         super().__init__(path)

@@ -58,11 +58,8 @@ class ResultFiles:
     ) -> Path:
         """Write results to `metrics/evaluation-001.json`, or 002 and so on, and return its path.
 
-        Args:
-            results: by name.
-            weights: fingerprint of the weights that were measured.
-            asked: what determines the results: component, seed, keys.
-            write_scores: fills the folder `ood/evaluation-001` of the same number; None: there is none.
+        `weights` is the fingerprint of the weights that were measured, and `asked` what determines the results:
+        component, seed, keys. `write_scores` fills the folder `ood/evaluation-001` of the same number.
 
         Raises:
             UserError: if the disk is full or can't be written.
