@@ -59,9 +59,7 @@ def evaluate_run(
         part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
         keys: of metrics that compare samples, those that differ from the run's.
         seed: of random draws; None: the run's.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where the run was trained.
-        data: where the run's data are now; None: where they were.
+        best_first, device, data: as those of `load_finished`.
         show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:

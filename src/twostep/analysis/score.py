@@ -66,9 +66,7 @@ def score(
         run: its directory.
         rows: what `read_rows` reads; rows must have the shape of the run's. Image files of any size are resized.
         alpha: level of the verdict: the share of in-distribution rows that are called "out".
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where the run was trained.
-        data: where the run's data are now; None: where they were.
+        best_first, device, data: as those of `load_finished`.
 
     Raises:
         UserError: for a directory that is no run, or rows that can't be read or are of another shape.

@@ -36,14 +36,7 @@ class Detection:
 
 
 class Evaluator:
-    """Measures the models of a run, and the two of them as one.
-
-    Args:
-        settings: configs of the run and its models.
-        splits: its data.
-        engine: device, ranks.
-        module: the model, or both as one.
-    """
+    """Measures the models of a run on its data, and the two of them as one: its `components`, the last is `whole`."""
 
     def __init__(self, settings: Settings, splits: Splits, engine: Engine, module: Model | TwoStep) -> None:
         self.settings, self.splits, self.engine, self.module = settings, splits, engine, module

@@ -29,12 +29,8 @@ logger = logging.getLogger("twostep")
 class Experiment:
     """Everything of one run: its evaluator (which has settings, data, engine and models), directory and trainers.
 
-    `twostep.experiment.prepare` makes one, of a new run or from a run's directory.
-
-    Args:
-        evaluator: of the run's models.
-        run: its directory.
-        ood: other data by name, with which `test` compares the run's.
+    `twostep.experiment.prepare` makes one, of a new run or from a run's directory. Its test compares the run's data
+    with those of `ood`, by name.
     """
 
     def __init__(self, evaluator: Evaluator, run: Run, ood: Mapping[str, Splits]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from twostep.core.checkpoint import CheckpointError, State, load_weights, short
+from twostep.core.checkpoint import CheckpointError, load_weights, short
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.batches import Batches
 from twostep.experiment.components import build, components_of
@@ -109,20 +109,18 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
     state = run.load(*tags(best_first))
     with torch.random.fork_rng([]):
         module = build(run.settings, spec)
-    problem = f"{run.path}: the checkpoint is of another {{}} than the config describes"
     models = components_of(run.settings, spec, module)
-    progress = {one.name: _progress(state.under(one.name), problem.format(one.name)) for one in models if one.trained}
+    try:
+        progress = {one.name: Progress.model_validate(state.under(one.name).values) for one in models if one.trained}
+    except ValueError as error:
+        raise CheckpointError(
+            f"{run.path}: the checkpoint is of other models than the configs say ({short(error)})"
+        ) from None
     _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
     for one in models:
-        load_weights(one.model, state.under(one.name), problem.format(one.name))
+        problem = f"{run.path}: the checkpoint is of another {one.name} than the config describes"
+        load_weights(one.model, state.under(one.name), problem)
     return module.eval(), progress
-
-
-def _progress(state: State, problem: str) -> Progress:
-    try:
-        return Progress.model_validate(state.values)
-    except ValueError as error:
-        raise CheckpointError(f"{problem} ({short(error)})") from None
 
 
 def _refuse_untrained(path: Path, steps: Mapping[str, int], best_first: bool) -> None:

@@ -49,14 +49,7 @@ logger = logging.getLogger("twostep")
 
 
 class Run(ResultFiles):
-    """The directory of one run, open for reading and writing.
-
-    Args:
-        path: of the directory.
-        settings: the run's configs.
-        spec: facts of its data.
-        digest: fingerprint of its data; empty for a run that has none.
-    """
+    """The directory of one run, open for reading and writing: configs, facts of the data and their fingerprint."""
 
     def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
         super().__init__(path)
@@ -204,11 +197,7 @@ class Run(ResultFiles):
 
     @contextmanager
     def curves(self, resuming_from: int | None = None) -> Generator[SummaryWriter]:
-        """Open the curves of tensorboard; what an interrupted session wrote from the step of resuming on is dropped.
-
-        Raises:
-            WriteError: if they can't be written.
-        """
+        """Open the curves of tensorboard; what an interrupted session wrote from the step of resuming on is dropped."""
         try:
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
@@ -222,11 +211,7 @@ class Run(ResultFiles):
             raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
 
     def read_environment(self) -> dict[str, Any]:
-        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it."""
         path = self.path / "environment.json"
         values = read_json(path)
         validated(values, ENVIRONMENT, path)

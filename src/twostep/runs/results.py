@@ -43,11 +43,7 @@ class ResultFiles:
         return path
 
     def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
-        """Read what `write_metrics` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Read what `write_metrics` wrote; nothing if it has not."""
         path = self.path / "metrics" / f"{name}.json"
         values = read_json(path) if path.is_file() else {}
         values.pop("weights", None)
@@ -62,11 +58,8 @@ class ResultFiles:
     ) -> Path:
         """Write results to `metrics/evaluation-001.json`, or 002 and so on, and return its path.
 
-        Args:
-            results: by name.
-            weights: fingerprint of the weights that were measured.
-            asked: what determines the results: component, seed, keys.
-            write_scores: fills the folder `ood/evaluation-001` of the same number; None: there is none.
+        `weights` is the fingerprint of the weights that were measured, and `asked` what determines the results:
+        component, seed, keys. `write_scores` fills the folder `ood/evaluation-001` of the same number.
 
         Raises:
             UserError: if the disk is full or can't be written.
@@ -110,10 +103,6 @@ class ResultFiles:
         write_json(path, history)
 
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
-        """Read what `write_history` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Read what `write_history` wrote; nothing if it has not."""
         path = self.path / "metrics" / "history.json"
         return validated(read_json(path) if path.is_file() else {}, HISTORY, path)

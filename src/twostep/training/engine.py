@@ -134,12 +134,9 @@ class Engine:
         return value
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor, weight: float) -> Tensor:
-        """Replace each gradient, and the loss, by the weighted mean over ranks; return that loss.
+        """Replace each gradient, and the loss of this rank's rows, by the mean over ranks; return that loss.
 
-        Args:
-            parameters: whose gradients are filled; a missing gradient counts as zero.
-            loss: of this rank's rows.
-            weight: this rank's share of the rows of the global batch.
+        `weight` is this rank's share of the rows of the global batch. A missing gradient counts as zero.
         """
         if self.world_size == 1:
             return loss
