@@ -59,9 +59,7 @@ def evaluate_run(
         part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
         keys: of metrics that compare samples, those that differ from the run's.
         seed: of random draws; None: the run's.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where the run was trained.
-        data: where the run's data are now; None: where they were.
+        best_first, device, data: as those of `load_finished`.
         show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:
@@ -71,8 +69,7 @@ def evaluate_run(
         UserError: if the run can't be opened, or can't be measured so; nothing is computed then. Or if the results
             can't be written.
     """
-    finished = load_finished(path, best_first, device, data)
-    evaluator = finished.evaluator
+    run, evaluator, _ = load_finished(path, best_first, device, data)
     found = {one.name: one for one in evaluator.components}
     if part is not None and part not in found:
         raise UserError(f"--part {part}: no such part of {path}; it has {', '.join(found)}")
@@ -103,7 +100,7 @@ def evaluate_run(
     def keep() -> Path:
         if show is not None:
             show(results)
-        return finished.run.add_evaluation(results, weights, asked, write_scores)
+        return run.add_evaluation(results, weights, asked, write_scores)
 
     return results, evaluator.engine.on_first(keep)
 

@@ -6,7 +6,7 @@ import logging
 import sys
 from pathlib import Path
 
-from twostep.cli.options import DataPath, Dataset, Device, Flag, Force, Overrides, Seed, refuse
+from twostep.cli import flags
 from twostep.core.files import require_free
 from twostep.core.schema import UserError
 
@@ -15,14 +15,14 @@ logger = logging.getLogger("twostep")
 
 def diagnose(
     *runs: Path,
-    dataset: Dataset = None,
-    dataset_kwargs: Overrides = None,
-    thorough: Flag = False,
+    dataset: flags.Dataset = None,
+    dataset_kwargs: flags.Overrides = None,
+    thorough: flags.Flag = False,
     to: Path = Path("diagnosis"),
-    seed: Seed = 0,
-    device: Device = None,
-    data: DataPath = None,
-    force: Force = False,
+    seed: flags.Seed = 0,
+    device: flags.Device = None,
+    data: flags.DataPath = None,
+    force: flags.Force = False,
 ) -> int:
     """Estimate the intrinsic dimension of data, detect manifold overfitting, recommend a latent_dim.
 
@@ -36,13 +36,13 @@ def diagnose(
         to: Folder for diagnosis.json and diagnosis.png.
     """
     if runs:
-        refuse("not with a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
-        refuse("only with --dataset: for a run nothing is trained", thorough=thorough)
+        flags.refuse("not with a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
+        flags.refuse("only with --dataset: for a run nothing is trained", thorough=thorough)
         for run in runs:
             if not run.is_dir():
                 raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
     elif dataset is not None:
-        refuse("only with the directory of a run", device=device, data=data)
+        flags.refuse("only with the directory of a run", device=device, data=data)
     else:
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
     files = to / "diagnosis.json", to / "diagnosis.png"

@@ -5,22 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from twostep.cli.options import (
-    BestFirst,
-    Count,
-    DataPath,
-    DeConfig,
-    Device,
-    Flag,
-    GaeConfig,
-    Names,
-    RunPath,
-    Seed,
-    SharedConfig,
-    SingleConfig,
-    TestOOD,
-    refuse,
-)
+from twostep.cli import flags
 from twostep.cli.train import resume_run
 from twostep.core.schema import UserError
 
@@ -28,23 +13,23 @@ logger = logging.getLogger("twostep")
 
 
 def evaluate(
-    run: RunPath,
+    run: flags.RunPath,
     *,
-    metrics: Names = None,
+    metrics: flags.Names = None,
     part: str | None = None,
-    samples: Count = None,
+    samples: flags.Count = None,
     features: str | None = None,
-    ood: Names = None,
-    check_density: Flag = False,
-    seed: Seed | None = None,
-    config: SingleConfig = None,
-    gae_config: GaeConfig = None,
-    de_config: DeConfig = None,
-    shared_config: SharedConfig = None,
-    load_best_valid_first: BestFirst = False,
-    test_ood: TestOOD = False,
-    device: Device = None,
-    data: DataPath = None,
+    ood: flags.Names = None,
+    check_density: flags.Flag = False,
+    seed: flags.Seed | None = None,
+    config: flags.SingleConfig = None,
+    gae_config: flags.GaeConfig = None,
+    de_config: flags.DeConfig = None,
+    shared_config: flags.SharedConfig = None,
+    load_best_valid_first: flags.BestFirst = False,
+    test_ood: flags.TestOOD = False,
+    device: flags.Device = None,
+    data: flags.DataPath = None,
 ) -> int:
     """Measure a finished run; without --metrics, --ood and --check-density, repeat its own test.
 
@@ -64,7 +49,7 @@ def evaluate(
 
     two_step = {"gae_config": gae_config, "de_config": de_config, "shared_config": shared_config}
     if metrics or ood or check_density:
-        refuse("only without --metrics, --ood and --check-density", config=config, **two_step, test_ood=test_ood)
+        flags.refuse("only without --metrics, --ood and --check-density", config=config, **two_step, test_ood=test_ood)
         keys = {name: value for name, value in (("gen_samples", samples), ("features", features)) if value is not None}
         _, path = evaluate_run(
             run,
@@ -73,7 +58,9 @@ def evaluate(
         )
         logger.info("results: %s", path)
         return 0
-    refuse("only with --metrics, --ood or --check-density", part=part, samples=samples, features=features, seed=seed)
+    flags.refuse(
+        "only with --metrics, --ood or --check-density", part=part, samples=samples, features=features, seed=seed
+    )
     stored = Run.open(run)
     if stored.settings.two_step:
         if config:

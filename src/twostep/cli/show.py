@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli.options import BestFirst, DataPath, Device, Flag, Force, RunPath, Seed
+from twostep.cli import flags
 from twostep.core.files import require_free
 from twostep.core.schema import UserError
 
@@ -20,14 +20,14 @@ logger = logging.getLogger("twostep")
 
 
 def sample(
-    run: RunPath,
+    run: flags.RunPath,
     *,
     number: Annotated[int, Parameter(name=["-n", "--number"], validator=Number(gte=1))] = 64,
     to: Path = Path("samples.png"),
-    seed: Seed = 0,
-    load_best_valid_first: BestFirst = False,
-    device: Annotated[Device, Parameter(help="Where to compute; default: the CPU.")] = None,
-    force: Force = False,
+    seed: flags.Seed = 0,
+    load_best_valid_first: flags.BestFirst = False,
+    device: Annotated[flags.Device, Parameter(help="Where to compute; default: the CPU.")] = None,
+    force: flags.Force = False,
 ) -> int:
     """Draw samples from a run's model.
 
@@ -61,15 +61,15 @@ def sample(
 
 
 def score(
-    run: RunPath,
+    run: flags.RunPath,
     rows: Path,
     *,
     to: Path = Path("scores.csv"),
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.05,
-    load_best_valid_first: BestFirst = False,
-    device: Device = None,
-    data: DataPath = None,
-    force: Force = False,
+    load_best_valid_first: flags.BestFirst = False,
+    device: flags.Device = None,
+    data: flags.DataPath = None,
+    force: flags.Force = False,
 ) -> int:
     """Score the rows of a file by a run's model: densities, distance, p-value, in- or out-of-distribution.
 
@@ -79,25 +79,25 @@ def score(
             the run's validation rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
     """
-    from twostep.analysis.score import score as score_rows
-    from twostep.analysis.score import write_csv
+    from twostep.analysis import score as scoring
 
     if to.suffix.lower() != ".csv":
         raise UserError(f"{to}: write to a .csv file")
     require_free(to, force)
-    scored = score_rows(run, rows, alpha, load_best_valid_first, device, data)
-    if scored.out is None:
-        logger.info("%d rows scored: %s", len(scored.columns["row"]), to)
+    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
+    number, by = len(scored.columns["row"]), scored.calibrator
+    if scored.out is None or by is None:
+        logger.info("%d rows scored: %s", number, to)
     else:
         logger.info(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
-            *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, scored.smallest, to),
+            *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
-    write_csv(scored, to)
+    scoring.write_csv(scored, to)
     return 0
 
 
-def report(run: RunPath) -> int:
+def report(run: flags.RunPath) -> int:
     """Write the page report.html of a run again."""
     from twostep.analysis.report import write_report
     from twostep.runs.directory import Run
@@ -133,7 +133,7 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: Lit
     return 0
 
 
-def datasets(name: str | None = None, *, clear_cache: Flag = False) -> int:
+def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int:
     """List the datasets and the folder of their files, or the keys of one with default, type and meaning.
 
     Args:

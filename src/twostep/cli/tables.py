@@ -55,11 +55,7 @@ def model_keys(name: str, dataset: str, role: Role | None) -> str:
 
 
 def dataset_keys(name: str) -> str:
-    """Return a table of a dataset's keys with default, type and meaning.
-
-    Raises:
-        UserError: for an unknown dataset.
-    """
+    """Return a table of a dataset's keys with default, type and meaning."""
     keys = DATASETS[name].keys
     if not keys.model_fields:
         return f"{name} has no keys"
@@ -102,29 +98,24 @@ def comparison(runs: Sequence[Path]) -> str:
     Raises:
         UserError: for a directory that is no run, or was not tested.
     """
-    rows: list[tuple[str, str, Mapping[str, Result]]] = []
+    rows: list[tuple[str, str, dict[tuple[str, ...], str]]] = []
     for path in runs:
         run = Run.open(path)
-        parts = run.read_metrics("test")
-        if not parts:
+        tested = run.read_metrics("test")
+        if not tested:
             raise UserError(f"{path}: was not tested: twostep evaluate {path}")
         names = {part: config.name for part, config in run.settings.models.items()}
-        rows += [(str(path), names.get(part, " + ".join(names.values())), found) for part, found in parts.items()]
-    asked = dict.fromkeys((name, *_sort(one)) for _, _, results in rows for name, one in results.items())
-    columns = sorted(asked, key=lambda column: [name for name, *_ in asked].index(column[0]))
+        for part, results in tested.items():
+            cells = {
+                (name, one.unit, one.kind, one.measure): f"{one.shown} {one.uncertainty}".strip()
+                for name, one in results.items()
+            }
+            rows.append((str(path), names.get(part, " + ".join(names.values())), cells))
+    found = list(dict.fromkeys(column for *_, cells in rows for column in cells))
+    columns = sorted(found, key=lambda column: [name for name, *_ in found].index(column[0]))
     heads = ["\n".join(text for text in column if text) for column in columns]
-
-    def cell(result: Result | None, sort: tuple[str, ...]) -> str:
-        return "" if result is None or _sort(result) != sort else f"{result.shown} {result.uncertainty}".strip()
-
-    cells = [
-        (path, part, *(cell(results.get(name), tuple(sort)) for name, *sort in columns)) for path, part, results in rows
-    ]
-    return _table(("run", "model", *heads), cells)
-
-
-def _sort(result: Result) -> tuple[str, str, str]:
-    return result.unit, result.kind, result.measure
+    table = [(path, model, *(cells.get(column, "") for column in columns)) for path, model, cells in rows]
+    return _table(("run", "model", *heads), table)
 
 
 def _key_rows(values: Frozen) -> list[tuple[str, ...]]:

@@ -7,25 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from twostep.cli.options import (
-    BESIDE_LOAD_DIR,
-    TWICE,
-    WITHOUT_LOAD_DIR,
-    BestFirst,
-    Count,
-    Dataset,
-    DeConfig,
-    Flag,
-    GaeConfig,
-    LoadDir,
-    MaxEpochs,
-    OnlyTest,
-    SharedConfig,
-    SingleConfig,
-    TestOOD,
-    refuse,
-    require,
-)
+from twostep.cli import flags
 from twostep.core.console import log_to_files
 from twostep.core.files import WriteError
 from twostep.core.schema import LostRankError, UserError
@@ -42,21 +24,21 @@ logger = logging.getLogger("twostep")
 
 def train(
     *,
-    dataset: Dataset = None,
+    dataset: flags.Dataset = None,
     gae_model: str | None = None,
     de_model: str | None = None,
-    gae_config: GaeConfig = None,
-    de_config: DeConfig = None,
-    shared_config: SharedConfig = None,
-    load_dir: LoadDir = None,
-    load_best_valid_first: BestFirst = False,
-    load_pretrained_gae: Flag = False,
-    freeze_pretrained_gae: Flag = False,
-    max_epochs_loaded: MaxEpochs = None,
-    max_epochs_loaded_gae: Count = None,
-    max_epochs_loaded_de: Count = None,
-    only_test: OnlyTest = False,
-    test_ood: TestOOD = False,
+    gae_config: flags.GaeConfig = None,
+    de_config: flags.DeConfig = None,
+    shared_config: flags.SharedConfig = None,
+    load_dir: flags.LoadDir = None,
+    load_best_valid_first: flags.BestFirst = False,
+    load_pretrained_gae: flags.Flag = False,
+    freeze_pretrained_gae: flags.Flag = False,
+    max_epochs_loaded: flags.MaxEpochs = None,
+    max_epochs_loaded_gae: flags.Count = None,
+    max_epochs_loaded_de: flags.Count = None,
+    only_test: flags.OnlyTest = False,
+    test_ood: flags.TestOOD = False,
 ) -> int:
     """Train and test a two-step model, or resume one with --load-dir.
 
@@ -77,12 +59,12 @@ def train(
         if key in run:
             raise UserError(f"{key}: set by a flag: --load-dir RUN --load-pretrained-gae [--freeze-pretrained-gae]")
     if "dataset" in run:
-        refuse(TWICE, dataset=dataset)
+        flags.refuse(flags.TWICE, dataset=dataset)
     limits = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
     max_epochs = {name: limit for name, limit in limits.items() if limit is not None}
     if load_dir is not None and not load_pretrained_gae:
-        refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
-        refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
+        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
+        flags.refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         stored = Run.open(load_dir)
         if not stored.settings.two_step:
             raise UserError(
@@ -93,17 +75,17 @@ def train(
             max_epochs.pop("gae", None)
         return resume_run(stored, share(run, gae=gae, de=de), load_best_valid_first, max_epochs, only_test, test_ood)
     if load_pretrained_gae:
-        require(load_dir=load_dir, de_model=de_model)
+        flags.require(load_dir=load_dir, de_model=de_model)
         assert load_dir is not None
-        refuse(BESIDE_LOAD_DIR, gae_model=gae_model)
-        refuse("the density is new and must be trained", only_test=only_test)
+        flags.refuse(flags.BESIDE_LOAD_DIR, gae_model=gae_model)
+        flags.refuse("the density is new and must be trained", only_test=only_test)
         if max_epochs_loaded_de is not None:
             if "max_epochs" in de:
-                refuse("conflicts with --de-config max_epochs", max_epochs_loaded_de=max_epochs_loaded_de)
+                flags.refuse("conflicts with --de-config max_epochs", max_epochs_loaded_de=max_epochs_loaded_de)
             de["max_epochs"] = max_epochs_loaded_de
         if freeze_pretrained_gae:
             frozen = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
-            refuse("conflicts with --freeze-pretrained-gae, which trains the autoencoder no further", **frozen)
+            flags.refuse("conflicts with --freeze-pretrained-gae, which trains the autoencoder no further", **frozen)
         source = Run.open(load_dir)
         of_its_data = {"dataset", "dataset_kwargs", "data_root", "seed", "make_valid_loader"}
         run = {
@@ -113,16 +95,16 @@ def train(
         }
         overrides, models = {**share(run, de=de), "gae": gae}, {"de": str(de_model)}
     else:
-        refuse("only with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
-        refuse(
-            WITHOUT_LOAD_DIR,
+        flags.refuse("only with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
+        flags.refuse(
+            flags.WITHOUT_LOAD_DIR,
             only_test=only_test,
             load_best_valid_first=load_best_valid_first,
             max_epochs_loaded=max_epochs_loaded,
             max_epochs_loaded_gae=max_epochs_loaded_gae,
             max_epochs_loaded_de=max_epochs_loaded_de,
         )
-        require(dataset=dataset or run.get("dataset"), gae_model=gae_model, de_model=de_model)
+        flags.require(dataset=dataset or run.get("dataset"), gae_model=gae_model, de_model=de_model)
         overrides, models = share(run, gae=gae, de=de), {"gae": str(gae_model), "de": str(de_model)}
     if dataset is not None:
         overrides["run"]["dataset"] = dataset
@@ -132,15 +114,15 @@ def train(
 
 def train_single(
     *,
-    dataset: Dataset = None,
+    dataset: flags.Dataset = None,
     model: str | None = None,
-    is_gae: Flag = False,
-    config: SingleConfig = None,
-    load_dir: LoadDir = None,
-    load_best_valid_first: BestFirst = False,
-    max_epochs_loaded: MaxEpochs = None,
-    only_test: OnlyTest = False,
-    test_ood: TestOOD = False,
+    is_gae: flags.Flag = False,
+    config: flags.SingleConfig = None,
+    load_dir: flags.LoadDir = None,
+    load_best_valid_first: flags.BestFirst = False,
+    max_epochs_loaded: flags.MaxEpochs = None,
+    only_test: flags.OnlyTest = False,
+    test_ood: flags.TestOOD = False,
 ) -> int:
     """Train and test a single model, or resume one with --load-dir.
 
@@ -155,24 +137,24 @@ def train_single(
 
     given = parse_overrides(config or [])
     if load_dir is not None:
-        refuse(BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
+        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
         run = Run.open(load_dir)
         if run.settings.two_step:
             raise UserError(f"{load_dir} is a two-step run: use main.py or `twostep train`")
         overrides = split_single(given, type(run.settings.first), run.settings.first.name)
         max_epochs = {} if max_epochs_loaded is None else {"model": max_epochs_loaded}
         return resume_run(run, overrides, load_best_valid_first, max_epochs, only_test, test_ood)
-    refuse(
-        WITHOUT_LOAD_DIR,
+    flags.refuse(
+        flags.WITHOUT_LOAD_DIR,
         only_test=only_test,
         load_best_valid_first=load_best_valid_first,
         max_epochs_loaded=max_epochs_loaded,
     )
     if "dataset" in given:
-        refuse(TWICE, dataset=dataset)
+        flags.refuse(flags.TWICE, dataset=dataset)
     if dataset is not None:
         given["dataset"] = dataset
-    require(dataset=given.get("dataset"), model=model)
+    flags.require(dataset=given.get("dataset"), model=model)
     kind = MODELS[str(model)]
     request = Request({"model": str(model)}, split_single(given, kind, str(model)), is_gae or "de" not in kind.roles)
     return _carry_out(lambda: start(request, test_ood=test_ood), only_test=False)
@@ -207,8 +189,8 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
     for config in (experiment.settings.run, *experiment.settings.models.values()):
         logger.debug("%r", config)
     command = ["twostep", "train" if experiment.settings.two_step else "train-single", "--load-dir", str(run.path)]
-    flags = [*(["--only-test"] if only_test else []), *(["--test-ood"] if experiment.ood else [])]
-    resuming = f"resume with: {shlex.join([*command, *flags])}"
+    command += [*(["--only-test"] if only_test else []), *(["--test-ood"] if experiment.ood else [])]
+    resuming = f"resume with: {shlex.join(command)}"
     try:
         if not only_test:
             experiment.fit()

@@ -1,11 +1,9 @@
 """`latent_dim=auto`: as many latent coordinates as the intrinsic dimension of a run's training rows.
 
-The number is that of `diagnosis.dimension_of` for at most `ROWS` training rows, evenly spaced, with the run's seed. The
-configs of the run hold the number, so a run with `auto` equals one with that number, to the last bit, and a resumed run
-has nothing to estimate. The evidence is kept in the run's `dimension.json`.
-
-Units matter, as directions of small variance are not detected: rows are standardised, or mapped by the logit, if the
-network is to see them so.
+The number is that of `diagnosis.dimension_of` for at most `ROWS` training rows, with the run's seed. Rows
+are standardised, or mapped by the logit, if the network is to see them so: directions of small variance are not
+detected. The configs of the run hold the number, so that a run with `auto` equals one with that number, to the last
+bit, and a resumed run estimates nothing.
 
 A chart of d coordinates suffices for a manifold of d dimensions that is not closed. A closed one (a circle, a sphere)
 has no such chart without a discontinuity, at which neighbours get distant embeddings; with d + 1 it may have none. The
@@ -17,8 +15,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import Self
-
-from torch import Tensor
 
 from twostep.core.schema import UserError
 from twostep.data.base import Splits
@@ -91,8 +87,11 @@ def with_latent_dim(
     """
     if getattr(config, "latent_dim", None) != AUTO:
         return config, None
-    trial = config.model_copy(update={"latent_dim": 1})
-    rows = _as_seen(splits, trial)
+    rows = subsample(splits.train, ROWS)
+    model = config.model_copy(update={"latent_dim": 1}).build(splits.spec)
+    if config.whitening_transform or config.logit_transform:  # which do more than scale what the network sees
+        model.transform.fit([rows.float()])
+        rows = model.transform(rows.float())
 
     def estimate() -> LatentSize:
         logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
@@ -105,13 +104,3 @@ def with_latent_dim(
     if engine.is_main:
         size.log(config.name)
     return config.model_copy(update={"latent_dim": size.latent_dim}), size
-
-
-def _as_seen(splits: Splits, config: ModelConfig) -> Tensor:
-    """Return training rows as they are, or as a network sees them whose transform does more than scale them."""
-    model = config.build(splits.spec)
-    rows = subsample(splits.train, ROWS)
-    if not (config.whitening_transform or config.logit_transform):
-        return rows
-    model.transform.fit([rows.float()])
-    return model.transform(rows.float())

@@ -15,15 +15,9 @@ from twostep.runs.config import Settings, TwoStepRunConfig
 
 @dataclass(frozen=True)
 class Component:
-    """A model of a run.
+    """A model of a run: its name in checkpoints and results (`model`; or `gae` and `de`), itself, and its keys.
 
-    Args:
-        name: in checkpoints and results: `model`; or `gae` and `de`.
-        model: itself.
-        config: its keys.
-        spec: facts of the data that it models.
-        encoder: the autoencoder whose embeddings these are; None: they are the run's data.
-        trained: whether the run trains it.
+    It models data of facts `spec`: the run's, or their embeddings by `encoder`. `trained` is False for a frozen one.
     """
 
     name: str

@@ -36,14 +36,7 @@ class Detection:
 
 
 class Evaluator:
-    """Measures the models of a run, and the two of them as one.
-
-    Args:
-        settings: configs of the run and its models.
-        splits: its data.
-        engine: device, ranks.
-        module: the model, or both as one.
-    """
+    """Measures the models of a run on its data, and the two of them as one: its `components`, the last is `whole`."""
 
     def __init__(self, settings: Settings, splits: Splits, engine: Engine, module: Model | TwoStep) -> None:
         self.settings, self.splits, self.engine, self.module = settings, splits, engine, module
@@ -57,6 +50,12 @@ class Evaluator:
     def batches(self, data: Rows, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
+
+    def loaders(self) -> tuple[Batches, Batches | None, Batches]:
+        """Return the training, validation and test rows in batches."""
+        splits, run = self.splits, self.run
+        valid = None if splits.valid is None else self.batches(splits.valid, run.valid_batch_size)
+        return self.batches(splits.train, run.train_batch_size), valid, self.batches(splits.test, run.test_batch_size)
 
     def seen(self, component: Component | Whole, data: Rows) -> Batches:
         """Return rows of data, or their embeddings, as a component sees them in a test, in batches."""

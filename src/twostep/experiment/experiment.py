@@ -29,12 +29,8 @@ logger = logging.getLogger("twostep")
 class Experiment:
     """Everything of one run: its evaluator (which has settings, data, engine and models), directory and trainers.
 
-    `twostep.experiment.prepare` makes one, of a new run or from a run's directory.
-
-    Args:
-        evaluator: of the run's models.
-        run: its directory.
-        ood: other data by name, with which `test` compares the run's.
+    `twostep.experiment.prepare` makes one, of a new run or from a run's directory. Its test compares the run's data
+    with those of `ood`, by name.
     """
 
     def __init__(self, evaluator: Evaluator, run: Run, ood: Mapping[str, Splits]) -> None:
@@ -61,14 +57,12 @@ class Experiment:
             NonFiniteLossError: at the first step whose loss is not finite.
             InterruptedTraining: after a signal; the checkpoint is written.
         """
-        run, valid = self.settings.run, self.splits.valid
-        train_batches = self.evaluator.batches(self.splits.train, run.train_batch_size)
-        valid_batches = None if valid is None else self.evaluator.batches(valid, run.valid_batch_size)
+        train, valid, _ = self.evaluator.loaders()
         if self.engine.is_main:
             self.keep_limits()
         try:
             with self.signals.listening():
-                self.trainer.fit(train_batches, valid_batches, self.callbacks)
+                self.trainer.fit(train, valid, self.callbacks)
         finally:
             for callback in self.callbacks:
                 callback.close()
@@ -78,25 +72,23 @@ class Experiment:
         for trainer in self.trainers:
             trainer.use_best()
             if not trainer.finished:
-                logger.warning(
-                    "%s: tested after %d of %d epochs", trainer.name, trainer.epochs_done, trainer.max_epochs
-                )
+                done, all_epochs = trainer.epochs_done, trainer.max_epochs
+                logger.warning("%s: tested after %d of %d epochs", trainer.name, done, all_epochs)
         results = {one.name: self.evaluator.measure(one) for one in self.evaluator.components}
         detection = self.evaluator.detect(self.ood) if self.ood else None
         if detection is not None:
             results[self.evaluator.whole.name] |= detection.results
-        for name, found in results.items():
-            for metric, result in found.items():
-                logger.info("test %s: %s", name, result.line(metric))
+        every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
+        for name, metric, result in every:
+            logger.info("test %s: %s", name, result.line(metric))
         if self.engine.is_main:
             if detection is not None:
                 write_detection(detection, self.run.path / "ood")
             self.run.write_metrics("test", results, fingerprint(self.module))
             self.run.write_history({trainer.name: trainer.history for trainer in self.trainers})
             with self.run.curves() as curves:
-                for name, found in results.items():
-                    for metric, result in found.items():
-                        curves.add_scalar(f"{name}/test/{metric}", result.value, self._steps_done)
+                for name, metric, result in every:
+                    curves.add_scalar(f"{name}/test/{metric}", result.value, self._steps_done)
         return results
 
     def draw(self) -> None:
@@ -146,8 +138,7 @@ class Experiment:
         return TwoStepTrainer(self.module, first[0] if first else None, last, self.settings.two_step.schedule)
 
     def _trainer_of(self, component: Component) -> Trainer:
-        config = component.config
-        stop = config.early_stopping_metric
+        config, stop = component.config, component.config.early_stopping_metric
         return Trainer(
             component.name,
             component.model,

@@ -26,11 +26,7 @@ logger = logging.getLogger("twostep")
 
 
 def preflight(evaluator: Evaluator, ood: Mapping[str, Splits]) -> None:
-    """Refuse what training or its test, also on other data, would fail at, and warn of what they will lack.
-
-    Raises:
-        UserError: naming the first problem.
-    """
+    """Refuse what training or its test, also on other data, would fail at, and warn of what they will lack."""
     splits = evaluator.splits
     check_ranks(evaluator.run, splits, evaluator.engine.world_size)
     for component in evaluator.components:

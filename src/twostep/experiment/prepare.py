@@ -36,11 +36,8 @@ def start(
 ) -> Experiment:
     """Prepare a new run; its directory is made last, after everything has been checked.
 
-    Args:
-        request: what is asked for.
-        best_first: take a pretrained autoencoder from its `best_valid` checkpoint.
-        max_epochs: epoch limit of a pretrained autoencoder.
-        test_ood: add the OOD test, as a metric of that test in `test_metrics` does.
+    A pretrained autoencoder is taken from its `best_valid` checkpoint if `best_first`, with a new epoch limit.
+    `test_ood` adds the OOD test, as a metric of that test in `test_metrics` does.
 
     Raises:
         UserError: for whatever is wrong with the request or its data.
@@ -139,12 +136,7 @@ def resume(
 
 
 def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, Splits]:
-    """Return a run with adjusted settings, and its data.
-
-    Args:
-        run: as its directory says.
-        overrides: values by key, for `run` and each model, of keys that can change in a run that exists.
-        for_training: whether a command that trains wants it, and what its flags are called.
+    """Return a run with settings adjusted by overrides, and its data; messages name the flags of training or others.
 
     Raises:
         UserError: for a key that can't change, or data that are missing or not those of the run: a file may have moved

@@ -29,12 +29,7 @@ def resolve(
 ) -> tuple[Settings, LatentSize | None]:
     """Return the configs of a new run and its models, and how `latent_dim=auto` was resolved, if it was asked for.
 
-    Args:
-        request: what is asked for.
-        run: the run's config, as `request.run_config` returned it.
-        splits: the run's data.
-        engine: of the run.
-        pretrained: config of a pretrained autoencoder.
+    `run` is what `request.run_config` returned, `pretrained` the config of a pretrained autoencoder.
 
     Raises:
         UserError: if the configs contradict the data.
@@ -102,11 +97,7 @@ def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str
 
 
 def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
-    """Load the data with which the OOD test compares a run's, by name.
-
-    Raises:
-        UserError: as `load_other` does, and if no data are named and the run's have no usual partner.
-    """
+    """Load the data with which the OOD test compares a run's, by name: those of its key, or its usual partner."""
     name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
     if name is None:
         raise UserError(f"OOD test: {config.dataset} has no usual partner: set ood_dataset=NAME or PATH")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from twostep.core.keys import METRIC_KEYS, MetricKeys, metric_names, resolve_fid
 from twostep.core.schema import Frozen, PositiveFloat, PositiveInt, Seed, UserError
@@ -22,23 +22,17 @@ class RunConfig(Frozen):
     """Keys of every run: its data, its directory, its batches, its machine."""
 
     adjustable: ClassVar[frozenset[str]] = frozenset(
-        {
-            "dataset",
-            "data_root",
-            "ood_dataset",
-            "ood_dataset_kwargs",
-            "valid_batch_size",
-            "test_batch_size",
-            "device",
-            "checkpoint_minutes",
-        }
+        {"dataset", "data_root", "ood_dataset", "ood_dataset_kwargs", "device"}
+        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes"}
     )
 
     dataset: str = Field(description="name of a dataset, path of a file or folder, or owner/name on the hub")
     dataset_kwargs: dict[str, Any] = Field({}, description="keys of the dataset, as {'n': 5000, 'seed': 1}")
     ood_dataset: str | None = Field(None, description="data that --test-ood compares it with; None: the usual partner")
     ood_dataset_kwargs: dict[str, Any] = Field({}, description="keys of ood_dataset")
-    data_root: Path | None = Field(None, description="folder with one folder per dataset; None: $TWOSTEP_DATA or data")
+    data_root: Annotated[Path | None, AfterValidator(lambda path: path and path.expanduser().absolute())] = Field(
+        None, description="folder with one folder per dataset; None: $TWOSTEP_DATA or data"
+    )
     logdir_root: Path = Field(Path("runs"), description="folder of run directories")
     make_valid_loader: bool = Field(True, description="hold out 10 % of the training data for validation")
     train_batch_size: PositiveInt = Field(128, description="rows of a training batch, over all ranks")
@@ -46,18 +40,10 @@ class RunConfig(Frozen):
     test_batch_size: PositiveInt = Field(128, description="rows of a test batch, over all ranks")
     seed: Seed = Field(0, description="of all random numbers")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
-    precision: Literal["32", "bf16"] = Field("32", description="32, or bf16: mixed precision with 32-bit weights")
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(lambda name: "32" if name == 32 else name)] = Field(
+        "32", description="32, or bf16: mixed precision with 32-bit weights"
+    )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
-
-    @field_validator("data_root")
-    @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return value and value.expanduser().absolute()
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _number_is_a_name(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) else value
 
 
 class TwoStepRunConfig(RunConfig):
@@ -71,15 +57,10 @@ class TwoStepRunConfig(RunConfig):
     )
     pretrained_gae: Path | None = Field(None, description="run whose autoencoder is used; set by its flag")
     freeze_pretrained_gae: bool = Field(False, description="do not train that autoencoder further; set by its flag")
-    test_metrics: tuple[str, ...] = Field(
+    test_metrics: Annotated[tuple[str, ...], BeforeValidator(metric_names)] = Field(
         ("l2_reconstruction_error", "log_likelihood"), description="metrics of the two-step model on the test split"
     )
     metric_kwargs: MetricKeys = Field(METRIC_KEYS, description="how samples are compared with data")
-
-    @field_validator("test_metrics", mode="before")
-    @classmethod
-    def _metrics_are_a_list(cls, value: Any) -> Any:
-        return metric_names(value)
 
     @property
     def schedule(self) -> Literal["sequential", "by_epoch", "by_iteration"]:
@@ -93,10 +74,7 @@ class TwoStepRunConfig(RunConfig):
 class Settings:
     """The configs of a run, resolved: of the run itself, and of its one model or its two.
 
-    Args:
-        run: keys of the run.
-        models: `{"model": ...}` for a single model, `{"gae": ..., "de": ...}` for two steps.
-        is_gae: whether a single model is an autoencoder for a second step.
+    `models` is `{"model": ...}`, with `is_gae` if it is for a second step, or `{"gae": ..., "de": ...}`.
     """
 
     run: RunConfig
@@ -149,11 +127,9 @@ class Settings:
         return cls(RunConfig.parse(run, name), {"model": _model_from(model)}, is_gae=name == "gae_config.json")
 
     def adjusted(self, overrides: Mapping[str, Mapping[str, Any]], is_image: bool) -> Settings:
-        """Return these settings with overrides for a run that exists, and `fid` resolved.
+        """Return these settings with overrides, for `run` and for each model, in a run that exists; `fid` is resolved.
 
-        Args:
-            overrides: values by key, for `run` and for each model by name.
-            is_image: whether the run's data are images; embeddings never are.
+        `is_image` says whether the run's data are images; embeddings never are.
 
         Raises:
             UserError: naming each key that can't be changed in a run that exists.

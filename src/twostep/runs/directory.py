@@ -49,14 +49,7 @@ logger = logging.getLogger("twostep")
 
 
 class Run(ResultFiles):
-    """The directory of one run, open for reading and writing.
-
-    Args:
-        path: of the directory.
-        settings: the run's configs.
-        spec: facts of its data.
-        digest: fingerprint of its data; empty for a run that has none.
-    """
+    """The directory of one run, open for reading and writing: configs, facts of the data and their fingerprint."""
 
     def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
         super().__init__(path)
@@ -186,20 +179,17 @@ class Run(ResultFiles):
                 continue
             for problem in problems:
                 logger.warning("%s; taking %s instead", problem, self._checkpoint(tag).name)
-            self._refuse_untied(self._checkpoint(tag), state.values.pop(SETTINGS, None), state.values.pop(DATA, ""))
+            files, digest = state.values.pop(SETTINGS, None), state.values.pop(DATA, "")  # an earlier version has none
+            differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
+            if digest and self.digest and digest != self.digest:
+                differ.append("other data")
+            if differ:
+                raise UserError(
+                    f"{self._checkpoint(tag)}: written with other settings than the run's configs say: "
+                    f"{'; '.join(differ)}; put the configs or the checkpoint back, or start a new run"
+                )
             return state
         raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
-
-    def _refuse_untied(self, path: Path, files: Mapping[str, Any] | None, digest: str) -> None:
-        """Refuse a checkpoint of other settings or data; one of an earlier version names none."""
-        differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
-        if digest and self.digest and digest != self.digest:
-            differ.append("other data")
-        if differ:
-            raise UserError(
-                f"{path}: written with other settings than the run's configs say: {'; '.join(differ)}; put the configs "
-                "or the checkpoint back, or start a new run"
-            )
 
     def has_checkpoint(self, *tags: Tag) -> bool:
         """Whether training has saved any of these yet; without tags, anything."""
@@ -207,11 +197,7 @@ class Run(ResultFiles):
 
     @contextmanager
     def curves(self, resuming_from: int | None = None) -> Generator[SummaryWriter]:
-        """Open the curves of tensorboard; what an interrupted session wrote from the step of resuming on is dropped.
-
-        Raises:
-            WriteError: if they can't be written.
-        """
+        """Open the curves of tensorboard; what an interrupted session wrote from the step of resuming on is dropped."""
         try:
             if self._writer is None:
                 from torch.utils.tensorboard import SummaryWriter
@@ -225,11 +211,7 @@ class Run(ResultFiles):
             raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
 
     def read_environment(self) -> dict[str, Any]:
-        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it."""
         path = self.path / "environment.json"
         values = read_json(path)
         validated(values, ENVIRONMENT, path)

@@ -21,11 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def _together() -> Generator[None]:
-    """Name the cause where a collective operation fails: torch has no error of its own for a lost rank.
-
-    Raises:
-        LostRankError: in place of a `RuntimeError`.
-    """
+    """Name the cause where a collective operation fails: torch has no error of its own for a lost rank."""
     try:
         yield
     except RuntimeError as error:
@@ -37,8 +33,7 @@ class Engine:
     """Where and how training runs; launched by torchrun with several ranks, else with one.
 
     Args:
-        device: kind of device; `auto` takes CUDA if it is there. Apple's has no double precision, which statistics and
-            metrics need.
+        device: `auto` takes CUDA if it is there; Apple's has no double precision, which statistics and metrics need.
         precision: `32`, or `bf16` for mixed precision with 32-bit weights.
 
     Raises:
@@ -139,12 +134,9 @@ class Engine:
         return value
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor, weight: float) -> Tensor:
-        """Replace each gradient, and the loss, by the weighted mean over ranks; return that loss.
+        """Replace each gradient, and the loss of this rank's rows, by the mean over ranks; return that loss.
 
-        Args:
-            parameters: whose gradients are filled; a missing gradient counts as zero.
-            loss: of this rank's rows.
-            weight: this rank's share of the rows of the global batch.
+        `weight` is this rank's share of the rows of the global batch. A missing gradient counts as zero.
         """
         if self.world_size == 1:
             return loss
