@@ -112,23 +112,15 @@ class EncoderDecoderConfig(NetworkConfig):
     decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
 
+    @override
     def is_flat(self) -> bool:
-        """Whether both networks take vectors.
-
-        Raises:
-            UserError: if one takes vectors and the other images.
-        """
         if self.encoder_net != self.decoder_net:
             raise UserError("encoder_net and decoder_net differ: set both to mlp or both to cnn")
         return self.encoder_net == "mlp"
 
+    @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        """Scale images and whatever an autoencoder sees, whiten vectors for a density; convolve colour images.
-
-        An autoencoder for a second step has no more latent coordinates than its data have. Convolutions have stride 2
-        on all but small images; the reference's stride 1 and, where the image is large enough, no padding.
-        """
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
         whiten = role == "de" and not spec.is_image
         dims = {"latent_dim": spec.dim} if role == "gae" and spec.dim < cls.model_fields["latent_dim"].default else {}
@@ -247,11 +239,7 @@ def unpadded(spec: DataSpec) -> bool:
 
 
 def image_shape(spec: DataSpec) -> tuple[int, int, int]:
-    """Return the shape `(C, H, W)` of images.
-
-    Raises:
-        UserError: for other data.
-    """
+    """Return the shape `(C, H, W)` of images, or raise `UserError`."""
     if not spec.is_image:
         raise UserError(f"a cnn needs images; {spec.name} has points of shape {spec.shape}: use mlp")
     return spec.shape[0], spec.shape[1], spec.shape[2]
