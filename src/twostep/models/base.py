@@ -200,9 +200,7 @@ class OptimizerConfig:
 
 class _NameKeys(Frozen):
     name: Any  # each model narrows it to the literal of its name
-    preset: Preset = Field(
-        "twostep", description="which defaults: the better ones found here, or those of the paper's code"
-    )
+    preset: Preset = Field("twostep", description="defaults: the better ones found here, or those of the paper's code")
 
 
 class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
