@@ -153,7 +153,9 @@ class AVB(GaussianDecoder):
             return z, z, z.new_zeros(())
         one, other = self.encoder.side(self._noise(2 * len(y), y)).chunk(2)
         draws = self.encoder.rest(self.encoder.features(y) + torch.stack([one, other, -other]))
-        with torch.autocast(draws.device.type, enabled=False):  # moments and factor in full precision
+        with torch.autocast(
+            draws.device.type, enabled=False
+        ):  # moments in full precision; CUDA has no cholesky in half
             z, *pair = draws.to(self.noise_set.dtype)
             mean, halves = (pair[0] + pair[1]) / 2, (pair[0] - pair[1]) / 2
             now = halves.T @ halves / len(halves)
@@ -216,10 +218,8 @@ def cholesky(covariance: Tensor, prior_std: float) -> Tensor:
     Every variance grows by a thousandth, which keeps the correlations regular in single precision, and by a millionth
     of the prior's, which is what is left of a distribution that has collapsed to a point.
     """
-    with torch.autocast(covariance.device.type, enabled=False):  # CUDA has no cholesky in half precision
-        covariance = covariance.to(torch.promote_types(covariance.dtype, torch.float32))
-        jitter = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-6 * prior_std**2
-        factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter))
+    jitter = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-6 * prior_std**2
+    factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter))
     return factor.masked_fill(failed.bool()[..., None, None], torch.nan)
 
 

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import PATIENCE
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import ERROR, MODELS, DataArguments, Gather, Objective, Preset, Role
 from twostep.models.parts.networks import LAMBDA, AdversarialConfig, EncoderDecoder
@@ -146,13 +145,11 @@ class BiGANConfig(AdversarialConfig):
     disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the discriminator")
     ge_lr: PositiveFloat = Field(1e-4, description="learning rate of generator and encoder")
     use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
-    max_epochs: PositiveInt = Field(200, description="epochs to train for")
-    max_bad_valid_epochs: PositiveInt | None = Field(50, description=PATIENCE)
 
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        values = super().defaults(spec, role, preset)
+        values = {**super().defaults(spec, role, preset), "max_epochs": 200, "max_bad_valid_epochs": 50}
         if preset == "reference":
             return {**values, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
         weight = min(MOST_WEIGHT, max(1.0, IMAGE_DIM / spec.dim))

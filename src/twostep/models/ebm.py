@@ -58,8 +58,6 @@ BLOCK = 256  # points whose activations are held at once
 # chain is much older than its energy; rates end at 0, where the chains catch up.
 GAUSSIAN_BASE: dict[str, Any] = {
     "base": "gaussian",
-    "scale_data": False,
-    "spectral_norm": False,
     "x_lims": (-100.0, 100.0),
     "max_length_buffer": 1024,
     "ld_grad_clamp": None,
@@ -289,25 +287,23 @@ class EBMConfig(NetworkConfig, OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        coloured = spec.is_image and spec.shape[0] == 3
-        values: dict[str, Any] = {"scale_data": True}
-        if spec.is_image:
-            values |= {
-                "net": "cnn" if coloured else "mlp",
-                "energy_func_hidden_dims": (256, 128),
-                "spectral_norm": True,
-                "x_lims": (-1.0 if spec.low < 0 else 0.0, 1.0),
-                "loss_alpha": 1.0,
-                "lr": 3e-4,
-            }
-        if preset == "reference":
-            return {**values, "padding": not unpadded(spec)}
-        if coloured:  # whose convolutions are too slow for many steps
-            return values
-        values |= {**GAUSSIAN_BASE, "max_epochs": min(300, max(40, ROWS_TO_PASS // spec.size))}
+        coloured = spec.is_image and spec.shape[0] == 3  # whose convolutions are too slow for many steps
+        if preset != "reference" and not coloured:
+            values = {**GAUSSIAN_BASE, "max_epochs": min(300, max(40, ROWS_TO_PASS // spec.size))}
+            noise = {"denoising_sigma": NOISE * (spec.high - spec.low)}
+            return {**values, **IMAGES, **noise} if spec.is_image else {**values, **VECTORS}
+        values = {"scale_data": True, "padding": preset != "reference" or not unpadded(spec)}
         if not spec.is_image:
-            return {**values, **VECTORS}
-        return {**values, **IMAGES, "denoising_sigma": NOISE * (spec.high - spec.low)}
+            return values
+        return {
+            **values,
+            "net": "cnn" if coloured else "mlp",
+            "energy_func_hidden_dims": (256, 128),
+            "spectral_norm": True,
+            "x_lims": (-1.0 if spec.low < 0 else 0.0, 1.0),
+            "loss_alpha": 1.0,
+            "lr": 3e-4,
+        }
 
     @override
     def is_flat(self) -> bool:

@@ -31,16 +31,8 @@ class TwoStep(nn.Module):
         self.gae = gae
         self.de = de
         self.event_shape = gae.event_shape
-
-    @property
-    def likelihood(self) -> Likelihood:
-        """What `log_prob` is: exact, a bound or unnormalised, as the density on the embeddings is."""
-        return self.de.likelihood
-
-    @property
-    def dim(self) -> int:
-        """Number of coordinates D of a data point."""
-        return self.gae.dim
+        self.dim = gae.dim
+        self.likelihood: Likelihood = de.likelihood
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import PATIENCE
-from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat
 from twostep.models.base import ERROR, MODELS, DataArguments, Objective, Preset, Role
 from twostep.models.parts.networks import LAMBDA, AdversarialConfig, Channels, EncoderDecoder
 
@@ -97,14 +96,13 @@ class WAEConfig(AdversarialConfig):
     rec_lr: PositiveFloat = Field(5e-4, description="learning rate of encoder and decoder")
     use_disc_lr_scheduler: bool = Field(False, description="cosine decay of disc_lr to 0 over all steps")
     use_rec_lr_scheduler: bool = Field(False, description="cosine decay of rec_lr to 0 over all steps")
-    max_epochs: PositiveInt = Field(300, description="epochs to train for")
-    max_bad_valid_epochs: PositiveInt | None = Field(30, description=PATIENCE)
 
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         net = "cnn" if spec.is_image else "mlp"
         values = {**super().defaults(spec, role, preset), "encoder_net": net, "decoder_net": net}
+        values |= {"max_epochs": 300, "max_bad_valid_epochs": 30}
         if preset == "reference":
             return {**values, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
         return {**values, "penalty_weight": 10 * min(1, spec.dim / PAPERS_DIM)}

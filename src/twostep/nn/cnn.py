@@ -20,14 +20,9 @@ PerLayer = int | Sequence[int]
 
 @dataclass(frozen=True)
 class Convolutions:
-    """Layers of a convolutional network.
+    """Layers of a convolutional network; `channels` are those after each convolution, or before each transposed one.
 
-    Args:
-        channels: after each convolution, or before each transposed one.
-        kernel_size: side of the kernels in pixels.
-        stride: in pixels.
-        padding: pad each convolution by half its kernel, so that stride 1 with an odd kernel keeps the size, and no
-            kernel or stride is too large for an image.
+    Padding, by half a kernel, keeps the size at stride 1 with an odd kernel, and no kernel or stride is too large then.
     """
 
     channels: Sequence[int]

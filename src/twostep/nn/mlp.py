@@ -55,9 +55,6 @@ class JoinedNet(nn.Module):
 
     A linear layer of two inputs side by side is the sum of one of each: `features` depends on the first input alone,
     so it is computed once where many second inputs meet the same first one.
-
-    Args:
-        net: network of the first input; its first linear layer is where the second one enters.
     """
 
     def __init__(self, net: nn.Sequential, side_dim: int) -> None:

@@ -18,11 +18,10 @@ from twostep.nn.transforms import DEVIATION_FLOOR, DataTransform
 
 
 class Principal(DataTransform):
-    """Rotate vectors `(B, D)` to their principal axes and divide each coordinate by a power of its std.
+    """Rotate vectors `(B, D)` and divide each coordinate by a power of its std; `spread` holds the stds of y, `(D,)`.
 
     An s_j counts as at least 1 % of the largest. Where p = 1 the whitened coordinates are turned back to the axes of
     the data: of all whitenings that one alone is continuous in the covariance, so a network survives a new fit.
-    `spread` holds the stds of y, `(D,)`.
     """
 
     affine = True

@@ -65,10 +65,8 @@ class LogNormalizer:
 def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed: int) -> LogNormalizer:
     """Estimate `log ∫ exp(-E)` by chains of T steps, the number of temperatures.
 
-    Args:
-        energy: maps points `(n, *S)` to energies `(n,)`; infinite where the density is 0.
-        samples: points `(2n, *S)` that nearly follow the energy; every other one is where a reverse chain
-            begins, to the rest q is fitted.
+    `energy` maps points `(n, *S)` to `(n,)`, infinite where the density is 0. Of the samples `(2n, *S)`, which nearly
+    follow it, every other one is where a reverse chain begins; to the rest q is fitted.
     """
     shape, flat = samples.shape[1:], samples.flatten(1)
     mean, factor = mean_and_factor(flat)

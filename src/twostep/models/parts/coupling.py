@@ -63,8 +63,7 @@ class Couplings:
 class FlowLayer(nn.Module):
     """Permutation by `order`, coupling splines on `[-bound, bound]`, and LU linear map of the last axis.
 
-    Args:
-        conditioner: computes the splines' parameters, `3 bins - 1` for each moved coordinate, from the kept half.
+    The conditioner computes `3 bins - 1` parameters for each moved coordinate from the kept half.
     """
 
     order: Tensor

@@ -173,13 +173,12 @@ class AdversarialConfig(EncoderDecoderConfig):
 
 
 class EncoderDecoder(GeneralizedAutoencoder):
-    """An autoencoder of two networks: the decoder's output is a point of the network's space, and maybe more.
+    """An autoencoder of two networks.
 
     Args:
-        encoder: maps what the transform gives, `(B, *T)`, to embeddings or their distribution.
-        decoder: maps embeddings `(B, d)` to points `(B, *T)`, with `extra` more entries on the first axis after `B`.
-        latent_dim: d.
-        extra: number of these; None: as many as a point has.
+        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)` or their distribution.
+        decoder: maps embeddings to points `(B, *T)`, with `extra` more entries on the first axis after `B`; None: twice
+            the entries.
         data: see `Model`.
     """
 
