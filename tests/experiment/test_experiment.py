@@ -22,6 +22,7 @@ from twostep.experiment.load import load_finished
 from twostep.experiment.prepare import resume, start
 from twostep.models.two_step import TwoStep
 from twostep.runs.overrides import Request
+from twostep.training.engine import Engine
 from twostep.training.trainer import Trainer
 
 
@@ -101,7 +102,12 @@ def test_an_unwritable_root_is_one_line(own_images, tmp_path):
 
 
 def test_more_ranks_than_rows_of_a_batch_are_refused(own_images, tmp_path, monkeypatch):
-    monkeypatch.setattr("twostep.experiment.prepare.Engine.world_size", 3)
+    class Three(Engine):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.world_size = 3
+
+    monkeypatch.setattr("twostep.experiment.prepare.Engine", Three)
     for key in ("train_batch_size", "valid_batch_size", "test_batch_size"):
         with pytest.raises(
             UserError, match=r"^3 ranks are more than there are rows in a split \(5\) or in a batch \(2\)"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
-from twostep.experiment.components import Component, Whole
+from twostep.experiment.components import Component
 from twostep.experiment.evaluator import Evaluator
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.features.choice import FeatureChoice
@@ -25,15 +25,23 @@ BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
 logger = logging.getLogger("twostep")
 
 
-def preflight(evaluator: Evaluator, ood: Mapping[str, Splits]) -> None:
-    """Refuse what training or its test, also on other data, would fail at, and warn of what they will lack."""
+def preflight(evaluator: Evaluator, ood: Mapping[str, Splits], testing: bool) -> None:
+    """Refuse what training or its test, also on other data, would fail at, and warn of what they will lack.
+
+    Only a run that is tested needs the features of its metrics.
+    """
     splits = evaluator.splits
     check_ranks(evaluator.run, splits, evaluator.engine.world_size)
-    for component in evaluator.components:
-        if isinstance(component, Component):
-            _check_early_stopping(component, splits)
-        name = component.config.name if isinstance(component, Component) else "a two-step model"
-        check_metrics(_metrics_of(component), component.model, name)
+    for one in evaluator.components:
+        metrics, name = one.config.test_metrics, "a two-step model"
+        if isinstance(one, Component):
+            _check_early_stopping(one, splits)
+            stop, name = one.config.early_stopping_metric, one.config.name
+            metrics = (*one.config.valid_metrics, *metrics, *([stop] if stop else []))
+        check_metrics(metrics, one.model, name)
+        line = check_features(metrics, one.config.metric_kwargs, one.spec, splits) if testing else ""
+        if line:
+            logger.info("%s", line)
     _hint_at_standardisation(evaluator.settings.first, splits)
     check_ood(evaluator.module, splits, ood)
 
@@ -82,19 +90,6 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
     return f"{', '.join(called)}: in {choice.name} features of {spec.name} (key metric_kwargs){note}"
 
 
-def features_of(evaluator: Evaluator) -> list[str]:
-    """Return in which features a run's samples will be compared, a line for each model that has such metrics.
-
-    Raises:
-        UserError: if the data can't have such features, or a file that these need is missing.
-    """
-    lines = [
-        check_features(_metrics_of(one), one.config.metric_kwargs, one.spec, evaluator.splits)
-        for one in evaluator.components
-    ]
-    return [line for line in lines if line]
-
-
 def _check_early_stopping(component: Component, splits: Splits) -> None:
     config = component.config
     stop = config.early_stopping_metric
@@ -111,14 +106,6 @@ def _check_early_stopping(component: Component, splits: Splits) -> None:
             f"valid_metrics of {config.name}: metrics of the OOD test belong to test_metrics: validation has no other "
             "dataset"
         )
-
-
-def _metrics_of(component: Component | Whole) -> tuple[str, ...]:
-    config = component.config
-    if not isinstance(config, ModelConfig):
-        return config.test_metrics
-    stop = config.early_stopping_metric
-    return (*config.valid_metrics, *config.test_metrics, *([stop] if stop else []))
 
 
 def _hint_at_standardisation(config: ModelConfig, splits: Splits) -> None:
