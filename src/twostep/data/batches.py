@@ -17,12 +17,7 @@ EMBED_ROWS = 1000
 
 @dataclass(frozen=True)
 class LazyRows:
-    """Some rows of a tensor, copied only when they are indexed, so that a split of a large dataset takes no memory.
-
-    Args:
-        data: the tensor, `(N, *S)`, usually a memory-mapped file.
-        index: numbers of the selected rows, `(n,)`, int64.
-    """
+    """The rows `index` `(n,)` of a tensor `(N, *S)`, usually of a memory-mapped file, copied only when indexed."""
 
     data: Tensor
     index: Tensor
@@ -41,7 +36,6 @@ class LazyRows:
         return self.data.dtype
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Copy the rows of a slice or of an index tensor into memory."""
         return self.data.index_select(0, self.index[rows])
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
@@ -87,18 +81,11 @@ def _as_float(rows: Tensor, device: torch.device | str) -> Tensor:
 
 @dataclass(frozen=True)
 class Batches:
-    """A dataset in batches, of which each rank sees its share.
+    """A dataset `(N, *S)` in batches, of which each rank sees its share.
 
     Iterating yields this rank's rows of every batch in the order of the data, as floats on `device`; batches in which
-    the rank has no rows are skipped. Together, the ranks see each row once.
-
-    Args:
-        data: all rows, `(N, *S)`, of any dtype.
-        batch_size: rows of a batch, over all ranks.
-        rank: of this process.
-        world_size: number of processes.
-        device: device of the batches.
-        encode: applied to every batch; None: batches are the data themselves.
+    the rank has no rows are skipped. Together, the ranks see each row once. `batch_size` counts rows over all ranks;
+    `encode` is applied to every batch.
     """
 
     data: Rows

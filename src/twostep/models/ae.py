@@ -20,11 +20,7 @@ from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 
 
 class Autoencoder(EncoderDecoder):
-    """Encoder, `(B, *T) -> (B, d)` of what the transform gives, and decoder, `(B, d) -> (B, *T)`; see `Model`."""
-
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
+    """Encoder and decoder, see `EncoderDecoder`, fitted by least squares."""
 
     @override
     def objectives(self) -> tuple[Objective, ...]:

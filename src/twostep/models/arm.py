@@ -47,12 +47,7 @@ STEPS_AT_ONCE = 2**17  # of the LSTM in one evaluation: 0.5 GB of gates at hidde
 
 
 def earlier(shape: tuple[int, ...], context: int) -> Tensor:
-    """Return which steps each step sees, `(T, K)`, the one before it last; T stands for none.
-
-    Args:
-        shape: of a data point.
-        context: rows above, and pixels to either side, that a pixel of an image sees besides.
-    """
+    """Return which steps each step of a point sees, `(T, K)`, the one before it last; T stands for none."""
     steps = math.prod(shape[-2:])
     before = torch.arange(-1, steps - 1) % (steps + 1)
     if len(shape) == 1 or context == 0:
@@ -100,17 +95,16 @@ class ARM(DensityEstimator):
     @override
     @torch.no_grad()  # the choice of a component has no gradient
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        like = self.head.weight
         state: tuple[Tensor, Tensor] | None = None
-        drawn = like.new_zeros(self.steps + 1, n, self.features)
+        drawn = self.head.weight.new_zeros(self.steps + 1, n, self.features)
         for step in range(self.steps):
             hidden, state = self.lstm(self._seen(drawn, self.before[step : step + 1]), state)
             weights, mean, std = self._mixture(hidden[0])
             chosen = torch.multinomial(weights.softmax(1), 1, generator=generator)[:, :, None]
             chosen = chosen.expand(-1, -1, self.features)
-            noise = torch.randn(drawn[step].shape, generator=generator, device=like.device, dtype=like.dtype)
+            noise = self.draw(torch.randn, drawn[step].shape, generator)
             drawn[step] = mean.gather(1, chosen)[:, 0] + std.gather(1, chosen)[:, 0] * noise
-        return self.clamp(self.transform.inverse(self._from_sequence(drawn[:-1])))
+        return self.clamp(self.transform.inverse(drawn[:-1].permute(1, 2, 0).reshape(-1, *self.event_shape)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -118,7 +112,7 @@ class ARM(DensityEstimator):
 
     def conditionals(self, y: Tensor) -> Tensor:
         """Map what the transform gives, `(B, *S)`, to `log p(y_t | y_1 ... y_{t-1})` of shape `(B, T)`, in nats."""
-        sequence = self._to_sequence(y)
+        sequence = y.reshape(len(y), self.features, self.steps).permute(2, 0, 1)  # (T, B, C), as the LSTM reads
         before = self._seen(torch.cat([sequence, torch.zeros_like(sequence[:1])]), self.before)
         with torch.autocast(y.device.type, enabled=False):  # a state kept over many steps; some CPUs have no other LSTM
             hidden = self.lstm(before)[0]
@@ -140,13 +134,6 @@ class ARM(DensityEstimator):
         K, C = self.components, self.features
         weights, mean, raw = self.head(hidden).split([K, K * C, K * C], dim=-1)
         return weights, mean.unflatten(-1, (K, C)), softplus(raw).unflatten(-1, (K, C)) + FLOOR
-
-    def _to_sequence(self, y: Tensor) -> Tensor:
-        """Map `(B, *S)` to `(T, B, C)`, the order in which the LSTM reads."""
-        return y.reshape(len(y), self.features, self.steps).permute(2, 0, 1)
-
-    def _from_sequence(self, sequence: Tensor) -> Tensor:
-        return sequence.permute(1, 2, 0).reshape(-1, *self.event_shape)
 
 
 @MODELS.register("arm")

@@ -26,15 +26,15 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from typing_extensions import Unpack, override
+from typing_extensions import override
 
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import MODELS, Gather, Objective, Preset, Role
-from twostep.models.parts.gaussian_decoder import GaussianArguments, GaussianDecoder, GaussianDecoderConfig, bound
+from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig, bound
 from twostep.models.parts.networks import AdversarialConfig
 from twostep.nn.distributions import kl_to_prior, log_det, normal_log_prob, standard_normal_log_prob
+from twostep.nn.layers import RunningMean
 from twostep.nn.mlp import JoinedNet
-from twostep.nn.running import RunningMean
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
 CACHED = 512  # draws made at once where all are kept: more do not fit a core's cache
@@ -66,13 +66,11 @@ class AVB(GaussianDecoder):
 
     Args:
         encoder: f, maps what the transform gives, `(B, *T)`, and noise `(B, m)` to latents `(B, d)`.
-        decoder: maps latents to the mean of y; see `GaussianDecoder` for what it may give beside.
         discriminator: T, maps flattened points `(B, D)` and latents `(B, d)` to `(B, 1)`.
-        latent_dim: d.
         input_sigma: s_in.
         prior_sigma: s.
         num_discriminator_steps, adaptive_contrast: as the keys of `AVBConfig`.
-        arguments: see `GaussianDecoder` and `Model`.
+        arguments: see `GaussianDecoder`.
     """
 
     noise_set: Tensor
@@ -89,7 +87,7 @@ class AVB(GaussianDecoder):
         prior_sigma: float = 1.0,
         num_discriminator_steps: int = 1,
         adaptive_contrast: bool = False,
-        **arguments: Unpack[GaussianArguments],
+        **arguments: Any,
     ) -> None:
         super().__init__(encoder, decoder, latent_dim, **arguments)
         self.prior_sigma = self.prior_std = prior_sigma
@@ -127,10 +125,6 @@ class AVB(GaussianDecoder):
             Objective("nll", self._nll, others, every=self.every, after=self._after),
         )
 
-    def draw(self, y: Tensor) -> Tensor:
-        """Return one draw of q at each point of transformed data, `(B, d)`."""
-        return self.encoder(y, self._noise(len(y), y))
-
     def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
         """Return T of the network's input and a draw, standardised with adaptive contrast, of shape `(B,)`."""
         return self.discriminator(y.flatten(1), z).squeeze(1)
@@ -156,7 +150,7 @@ class AVB(GaussianDecoder):
         Shapes: `(B, d)`, `(B, d)`, and `(B,)` or a scalar.
         """
         if self.covariance is None:
-            z = self.draw(y)
+            z = self.encoder(y, self._noise(len(y), y))
             return z, z, z.new_zeros(())
         z, pair = self._draw_and_pair(self.encoder.features(y))
         with torch.autocast(z.device.type, enabled=False):  # moments and factor in full precision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
@@ -18,8 +18,7 @@ from twostep.core.keys import EvaluationKeys, FitKeys, resolve_fid
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, Frozen, PositiveFloat
 from twostep.nn import jacobian
-from twostep.nn.transform_keys import TransformKeys
-from twostep.nn.transforms import Chain, DataTransform, Noise
+from twostep.nn.transforms import Chain, DataTransform, MappedBatches, Noise, TransformKeys
 
 Role = Literal["gae", "de"]
 Preset = Literal["twostep", "reference"]
@@ -96,11 +95,16 @@ class Model(nn.Module, ABC):
 
     def fit_transform(self, batches: Iterable[Tensor]) -> None:
         """Take the transform's statistics from training data; called once, before the first step."""
-        self.transform.fit(_Noisy(self.noise, batches))
+        self.transform.fit(MappedBatches(self.noise, batches))
 
     def network_input(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to what the network is trained on: noise, then the transform."""
         return self.transform(self.noise(x))
+
+    def draw(self, source: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Return draws of `torch.randn` or `torch.rand`, where the weights are."""
+        like = next(self.parameters())
+        return source(shape, generator=generator, device=like.device, dtype=like.dtype)
 
     def clamp(self, x: Tensor) -> Tensor:
         """Clamp samples to `sample_range`, if there is one."""
@@ -253,16 +257,17 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
             for name, rate in self.rates.items()
         }
 
-    def arguments(self, model: Callable[..., Model], spec: DataSpec) -> dict[str, Any]:
-        """Return a constructor's arguments that have the names of keys, and those that say how it sees its data."""
-        keys = {key: getattr(self, key) for key in signature(model).parameters if key in type(self).model_fields}
+    def arguments(self, model: type[Model], spec: DataSpec) -> dict[str, Any]:
+        """Return a model's arguments that have the names of keys, and those that say how it sees its data."""
+        names = {name for kind in model.__mro__ for name in signature(kind.__init__).parameters}
+        keys = {key: getattr(self, key) for key in type(self).model_fields if key in names}
         return {**keys, **self.data_arguments(spec)}
 
     def data_arguments(self, spec: DataSpec) -> DataArguments:
         """Return the arguments of a model's constructor that say how it sees its data."""
         return {
             "transform": self.build_transform(spec, self.is_flat()),
-            "noise": self.build_noise(),
+            "noise": Noise(self.dequantize, self.denoising_sigma),
             "sample_range": (spec.low, spec.high) if self.clamp_samples else None,
         }
 
@@ -274,11 +279,3 @@ class OneLossConfig(ModelConfig):
 
     lr: PositiveFloat = Field(1e-3, description="learning rate")
     use_lr_scheduler: bool = Field(False, description="cosine decay of the rate to 0 over all steps")
-
-
-class _Noisy:
-    def __init__(self, noise: Noise, batches: Iterable[Tensor]) -> None:
-        self.noise, self.batches = noise, batches
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self.noise(batch) for batch in self.batches)

@@ -36,18 +36,14 @@ RATE, MOST_WEIGHT, IMAGE_DIM = 1e-3, 10.0, 784
 
 
 class BiGAN(EncoderDecoder):
-    """An encoder, a generator that decodes, and a critic of pairs.
+    """Encoder f, decoder or generator g, see `EncoderDecoder`, and a critic of pairs.
 
     Args:
-        encoder: f, maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: the generator g.
         discriminator: the critic T, maps a flattened point `(B, D)` and an embedding `(B, d)` to `(B, 1)`.
-        latent_dim: d.
-        wasserstein, gradient_penalty, num_discriminator_steps: as the keys of `BiGANConfig`.
         penalty_weight: λ.
         clamp: c.
         recon_weight: w.
-        data: see `Model`.
+        wasserstein, gradient_penalty, num_discriminator_steps: as the keys of `BiGANConfig`.
     """
 
     def __init__(
@@ -71,13 +67,9 @@ class BiGAN(EncoderDecoder):
         self.penalty_weight = penalty_weight if gradient_penalty else None
         self.recon_weight, self.every = recon_weight, num_discriminator_steps
 
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
-
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Generate `n` points `(n, *S)` from draws of the prior."""
-        return self.clamp(self.decode(2 * self.prior_noise(n, generator, uniform=True) - 1))
+        return self.clamp(self.decode(self._prior(n, generator)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -97,7 +89,7 @@ class BiGAN(EncoderDecoder):
 
     def _discriminator_loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        z = self._prior(y)
+        z = self._prior(len(y))
         with torch.no_grad():
             points = torch.cat([y, self.decoder(z)]).flatten(1)
             codes = torch.cat([self.encoder(y), z])
@@ -118,14 +110,14 @@ class BiGAN(EncoderDecoder):
 
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        z, code = self._prior(y), self.encoder(y)
+        z, code = self._prior(len(y)), self.encoder(y)
         made, again = self.decoder(torch.cat([z, code])).chunk(2)
         data, drawn = self.discriminator(y.flatten(1), code), self.discriminator(made.flatten(1), z)
         game = data - drawn if self.wasserstein else softplus(data) + softplus(-drawn)
         return game.mean() + self.recon_weight * (y - again).square().sum() / len(y)
 
-    def _prior(self, like: Tensor) -> Tensor:
-        return 2 * torch.rand(len(like), self.latent_dim, device=like.device, dtype=like.dtype) - 1
+    def _prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return 2 * self.draw(torch.rand, (n, self.latent_dim), generator) - 1
 
     def _clamp_weights(self, gather: Gather) -> None:
         with torch.no_grad():

@@ -21,10 +21,10 @@ Neural Empirical Bayes (Saremi & Hyvärinen, 2019, arXiv 1903.02334) for the las
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Unpack, override
@@ -45,11 +45,9 @@ from twostep.models.base import (
 )
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
 from twostep.models.parts.langevin import Langevin, ReplayBuffer
-from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, image_shape, unpadded
-from twostep.nn.cnn import ConvEncoder, Convolutions
+from twostep.models.parts.networks import KERNEL, STRIDE, Net, NetworkConfig, PerLayer, unpadded
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.layers import Activation, SpectralNorm
-from twostep.nn.mlp import MLP
 from twostep.nn.principal import Principal
 from twostep.nn.transforms import Chain
 
@@ -254,7 +252,7 @@ class NormalizedEBM(DensityEstimator):
 
 
 @MODELS.register("ebm")
-class EBMConfig(OneLossConfig):
+class EBMConfig(NetworkConfig, OneLossConfig):
     """Keys of `ebm`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("de",)
@@ -269,7 +267,6 @@ class EBMConfig(OneLossConfig):
     )
     energy_func_kernel_size: PerLayer = Field(3, description=KERNEL)
     energy_func_stride: PerLayer = Field(1, description=STRIDE)
-    padding: bool = Field(True, description=PADDING)
     energy_func_activation: Activation = Field("swish", description="after each hidden layer")
     spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
     base: Literal["none", "gaussian"] = Field("none", description="what exp(-F) is relative to: 1 or a Gaussian")
@@ -292,11 +289,6 @@ class EBMConfig(OneLossConfig):
         if not value[0] < value[1]:
             raise ValueError("the first limit must be below the second")
         return value
-
-    @model_validator(mode="after")
-    def _one_entry_a_layer(self) -> Self:
-        check_layers(self, "energy_func_hidden_channels", "energy_func_kernel_size", "energy_func_stride")
-        return self
 
     @override
     @classmethod
@@ -328,7 +320,7 @@ class EBMConfig(OneLossConfig):
     @override
     def build(self, spec: DataSpec) -> EBM:
         arguments = self.arguments(EBM, spec)
-        net: nn.Module = self._energy(spec)
+        net: nn.Module = self.build_network("energy_func", self.net, spec, 1)
         if self.base == "gaussian":
             # Images are whitened half of the way: noise makes their energy as steep along long axes as along short
             # ones, so whitened chains would need steps as small as the noise is along the longest.
@@ -339,15 +331,3 @@ class EBMConfig(OneLossConfig):
             SpectralNorm.on(net)
         langevin = Langevin(self.ld_step_size, self.ld_sigma, self.x_lims, self.ld_grad_clamp)
         return EBM(net, spec.shape, langevin=langevin, **arguments)
-
-    def _energy(self, spec: DataSpec) -> nn.Module:
-        if self.net == "mlp":
-            return MLP(spec.dim, self.energy_func_hidden_dims, 1, self.energy_func_activation)
-        layers = Convolutions(
-            self.energy_func_hidden_channels,
-            self.energy_func_kernel_size,
-            self.energy_func_stride,
-            self.energy_func_activation,
-            self.padding,
-        )
-        return ConvEncoder(image_shape(spec), layers, 1)

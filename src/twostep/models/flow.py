@@ -13,11 +13,11 @@ Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
@@ -39,32 +39,21 @@ from twostep.nn.distributions import standard_normal_log_prob
 PLAIN = {"transform": "simple_nsf", "hidden_units": 128, "lr": 5e-4}  # of images
 
 
-class Layers(Protocol):
-    """An invertible module."""
-
-    def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Map what the transform gives, `(B, *T)`, to noise `(B, D)`, with `log|det|` of the Jacobian, `(B,)`."""
-        ...
-
-    def inverse(self, u: Tensor) -> Tensor:
-        """Map noise back."""
-        ...
-
-
 class Flow(DensityEstimator):
     """Invertible layers, such as coupling splines between linear maps, fitted by maximum likelihood.
 
     Args:
-        layers: map what the transform gives to noise and back; a `Stack`, `Multiscale` or any module with `inverse`.
+        layers: map what the transform gives, `(B, *T)`, to noise `(B, D)` and the log-determinant `(B,)`, and have an
+            `inverse` from noise; a `Stack`, a `Multiscale` or any such module.
         event_shape: shape `*S` of a data point.
         data: see `Model`.
     """
 
     likelihood: ClassVar[Likelihood] = "exact"
 
-    def __init__(self, layers: Layers, event_shape: Sequence[int], **data: Unpack[DataArguments]) -> None:
+    def __init__(self, layers: nn.Module, event_shape: Sequence[int], **data: Unpack[DataArguments]) -> None:
         super().__init__(event_shape, **data)
-        self.layers = layers
+        self.layers: Any = layers
 
     @override
     def log_density(self, x: Tensor) -> Tensor:
@@ -72,10 +61,7 @@ class Flow(DensityEstimator):
 
     @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        like = next(self.parameters())
-        shape = n, self.dim
-        u = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.transform.inverse(self.layers.inverse(u)))
+        return self.clamp(self.transform.inverse(self.layers.inverse(self.draw(torch.randn, (n, self.dim), generator))))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:

@@ -24,13 +24,9 @@ from twostep.nn.distributions import kl_to_standard_normal, normal_log_prob, sta
 
 
 class VAE(GaussianDecoder):
-    """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q.
+    """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q; see `GaussianDecoder`.
 
-    Args:
-        encoder: maps what the transform gives, `(B, *T)`, to mean and log std of q, side by side, `(B, 2 d)`.
-        decoder: maps latents `(B, d)` to the mean of y `(B, *T)`; see `GaussianDecoder` for what it may give beside.
-        latent_dim: d.
-        arguments: see `GaussianDecoder` and `Model`.
+    The encoder maps what the transform gives, `(B, *T)`, to mean and log std of q, side by side, `(B, 2 d)`.
     """
 
     @override

@@ -31,16 +31,12 @@ PAPERS_DIM = 784
 
 
 class WAE(EncoderDecoder):
-    """Encoder and decoder fitted by least squares, and a discriminator of embeddings and draws from the prior.
+    """Encoder and decoder, see `EncoderDecoder`, and a discriminator of embeddings and draws from the prior.
 
     Args:
-        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: maps embeddings back.
         discriminator: maps embeddings to T, `(B, 1)`.
-        latent_dim: d.
         sigma: std s of the prior.
         penalty_weight: λ.
-        data: see `Model`.
     """
 
     def __init__(
@@ -58,13 +54,9 @@ class WAE(EncoderDecoder):
         self.discriminator = discriminator
         self.sigma, self.penalty_weight = sigma, penalty_weight
 
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
-
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Decode `n` draws of the prior, to points `(n, *S)`."""
-        return self.clamp(self.decode(self.sigma * self.prior_noise(n, generator)))
+        return self.clamp(self.decode(self.sigma * self.draw(torch.randn, (n, self.latent_dim), generator)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:

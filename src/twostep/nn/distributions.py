@@ -21,12 +21,7 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
 
 
 def normal_log_prob(squared_error: Tensor, log_std: Tensor) -> Tensor:
-    """Return `log N(x; m, diag(std²))` of shape `(B,)`.
-
-    Args:
-        squared_error: `(x - m)²`, of shape `(B, *)`.
-        log_std: log of the std, of any shape that broadcasts against it.
-    """
+    """Return `log N(x; m, diag(std²))`, `(B,)`, of `(x - m)²`, `(B, *)`, and stds that broadcast against it."""
     dim = math.prod(squared_error.shape[1:])
     if log_std.ndim == 0 or (log_std.ndim > 1 and log_std[0].numel() == 1):  # one, or one for each row
         log_std = log_std.flatten() if log_std.ndim else log_std

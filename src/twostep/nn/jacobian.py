@@ -69,22 +69,6 @@ def _pushed(layers: Iterable[Map], z: Tensor) -> Tensor:
     return columns.flatten(1).unflatten(0, (-1, len(z)))
 
 
-def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
-    """Return `½ log det JᵀJ` of the decoder `affine ∘ curved` at each point, in nats; `-inf` exactly at lower rank.
-
-    The rank is decided as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
-    diagonal of R; where J is not a number, neither is the result. Points go through in blocks, so that memory does not
-    grow with their number. For evaluation only: the result can't be differentiated.
-
-    Shapes: `curved: (B, d) -> (B, m)`, `affine: (B, m) -> (B, *S)`, `z: (B, d)`, result `(B,)`; where `affine` is the
-    identity, `(B, m)` may be any `(B, *S)`.
-    """
-    if not len(z):
-        return z.new_zeros(0)
-    with full_precision():
-        return _log_volume(curved, affine, z)
-
-
 @contextmanager
 def full_precision() -> Generator[None]:
     """Multiply in all 24 bits of single precision, not in the 11 of TF32, which is too few to decide ranks.
@@ -101,7 +85,19 @@ def full_precision() -> Generator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def _log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
+@full_precision()
+def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
+    """Return `½ log det JᵀJ` of the decoder `affine ∘ curved` at each point, in nats; `-inf` exactly at lower rank.
+
+    The rank is decided as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
+    diagonal of R; where J is not a number, neither is the result. Points go through in blocks, so that memory does not
+    grow with their number. For evaluation only: the result can't be differentiated.
+
+    Shapes: `curved: (B, d) -> (B, m)`, `affine: (B, m) -> (B, *S)`, `z: (B, d)`, result `(B,)`; where `affine` is the
+    identity, `(B, m)` may be any `(B, *S)`.
+    """
+    if not len(z):
+        return z.new_zeros(0)
     with torch.no_grad():
         inner = curved(z[:1])
         size = affine(inner).numel()

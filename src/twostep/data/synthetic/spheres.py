@@ -108,17 +108,14 @@ class VonMisesFisherSet(SphereSet):
 
     @override
     def log_density(self, y: Tensor) -> Tensor:
-        return _log_constant(self._kappa(), self.native_dim) + self.concentration * y[:, 0]
+        return _log_constant(self.concentration, self.native_dim) + self.concentration * y[:, 0]
 
     @override
     def noisy_log_density(self, y: Tensor) -> Tensor:
         variance, m = self.noise**2, self.native_dim
         tilted = (self.concentration * _first_axis(m) + y / variance).norm(dim=1)
         gaussian = -(1 + y.square().sum(1)) / (2 * variance) - m / 2 * math.log(2 * math.pi * variance)
-        return _log_constant(self._kappa(), m) - _log_constant(tilted, m) + gaussian
-
-    def _kappa(self) -> Tensor:
-        return torch.tensor(self.concentration, dtype=torch.double)
+        return _log_constant(self.concentration, m) - _log_constant(tilted, m) + gaussian
 
 
 @synthetic("vmf_sphere", "von Mises-Fisher distribution on a sphere")
@@ -161,11 +158,12 @@ def _uniform_directions(n: int, m: int, generator: Generator) -> Tensor:
     return y / y.norm(dim=1, keepdim=True)
 
 
-def _log_constant(kappa: Tensor, m: int) -> Tensor:
+def _log_constant(kappa: Tensor | float, m: int) -> Tensor:
     """Return `log C(kappa)`, minus the log of the integral of `exp(kappa e . u)` over the sphere in R^m.
 
     Gauss-Legendre quadrature over the angle to the axis, where the integrand exceeds e^-45 of its peak.
     """
+    kappa = torch.as_tensor(kappa, dtype=torch.double)
     widest = (15 / kappa.sqrt()).clamp(max=math.pi)
     angle, log_weights = gauss_legendre(torch.zeros_like(kappa), widest)
     exponent = kappa.unsqueeze(-1) * (angle.cos() - 1) + (m - 2) * angle.sin().log() + log_weights

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,7 +32,7 @@ from twostep.core.schema import DataSpec, PositiveInt
 from twostep.models.base import DataArguments, DensityEstimator, Gather, Likelihood, Model, ModelConfig, Preset, Role
 from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 from twostep.nn.distributions import normal_log_prob
-from twostep.nn.running import RunningMean
+from twostep.nn.layers import RunningMean
 
 SHARE = 0.1  # of a step in the running mean of squared errors, which fall fast in the first ones
 FLOOR = 1e-4  # under c, which would be 0 where the decoder makes no error
@@ -41,28 +40,17 @@ FLOOR = 1e-4  # under c, which would be 0 where the decoder makes no error
 SigmaFrom = Literal["parameter", "decoder", "calibrated"]
 
 
-class GaussianArguments(DataArguments, total=False):
-    """Keyword arguments of a model with a Gaussian about its decoder's mean, see `GaussianDecoder`."""
-
-    single_sigma: bool
-    sigma_from: SigmaFrom
-    sigma_head: nn.Module | None
-    k: int
-
-
 class GaussianDecoder(EncoderDecoder, DensityEstimator):
     """An autoencoder that is a density too; a subclass has an encoder, and with it the weights of the bound.
 
     Args:
-        encoder: see the subclass.
         decoder: maps latents `(B, d)` to the mean of y `(B, *T)` and, with `sigma_from` and `single_sigma`, to what σ
             follows from.
-        latent_dim: d.
         single_sigma: one σ for all coordinates; False: the decoder's second half holds log σ of each.
         sigma_from: where a single σ comes from. But for `parameter`, the decoder has one more entry on its first axis.
         sigma_head: maps that entry, flattened to `(B, *)`, to log σ `(B, 1)`; None: its mean.
         k: draws of the bound on log p.
-        data: see `Model`.
+        data: see `EncoderDecoder`.
     """
 
     likelihood: ClassVar[Likelihood] = "bound"
@@ -94,9 +82,8 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
 
     @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        mean, log_std = self._likelihood(self.prior_sigma * self.prior_noise(n, generator))
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return self.clamp(self.transform.inverse(mean + log_std.exp() * noise))
+        mean, log_std = self._likelihood(self.prior_sigma * self.draw(torch.randn, (n, self.latent_dim), generator))
+        return self.clamp(self.transform.inverse(mean + log_std.exp() * self.draw(torch.randn, mean.shape, generator)))
 
     def sigma_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of a single σ that are not the decoder's."""
@@ -165,15 +152,10 @@ class GaussianDecoderConfig(EncoderDecoderConfig):
         return {**values, **nets, "sigma_from": "decoder"}
 
     @override
-    def arguments(self, model: Callable[..., Model], spec: DataSpec) -> dict[str, Any]:
+    def arguments(self, model: type[Model], spec: DataSpec) -> dict[str, Any]:
         pixels = 1 if self.is_flat() else math.prod(spec.shape[1:])
-        return {
-            **super().arguments(model, spec),
-            "single_sigma": self.single_sigma,
-            "sigma_from": self.sigma_from,
-            "sigma_head": nn.Linear(pixels, 1) if self.extra(spec) == 1 and pixels > 1 else None,
-            "k": self.k,
-        }
+        head = nn.Linear(pixels, 1) if self.extra(spec) == 1 and pixels > 1 else None
+        return {**super().arguments(model, spec), "sigma_head": head}
 
     def extra(self, spec: DataSpec) -> int:
         """Return the number of the decoder's outputs, on the first axis, that σ follows from."""
