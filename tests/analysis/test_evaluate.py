@@ -60,7 +60,7 @@ def test_the_density_of_a_run_is_integrated(run):
     assert results[name].value == pytest.approx(1, abs=0.01)
 
 
-def test_other_data_are_told_from_the_runs_own(made, run):
+def test_other_data_are_separated_from_the_runs_own(made, run):
     results, first = evaluate_run(run, ood=(str(made[0] / "others.npy"),))
     assert results["distance_ood_auroc"].value > 0.95
     again, second = evaluate_run(run, ood=(str(made[0] / "others.npy"),))

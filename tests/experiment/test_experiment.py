@@ -127,7 +127,7 @@ def test_a_default_of_early_stopping_is_left_out_without_validation_rows(own_ima
 
 
 @pytest.mark.parametrize("models", [("ae",), ("vae",), ("flow",), ("ae", "flow"), ("vae", "vae")])
-def test_a_run_leaves_results_curves_and_pictures(own_images, tmp_path, models):
+def test_a_run_leaves_results_curves_and_images(own_images, tmp_path, models):
     request = asked(models, own_images, tmp_path)
     if models == ("vae", "vae"):
         request.overrides["de"].pop("latent_dim")
@@ -142,12 +142,12 @@ def test_a_run_leaves_results_curves_and_pictures(own_images, tmp_path, models):
     assert {result.n for part in results.values() for result in part.values()} == {10}
     history = experiment.run.read_history()
     assert {part: len(epochs) for part, epochs in history.items()} == dict.fromkeys(parts - {"two_step"}, 4)
-    pictures = {"samples.png", "reconstructions.png"}
+    images = {"samples.png", "reconstructions.png"}
     if models == ("ae",):
-        pictures = {"reconstructions.png"}
+        images = {"reconstructions.png"}
     elif models == ("flow",):
-        pictures = {"samples.png"}
-    assert {file.name for file in (path / "samples").iterdir()} == pictures
+        images = {"samples.png"}
+    assert {file.name for file in (path / "samples").iterdir()} == images
     assert not [file for file in path.rglob("*") if "tmp" in file.name.removeprefix(path.name)]
 
 
