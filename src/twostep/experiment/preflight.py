@@ -17,7 +17,7 @@ from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import DensityEstimator, Model, ModelConfig
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.runs.config import RunConfig
 
 BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
@@ -39,9 +39,8 @@ def preflight(evaluator: Evaluator, ood: Mapping[str, Splits], testing: bool) ->
             stop, name = one.config.early_stopping_metric, one.config.name
             metrics = (*one.config.valid_metrics, *metrics, *([stop] if stop else []))
         check_metrics(metrics, one.model, name)
-        line = check_features(metrics, one.config.metric_kwargs, one.spec, splits) if testing else ""
-        if line:
-            logger.info("%s", line)
+        if testing:
+            check_features(metrics, one.config.metric_kwargs, spec_seen(one.model, splits.spec), splits)
     _hint_at_standardisation(evaluator.settings.first, splits)
     check_ood(evaluator.module, splits, ood)
 
@@ -64,15 +63,15 @@ def check_ood(module: Model | TwoStep, splits: Splits, ood: Mapping[str, Splits]
         logger.warning("too few validation rows for calibration (make_valid_loader): no p-values, no two-part score")
 
 
-def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> str:
-    """Return in which features samples will be compared, in words; empty if no metric compares any.
+def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> None:
+    """Report in which features samples will be compared, if a metric compares any.
 
     Raises:
         UserError: if the data can't have such features, or have too few rows.
     """
     wanted = [one for one in (METRICS[name] for name in dict.fromkeys(names)) if isinstance(one, SampleMetric)]
     if not wanted:
-        return ""
+        return
     rows = min(len(splits.train), len(splits.test), keys.gen_samples)
     for metric in wanted:
         if rows < (least := metric.min_rows(keys.nearest_k)):
@@ -82,12 +81,12 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
             )
     choice = FeatureChoice.of(spec, keys, splits)
     choice.check()
-    called = [metric.name for metric in wanted]
-    no_fid = "fd" in called and choice.name != INCEPTION
+    called = ", ".join(metric.name for metric in wanted)
+    no_fid = METRICS["fd"] in wanted and choice.name != INCEPTION
     note = "; fd is not FID, which needs Inception's features" if no_fid else ""
     if no_fid and spec.is_image and keys.weights is None:
         note += f", whose weights are missing (key inception_weights, or {INCEPTION_VARIABLE})"
-    return f"{', '.join(called)}: in {choice.name} features of {spec.name} (key metric_kwargs){note}"
+    logger.info("%s: in %s features of %s (key metric_kwargs)%s", called, choice.name, spec.name, note)
 
 
 def _check_early_stopping(component: Component, splits: Splits) -> None:
@@ -95,17 +94,13 @@ def _check_early_stopping(component: Component, splits: Splits) -> None:
     stop = config.early_stopping_metric
     named = f"early_stopping_metric={stop} of {config.name}"
     if stop is not None and splits.valid is None and component.trained:
-        raise UserError(
-            f"{named} needs validation rows, and the test rows are not for that: leave make_valid_loader=True, or set "
-            "early_stopping_metric=None"
-        )
+        advice = "leave make_valid_loader=True, or set early_stopping_metric=None"
+        raise UserError(f"{named} needs validation rows, and the test rows are not for that: {advice}")
     if stop is not None and not METRICS[stop].stops:
         raise UserError(f"{named} is not a single value on validation rows: use loss or fd")
     if asks_for_ood(config.valid_metrics):
-        raise UserError(
-            f"valid_metrics of {config.name}: metrics of the OOD test belong to test_metrics: validation has no other "
-            "dataset"
-        )
+        advice = "metrics of the OOD test belong to test_metrics: validation has no other dataset"
+        raise UserError(f"valid_metrics of {config.name}: {advice}")
 
 
 def _hint_at_standardisation(config: ModelConfig, splits: Splits) -> None:
