@@ -109,14 +109,10 @@ Config = TypeVar("Config", bound=Frozen)
 
 
 def resolve_fid(config: Config, is_image: bool) -> Config:
-    """Return a config that names the features of its `fid`, so that a run keeps them.
+    """Return a config of a model or a run that names the features of its `fid`, so that a run keeps them.
 
     If `fid` of images is asked for, Inception's weights are given and no features are, `features` becomes `inception`;
     in other features, `fid` becomes `fd`.
-
-    Args:
-        config: of a model or a run, with metrics and `metric_kwargs` or without.
-        is_image: whether images are compared.
     """
     named = {key: getattr(config, key) for key in METRIC_NAMES if getattr(config, key, None)}
     if not named:

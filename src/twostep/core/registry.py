@@ -16,11 +16,7 @@ logger = logging.getLogger("twostep")
 
 
 class Registry(Generic[T]):
-    """A table of objects of one kind, which other packages extend by the entry-point group `twostep.<kind>s`.
-
-    Args:
-        kind: kind of the entries, for messages ("model").
-    """
+    """A table of objects of one kind ("model"), which other packages extend by entry points ("twostep.models")."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind

@@ -101,8 +101,7 @@ class DataSpec(Frozen):
         name: name of the dataset.
         shape: shape of one data point: `(C, H, W)` for images, `(D,)` for vectors.
         size: number of training rows.
-        low: smallest possible value.
-        high: largest possible value.
+        low, high: smallest and largest possible value.
         discrete: whether values are integers, each representing a bin of width 1 (pixels).
     """
 

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from twostep.core.schema import DataSpec, Frozen, UserError
 from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
-from twostep.data.files.arrays import is_file_name, read_array, read_arrays
+from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.folders import read_folder
 from twostep.data.files.images import ImageKeys, Size, read_images
 from twostep.data.files.sources import ImageSource, from_hub, from_parquet, is_hub_id
@@ -26,7 +26,7 @@ Keys = TypeVar("Keys", bound=Frozen)
 
 def is_path(name: str) -> bool:
     """Return whether a dataset name is the path of the user's own file or folder."""
-    return is_file_name(name) or (name not in DATASETS and Path(name).exists())
+    return Path(name).suffix.lower() in ENDINGS or (name not in DATASETS and Path(name).exists())
 
 
 def located(name: str) -> str:

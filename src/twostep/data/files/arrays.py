@@ -19,15 +19,11 @@ Array = NDArray[Any]
 
 logger = logging.getLogger("twostep")
 
+ENDINGS = frozenset({".npy", ".npz", *tables.ENDINGS})
 ACCEPTED = (
     "accepted are vectors N x D or N, uint8 images N x H x W, N x H x W x C or N x C x H x W, "
     "and float images N x C x H x W, where C is 1 or 3"
 )
-
-
-def is_file_name(name: str) -> bool:
-    """Return whether a name has the suffix of an array or a table."""
-    return Path(name).suffix.lower() in {".npy", ".npz", *tables.ENDINGS}
 
 
 def read_arrays(path: Path) -> Source:

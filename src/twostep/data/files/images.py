@@ -113,7 +113,8 @@ def _survey(name: str, images: Iterable[EncodedImage], size: Size | None) -> For
             gray = gray and image.mode in GRAY
             if size is not None:
                 continue
-            found = _upright_size(image)
+            rotated = image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) >= 5
+            found = (image.width, image.height) if rotated else (image.height, image.width)
             if wanted is None:
                 first, wanted = encoded.where, found
             elif found != wanted:
@@ -177,11 +178,6 @@ def _centre_crop(image: Image.Image, size: Size) -> Image.Image:
     width, height = (max(1, round(side * scale)) for side in size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def _upright_size(image: Image.Image) -> Size:
-    rotated = image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) >= 5
-    return (image.width, image.height) if rotated else (image.height, image.width)
 
 
 def _times(size: Size) -> str:

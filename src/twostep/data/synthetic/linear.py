@@ -55,25 +55,21 @@ class Repeated(SyntheticDistribution):
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        return self._planar.sample(n, generator).repeat(1, self._copies)
+        return self._planar.sample(n, generator).repeat(1, self.native_dim // 2)
 
     @override
     def log_density(self, y: Tensor) -> Tensor:
-        return self._planar.log_prob(y[:, :2]) - self.intrinsic_dim / 2 * math.log(self._copies)
+        return self._planar.log_prob(y[:, :2]) - self.intrinsic_dim / 2 * math.log(self.native_dim // 2)
 
     @override
     def nearest(self, y: Tensor) -> Tensor:
-        mean = y.unflatten(1, (self._copies, 2)).mean(1)
+        mean = y.unflatten(1, (-1, 2)).mean(1)
         on = self._planar.nearest(mean) if self.intrinsic_dim < 2 else mean
-        return on.repeat(1, self._copies)
+        return on.repeat(1, self.native_dim // 2)
 
     @property
     def _planar(self) -> SyntheticDistribution:
         return distribution(self.base)
-
-    @property
-    def _copies(self) -> int:
-        return self.native_dim // 2
 
     @model_validator(mode="after")
     def _check_base(self) -> Self:
