@@ -8,7 +8,7 @@ import pytest
 
 from helpers.experiments import asked, trained
 from twostep.analysis.diagnose import Family, diagnose_family, diagnose_run
-from twostep.analysis.evaluate import EvaluationRequest, evaluate_run
+from twostep.analysis.evaluate import evaluate_run
 from twostep.analysis.score import score
 from twostep.core.files import write_json
 from twostep.core.schema import UserError
@@ -109,7 +109,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "look", [diagnose_run, lambda path: evaluate_run(path, EvaluationRequest(("fd",))), lambda path: score(path, path)]
+    "look", [diagnose_run, lambda path: evaluate_run(path, ("fd",)), lambda path: score(path, path)]
 )
 def test_what_nothing_has_been_trained_of_is_refused(look, tmp_path):
     run = start(asked(("ae",), "von-mises-circle", tmp_path, CIRCLE)).run

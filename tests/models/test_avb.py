@@ -14,9 +14,9 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from helpers.configs import built
 from twostep.core.schema import DataSpec
 from twostep.models import avb
-from twostep.models.avb import AVBConfig
+from twostep.models.avb import AVBConfig, moments
 from twostep.models.base import evaluating
-from twostep.models.parts.moment_gaussian import kl_to_prior, moments
+from twostep.nn.distributions import kl_to_prior
 
 DIM, LATENT, NOISE, PSI = 4, 2, 3, 0.4
 VECTORS = DataSpec(name="vectors", shape=(DIM,), size=50, low=-9, high=9)
@@ -62,7 +62,7 @@ def linear_avb(k=1, prior_sigma=1.0, input_sigma=3.0, shift=0.0, widen=1.0, **ke
 
 def drawn(model, y):
     """Return a draw of the encoder at each point of the network's space."""
-    return model.draw(y)
+    return model.encoder(y, model._noise(len(y), y))
 
 
 def points(law, n=3):

@@ -620,7 +620,8 @@ def steps(path, name):
 def session(path, settings, first, last):
     run = Run(path, settings, SPEC)
     for step in range(first, last + 1):
-        run.log("model/train/loss", float(step), step)
+        with run.curves(step) as writer:
+            writer.add_scalar("model/train/loss", float(step), step)
     run.close()
 
 
@@ -636,7 +637,8 @@ def test_a_session_that_only_draws_takes_nothing_away(run):
     for step in (6, 3):
         make_older(run.path)
         later = Run(run.path, run.settings, SPEC)
-        later.log_image("samples", torch.rand(1, 8, 8), step)
+        with later.curves() as writer:
+            writer.add_image("samples", torch.rand(1, 8, 8), step)
         later.close()
     assert steps(run.path, "model/train/loss") == [1, 2, 3, 4, 5, 6]
     assert len(curves(run.path).Images("samples")) == 2

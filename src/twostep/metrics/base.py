@@ -13,7 +13,8 @@ from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from twostep.core.registry import Registry
-from twostep.core.schema import UserError
+from twostep.models.base import DensityEstimator
+from twostep.models.two_step import TwoStep
 
 METRICS: Registry[Metric] = Registry("metric")
 
@@ -35,8 +36,7 @@ class Result:
         measure: reference measure of a density; empty for other metrics.
         note: further remarks, such as the number of rows left out.
         interval: 95 % interval, if the metric has one.
-        reference: value of held-out data in place of the samples, which a perfect model would reach; None if it was
-            not computed.
+        reference: value of held-out data in place of the samples, which a perfect model would reach.
     """
 
     value: float
@@ -70,20 +70,27 @@ class Result:
 
 
 class Metric(ABC):
-    """A metric of a model: a `RowMetric`, a `SampleMetric` or an `OODAccuracy`."""
+    """A metric of a model: a `RowMetric`, a `SampleMetric` or an `OODAccuracy`.
+
+    Args:
+        name: name of the metric.
+        summary: one line about it.
+        lower_is_better: direction.
+        models: types of the models that have it.
+        refused: why others have not.
+        stops: whether it can stop training: its first result has the metric's name.
+    """
 
     name: str
     summary: str
     lower_is_better: bool
+    models: tuple[type, ...]
+    refused: str
+    stops: bool = True
 
-    @property
-    def stops(self) -> bool:
-        """Whether it can stop training: its first result has the metric's name."""
-        return True
-
-    @abstractmethod
     def refusal(self, model: nn.Module) -> str:
         """Return why the metric is undefined for a model, or an empty string if it is defined."""
+        return "" if isinstance(model, self.models) else self.refused
 
 
 class RowMetric(Metric):
@@ -94,16 +101,9 @@ class RowMetric(Metric):
         """Evaluate the model on this rank's batches; the first result has the metric's name."""
 
 
-def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
-    """Check that metrics exist and are defined for a model.
-
-    Raises:
-        UserError: naming the metric, the model and the reason.
-    """
-    for name in names:
-        reason = METRICS[name].refusal(model)
-        if reason:
-            raise UserError(f"{name}: {owner} has no such metric: {reason}")
+def measure_of(model: DensityEstimator | TwoStep) -> str:
+    """Return the reference measure of a model's density, in words."""
+    return "volume of the learned manifold" if isinstance(model, TwoStep) else f"Lebesgue on R^{model.dim}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import cast
 from torch import Tensor, nn
 from typing_extensions import override
 
-from twostep.metrics.base import METRICS, Result, RowMean, RowMetric, SumOverRanks
+from twostep.metrics.base import METRICS, Result, RowMean, RowMetric, SumOverRanks, measure_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model
 from twostep.models.two_step import TwoStep
 
@@ -20,10 +20,8 @@ class Loss(RowMetric):
     name = "loss"
     summary = "training loss; of adversarial models, that of the encoder and decoder"
     lower_is_better = True
-
-    @override
-    def refusal(self, model: nn.Module) -> str:
-        return "" if isinstance(model, Model) else "its two components have one each"
+    models = (Model,)
+    refused = "its two components have one each"
 
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
@@ -38,10 +36,8 @@ class L2ReconstructionError(RowMetric):
     name = "l2_reconstruction_error"
     summary = "mean squared distance between data and their reconstructions, summed over coordinates"
     lower_is_better = True
-
-    @override
-    def refusal(self, model: nn.Module) -> str:
-        return "" if isinstance(model, GeneralizedAutoencoder | TwoStep) else "it does not reconstruct"
+    models = (GeneralizedAutoencoder, TwoStep)
+    refused = "it does not reconstruct"
 
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
@@ -62,31 +58,25 @@ class LogLikelihood(RowMetric):
     name = "log_likelihood"
     summary = "mean log-density, with its kind (exact, bound, estimate, unnormalised) and its reference measure"
     lower_is_better = False
-
-    @override
-    def refusal(self, model: nn.Module) -> str:
-        return "" if isinstance(model, DensityEstimator | TwoStep) else "it has no density"
+    models = (DensityEstimator, TwoStep)
+    refused = "it has no density"
 
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
-        if isinstance(model, TwoStep):
-            mean = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out=math.inf)
+        model, note = cast(DensityEstimator | TwoStep, model), ""
+        leave_out = math.inf if isinstance(model, TwoStep) else None
+        mean = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out)
+        kind, n, error = model.likelihood, mean.n, mean.standard_error
+        if isinstance(model, TwoStep) and mean.left_out:
             rank = f"points where the decoder's Jacobian has rank below {model.de.dim}"
-            note = f"{mean.left_out:,} {rank} are left out" if mean.left_out else ""
-            return {self.name: _nats(mean, model.likelihood, "volume of the learned manifold", note)}
-        model = cast(DensityEstimator, model)
-        mean = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks)
-        results = {self.name: _nats(mean, model.likelihood, f"Lebesgue on R^{model.dim}")}
-        if model.noise.dequantizes and model.likelihood != "unnormalised":
+            note = f"{mean.left_out:,} {rank} are left out"
+        results = {self.name: Result(mean.mean, "nats", n, error, kind, measure_of(model), note)}
+        if isinstance(model, DensityEstimator) and model.noise.dequantizes and kind != "unnormalised":
             scale = model.dim * math.log(2)
-            error = None if mean.standard_error is None else mean.standard_error / scale
-            kind = "estimate" if model.likelihood == "estimate" else "bound"
-            results["bits_per_dim"] = Result(-mean.mean / scale, "bits/dim", mean.n, error, kind)
+            error = None if error is None else error / scale
+            kind = "estimate" if kind == "estimate" else "bound"
+            results["bits_per_dim"] = Result(-mean.mean / scale, "bits/dim", n, error, kind)
         return results
-
-
-def _nats(mean: RowMean, kind: str, measure: str, note: str = "") -> Result:
-    return Result(mean.mean, "nats", mean.n, mean.standard_error, kind, measure, note)
 
 
 for _metric in (Loss(), L2ReconstructionError(), LogLikelihood()):

@@ -3,15 +3,15 @@
 import hashlib
 import json
 import logging
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from helpers.experiments import asked, trained
-from twostep.analysis.evaluate import EvaluationRequest, evaluate_run
-from twostep.core.keys import FeatureName, MetricKeys
+from helpers.feature_sets import feature_sets
+from twostep.analysis.evaluate import evaluate_run
+from twostep.core.keys import MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
@@ -20,7 +20,7 @@ from twostep.metrics import evaluate
 from twostep.metrics.features import choice as extractors
 from twostep.metrics.features import inception
 from twostep.metrics.features.base import Extractor
-from twostep.metrics.features.choice import FEATURES, FeatureChoice, feature_sets_of
+from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.features.inception_network import network
 from twostep.models import MODELS
 
@@ -49,11 +49,7 @@ def stand_in(monkeypatch):
     return made
 
 
-# ---- the table of features
-
-
-def test_the_key_has_the_names_of_the_table():
-    assert list(get_args(FeatureName)) == list(FEATURES)
+# ---- the choice of features
 
 
 def test_defaults_follow_from_the_data():
@@ -129,9 +125,7 @@ def test_no_other_distance_is_called_so():
 
     rows = torch.randn(50, 3)
     splits, batches = Splits(VECTORS, rows, None, rows), Batches(rows, 10)
-    shown = feature_sets_of(
-        Given(), splits, lambda: batches, batches, MetricKeys.parse({}, "keys"), lambda x: x, 0, with_reference=False
-    )
+    shown = feature_sets(Given(), splits, lambda: batches, batches, MetricKeys.parse({}, "keys"), with_reference=False)
     with pytest.raises(UserError, match=r"fid: .*inception.*standardised"):
         evaluate(["fid"], Given(), batches, lambda x: x, 0, shown)
 
@@ -142,7 +136,7 @@ def test_a_note_says_whose_weights_they_are(weights, monkeypatch):
     model = MODELS["vae"].for_data(PICTURES, "de", encoder_net="mlp", decoder_net="mlp").build(PICTURES)
     keys = MetricKeys.parse({"gen_samples": 6, "features": "inception", "inception_weights": weights}, "keys")
     splits, batches = Splits(PICTURES, pixels, None, pixels), Batches(pixels, 3)
-    shown = feature_sets_of(model, splits, lambda: batches, batches, keys, lambda x: x, 0, with_reference=True)
+    shown = feature_sets(model, splits, lambda: batches, batches, keys)
     note = evaluate(["kid"], model, batches, lambda x: x, 0, shown)["kid"].note
     file = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert (
@@ -205,27 +199,27 @@ def test_a_run_with_weights_stops_and_is_tested_by_fid_and_keeps_to_it(
     assert set(stand_in) == {weights}
     path = experiment.run.path
     assert json.loads((path / "gae_config.json").read_text())["metric_kwargs"]["features"] == "inception"
-    found, file = evaluate_run(path, EvaluationRequest(("fid",), keys={"gen_samples": 20}))
+    found, file = evaluate_run(path, ("fid",), keys={"gen_samples": 20})
     assert found["fid"].value == results["two_step"]["fid"].value
     assert json.loads(file.read_text())["metric_kwargs"]["inception_weights"] is None
     assert resume(path).settings == experiment.settings
     monkeypatch.delenv("TWOSTEP_INCEPTION")
     with pytest.raises(UserError, match="features=inception: its weights are missing"):
         resume(path, writing=True)
-    assert "log_likelihood" in evaluate_run(path, EvaluationRequest(("log_likelihood",)))[0], "which needs no features"
+    assert "log_likelihood" in evaluate_run(path, ("log_likelihood",))[0], "which needs no features"
 
 
 def test_a_finished_run_is_measured_by_fid_where_the_weights_are_given(data, tmp_path, weights, stand_in, caplog):
     path = trained(asked(("vae",), data, tmp_path / "runs", model={"test_metrics": ("loss",)})).run.path
     few = {"gen_samples": 20}
     caplog.set_level(logging.INFO, logger="twostep")
-    assert list(evaluate_run(path, EvaluationRequest(("fid", "fd"), keys=few))[0]) == ["fd"]
+    assert list(evaluate_run(path, ("fid", "fd"), keys=few)[0]) == ["fd"]
     assert "fd is not FID" in caplog.text
-    assert list(evaluate_run(path, EvaluationRequest(("fid",), keys={**few, "features": "pca"}))[0]) == ["fd"]
+    assert list(evaluate_run(path, ("fid",), keys={**few, "features": "pca"})[0]) == ["fd"]
     with pytest.raises(UserError, match="features=inception: its weights are missing"):
-        evaluate_run(path, EvaluationRequest(("fid",), keys={**few, "features": "inception"}))
+        evaluate_run(path, ("fid",), keys={**few, "features": "inception"})
     keys = {**few, "inception_weights": str(weights)}
-    results, file = evaluate_run(path, EvaluationRequest(("fid", "kid"), keys=keys))
+    results, file = evaluate_run(path, ("fid", "kid"), keys=keys)
     assert list(results) == ["fid", "kid"]
     kept = json.loads(file.read_text())["metric_kwargs"]
     assert (kept["features"], kept["inception_weights"]) == ("inception", str(weights))

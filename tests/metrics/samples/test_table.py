@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from helpers.experiments import asked, trained
+from helpers.feature_sets import feature_sets
 from twostep.core.keys import MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
@@ -14,7 +15,6 @@ from twostep.data.batches import Batches
 from twostep.data.load import load_data
 from twostep.experiment.prepare import start
 from twostep.metrics import METRICS, evaluate
-from twostep.metrics.features.choice import feature_sets_of
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator
@@ -63,7 +63,7 @@ def sets(model, keys=None, rank=0, ranks=1, gather=lambda rows: rows, with_refer
     splits = Splits(model.spec, normal(1000, 1), None, normal(600, 2), labels)
     training, held_out = (Batches(rows, 128, rank, ranks) for rows in (splits.train, splits.test))
     keys = MetricKeys.parse({"gen_samples": 800, "gen_batch_size": 300, **(keys or {})}, "keys")
-    return feature_sets_of(model, splits, lambda: training, held_out, keys, gather, 0, with_reference)
+    return feature_sets(model, splits, lambda: training, held_out, keys, gather, with_reference)
 
 
 def measured(names, model, **keys):
@@ -126,7 +126,7 @@ def test_training_rows_are_asked_for_once():
         asked_for.append(1)
         return Batches(splits.train, 50)
 
-    shown = feature_sets_of(given(), splits, training, held_out, keys, lambda rows: rows, 0, True)
+    shown = feature_sets(given(), splits, training, held_out, keys)
     assert asked_for == []
     evaluate(["fd", "kid"], shown.model, held_out, lambda values: values, 0, shown)
     assert asked_for == [1]
@@ -165,7 +165,7 @@ def test_copies_of_training_rows_beyond_those_compared_are_seen(monkeypatch, enc
     keys = MetricKeys.parse({"gen_samples": 100}, "keys")
     training, held_out = Batches(train, 128, encode=encode), Batches(splits.test, 128, encode=encode)
     monkeypatch.setattr(model, "sample", lambda n, _: (encode or (lambda x: x))(train[-n:]))
-    shown = feature_sets_of(model, splits, lambda: training, held_out, keys, lambda rows: rows, 0, True)
+    shown = feature_sets(model, splits, lambda: training, held_out, keys)
     assert [len(block) for block in shown.all_data()] == [300, 300, 300, 100]
     assert torch.equal(torch.cat(list(shown.all_data())), shown.extractor(torch.cat(list(training))))
     assert evaluate(["memorisation"], model, held_out, lambda values: values, 0, shown)["copies"].value == 1.0
@@ -182,7 +182,7 @@ def test_a_classifier_does_not_depend_on_how_rows_were_split(tmp_path, monkeypat
         model = given(spec=splits.spec)
         train, test = (Batches(rows, 128) for rows in (splits.train, splits.test))
         keys = MetricKeys.parse({"gen_samples": 300}, "keys")
-        shown = feature_sets_of(model, splits, lambda rows=train: rows, test, keys, lambda rows: rows, 0, True)
+        shown = feature_sets(model, splits, lambda rows=train: rows, test, keys)
         assert shown.extractor.name == "classifier"
         digests.add(shown.extractor.digest)
     assert len(digests) == 1
@@ -196,9 +196,8 @@ def test_features_of_data_are_kept_by_content(tmp_path, monkeypatch):
         rows = splits.train.clone()
         rows[0, 0, 0, 0] += change
         keys = MetricKeys.parse({"gen_samples": 2000}, "keys")
-        shown = feature_sets_of(
-            model, splits, lambda rows=rows: Batches(rows, 128), Batches(splits.test, 128), keys, lambda x: x, 0, True
-        )
+        training, held_out = Batches(rows, 128), Batches(splits.test, 128)
+        shown = feature_sets(model, splits, lambda training=training: training, held_out, keys)
         of = shown.extractor.of
         object.__setattr__(shown.extractor, "of", lambda x, of=of: (seen.append(len(x)), of(x))[1])
         assert len(shown.data) == len(rows)

@@ -101,24 +101,17 @@ class Calibration:
     def samples(self, d: int) -> list[Neighbourhoods]:
         """Return neighbourhoods of samples in d dimensions, drawn once; samples in fewer are projections of them."""
         if d not in self._samples:
-            count = max(1, min(MOST, POINTS // self.n))
-            self._samples[d] = [self._sample(d, index) for index in range(count)]
+            self._samples[d] = []
+            draw = torch.randn if self.kind == "Gaussian" else torch.rand
+            for index in range(max(1, min(MOST, POINTS // self.n))):
+                generator = torch.Generator().manual_seed(derive(self.seed, "reference", self.kind, index))
+                columns = [draw(self.n, generator=generator, dtype=torch.double) for _ in range(d)]
+                self._samples[d].append(Neighbourhoods.of(torch.stack(columns, 1) * self.stds[:d], self.k))
         return self._samples[d]
-
-    def _sample(self, d: int, index: int) -> Neighbourhoods:
-        generator = torch.Generator().manual_seed(derive(self.seed, "reference", self.kind, index))
-        draw = torch.randn if self.kind == "Gaussian" else torch.rand
-        columns = [draw(self.n, generator=generator, dtype=torch.double) for _ in range(d)]
-        return Neighbourhoods.of(torch.stack(columns, 1) * self.stds[:d], self.k)
 
 
 def visible(stds: Tensor, distance: float) -> int:
-    """Return the number of directions that are wide enough to be visible at this distance of neighbours, 1 or more.
-
-    Args:
-        stds: of all directions, descending, `(rank,)`.
-        distance: r, to neighbours.
-    """
+    """Return how many directions of descending stds `(rank,)` are visible at a distance r of neighbours, 1 or more."""
     twice = 2 * stds.square().flip(0)
     below = twice.cumsum(0) - twice
     left = torch.arange(len(stds), 0, -1).to(stds)

@@ -13,17 +13,14 @@ most 1, so only too large values can be detected.
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
-from typing_extensions import override
 
 from twostep.core.schema import UserError
-from twostep.metrics.base import Result
+from twostep.metrics.base import Result, measure_of
 from twostep.metrics.density_check import importance, quadrature
 from twostep.models.base import DensityEstimator, Likelihood, evaluating
 from twostep.models.two_step import TwoStep
@@ -68,29 +65,28 @@ def check_normalised(
     Raises:
         UserError: if the density is unnormalised, or not a number at some point.
     """
-    if model.likelihood == "unnormalised":
+    kind = model.likelihood
+    if kind == "unnormalised":
         raise UserError("an unnormalised density has no integral to check: estimate its normaliser first")
-    density = _Manifold(model) if isinstance(model, TwoStep) else _Space(model)
+    density = _Density(model)
     with evaluating(model), torch.random.fork_rng([]):
         torch.manual_seed(seed)
         points = density.where(data, torch.Generator().manual_seed(seed))
-        if points.shape[1] <= 3 and model.likelihood != "bound":
+        if points.shape[1] <= 3 and kind != "bound":
             found = quadrature.integrate(density, points, TOLERANCE / 10, evaluations)
-            verdict, n, about = _verdict(density.kind, found.value, found.error), found.evaluations, "quadrature"
+            error, about = found.error, "quadrature"
         else:
-            n = evaluations // density.draws
-            found = importance.integrate(density, points, n, seed)
-            verdict = _verdict(density.kind, found.value, 3 * found.error, found.effective)
-            about = f"importance sampling, effective sample size {found.effective:,.0f}"
-    note = f"{about}{density.left_out}"
-    integral = Result(found.value, "probability", n, found.error, density.kind, density.measure, note)
+            found = importance.integrate(density, points, evaluations // density.draws, seed)
+            error, about = 3 * found.error, f"importance sampling, effective sample size {found.effective:,.0f}"
+    verdict = "undecided" if found.effective < EFFECTIVE else _verdict(kind, found.value, max(error, TOLERANCE))
+    if density.singular:
+        rank = f"the decoder's Jacobian has rank below {points.shape[1]}"
+        about += f"; at {density.singular:,} of {density.seen:,} points {rank}, counted as 0"
+    integral = Result(found.value, "probability", found.evaluations, found.error, kind, measure_of(model), about)
     return Certificate(verdict, integral)
 
 
-def _verdict(kind: Likelihood, value: float, error: float, effective: float = math.inf) -> Verdict:
-    if effective < EFFECTIVE:
-        return "undecided"
-    allowed = max(error, TOLERANCE)
+def _verdict(kind: Likelihood, value: float, allowed: float) -> Verdict:
     if value - 1 > allowed or (kind != "bound" and 1 - value > allowed):
         return "not normalised"
     if allowed > UNDECIDED:
@@ -98,70 +94,39 @@ def _verdict(kind: Likelihood, value: float, error: float, effective: float = ma
     return "a bound" if kind == "bound" else "normalised"
 
 
-class _Density(ABC):
-    """A density as a function on R^d, in float64."""
+class _Density:
+    """The density of a model as a function on R^d, in float64; of a two-step model at g(z), times the volume element.
 
-    left_out = ""
+    It counts the points at which it is evaluated, and those where the decoder is singular.
+    """
 
-    def __init__(self, model: DensityEstimator | TwoStep, measure: str) -> None:
-        self.kind: Likelihood = model.likelihood
-        self.measure = measure
+    def __init__(self, model: DensityEstimator | TwoStep) -> None:
+        self.model, self.singular, self.seen = model, 0, 0
         self.draws = DRAWS if model.likelihood == "bound" else 1
-        self.dtype = next(model.parameters()).dtype
 
-    @abstractmethod
     def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
         """Return points `(N, d)` where the density is large."""
-
-    @abstractmethod
-    def log_values(self, points: Tensor) -> Tensor:
-        """Return the log of the integrand at `(n, d)`, of shape `(n,)`."""
+        model = self.model
+        drawn = (model.de if isinstance(model, TwoStep) else model).sample(SAMPLES, generator)
+        if data is not None:
+            x = data.to(drawn)
+            drawn = torch.cat([drawn, model.encode(x) if isinstance(model, TwoStep) else model.noise.dequantize(x)])
+        return drawn.flatten(1)
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return the integrand at `(n, d)`, of shape `(n,)`."""
-        logs = self.log_values(points.to(self.dtype).repeat(self.draws, 1)).double().view(self.draws, -1)
+        repeated = points.to(next(self.model.parameters()).dtype).repeat(self.draws, 1)
+        logs = self._log_values(repeated).double().view(self.draws, -1)
         if logs.isnan().any():
             raise UserError(f"log_prob is not a number at {points[logs.isnan().any(0)][0].tolist()}")
         mean = logs.mean(0)
         return (mean if self.draws == 1 else mean - logs.var(0) / (2 * self.draws)).exp()
 
-
-class _Space(_Density):
-    """The density of a model in data space."""
-
-    def __init__(self, model: DensityEstimator) -> None:
-        super().__init__(model, f"Lebesgue on R^{model.dim}")
-        self.model = model
-
-    @override
-    def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
-        drawn = self.model.sample(SAMPLES, generator)
-        known = drawn[:0] if data is None else self.model.noise.dequantize(data.to(drawn))
-        return torch.cat([drawn, known]).flatten(1)
-
-    @override
-    def log_values(self, points: Tensor) -> Tensor:
-        return self.model.log_prob(points.unflatten(1, self.model.event_shape))
-
-
-class _Manifold(_Density):
-    """The density of a two-step model at g(z), times the volume element of g at z."""
-
-    def __init__(self, model: TwoStep) -> None:
-        super().__init__(model, "volume of the learned manifold")
-        self.model, self.singular, self.seen = model, 0, 0
-
-    @override
-    def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
-        drawn = self.model.de.sample(SAMPLES, generator)
-        return torch.cat([drawn, drawn[:0] if data is None else self.model.encode(data.to(drawn))])
-
-    @override
-    def log_values(self, points: Tensor) -> Tensor:
-        volume, log_prob = self.model.gae.log_volume(points), self.model.log_prob(self.model.decode(points))
+    def _log_values(self, points: Tensor) -> Tensor:
+        model = self.model
+        if not isinstance(model, TwoStep):
+            return model.log_prob(points.unflatten(1, model.event_shape))
+        volume, log_prob = model.gae.log_volume(points), model.log_prob(model.decode(points))
         singular = volume.isneginf() | log_prob.isposinf()
         self.singular, self.seen = self.singular + int(singular.sum()), self.seen + len(points)
-        if self.singular:
-            rank = f"the decoder's Jacobian has rank below {points.shape[1]}"
-            self.left_out = f"; at {self.singular:,} of {self.seen:,} points {rank}, counted as 0"
         return torch.where(singular, -torch.inf, log_prob + volume)

@@ -31,10 +31,7 @@ CHUNK = 2**12
 class StudentMixture:
     """A mixture of multivariate Student's t, in float64.
 
-    Args:
-        weights: `(K,)`.
-        means: `(K, d)`.
-        factors: Cholesky factors of the scale matrices, `(K, d, d)`.
+    Shapes: `weights: (K,)`, `means: (K, d)`, Cholesky factors of the scale matrices `factors: (K, d, d)`.
     """
 
     weights: Tensor
@@ -73,13 +70,10 @@ class StudentMixture:
 
 
 def integrate(f: Callable[[Tensor], Tensor], points: Tensor, n: int, seed: int) -> Integral:
-    """Return the integral of a non-negative function over R^d.
+    """Return the integral of a non-negative function over R^d by n draws of a proposal.
 
-    Args:
-        f: maps points `(b, d)` in float64 to values `(b,)`.
-        points: where f is large, `(N, d)`; the proposal is fitted to them.
-        n: number of draws.
-        seed: seed of the fit and of the draws.
+    The function maps points `(b, d)` in float64 to values `(b,)`. The proposal is fitted to `points`, `(N, d)`, where
+    it is large.
     """
     proposal = StudentMixture.fit(points, seed)
     draws = proposal.sample(n, torch.Generator().manual_seed(seed))

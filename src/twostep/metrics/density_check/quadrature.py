@@ -31,14 +31,7 @@ Integrand = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Integral:
-    """An integral with its error.
-
-    Args:
-        value: of the integral.
-        error: bound on the error of quadrature, or standard error of importance sampling.
-        evaluations: number of evaluations of the integrand.
-        effective: effective sample size of importance sampling.
-    """
+    """An integral with a bound on the error, or the standard error and effective size of importance sampling."""
 
     value: float
     error: float

@@ -57,11 +57,7 @@ def digest_of(text: str, tensors: Iterable[Tensor] = ()) -> str:
 
 
 def pixels(low: float, high: float) -> Extractor:
-    """Return the coordinates of the points, scaled from the range of the data to [0, 1].
-
-    Raises:
-        UserError: if the range is not finite.
-    """
+    """Return the coordinates of the points, scaled from the range of the data to [0, 1]."""
     check_range("pixels", low, high)
     words = f"flattened, {low:g} to {high:g} scaled to 0 to 1"
     return Extractor("pixels", words, digest_of(f"pixels {words}"), lambda x: (x - low) / (high - low))
@@ -73,12 +69,9 @@ def standardised(train: Iterable[Tensor]) -> Extractor:
     first = next(batches)
     scale = Whiten(first.shape[1:])
     scale.fit(chain([first], batches))
-    return Extractor(
-        "standardised",
-        "every coordinate to mean 0 and variance 1 of the training data",
-        digest_of("standardised", (scale.mean, scale.std)),
-        lambda x: cast(Tensor, scale.to(x.device)(x)),
-    )
+    words = "every coordinate to mean 0 and variance 1 of the training data"
+    digest = digest_of("standardised", (scale.mean, scale.std))
+    return Extractor("standardised", words, digest, lambda x: cast(Tensor, scale.to(x.device)(x)))
 
 
 def pca(train: Iterable[Tensor], dim: int) -> Extractor:
@@ -86,20 +79,13 @@ def pca(train: Iterable[Tensor], dim: int) -> Extractor:
     moments = Moments.of_blocks(batch.flatten(1) for batch in train)
     axes = principal_axes(moments.covariance)[1][:, :dim]
     mean = moments.mean
-    return Extractor(
-        "pca",
-        f"flattened, first {axes.shape[1]} principal components of the training data, in data units",
-        digest_of("pca", (mean, axes)),
-        lambda x: (x.flatten(1) - mean.to(x)) @ axes.to(x),
-    )
+    words = f"flattened, first {axes.shape[1]} principal components of the training data, in data units"
+    digest = digest_of("pca", (mean, axes))
+    return Extractor("pca", words, digest, lambda x: (x.flatten(1) - mean.to(x)) @ axes.to(x))
 
 
 def check_range(name: str, low: float, high: float) -> None:
-    """Check that data have a finite range by which they can be scaled.
-
-    Raises:
-        UserError: naming the extractor.
-    """
+    """Raise a `UserError` that names the extractor for data without a finite range by which to scale them."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise UserError(
             f"{name}: the data have no finite range to scale by ({low:g} to {high:g}): use standardised features"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,11 +85,17 @@ def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, se
     kinds, targets = labels.unique(return_inverse=True)
     if len(kinds) < 2 or len(labels) != len(images):
         raise UserError("classifier: two or more labels are needed, one per image: use pixels or pca features")
-    channels, height, width = images.shape[1:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "classifier"))
-        net = _network((channels, min(height, SIDE), min(width, SIDE)), len(kinds)).to(images.device)
-        _train(net, images, targets, low, high)
+        net = _network(images.shape[1:], len(kinds)).to(images.device)
+        optimizer = torch.optim.Adam(net.parameters(), RATE)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, EPOCHS * -(-len(images) // BATCH))
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(images)).split(BATCH):
+                optimizer.zero_grad()
+                cross_entropy(net(_normalise(images[rows], low, high)), targets[rows]).backward()
+                optimizer.step()
+                schedule.step()
     facts = {"range": torch.tensor([low, high], dtype=torch.float64), "shape": torch.tensor(images.shape[1:])}
     return {**{name: tensor.cpu() for name, tensor in net.state_dict().items()}, **facts}
 
@@ -97,29 +103,28 @@ def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, se
 def classifier(state: State) -> Extractor:
     """Return the extractor of 128 features for a result of `train_classifier`."""
     low, high = state["range"].tolist()
-    channels, height, width = state["shape"].tolist()
-    weights = {name: tensor for name, tensor in state.items() if name not in ("range", "shape")}
-    net = _network((channels, min(height, SIDE), min(width, SIDE)), len(state[f"{LAST}.bias"]))
-    net.load_state_dict(weights)
+    shape = state["shape"].tolist()
+    net = _network(shape, len(state[f"{LAST}.bias"]))
+    net.load_state_dict({name: tensor for name, tensor in state.items() if name not in ("range", "shape")})
     features = net[:LAST].requires_grad_(False)
-    smaller = f", made smaller to {SIDE} pixels a side" if max(height, width) > SIDE else ""
+    smaller = f", made smaller to {SIDE} pixels a side" if max(shape[1:]) > SIDE else ""
     return Extractor(
         "classifier",
         f"{low:g} to {high:g} scaled to -1 to 1{smaller}",
         digest_of("classifier", (state[name] for name in sorted(state))),
-        lambda x: features.to(x.device)(_size(x, low, high)),
+        lambda x: features.to(x.device)(_normalise(x, low, high)),
         cached=True,
     )
 
 
-def _size(x: Tensor, low: float, high: float) -> Tensor:
+def _normalise(x: Tensor, low: float, high: float) -> Tensor:
     """Scale images to [-1, 1], and average pixels of larger ones."""
     x = (x.float() - low) * (2 / (high - low)) - 1
     return interpolate(x, size=[min(side, SIDE) for side in x.shape[2:]], mode="area") if max(x.shape[2:]) > SIDE else x
 
 
-def _network(shape: tuple[int, int, int], kinds: int) -> nn.Sequential:
-    channels, height, width = shape
+def _network(shape: Sequence[int], kinds: int) -> nn.Sequential:
+    channels, height, width = (shape[0], min(shape[1], SIDE), min(shape[2], SIDE))
     places = -(-height // 4) * -(-width // 4)
     return nn.Sequential(
         nn.Conv2d(channels, 32, 3, 2, 1),
@@ -131,18 +136,6 @@ def _network(shape: tuple[int, int, int], kinds: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(WIDTH, kinds),
     )
-
-
-def _train(net: nn.Module, images: Tensor, targets: Tensor, low: float, high: float) -> None:
-    optimizer = torch.optim.Adam(net.parameters(), RATE)
-    steps = EPOCHS * -(-len(images) // BATCH)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(images)).split(BATCH):
-            optimizer.zero_grad()
-            cross_entropy(net(_size(images[rows], low, high)), targets[rows]).backward()
-            optimizer.step()
-            schedule.step()
 
 
 def _order(images: Tensor) -> Tensor:

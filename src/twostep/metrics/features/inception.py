@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -44,10 +43,7 @@ PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 def inception(low: float, high: float, weights: Path) -> Extractor:
     """Return the extractor of 2,048 features for data in [low, high].
 
-    Args:
-        low: smallest possible value of the data.
-        high: largest possible value of the data.
-        weights: a .pth or .safetensors file with the tensors of `network`.
+    The weights are a .pth or .safetensors file with the tensors of `network`.
 
     Raises:
         UserError: if the data have no finite range, or the file is missing, damaged or of another network.
@@ -90,30 +86,25 @@ def load(path: Path) -> tuple[nn.Module, str]:
 
 @lru_cache(maxsize=1)
 def _load(path: str, size: int, changed: int) -> tuple[nn.Module, str]:
-    net = network()
-    tensors, digest = _read_weights(Path(path), net.state_dict())
-    net.load_state_dict(tensors, assign=True)
-    return net[:-1].requires_grad_(False), digest
-
-
-def _read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """Return the float32 tensors of a file, checked against the shapes in `wanted`, and the SHA-256 of the file."""
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{NAME}: {path}: {error.strerror}") from None
+    net = network()
+    wanted = net.state_dict()
     # old files lack this counter of batch normalisation, which has no effect
     found = {name: torch.zeros(()) for name in wanted if name.endswith("num_batches_tracked")} | _parse(path, content)
     for name in [*wanted, *found]:
         here, there = (str(tuple(x[name].shape)) if name in x else "missing" for x in (wanted, found))
         if here != there:
             raise UserError(f"{NAME}: {path} is of another network: {name} is {there}, not {here}")
-    return {name: tensor.float() for name, tensor in found.items()}, hashlib.sha256(content).hexdigest()
+    net.load_state_dict({name: tensor.float() for name, tensor in found.items()}, assign=True)
+    return net[:-1].requires_grad_(False), hashlib.sha256(content).hexdigest()
 
 
-def _parse(path: Path, content: bytes) -> dict[str, Tensor]:
+def _parse(path: str, content: bytes) -> dict[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
+        if path.endswith(".safetensors"):
             return safetensors.torch.load(content)
         found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise many types

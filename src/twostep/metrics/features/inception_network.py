@@ -10,7 +10,6 @@ Source: Rethinking the Inception Architecture for Computer Vision (Szegedy et al
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +18,11 @@ LABELS = 1008
 EPSILON = 1e-3  # of the batch norms
 
 Kernel = int | tuple[int, int]
-Step = tuple[int, Kernel] | tuple[int, Kernel, Kernel]
-"""Channels and kernel of a convolution; two kernels are applied to the same input, and their outputs concatenated."""
+Chains = dict[str, list[tuple[int, Kernel] | tuple[int, Kernel, Kernel]]]
+"""Channels and kernel of convolutions; two kernels are applied to the same input, and their outputs concatenated."""
 
-ROW, COLUMN = (1, 3), (3, 1)
+DOUBLE: Chains = {"branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}
+ROW, COLUMN = (1, 7), (7, 1)
 
 
 def network() -> nn.Sequential:
@@ -42,7 +42,7 @@ def network() -> nn.Sequential:
             "Mixed_5b": _squares(192, 32),
             "Mixed_5c": _squares(256, 64),
             "Mixed_5d": _squares(288, 64),
-            "Mixed_6a": Block(288, {"branch3x3": [(384, 3)], "branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}),
+            "Mixed_6a": Block(288, {"branch3x3": [(384, 3)], **DOUBLE}),
             "Mixed_6b": _strips(128),
             "Mixed_6c": _strips(160),
             "Mixed_6d": _strips(160),
@@ -51,7 +51,7 @@ def network() -> nn.Sequential:
                 768,
                 {
                     "branch3x3": [(192, 1), (320, 3)],
-                    "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3)],
+                    "branch7x7x3": [(192, 1), (192, ROW), (192, COLUMN), (192, 3)],
                 },
             ),
             "Mixed_7b": _forks(1280, _mean()),
@@ -73,26 +73,22 @@ class Block(nn.Module):
         pooled: output channels of a convolution after `pool`; 0: none.
     """
 
-    def __init__(
-        self, inputs: int, chains: dict[str, list[Step]], pool: nn.Module | None = None, pooled: int = 0
-    ) -> None:
+    def __init__(self, inputs: int, chains: Chains, pool: nn.Module | None = None, pooled: int = 0) -> None:
         super().__init__()
         self._chains: list[list[list[str]]] = []
         for chain, steps in chains.items():
-            names: list[list[str]] = []
+            self._chains.append([])
             channels = inputs
             for number, (outputs, *kernels) in enumerate(steps, 1):
                 name = f"{chain}_{number}" if len(steps) > 1 else chain
-                names.append([name] if len(kernels) == 1 else [f"{name}a", f"{name}b"])
-                halves = pool is None and number == len(steps)
-                for one, kernel in zip(names[-1], kernels, strict=True):
-                    self.add_module(
-                        one, _convolution(channels, outputs, kernel, 2) if halves else _same(channels, outputs, kernel)
-                    )
+                names = [name] if len(kernels) == 1 else [f"{name}a", f"{name}b"]
+                stride, padding = (2, "valid") if pool is None and number == len(steps) else (1, "same")
+                for one, kernel in zip(names, kernels, strict=True):
+                    self.add_module(one, _convolution(channels, outputs, kernel, stride, padding))
+                self._chains[-1].append(names)
                 channels = outputs
-            self._chains.append(names)
         self.pool = pool or nn.MaxPool2d(3, 2)
-        self.branch_pool = _same(inputs, pooled, 1) if pooled else nn.Identity()
+        self.branch_pool = _convolution(inputs, pooled, 1) if pooled else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the concatenated outputs of all branches, the pooling layer last."""
@@ -106,29 +102,25 @@ class Block(nn.Module):
 
 
 def _squares(inputs: int, pooled: int) -> Block:
-    chains: dict[str, list[Step]] = {
-        "branch1x1": [(64, 1)],
-        "branch5x5": [(48, 1), (64, 5)],
-        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
-    }
+    chains: Chains = {"branch1x1": [(64, 1)], "branch5x5": [(48, 1), (64, 5)], **DOUBLE}
     return Block(inputs, chains, _mean(), pooled)
 
 
 def _strips(width: int) -> Block:
-    row, column = (1, 7), (7, 1)
-    chains: dict[str, list[Step]] = {
+    chains: Chains = {
         "branch1x1": [(192, 1)],
-        "branch7x7": [(width, 1), (width, row), (192, column)],
-        "branch7x7dbl": [(width, 1), (width, column), (width, row), (width, column), (192, row)],
+        "branch7x7": [(width, 1), (width, ROW), (192, COLUMN)],
+        "branch7x7dbl": [(width, 1), (width, COLUMN), (width, ROW), (width, COLUMN), (192, ROW)],
     }
     return Block(768, chains, _mean(), 192)
 
 
 def _forks(inputs: int, pool: nn.Module) -> Block:
-    chains: dict[str, list[Step]] = {
+    both = (384, (1, 3), (3, 1))
+    chains: Chains = {
         "branch1x1": [(320, 1)],
-        "branch3x3": [(384, 1), (384, ROW, COLUMN)],
-        "branch3x3dbl": [(448, 1), (384, 3), (384, ROW, COLUMN)],
+        "branch3x3": [(384, 1), both],
+        "branch3x3dbl": [(448, 1), (384, 3), both],
     }
     return Block(inputs, chains, pool, 192)
 
@@ -137,13 +129,7 @@ def _mean() -> nn.Module:
     return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
 
 
-def _same(inputs: int, outputs: int, kernel: Kernel) -> nn.Module:
-    return _convolution(inputs, outputs, kernel, padding="same")
-
-
-def _convolution(
-    inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: Literal["same", "valid"] = "valid"
-) -> nn.Module:
+def _convolution(inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: str = "valid") -> nn.Module:
     layers: dict[str, nn.Module] = {
         "conv": nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
         "bn": nn.BatchNorm2d(outputs, EPSILON),

@@ -5,8 +5,8 @@ With scores s_1..s_n of held-out in-distribution rows and the score s of a new r
     p(s) = (1 + #{i: s_i <= s}) / (n + 1).
 
 If the new row has the same distribution, the n + 1 scores are exchangeable, and `p <= a` has probability at most a,
-for any distribution of the scores; without ties it is `⌊a (n + 1)⌋ / (n + 1)`. Ties count in favour of the new row, so
-discrete scores give fewer false positives. If scores can be too high as well as too low, both sides are tested at a/2:
+for any distribution of the scores; without ties it is `⌊a (n + 1)⌋ / (n + 1)`. Ties count in favour of the new row. If
+scores can be too high as well as too low, both sides are tested at a/2:
 
     p₂(s) = min(1, 2 min(p(s), p of -s among -s_i)).
 
@@ -39,17 +39,18 @@ p-values (Bates, Candès, Lei, Romano & Sesia, 2023, arXiv 2104.08279); On the W
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
+from torch import nn
 
-from twostep.metrics.ood.scores import FAR, Array
+from twostep.core.schema import UserError
+from twostep.metrics.ood.scores import DISTANCE, FAR, TWO_PART, Array, finite
+from twostep.models.two_step import TwoStep
 
 TAIL = 0.1
-WEIGHTS = {"reconstruction_error": 0.75, "log_prob": 0.25}
+WEIGHTS = {DISTANCE: 0.75, "log_prob": 0.25}
 
-SIDES = {("reconstruction_error", 1): 1.0, ("log_prob", 1): 0.9, ("log_prob", -1): 0.1}
+SIDES = {(DISTANCE, 1): 1.0, ("log_prob", 1): 0.9, ("log_prob", -1): 0.1}
 """Share of the false positives of a score by side: 1 for too low, -1 for too high."""
 
 MIN_ROWS = 4
@@ -65,55 +66,83 @@ GAUSSIAN_EXCESS = 0.35
 """Mean excess of a Gaussian beyond its outer tenth, in interquartile ranges."""
 
 
-def p_values(held_out: Array, scores: Array, two_sided: bool = False) -> Array:
-    """Return the conformal p-value of each score.
+class ConformalCalibrator:
+    """Converts scores of rows to p-values, by each score of a model.
+
+    One of the scores is the model's headline, whose p-value decides:
+
+        two-step model   the two-part score
+        density          log-density, two-sided: too high a density is unusual as well
+        autoencoder      distance, one-sided
 
     Args:
-        held_out: scores of in-distribution rows that the model was not trained on, `(n,)`, none NaN.
-        scores: scores of new rows, `(m,)`, none NaN.
-        two_sided: whether scores can be too high as well as too low.
+        model: the model.
+        held_out: by score, those of in-distribution rows that the model was not trained on, `(n,)`.
+        seed: seed of the halves of the two-part score.
 
-    Returns:
-        `(m,)`, in [1/(n+1), 1].
+    Attributes:
+        headline: name of that score.
+        calibrated_on: number of rows that its p-value is calibrated on.
+        smallest: its smallest possible p-value.
+        two_part: the two-part score of a two-step model; None for others.
+
+    Raises:
+        UserError: if there are too few rows.
     """
+
+    def __init__(self, model: nn.Module, held_out: Mapping[str, Array], seed: int) -> None:
+        self.held_out = held_out
+        self.calibrated_on = len(next(iter(held_out.values())))
+        if self.calibrated_on < MIN_ROWS:
+            few = f"{self.calibrated_on} validation rows are too few for p-values"
+            raise UserError(f"{few}: at least {MIN_ROWS} are needed")
+        self.headline = "log_prob" if "log_prob" in held_out else DISTANCE
+        self.two_part = None
+        if isinstance(model, TwoStep):
+            self.headline, self.two_part = TWO_PART.name, TwoPart(held_out, seed)
+            self.calibrated_on = len(self.two_part.calibration)
+        self.smallest = (1 + (self.headline == "log_prob")) / (self.calibrated_on + 1)
+
+    def p_values(self, rows: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the p-values of rows by score, `(m,)` each, given their scores."""
+        found = {name: p_values(self.held_out[name], rows[name], two_sided=name != DISTANCE) for name in rows}
+        if self.two_part is not None:
+            found[TWO_PART.name] = self.two_part.p_values(rows)
+        return found
+
+
+def p_values(held_out: Array, scores: Array, two_sided: bool = False) -> Array:
+    """Return the conformal p-value of each score, `(m,)`, in [1/(n+1), 1].
+
+    Args:
+        held_out: scores of in-distribution rows that the model was not trained on, `(n,)`.
+        scores: scores of new rows, `(m,)`.
+        two_sided: whether scores can be too high as well as too low.
+    """
+    held_out, scores = finite(held_out), finite(scores)
     low = (1 + np.searchsorted(np.sort(held_out), scores, "right")) / (len(held_out) + 1)
     if not two_sided:
         return low
     return np.minimum(1.0, 2 * np.minimum(low, p_values(-held_out, -scores)))
 
 
-def smallest_p_value(held_out: int, two_sided: bool = False) -> float:
-    """Return the smallest possible p-value with this number of held-out rows."""
-    return min(1.0, (1 + two_sided) / (held_out + 1))
-
-
-@dataclass(frozen=True)
 class Surprise:
-    """A smooth `-log P(score <= s)`: interpolated ranks, and an exponential tail below the outer tenth.
+    """A smooth `-log P(score <= s)`: interpolated ranks of held-out scores `(n,)`, n > 1, and an exponential tail."""
 
-    Args:
-        scores: distinct held-out scores, ascending, `(k,)`.
-        surprises: surprise of each, `(k,)`, descending.
-        edge: index of the score where the tail begins.
-        scale: scale of the tail.
-    """
-
-    scores: Array
-    surprises: Array
-    edge: int
-    scale: float
-
-    @classmethod
-    def fit(cls, held_out: Array) -> Self:
-        """Fit the scale of held-out scores `(n,)`, n > 1."""
-        scores, counts = np.unique(held_out, return_counts=True)
-        surprises = -np.log((np.cumsum(counts) - 0.5) / len(held_out))
-        edge = min(int(np.searchsorted(np.cumsum(counts), TAIL * len(held_out))), len(scores) - 1)
+    def __init__(self, held_out: Array) -> None:
+        self.scores, counts = np.unique(held_out, return_counts=True)
+        self.surprises = -np.log((np.cumsum(counts) - 0.5) / len(held_out))
+        # the tail begins at the score with this index
+        self.edge = min(int(np.searchsorted(np.cumsum(counts), TAIL * len(held_out))), len(self.scores) - 1)
+        start = self.scores[self.edge]
         usual = held_out[np.abs(held_out) < FAR]
-        excess = scores[edge] - usual[usual < scores[edge]]
-        scale = float(excess.sum() + SHRINKAGE * GAUSSIAN_EXCESS * _dispersion(usual)) / (len(excess) + SHRINKAGE)
-        smallest = np.finfo(float).eps * max(1.0, abs(float(scores[edge])))
-        return cls(scores, surprises, edge, max(scale, smallest))
+        dispersion = 0.0
+        if len(usual):
+            low, high = np.quantile(usual, [0.25, 0.75])
+            dispersion = float(high - low) or float(usual.std())
+        excess = start - usual[usual < start]
+        scale = float(excess.sum() + SHRINKAGE * GAUSSIAN_EXCESS * dispersion) / (len(excess) + SHRINKAGE)
+        self.scale = max(scale, np.finfo(float).eps * max(1.0, abs(float(start))))
 
     def __call__(self, scores: Array) -> Array:
         """Return the surprise of each score, `(m,)`, which is unbounded for low scores."""
@@ -123,49 +152,35 @@ class Surprise:
         return np.where(scores < start, tail, inside)
 
 
-def _dispersion(scores: Array) -> float:
-    """Return the interquartile range, or the standard deviation if that is 0, or 0 without scores."""
-    if not len(scores):
-        return 0.0
-    low, high = np.quantile(scores, [0.25, 0.75])
-    return float(high - low) or float(scores.std())
-
-
-@dataclass(frozen=True)
 class TwoPart:
     """Distance to the manifold and density on it as one score, with conformal p-values.
 
+    The scales are fitted to a random half of the held-out rows, and the p-values calibrated on the other.
+
     Args:
-        surprises: by score and side, for the sides that are used.
-        calibration: scores of the second half of the held-out rows, `(n,)`.
+        held_out: by name in `WEIGHTS`, scores of the same in-distribution rows, `(n,)`, n >= `MIN_ROWS`.
+        seed: seed of the halves.
     """
 
-    surprises: Mapping[tuple[str, int], Surprise]
-    calibration: Array
-
-    @classmethod
-    def fit(cls, held_out: Mapping[str, Array], seed: int) -> Self:
-        """Fit the scales on a random half of the held-out rows, and calibrate on the other.
-
-        Args:
-            held_out: by name in `WEIGHTS`, scores of the same in-distribution rows, `(n,)`, n >= `MIN_ROWS`.
-            seed: seed of the halves.
-        """
-        order = np.random.default_rng(seed).permutation(len(next(iter(held_out.values()))))
+    def __init__(self, held_out: Mapping[str, Array], seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(len(held_out[DISTANCE]))
         first, second = np.array_split(order, 2)
-        surprises = {
-            (name, side): Surprise.fit(side * held_out[name][first])
+        self.surprises = {
+            (name, side): Surprise(side * finite(held_out[name])[first])
             for (name, side), share in SIDES.items()
             if share > 0.5 or share * len(first) >= SUPPORT
         }
-        calibration = cls(surprises, np.empty(0)).score({name: scores[second] for name, scores in held_out.items()})
-        return cls(surprises, calibration)
+        self.calibration = self.score({name: held_out[name][second] for name in WEIGHTS})
 
     def score(self, rows: Mapping[str, Array]) -> Array:
         """Return T, `(m,)`; higher means more in-distribution."""
-        sides = {key: surprise(key[1] * rows[key[0]]) + np.log(SIDES[key]) for key, surprise in self.surprises.items()}
-        worst = {name: np.max([sides[key] for key in sides if key[0] == name], 0) for name in WEIGHTS}
-        return -np.sum([weight * worst[name] for name, weight in WEIGHTS.items()], 0)
+        total = 0.0
+        for name, weight in WEIGHTS.items():
+            scores = finite(rows[name])
+            sides = [side for score, side in self.surprises if score == name]
+            found = [self.surprises[name, side](side * scores) + np.log(SIDES[name, side]) for side in sides]
+            total = total - weight * np.max(found, 0)
+        return np.asarray(total)
 
     def p_values(self, rows: Mapping[str, Array]) -> Array:
         """Return the conformal p-value of each row, `(m,)`."""

@@ -21,49 +21,32 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor, nn
-from typing_extensions import override
 
 from twostep.data.base import Splits
 from twostep.data.batches import subsample
 from twostep.metrics.base import METRICS, Metric, Result
-from twostep.metrics.ood.calibrator import TWO_PART, ConformalCalibrator
-from twostep.metrics.ood.conformal import MIN_ROWS
+from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
 from twostep.metrics.ood.detection import detection_figures, stump
-from twostep.metrics.ood.scores import MAX_ROWS, Array, Score, finite, scores_of
+from twostep.metrics.ood.scores import MAX_ROWS, TWO_PART, Array, Score, finite, scores_of
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
 LEVEL = 0.05
 
-Scores = Mapping[str, Mapping[str, Array]]
+Scores = dict[str, dict[str, Array]]
 """Scores or p-values, by name of the score and split."""
 
 
 @dataclass(frozen=True)
 class OODAccuracy(Metric):
-    """A figure of OOD detection by name: among the test metrics, it asks for OOD detection, with all its figures.
-
-    Args:
-        name: name of the figure.
-        summary: one line about it.
-        models: types of the models that have it.
-        refused: why others have not.
-    """
+    """A figure of OOD detection by name: among the test metrics, it asks for OOD detection, with all its figures."""
 
     name: str
     summary: str
-    models: tuple[type[nn.Module], ...]
+    models: tuple[type, ...]
     refused: str
     lower_is_better: bool = False
-
-    @property
-    @override
-    def stops(self) -> bool:
-        return False
-
-    @override
-    def refusal(self, model: nn.Module) -> str:
-        return "" if isinstance(model, self.models) else self.refused
+    stops: bool = False
 
 
 for _metric in (
@@ -90,21 +73,14 @@ def asks_for_ood(names: Iterable[str]) -> bool:
 
 @dataclass(frozen=True)
 class OODComparison:
-    """Names of a comparison of two datasets.
+    """Names of the dataset that a model was trained on and of another one.
 
-    Args:
-        own: the dataset that the model was trained on.
-        other: the other dataset.
-        label: suffix of the names of its splits and figures; empty if there is only one comparison.
+    Splits and figures of the other dataset have names that end in `label`; it is empty if there is only one comparison.
     """
 
     own: str
     other: str
     label: str = ""
-
-    def split(self, name: str) -> str:
-        """Return the name of a split of the other dataset: `ood_train` or `ood_test`, labelled."""
-        return f"ood_{name}{self.label}"
 
 
 def comparisons(own: Splits, others: Mapping[str, Splits]) -> list[OODComparison]:
@@ -120,30 +96,29 @@ def rows_to_score(own: Splits, others: Mapping[str, Splits]) -> dict[str, Tensor
     enough = own.valid is not None and len(own.valid) >= MIN_ROWS
     rows = {"in_train": own.train, "in_valid": own.valid if enough else None, "in_test": own.test}
     for comparison, other in zip(comparisons(own, others), others.values(), strict=True):
-        rows |= {comparison.split("train"): other.train, comparison.split("test"): other.test}
+        rows |= {f"ood_train{comparison.label}": other.train, f"ood_test{comparison.label}": other.test}
     return {name: subsample(data, MAX_ROWS) for name, data in rows.items() if data is not None}
 
 
-def calibrate(
-    model: nn.Module, scored: Scores, seed: int
-) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
+def calibrate(model: nn.Module, scored: Scores, seed: int) -> tuple[Scores, Scores]:
     """Return the scores by name and split, with the two-part score, and the p-values of test rows likewise.
 
     Without validation rows the scores are returned unchanged, without p-values.
     """
-    scores = {name: dict(rows) for name, rows in scored.items()}
-    held_out = {name: rows["in_valid"] for name, rows in scores.items() if "in_valid" in rows}
-    if not held_out:
-        return scores, {}
-    calibrator = ConformalCalibrator.of(model, held_out, seed)
-    splits = [split for split in next(iter(scored.values())) if split != "in_valid"]
+    splits = list(next(iter(scored.values())))
+    if "in_valid" not in splits:
+        return scored, {}
     by_split = {split: {name: rows[split] for name, rows in scored.items()} for split in splits}
-    tested = [split for split in splits if split.startswith(("in_test", "ood_test"))]
-    found = {split: calibrator.p_values(by_split[split]) for split in tested}
+    calibrator = ConformalCalibrator(model, by_split.pop("in_valid"), seed)
+    found = {
+        split: calibrator.p_values(rows)
+        for split, rows in by_split.items()
+        if split.startswith(("in_test", "ood_test"))
+    }
     p_values = {name: {split: found[split][name] for split in found} for name in found["in_test"]}
     if calibrator.two_part is not None:
-        scores[TWO_PART.name] = {split: calibrator.two_part_score(rows) for split, rows in by_split.items()}
-    return scores, p_values
+        scored = scored | {TWO_PART.name: {split: calibrator.two_part.score(rows) for split, rows in by_split.items()}}
+    return scored, p_values
 
 
 def detection(
@@ -170,31 +145,32 @@ def detection(
 
 
 def _figures(score: Score, rows: Mapping[str, Array], comparison: OODComparison, seed: int) -> dict[str, Result]:
-    names = {"in_train": "in_train", "in_test": "in_test"}
-    names |= {f"ood_{name}": comparison.split(name) for name in ("train", "test")}
-    mine = {name: rows[split] for name, split in names.items()}
-    clipped = {name: finite(values) for name, values in mine.items()}
-    n = len(mine["in_test"]) + len(mine["ood_test"])
-    share = len(mine["in_test"]) / n
+    mine = {split: rows[split] for split in ("in_train", "in_test")}
+    mine |= {split: rows[f"{split}{comparison.label}"] for split in ("ood_train", "ood_test")}
+    in_train, in_test, ood_train, ood_test = (finite(values) for values in mine.values())
+    n, odd = len(in_test) + len(ood_test), ""
+    for split, values in mine.items():
+        for what, test in (("+inf, highest", np.isposinf), ("-inf, lowest", np.isneginf), ("NaN, lowest", np.isnan)):
+            count = test(values).sum()
+            odd += f"; {count:,} scores of {split}: {what}" if count else ""
 
     def result(value: float, interval: tuple[float, float] | None, unit: str, note: str) -> Result:
-        direction = f"{comparison.own} against {comparison.other}; in-distribution = higher score"
-        note = f"{direction}; {note}{_not_finite(mine)}"
+        note = f"{comparison.own} against {comparison.other}; in-distribution = higher score; {note}{odd}"
         return Result(value, unit, n, kind=score.kind, measure=score.measure, note=note, interval=interval)
 
     found: dict[str, Result] = {}
     if score.kind:
-        train, test = ((clipped[f"in_{split}"], clipped[f"ood_{split}"]) for split in ("train", "test"))
-        accuracy = stump((train[0], test[0]), (train[1], test[1])).accuracy
+        _, accuracy = stump((in_train, in_test), (ood_train, ood_test))
         tuned = f"uses OOD data: threshold tuned on training rows of both, also of {comparison.other}; chance 0.5"
         found["acc"] = result(accuracy, None, "balanced accuracy", tuned)
+    share = len(in_test) / n
     units = {
         "auroc": ("area under the ROC curve", "chance 0.5"),
         "aupr": ("average precision", f"in-distribution rows are positives, chance {share:.3g}"),
         "aupr_out": ("average precision", f"OOD rows are positives, chance {1 - share:.3g}"),
         "fpr95": ("of OOD rows", "at the threshold that keeps 95 % of in-distribution rows, chance 0.95"),
     }
-    for name, one in detection_figures(clipped["in_test"], clipped["ood_test"], seed).items():
+    for name, one in detection_figures(in_test, ood_test, seed).items():
         found[name] = result(one.value, one.interval, *units[name])
     return {f"{score.figure.format(name)}{comparison.label}": value for name, value in found.items()}
 
@@ -207,24 +183,11 @@ def _rates(
     expected = f"expected {LEVEL:g} ± {deviation:.2g} with {calibrated_on:,} validation rows"
     for name, split, dataset, about in (
         ("false_positive_rate", "in_test", comparison.own, expected),
-        ("detection_rate", comparison.split("test"), comparison.other, f"chance {LEVEL:g}"),
+        ("detection_rate", f"ood_test{comparison.label}", comparison.other, f"chance {LEVEL:g}"),
     ):
-        positive = p_values[split] <= LEVEL
+        n, share = len(p_values[split]), float((p_values[split] <= LEVEL).mean())
         note = f"rows of {dataset} with a conformal p-value <= {LEVEL:g}, calibrated on validation rows only; {about}"
-        error = float(np.sqrt(positive.mean() * (1 - positive.mean()) / len(positive)))
-        results[f"{score.figure.format(name)}{comparison.label}"] = Result(
-            float(positive.mean()), "of test rows", len(positive), error, score.kind, score.measure, note
-        )
+        error = float(np.sqrt(share * (1 - share) / n))
+        name = f"{score.figure.format(name)}{comparison.label}"
+        results[name] = Result(share, "of test rows", n, error, score.kind, score.measure, note)
     return results
-
-
-def _not_finite(rows: Mapping[str, Array]) -> str:
-    found = ""
-    for split, values in rows.items():
-        for what, count in (
-            ("+inf, highest", np.isposinf(values).sum()),
-            ("-inf, lowest", np.isneginf(values).sum()),
-            ("NaN, lowest", np.isnan(values).sum()),
-        ):
-            found += f"; {count:,} scores of {split}: {what}" if count else ""
-    return found

@@ -5,6 +5,7 @@ For every score, *higher means more in-distribution*:
     log_prob               log-density of the model; of a two-step model, at the projection of a point on its manifold
     log_prob_latent        log-density of the embeddings of a two-step model
     reconstruction_error   -‖x - g(f(x))‖², for models that reconstruct
+    two_part               the first and the last of a two-step model combined, see `conformal`
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twostep.data.batches import Batches
-from twostep.metrics.base import SumOverRanks
+from twostep.metrics.base import SumOverRanks, measure_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, evaluating
 from twostep.models.two_step import TwoStep
 
@@ -28,6 +29,7 @@ MAX_ROWS = 10_000
 """Maximal number of rows to score per split: a density on a manifold needs the decoder's Jacobian at each."""
 
 FAR = 1e30
+DISTANCE = "reconstruction_error"
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,20 @@ class Score:
     measure: str = ""
 
 
-def scores_of(model: nn.Module) -> tuple[Score, ...]:
+TWO_PART = Score("two_part", "two_part_ood_{}", None)
+
+
+def scores_of(model: nn.Module) -> list[Score]:
     """Return the scores of a model, without the two-part score."""
     scores: list[Score] = []
+    if isinstance(model, DensityEstimator | TwoStep):
+        scores.append(Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, measure_of(model)))
     if isinstance(model, TwoStep):
-        latent, manifold = f"Lebesgue on R^{model.de.dim}", "volume of the learned manifold"
-        scores += [
-            Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, manifold),
-            Score("log_prob_latent", "likelihood_ood_{}_low_dim", model.log_prob_latent, model.likelihood, latent),
-        ]
-    elif isinstance(model, DensityEstimator):
-        measure = f"Lebesgue on R^{model.dim}"
-        scores.append(Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, measure))
+        latent, kind = measure_of(model.de), model.likelihood
+        scores.append(Score("log_prob_latent", "likelihood_ood_{}_low_dim", model.log_prob_latent, kind, latent))
     if isinstance(model, TwoStep | GeneralizedAutoencoder):
-        scores.append(Score("reconstruction_error", "distance_ood_{}", lambda x: -model.reconstruction_error(x)))
-    return tuple(scores)
+        scores.append(Score(DISTANCE, "distance_ood_{}", lambda x: -model.reconstruction_error(x)))
+    return scores
 
 
 def score_splits(
@@ -77,26 +78,18 @@ def score_splits(
     scored: dict[str, dict[str, Array]] = {}
     with evaluating(model):
         for score in scores_of(model):
+            assert score.of is not None
             scored[score.name] = {}
             for split, batches in splits.items():
                 torch.manual_seed(seed)
-                scored[score.name][split] = _score(score, batches, sum_over_ranks)
+                found = torch.cat([torch.empty(0, device=batches.device), *(score.of(x) for x in batches)])
+                every = found.new_zeros(len(batches.data))
+                blocks = torch.arange(len(every)).split(batches.batch_size)
+                every[torch.cat([block[batches.rank :: batches.world_size] for block in blocks])] = found
+                scored[score.name][split] = sum_over_ranks(every).cpu().double().numpy()
     return scored
 
 
 def finite(values: Array) -> Array:
     """Replace infinite scores by ones beyond all others, and NaN by the lowest."""
     return np.nan_to_num(values, nan=-FAR, posinf=FAR, neginf=-FAR).clip(-FAR, FAR)
-
-
-def _score(score: Score, batches: Batches, sum_over_ranks: SumOverRanks) -> Array:
-    assert score.of is not None
-    found = [score.of(x) for x in batches]
-    order = torch.arange(len(batches.data))
-    mine = [batches.rows_of(order, index)[batches.rank :: batches.world_size] for index in range(len(batches))]
-    every = torch.zeros(len(order), device=batches.device)
-    if found:
-        scores = torch.cat(found)
-        every = every.to(scores.dtype)
-        every[torch.cat(mine).to(every.device)] = scores
-    return sum_over_ranks(every).cpu().double().numpy()

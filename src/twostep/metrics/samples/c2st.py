@@ -27,14 +27,14 @@ MIN_ROWS = 20
 def c2st(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the test accuracy of a network with one hidden layer, trained to separate data from samples.
 
-    Args:
-        data: features `(n, D)`.
-        samples: features `(m, D)`.
-        seed: seed of the halves and of the network.
+    The seed is that of the halves of the features, `(n, D)` and `(m, D)`, and of the network.
 
     Raises:
         UserError: if the features can't be compared, or have fewer than 20 rows.
     """
+    from sklearn.exceptions import ConvergenceWarning  # here because it takes a second
+    from sklearn.neural_network import MLPClassifier
+
     check_features(MIN_ROWS, data=data, samples=samples)
     half = min(len(data), len(samples), MAX_ROWS) // 2
     orders = [permutation(len(x), derive(seed, name), x.device) for x, name in ((data, "data"), (samples, "samples"))]
@@ -43,19 +43,13 @@ def c2st(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
         for rows in (slice(half), slice(half, 2 * half))
     )
     mean, std = train.mean(0), train.std(0)
-    scaled = [((x - mean) / torch.where(std > 0, std, 1)).numpy() for x in (train, test)]
+    train, test = (((x - mean) / torch.where(std > 0, std, 1)).numpy() for x in (train, test))
     labels = torch.tensor([0, 1]).repeat_interleave(half).numpy()
-    accuracy = float((_trained(scaled[0], labels, seed).predict(scaled[1]) == labels).mean())
-    method = f"binomial, on {2 * half:,} test rows, after training on as many"
-    return SampleEstimate(accuracy, *wilson(accuracy, 2 * half), (2 * half, 2 * half), method)
-
-
-def _trained(x: Any, labels: Any, seed: int) -> Any:
-    from sklearn.exceptions import ConvergenceWarning  # here because it takes a second
-    from sklearn.neural_network import MLPClassifier
-
     state = derive(seed, "network") % 2**32
     network: Any = MLPClassifier((HIDDEN,), early_stopping=True, max_iter=100, random_state=state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a classifier all the same
-        return network.fit(x, labels)
+        network.fit(train, labels)
+    accuracy = float((network.predict(test) == labels).mean())
+    method = f"binomial, on {2 * half:,} test rows, after training on as many"
+    return SampleEstimate(accuracy, *wilson(accuracy, 2 * half), (2 * half, 2 * half), method)

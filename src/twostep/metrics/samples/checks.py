@@ -16,14 +16,14 @@ LARGEST = 1e18
 
 @dataclass(frozen=True)
 class SampleEstimate(Estimate):
-    """An estimate from features of several sets.
+    """An estimate from features of two sets.
 
     Args:
-        n: number of rows of each set.
+        n: number of rows of both sets.
         method: how the interval was computed, and of what it is one.
     """
 
-    n: tuple[int, ...]
+    n: tuple[int, int]
     method: str
 
 

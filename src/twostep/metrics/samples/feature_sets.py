@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -57,7 +57,7 @@ class FeatureSets:
     @cached_property
     def data(self) -> Tensor:
         """Features of at most `gen_samples` training rows, `(n, D)`."""
-        return self._of_data(self._trained_on)
+        return self._of_rows(subsample(self._trained_on.data, self.keys.gen_samples), self._trained_on)
 
     def all_data(self) -> Iterator[Tensor]:
         """Yield the features of all training rows, in blocks `(b, D)`."""
@@ -70,7 +70,7 @@ class FeatureSets:
     @cached_property
     def unseen(self) -> Tensor:
         """Features of at most `gen_samples` held-out rows, `(m, D)`."""
-        return self._of_data(self.held_out)
+        return self._of_rows(subsample(self.held_out.data, self.keys.gen_samples), self.held_out)
 
     @cached_property
     def samples(self) -> Tensor:
@@ -82,23 +82,16 @@ class FeatureSets:
         with torch.no_grad():
             return self.gather(torch.cat([self.extractor(self.model.sample(n, generator)) for n in sizes]))
 
-    def _of_data(self, batches: Batches) -> Tensor:
-        return self._of_rows(subsample(batches.data, self.keys.gen_samples), batches)
-
     def _of_rows(self, rows: Tensor, batches: Batches) -> Tensor:
+        """Return the features of rows, from the cache by their content if the extractor allows that."""
         every = replace(batches, data=rows, batch_size=self.keys.gen_batch_size, rank=0, world_size=1)
-        if batches.encode is None and self.extractor.cached:
-            return _cached(self.extractor, rows, every).to(batches.device)
-        return torch.cat([self.extractor(x) for x in every])
-
-
-def _cached(extractor: Extractor, rows: Tensor, batches: Iterable[Tensor]) -> Tensor:
-    """Return features from the cache, by the content of the rows, or compute and store them."""
-    content = hashlib.sha256(rows.contiguous().view(torch.uint8).numpy().data).hexdigest()
-    key = cache.key(f"features-{extractor.name}", [extractor.digest, str(rows.dtype), tuple(rows.shape), content])
-    known = cache.load(key)
-    if known is not None:
-        return known["features"]
-    features = torch.cat([extractor(x) for x in batches]).cpu()
-    cache.store(key, {"features": features})
-    return features
+        if batches.encode is not None or not self.extractor.cached:
+            return torch.cat([self.extractor(x) for x in every])
+        content = hashlib.sha256(rows.contiguous().view(torch.uint8).numpy().data).hexdigest()
+        facts = [self.extractor.digest, str(rows.dtype), tuple(rows.shape), content]
+        key = cache.key(f"features-{self.extractor.name}", facts)
+        known = cache.load(key)
+        if known is None:
+            known = {"features": torch.cat([self.extractor(x) for x in every]).cpu()}
+            cache.store(key, known)
+        return known["features"].to(batches.device)

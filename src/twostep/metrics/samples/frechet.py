@@ -21,6 +21,7 @@ Unbiased FID and Inception Score and Where to Find Them (Chong and Forsyth, 2020
 from __future__ import annotations
 
 import math
+from statistics import linear_regression
 
 import torch
 from torch import Tensor
@@ -53,15 +54,24 @@ def frechet(first: Tensor, second: Tensor) -> SampleEstimate:
     S = _root(one.covariance)
     eigenvalues, axes = torch.linalg.eigh(_between(S, two.covariance))
     roots = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)[:, None] ** 0.25
-    to_first = roots * _after_inverse(axes.T, S)
+    if S.shape[0] == S.shape[1]:
+        inverted = torch.linalg.solve_triangular(S, axes.T, upper=False, left=False)
+    else:
+        inverted = axes.T @ (S / S.square().sum(0)).T  # by the left inverse of orthogonal columns
     to_second = torch.where(roots > 0, 1 / roots, 0) * (axes.T @ S.T)
-    variance = _variance(first, one.mean, two.mean, to_first) + _variance(second, two.mean, one.mean, to_second)
-    return SampleEstimate.symmetric(
-        _distance(one, two, eigenvalues),
-        NORMAL * math.sqrt(variance),
-        (len(first), len(second)),
-        "delta method; of the distance at these n, bias included",
+
+    def variance(rows: Tensor, mean: Tensor, other: Tensor, to: Tensor) -> float:
+        influences: list[Tensor] = []
+        for block in rows.split(BLOCK):
+            x = block.double() - mean
+            influences.append(2 * x @ (mean - other) + x.square().sum(1) - (x @ to.T).square().sum(1))
+        return float(torch.cat(influences).var()) / len(rows)
+
+    margin = NORMAL * math.sqrt(
+        variance(first, one.mean, two.mean, roots * inverted) + variance(second, two.mean, one.mean, to_second)
     )
+    method = "delta method; of the distance at these n, bias included"
+    return SampleEstimate.symmetric(_distance(one, two, eigenvalues), margin, (len(first), len(second)), method)
 
 
 def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> SampleEstimate:
@@ -76,26 +86,13 @@ def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> SampleEstimate:
     """
     check_features(2 * CUTS[-1], first=first, second=second)
     one, two = (permutation(len(x), seed, x.device) for x in (first, second))
-    means = [_mean_over_subsets(first, second, one, two, cuts) for cuts in CUTS]
+    means: list[float] = []
+    for cuts in CUTS:
+        pairs = zip(one.tensor_split(cuts), two.tensor_split(cuts), strict=True)
+        means.append(sum(distance(Moments.of(first[a]), Moments.of(second[b])) for a, b in pairs) / cuts)
+    at_zero = linear_regression(CUTS, means).intercept
     full = frechet(first, second)
-    method = "delta method; of the distance without bias"
-    return SampleEstimate.symmetric(_at_zero(CUTS, means), full.margin, full.n, method)
-
-
-def _mean_over_subsets(first: Tensor, second: Tensor, order: Tensor, other: Tensor, cuts: int) -> float:
-    pairs = zip(order.tensor_split(cuts), other.tensor_split(cuts), strict=True)
-    return sum(distance(_moments(first, a), _moments(second, b)) for a, b in pairs) / cuts
-
-
-def _moments(features: Tensor, rows: Tensor) -> Moments:
-    return Moments.of_blocks(features[block] for block in rows.split(BLOCK))
-
-
-def _at_zero(x: tuple[int, ...], y: list[float]) -> float:
-    """Return the value at 0 of the least-squares line through the points."""
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    slope = sum((a - mean_x) * b for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
-    return mean_y - slope * mean_x
+    return SampleEstimate.symmetric(at_zero, full.margin, full.n, "delta method; of the distance without bias")
 
 
 def _distance(first: Moments, second: Moments, eigenvalues: Tensor) -> float:
@@ -123,21 +120,3 @@ def _between(S: Tensor, covariance: Tensor) -> Tensor:
 def _negligible(eigenvalues: Tensor) -> float:
     """Return a bound on the rounding errors of eigenvalues that are 0."""
     return len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * float(eigenvalues.max()) if len(eigenvalues) else 0.0
-
-
-def _after_inverse(A: Tensor, S: Tensor) -> Tensor:
-    """Return `A S⁻¹` for a result of `_root`, with the left inverse if S has orthogonal columns."""
-    if S.shape[0] == S.shape[1]:
-        return torch.linalg.solve_triangular(S, A, upper=False, left=False)
-    return A @ (S / S.square().sum(0)).T
-
-
-def _variance(rows: Tensor, mean: Tensor, other: Tensor, to: Tensor) -> float:
-    """Return the variance of the mean influence of rows."""
-    influences = [_influences(block, mean, other, to) for block in rows.split(BLOCK)]
-    return float(torch.cat(influences).var()) / len(rows)
-
-
-def _influences(block: Tensor, mean: Tensor, other: Tensor, to: Tensor) -> Tensor:
-    x = block.double() - mean
-    return 2 * x @ (mean - other) + x.square().sum(1) - (x @ to.T).square().sum(1)

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +31,6 @@ from twostep.metrics.samples.checks import SampleEstimate, check_features, permu
 BLOCK = 1024
 MEDIAN_ROWS = 500
 
-Kernel = Callable[[Tensor, Tensor], Tensor]
-
 
 def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> SampleEstimate:
     """Return the kernel inception distance: the mean over random subsets of `subset_size` rows of each set.
@@ -42,12 +38,7 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
     The interval includes the variance of the U-statistic of `min(n, m)` pairs, averaged over the subsets, and that of
     the choice of subsets. Subsets are no larger than the smaller set; if one holds all rows, it is the only one.
 
-    Args:
-        data: features `(n, D)`.
-        samples: features `(m, D)`.
-        subsets: number of subsets.
-        subset_size: rows of each set in a subset.
-        seed: seed of the subsets.
+    Shapes: `data: (n, D)`, `samples: (m, D)`.
 
     Raises:
         UserError: if the features can't be compared, or have fewer than 4 rows.
@@ -56,13 +47,17 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
     n = min(len(data), len(samples))
     size = min(subset_size, n)
     count = 1 if size == max(len(data), len(samples)) else subsets
-    pairs = (
-        (_some(data, size, derive(seed, "data", i)), _some(samples, size, derive(seed, "samples", i)))
-        for i in range(count)
-    )
-    found = [_discrepancy(x, y, _cubic) for x, y in pairs]
-    values = torch.tensor([one.value for one in found], dtype=torch.float64)
-    variance = _variance(n, sum(one.first for one in found) / count, sum(one.second for one in found) / count)
+
+    def cubic(x: Tensor, y: Tensor) -> Tensor:
+        base = (x @ y.T).double() / x.shape[1] + 1
+        return base * base * base
+
+    found: list[tuple[float, float, float]] = []
+    for i in range(count):
+        x, y = _some(data, size, derive(seed, "data", i)), _some(samples, size, derive(seed, "samples", i))
+        found.append(_discrepancy(x, y, cubic))
+    values, first, second = torch.tensor(found, dtype=torch.float64).T
+    variance = _variance(n, float(first.mean()), float(second.mean()))
     choice = float(values.var()) / count if count > 1 else 0.0
     method = f"variance of the U-statistic and of the choice; subsets: {count} of {size:,} rows"
     margin = NORMAL * math.sqrt(variance + choice)
@@ -72,12 +67,10 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
 def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the squared discrepancy with a Gaussian kernel whose width is the median distance between rows.
 
-    The larger set is cut to the size of the smaller one. Memory does not grow with n².
+    The larger set is cut to the size of the smaller one. Memory does not grow with n². The seed is that of the rows
+    that determine the width, and of those that are left out.
 
-    Args:
-        data: features `(n, D)`.
-        samples: features `(m, D)`.
-        seed: seed of the rows that determine the width, and of those that are left out.
+    Shapes: `data: (n, D)`, `samples: (m, D)`.
 
     Raises:
         UserError: if the features can't be compared, or have fewer than 4 rows.
@@ -86,23 +79,26 @@ def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     n = min(len(data), len(samples))
     centre = data.mean(0)
     x, y = _some(data, n, derive(seed, "data")) - centre, _some(samples, n, derive(seed, "samples")) - centre
-    width = _median_distance(torch.cat([x[:MEDIAN_ROWS], y[:MEDIAN_ROWS]]).double())
-    found = _discrepancy(x, y, partial(_gaussian, width=width))
-    margin = NORMAL * math.sqrt(_variance(n, found.first, found.second))
+    rows = torch.cat([x[:MEDIAN_ROWS], y[:MEDIAN_ROWS]]).double()
+    distances = torch.cdist(rows, rows)[*torch.triu_indices(len(rows), len(rows), 1)]
+    apart = distances[distances > 0]
+    width = float(apart.median()) if len(apart) else 1.0
+
+    def gaussian(x: Tensor, y: Tensor) -> Tensor:
+        squares = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).double()
+        return squares.clamp_(min=0).div_(-2 * width**2).exp_()
+
+    value, first, second = _discrepancy(x, y, gaussian)
+    margin = NORMAL * math.sqrt(_variance(n, first, second))
     method = f"variance of the U-statistic; Gaussian kernel of width {width:.4g}"
-    return SampleEstimate.symmetric(found.value, margin, (n, n), method)
+    return SampleEstimate.symmetric(value, margin, (n, n), method)
 
 
-class _Discrepancy(NamedTuple):
-    """Estimates of MMD², ζ₁ and ζ₂."""
+def _discrepancy(x: Tensor, y: Tensor, kernel: Callable[[Tensor, Tensor], Tensor]) -> tuple[float, float, float]:
+    """Return unbiased estimates of MMD², ζ₁ and ζ₂.
 
-    value: float
-    first: float
-    second: float
-
-
-def _discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> _Discrepancy:
-    """Sum over pairs of blocks; those above the diagonal count twice, for their mirror images."""
+    They are sums over pairs of blocks; those above the diagonal count twice, for their mirror images.
+    """
     n = len(x)
     within = across = squares = 0.0
     rows = torch.zeros(n, dtype=torch.float64, device=x.device)
@@ -122,16 +118,10 @@ def _discrepancy(x: Tensor, y: Tensor, kernel: Kernel) -> _Discrepancy:
             rows[a] += h.sum(1)
             if i != j:
                 rows[b] += h.sum(0)
-    return _Discrepancy(within / (n * (n - 1)) - 2 * across / n**2, *_zetas(rows, squares))
-
-
-def _zetas(rows: Tensor, squares: float) -> tuple[float, float]:
-    """Return unbiased ζ₁ and ζ₂ from the row sums of h and the sum of its squares."""
-    n = len(rows)
     row_squares = float(rows.square().sum())
     one_in_common = (row_squares - squares) / (n * (n - 1) * (n - 2))
     none = (float(rows.sum()) ** 2 - 4 * row_squares + 2 * squares) / (n * (n - 1) * (n - 2) * (n - 3))
-    return one_in_common - none, squares / (n * (n - 1)) - none
+    return within / (n * (n - 1)) - 2 * across / n**2, one_in_common - none, squares / (n * (n - 1)) - none
 
 
 def _variance(n: int, first: float, second: float) -> float:
@@ -140,19 +130,3 @@ def _variance(n: int, first: float, second: float) -> float:
 
 def _some(features: Tensor, size: int, seed: int) -> Tensor:
     return features if size == len(features) else features[permutation(len(features), seed, features.device)[:size]]
-
-
-def _median_distance(rows: Tensor) -> float:
-    distances = torch.cdist(rows, rows)[*torch.triu_indices(len(rows), len(rows), 1)]
-    apart = distances[distances > 0]
-    return float(apart.median()) if len(apart) else 1.0
-
-
-def _cubic(x: Tensor, y: Tensor) -> Tensor:
-    base = (x @ y.T).double() / x.shape[1] + 1
-    return base * base * base
-
-
-def _gaussian(x: Tensor, y: Tensor, width: float) -> Tensor:
-    squares = (x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T).double()
-    return squares.clamp_(min=0).div_(-2 * width**2).exp_()

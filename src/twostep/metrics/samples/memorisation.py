@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+from scipy.stats import rankdata, tiecorrect
 from torch import Tensor
 
 from twostep.core.estimate import NORMAL, wilson
@@ -66,23 +67,20 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
 def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = "") -> Memorisation:
     """Compare distances to the training data, `(m,)` and `(n,)`, or their squares, with the same result.
 
-    Args:
-        held_out: of held-out data.
-        samples: of samples.
-        seed: seed of the bootstrap.
-        about: start of the description of the method.
+    The seed is that of the bootstrap; `about` begins the description of the method.
     """
-    n = (len(held_out), len(samples))
+    m, n = len(held_out), len(samples)
     above, below = _shares_below(samples, held_out), _shares_below(held_out, samples)
     farther = float(above.mean())
-    margin = NORMAL * math.sqrt(float(above.var()) / n[1] + float(below.var()) / n[0])
-    deviation = _null_deviation(torch.cat([held_out, samples]), *n)
+    margin = NORMAL * math.sqrt(float(above.var()) / n + float(below.var()) / m)
+    # of `farther` if all orders of the pooled distances, with ties, are equally likely
+    pooled = torch.cat([held_out, samples]).cpu()
+    deviation = math.sqrt(max(0.0, (m + n + 1) * tiecorrect(rankdata(pooled))) / (12 * m * n))
+    low, value, high = ((farther + end - 0.5) / deviation if deviation else 0.0 for end in (-margin, 0, margin))
     method = f"{about}DeLong's variance"
-    ends = [farther + sign * margin for sign in (-1, 0, 1)]
-    low, value, high = ((end - 0.5) / deviation if deviation else 0.0 for end in ends)
     return Memorisation(
-        SampleEstimate(farther, max(0.0, ends[0]), min(1.0, ends[2]), n, method),
-        SampleEstimate(value, low, high, n, method),
+        SampleEstimate(farther, max(0.0, farther - margin), min(1.0, farther + margin), (m, n), method),
+        SampleEstimate(value, low, high, (m, n), method),
         _copies(held_out, samples, seed, about),
     )
 
@@ -94,14 +92,6 @@ def _shares_below(values: Tensor, others: Tensor) -> Tensor:
     return (left + right).double() / (2 * len(others))
 
 
-def _null_deviation(pooled: Tensor, m: int, n: int) -> float:
-    """Return the standard deviation of `farther` if all orders of the pooled values, with ties, are equally likely."""
-    total = m + n
-    ties = pooled.unique(return_counts=True)[1].double()
-    correction = float((ties**3 - ties).sum()) / (total * (total - 1))
-    return math.sqrt(max(0.0, total + 1 - correction) / (12 * m * n))
-
-
 def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> SampleEstimate:
     """Return the share of copies; both sets are resampled, because the threshold is random as well."""
     share = _share_within(held_out, samples)
@@ -111,10 +101,9 @@ def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> SampleE
         return values[torch.randint(len(values), (len(values),), generator=generator).to(values.device)]
 
     shares = torch.tensor([_share_within(resample(held_out), resample(samples)) for _ in range(RESAMPLES)])
-    low, high = shares.quantile(torch.tensor([0.025, 0.975])).tolist()
-    least, most = wilson(share, len(samples))
+    ends = (*shares.quantile(torch.tensor([0.025, 0.975])).tolist(), *wilson(share, len(samples)))
     method = f"{about}{RESAMPLES} bootstrap resamples; at least the binomial interval"
-    return SampleEstimate(share, min(low, least), max(high, most), (len(held_out), len(samples)), method)
+    return SampleEstimate(share, min(ends), max(ends), (len(held_out), len(samples)), method)
 
 
 def _share_within(held_out: Tensor, samples: Tensor) -> float:

@@ -61,13 +61,17 @@ def prdc(data: Tensor, samples: Tensor, k: int = K, seed: int = 0) -> PRDC:
     means = [[hits.mean() for hits in _hits(data[a], samples[b], k)] for a, b in zip(*orders, strict=True)]
     margins = (torch.tensor(means).std(0) * (STUDENT / math.sqrt(GROUPS))).tolist()
     n = (len(data), len(samples))
-    precision, recall, density, coverage = _hits(data, samples, k)
-    return PRDC(
-        _share(precision, margins[0], n),
-        _share(recall, margins[1], n),
-        _mean(density, margins[2], n),
-        _share(coverage, margins[3], n),
-    )
+    found: list[SampleEstimate] = []
+    for name, hits, margin in zip(PRDC._fields, _hits(data, samples, k), margins, strict=True):
+        value = float(hits.mean())
+        if name == "density":
+            margin = max(margin, NORMAL * float(hits.std()) / math.sqrt(len(hits)))
+            found.append(SampleEstimate.symmetric(value, margin, n, METHOD))
+        else:
+            low, high = wilson(value, len(hits))
+            low, high = max(0.0, min(low, value - margin)), min(1.0, max(high, value + margin))
+            found.append(SampleEstimate(value, low, high, n, METHOD))
+    return PRDC(*found)
 
 
 def min_rows(k: int) -> int:
@@ -82,14 +86,3 @@ def _hits(data: Tensor, samples: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor
         (counts > 0).double() for counts in (of_data.of_points, of_samples.of_points, of_data.of_balls)
     )
     return precision, recall, of_data.of_points.double() / k, coverage
-
-
-def _share(hits: Tensor, margin: float, n: tuple[int, int]) -> SampleEstimate:
-    value = float(hits.mean())
-    low, high = wilson(value, len(hits))
-    return SampleEstimate(value, max(0.0, min(low, value - margin)), min(1.0, max(high, value + margin)), n, METHOD)
-
-
-def _mean(counts: Tensor, margin: float, n: tuple[int, int]) -> SampleEstimate:
-    least = NORMAL * float(counts.std()) / math.sqrt(len(counts))
-    return SampleEstimate.symmetric(float(counts.mean()), max(margin, least), n, METHOD)

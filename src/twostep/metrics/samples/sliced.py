@@ -14,7 +14,6 @@ Source: Sliced and Radon Wasserstein Barycenters of Measures (Bonneel et al., 20
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,50 +34,36 @@ def sliced_wasserstein(first: Tensor, second: Tensor, directions: int = DIRECTIO
         UserError: if the features can't be compared.
     """
     check_features(2, first=first, second=second)
-    generator = torch.Generator().manual_seed(seed)
-    plan = _Plan.of(len(first), len(second), first.device)
+    n, m, device = len(first), len(second), first.device
+    # the optimal transport matches the sorted values i[p] and j[p] with mass widths[p]
+    ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # in units of 1 / nm
+    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+    widths = ((ends - starts).double() / (n * m)).to(device)
+    i, j = (starts // m).to(device), (starts // n).to(device)
     squares: list[Tensor] = []
-    influences = [torch.zeros(len(x), dtype=torch.float64, device=first.device) for x in (first, second)]
+    influences = [torch.zeros(size, dtype=torch.float64, device=device) for size in (n, m)]
+    generator = torch.Generator().manual_seed(seed)
     thetas = torch.randn(directions, first.shape[1], generator=generator, dtype=torch.float64)
     thetas = (thetas / thetas.norm(dim=1, keepdim=True)).to(first)
     for some in thetas.split(AT_ONCE):
         (x, x_order), (y, y_order) = ((some @ z.T).double().sort(1) for z in (first, second))
-        squares.append(((x[:, plan.i] - y[:, plan.j]).square() * plan.widths).sum(1))
-        to_x, to_y = plan.carried(y, plan.i, plan.j, len(first)), plan.carried(x, plan.j, plan.i, len(second))
-        influences[0].index_add_(0, x_order.flatten(), _potentials(x, to_x).flatten())
-        influences[1].index_add_(0, y_order.flatten(), _potentials(y, to_y).flatten())
+        squares.append(((x[:, i] - y[:, j]).square() * widths).sum(1))
+        for influence, order, potentials in (
+            (influences[0], x_order, _potentials(x, i, y[:, j] * widths)),
+            (influences[1], y_order, _potentials(y, j, x[:, i] * widths)),
+        ):
+            influence.index_add_(0, order.flatten(), potentials.flatten())
     every = torch.cat(squares)
     variance = sum(float((influence / directions).var()) / len(influence) for influence in influences)
     choice = float(every.var()) / directions if directions > 1 and first.shape[1] > 1 else 0.0
     square, margin = float(every.mean()), NORMAL * math.sqrt(variance + choice)
     low, value, high = (math.sqrt(max(0.0, square + sign * margin)) for sign in (-1, 0, 1))
     method = f"delta method and the choice of {directions} directions; at these n, bias included"
-    return SampleEstimate(value, low, high, (len(first), len(second)), method)
+    return SampleEstimate(value, low, high, (n, m), method)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """Pairs `(i, j)` of sorted values that the optimal transport matches, and the mass of each pair."""
-
-    i: Tensor
-    j: Tensor
-    widths: Tensor
-
-    @classmethod
-    def of(cls, n: int, m: int, device: torch.device) -> _Plan:
-        ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # in units of 1 / nm
-        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        widths = (ends - starts).double() / (n * m)
-        return cls((starts // m).to(device), (starts // n).to(device), widths.to(device))
-
-    def carried(self, values: Tensor, to: Tensor, of: Tensor, n: int) -> Tensor:
-        """Return the mean of the values that each of n sorted values is matched with, `(p, n)`."""
-        matched = values[:, of] * self.widths * n
-        return values.new_zeros(len(values), n).index_add_(1, to, matched)
-
-
-def _potentials(x: Tensor, carried: Tensor) -> Tensor:
-    """Integrate `2 (x - T(x))` along sorted values, `(p, n)`."""
-    slopes = x - carried
+def _potentials(x: Tensor, matched: Tensor, masses: Tensor) -> Tensor:
+    """Integrate `2 (x - T(x))` along sorted values `(p, n)`; T(x) is the mean of what each is matched with."""
+    slopes = x - torch.zeros_like(x).index_add_(1, matched, masses * x.shape[1])
     steps = (slopes[:, 1:] + slopes[:, :-1]) * x.diff(dim=1)
     return torch.cat([steps.new_zeros(len(x), 1), steps.cumsum(1)], 1)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
-from torch import Tensor, nn
-from typing_extensions import override
+from torch import Tensor
 
 from twostep.core.schema import UserError
 from twostep.metrics.base import METRICS, Metric, Result
@@ -37,29 +35,22 @@ class SampleMetric(Metric):
         compare: maps features `(n, D)` of training data and `(m, D)` of samples, or of held-out data, to an estimate,
             or to a named tuple of several.
         unit: unit of the values.
-        figures: names of the values, if there are several.
         lower_is_better: direction.
         features: the only features in which it may have this name; empty: any.
         min_rows: number of rows of training data, held-out data and samples that it needs, by the key `nearest_k`.
+        stops: whether it can stop training: it has one value.
     """
 
     name: str
     summary: str
-    compare: Callable[[Tensor, Tensor, FeatureSets], SampleEstimate | tuple[SampleEstimate, ...]]
+    compare: Callable[[Tensor, Tensor, FeatureSets], SampleEstimate | prdc.PRDC | Memorisation]
     unit: str = ""
-    figures: tuple[str, ...] = ()
     lower_is_better: bool = True
     features: str = ""
     min_rows: Callable[[int], int] = lambda k: 2
-
-    @property
-    @override
-    def stops(self) -> bool:
-        return not self.figures
-
-    @override
-    def refusal(self, model: nn.Module) -> str:
-        return "" if isinstance(model, Sampler) else "it does not sample: train a density on its embeddings"
+    stops: bool = True
+    models: tuple[type, ...] = (Sampler,)
+    refused: str = "it does not sample: train a density on its embeddings"
 
     def __call__(self, sets: FeatureSets) -> dict[str, Result]:
         """Compare the samples, and held-out data if a reference is asked for, with training data.
@@ -67,29 +58,26 @@ class SampleMetric(Metric):
         Raises:
             UserError: if there are too few rows, features that are not finite, or features of another name.
         """
-        used = sets.extractor.name
-        if self.features not in ("", used):
-            raise UserError(f"{self.name}: defined in {self.features} features only, not in {used}: use fd")
+        used = sets.extractor
+        if self.features not in ("", used.name):
+            raise UserError(f"{self.name}: defined in {self.features} features only, not in {used.name}: use fd")
         found = self._estimates(sets.samples, sets)
-        references = self._estimates(sets.unseen, sets) if sets.with_reference else {}
-        return {
-            name: _result(one, self.unit, references[name].value if references else None, sets)
-            for name, one in found.items()
-        }
+        reference = self._estimates(sets.unseen, sets) if sets.with_reference else {}
+        about = "; ".join(text for text in (used.weights, used.preprocessing) if text)
+        features = f"{used.name} features {used.digest[:DIGITS]} ({about})"
+        held_out = f", held-out data of {len(sets.unseen):,}" if reference else ""
+        results: dict[str, Result] = {}
+        for name, one in found.items():
+            note = f"{features} of {one.n[0]:,} and {one.n[1]:,} rows{held_out}; {one.method}"
+            expected = reference[name].value if reference else None
+            results[name] = Result(
+                one.value, self.unit, len(sets.samples), note=note, interval=one.interval, reference=expected
+            )
+        return results
 
     def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, SampleEstimate]:
         found = self.compare(sets.data, rows, sets)
-        several = cast(tuple[SampleEstimate, ...], (found,) if isinstance(found, SampleEstimate) else found)
-        return dict(zip(self.figures or (self.name,), several, strict=True))
-
-
-def _result(found: SampleEstimate, unit: str, reference: float | None, sets: FeatureSets) -> Result:
-    used = sets.extractor
-    sizes = " and ".join(f"{n:,}" for n in found.n)
-    held_out = "" if reference is None else f", held-out data of {len(sets.unseen):,}"
-    about = "; ".join(text for text in (used.weights, used.preprocessing) if text)
-    note = f"{used.name} features {used.digest[:DIGITS]} ({about}) of {sizes} rows{held_out}; {found.method}"
-    return Result(found.value, unit, len(sets.samples), note=note, interval=found.interval, reference=reference)
+        return {self.name: found} if isinstance(found, SampleEstimate) else found._asdict()
 
 
 for _metric in (
@@ -142,7 +130,7 @@ for _metric in (
         "precision_recall_density_coverage",
         "precision, recall, density and coverage, by balls that reach to the k-th nearest neighbour",
         lambda data, rows, sets: prdc.prdc(data, rows, sets.keys.nearest_k, sets.seed),
-        figures=prdc.PRDC._fields,
+        stops=False,
         lower_is_better=False,
         min_rows=prdc.min_rows,
     ),
@@ -150,7 +138,7 @@ for _metric in (
         "memorisation",
         "whether samples are closer to the training data than held-out data are",
         lambda _, rows, sets: memorisation(sets.all_data(), sets.unseen, rows, sets.seed),
-        figures=Memorisation._fields,
+        stops=False,
     ),
 ):
     METRICS.register(_metric.name)(_metric)

@@ -1,4 +1,4 @@
-"""Evaluate a model by several metrics."""
+"""Check and compute metrics by their names."""
 
 from __future__ import annotations
 
@@ -7,10 +7,23 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from twostep.core.schema import UserError
 from twostep.metrics.base import METRICS, Result, RowMetric, SumOverRanks
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import evaluating
+
+
+def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
+    """Check that metrics exist and are defined for a model, which messages call `owner`.
+
+    Raises:
+        UserError: naming the metric, the model and the reason.
+    """
+    for name in names:
+        reason = METRICS[name].refusal(model)
+        if reason:
+            raise UserError(f"{name}: {owner} has no such metric: {reason}")
 
 
 def evaluate(
