@@ -117,11 +117,7 @@ def curves_svg(series: Mapping[str, Sequence[float]], title: str, xlabel: str) -
 
 
 def check_writable(path: Path, spec: DataSpec) -> None:
-    """Check that `write_samples` can write such points to such a file.
-
-    Raises:
-        UserError: for an ending that is not .png, .npz or .npy, or .png for points that are not images.
-    """
+    """Check that `write_samples` can write such points to a file of this ending."""
     if path.suffix not in (".png", ".npz", ".npy"):
         raise UserError(f"{path}: write to a .png, .npz or .npy file")
     if path.suffix == ".png" and not spec.is_image:

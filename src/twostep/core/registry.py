@@ -35,11 +35,7 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        """Return the entry of a name.
-
-        Raises:
-            UserError: for an unknown name, suggesting the nearest one.
-        """
+        """Return the entry of a name; of an unknown one, the error suggests the nearest."""
         self._load_plugins()
         if name in self._entries:
             return self._entries[name]

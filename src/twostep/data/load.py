@@ -130,11 +130,7 @@ def read_path(path: Path, kwargs: Mapping[str, Any]) -> Source:
 
 
 def takes_image_size(name: str) -> bool:
-    """Return whether a dataset has the key `image_size`.
-
-    Raises:
-        UserError: for a missing path or an unknown name.
-    """
+    """Return whether a dataset has the key `image_size`."""
     if is_path(name):
         return images_at(Path(name)) is not None
     if name in DATASETS or "/" not in name:
@@ -143,11 +139,7 @@ def takes_image_size(name: str) -> bool:
 
 
 def images_at(path: Path) -> ImageSource | None:
-    """Return the images of a folder or of a `.parquet` file, or None if `path` is a file of numbers.
-
-    Raises:
-        UserError: for a folder without images, a damaged `.parquet` file, or a missing path.
-    """
+    """Return the images of a folder or of a `.parquet` file, or None if `path` is a file of numbers."""
     if path.is_dir():
         return read_folder(path.resolve())
     if not path.is_file():

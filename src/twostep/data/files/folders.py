@@ -18,9 +18,6 @@ def read_folder(folder: Path, labelled: bool = False) -> ImageSource:
     Args:
         folder: that holds them.
         labelled: whether `train/<label>` and `test/<label>` are required.
-
-    Raises:
-        UserError: if there are no images, some lie beside subfolders with others, or a folder can't be read.
     """
     splits = {split: folder / split for split in ("train", "test") if (folder / split).is_dir()}
     if "test" in splits and "train" not in splits:

@@ -62,11 +62,7 @@ class Form(NamedTuple):
     exact: bool = False
 
     def decode(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return the pixels of an image, `(C, H, W)`.
-
-        Raises:
-            UserError: if its form differs and must not.
-        """
+        """Return the pixels of an image, `(C, H, W)`."""
         mode, size = {1: "L", 3: "RGB"}[self.channels], (self.width, self.height)
         if not self.exact:
             image = _centre_crop(_convert(image, mode), size).resize(size, Image.Resampling.BILINEAR)
@@ -84,9 +80,6 @@ def read_images(name: str, source: ImageSource, form: Form | None = None, size: 
         source: where the images come from.
         form: their form; None: as in their headers, resized to `size`.
         size: height and width; None: all images must have the same size.
-
-    Raises:
-        UserError: naming an image that is damaged, of another size or of another form.
     """
     start, done = time.perf_counter(), "read from the cache"
     key = cache.key(name, [*source.facts, form and form[:3], size])

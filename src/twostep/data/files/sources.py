@@ -57,21 +57,13 @@ class ImageSource(NamedTuple):
 
 
 def from_files(splits: Mapping[str, Sequence[EncodedImage]]) -> ImageSource:
-    """Return the images of files by split.
-
-    Raises:
-        UserError: if a file can't be read.
-    """
+    """Return the images of files by split."""
     facts = _facts({split: [Path(image.where) for image in images] for split, images in splits.items()})
     return ImageSource(facts, lambda: {split: Table(len(images), images.__iter__) for split, images in splits.items()})
 
 
 def from_parquet(files: Mapping[str, Sequence[Path]], labelled: bool = False) -> ImageSource:
-    """Return the images of parquet files by split; `labelled`: whether each row must have a label.
-
-    Raises:
-        UserError: if a file can't be read.
-    """
+    """Return the images of parquet files by split; `labelled`: whether each row must have a label."""
 
     def table(path: Path) -> Table:
         file = open_parquet(path)
@@ -198,9 +190,6 @@ def parquet_files(folder: Path) -> dict[str, list[Path]] | None:
     """Return the files `train-*.parquet` and `test-*.parquet` of a folder by split, or None without any.
 
     Files of validation rows are added to the training files.
-
-    Raises:
-        UserError: if only one of the two splits is there.
     """
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")}
     missing = [split for split, found in files.items() if not found]
