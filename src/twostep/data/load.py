@@ -16,7 +16,7 @@ from twostep.data.batches import Rows, blocks, subsample, take
 from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.folders import read_folder
 from twostep.data.files.images import ImageKeys, Size, read_images
-from twostep.data.files.sources import ImageSource, from_hub, from_parquet, is_hub_id
+from twostep.data.files.sources import HUB_ID, ImageSource, from_hub, from_parquet
 from twostep.data.files.tables import open_parquet
 
 MAX_TRAINING_ROWS = 20_000
@@ -135,7 +135,7 @@ def takes_image_size(name: str) -> bool:
         return images_at(Path(name)) is not None
     if name in DATASETS or "/" not in name:
         return "image_size" in DATASETS[name].keys.model_fields
-    return is_hub_id(name)
+    return HUB_ID.fullmatch(name) is not None
 
 
 def images_at(path: Path) -> ImageSource | None:
@@ -157,7 +157,7 @@ def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     if name in DATASETS or "/" not in name:
         loader = DATASETS[name]
         return loader.load(data_root, _options(loader.keys, kwargs, name))
-    if not is_hub_id(name):
+    if not HUB_ID.fullmatch(name):
         raise UserError(f"{name}: no such file or folder")
     size = _options(ImageKeys, kwargs, name).image_size
     return read_images(name, from_hub(name, f"{name}: no such file or folder,"), size=size)

@@ -16,7 +16,7 @@ from twostep.data.files.tables import damaged, open_parquet
 
 HUB_TIMEOUT = 5  # seconds
 BATCH = 1000
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 VALIDATION = ("valid", "validation")
 
 logger = logging.getLogger("twostep")
@@ -199,11 +199,6 @@ def parquet_files(folder: Path) -> dict[str, list[Path]] | None:
         raise UserError(f"{folder}: {missing[0]}-*.parquet is missing: put it there too")
     files["train"] += [path for split in VALIDATION for path in sorted(folder.glob(f"{split}-*.parquet"))]
     return files
-
-
-def is_hub_id(name: str) -> bool:
-    """Return whether a name has the form of an id on the hub, `owner/name`."""
-    return HUB_ID.fullmatch(name) is not None
 
 
 def _facts(splits: Mapping[str, Sequence[Path]]) -> list[object]:

@@ -126,7 +126,8 @@ def _curves(
 ) -> None:
     noise_key = Field(noise, description="std of Gaussian noise around the curve; 0: points on the curve")
     kind = create_model(name, __base__=CurveSet, noise=(NonNegativeFloat, noise_key))
-    kind.formula, kind.pieces, (kind.low, kind.high), kind.power = staticmethod(formula), pieces, ends, power
+    kind.formula, kind.pieces, kind.power = staticmethod(formula), pieces, power
+    kind.low, kind.high = ends
     synthetic(name, f"{description}, {'with' if noise else 'without'} noise")(kind)
 
 
