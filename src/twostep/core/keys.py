@@ -65,11 +65,7 @@ METRIC_KEYS = MetricKeys.model_validate({})
 
 
 def metric_names(value: Any) -> Any:
-    """Return one name or several as a tuple, for the validator of a config.
-
-    Raises:
-        ValueError: for a list whose quotes were removed by the shell.
-    """
+    """Return one name or several as a tuple, for the validator of a config."""
     if isinstance(value, str):
         if value.startswith(("[", "(")):
             raise ValueError("quote each name, and the list for the shell, as \"['loss', 'fd']\"")

@@ -75,11 +75,7 @@ class Form(NamedTuple):
 def read_images(name: str, source: ImageSource, form: Form | None = None, size: Size | None = None) -> Source:
     """Return the images of a source from the cache, or decode them and keep them there.
 
-    Args:
-        name: name of the dataset, for messages and the cache file.
-        source: where the images come from.
-        form: their form; None: as in their headers, resized to `size`.
-        size: height and width; None: all images must have the same size.
+    Without a `form` their headers give it, and they are resized to `size` or must all have the same size.
     """
     start, done = time.perf_counter(), "read from the cache"
     key = cache.key(name, [*source.facts, form and form[:3], size])

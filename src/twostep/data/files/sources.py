@@ -45,12 +45,7 @@ class Table(NamedTuple):
 
 
 class ImageSource(NamedTuple):
-    """A source of encoded images.
-
-    Args:
-        facts: JSON values that change when the images do, for the cache's key.
-        open: gives the images of `train` and, if there are any, of `test`.
-    """
+    """JSON values that change when the images do, for the cache, and what gives those of `train` and maybe `test`."""
 
     facts: list[object]
     open: Callable[[], dict[str, Table]]
@@ -88,14 +83,8 @@ def from_hub(
 ) -> ImageSource:
     """Return the images of a dataset on the hub; once decoded, they are not looked for there again.
 
-    A single split is for training, and so are validation rows.
-
-    Args:
-        hub_id: its id, `owner/name`.
-        instead: what to do without it: the start of the message if it can't be loaded.
-        config: which of its configurations, if it has several.
-        splits: its splits to load; None: all.
-        labelled: whether each row must have a label.
+    A single split is for training, and so are validation rows. If it can't be loaded, the message starts with
+    `instead`. Of a dataset with several configurations `config` is loaded, and of its splits `splits`, or else all.
     """
     where = f"the hub's {hub_id}"
 
