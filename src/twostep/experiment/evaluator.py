@@ -165,5 +165,5 @@ class Evaluator:
             return self._seen(component, self.splits.train) if train is None else train
 
         seed = derive(seed, "gallery")
-        make = FeatureChoice.of(spec_seen(model, self.splits.spec), keys, self.splits).extractor
+        make = FeatureChoice(spec_seen(model, self.splits.spec), keys, self.splits).extractor
         return FeatureSets(model, training, held_out, keys, make, self.engine.gather, seed, with_reference=testing)
