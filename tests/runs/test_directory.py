@@ -675,18 +675,3 @@ def test_two_creations_share_nothing(tmp_path):
 def test_configs_of_a_request_are_those_on_disk(tmp_path, own_images):
     experiment = start(asked(("vae", "flow"), own_images, tmp_path))
     assert Run.open(experiment.run.path).settings == experiment.settings
-
-
-def test_results_that_are_no_numbers_are_plain_json_and_come_back(run):
-    def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
-
-    results = {"model": {"loss": Result(math.nan, "nats", 3), "log_likelihood": Result(math.inf, "nats", 3)}}
-    path = run.write_metrics("test", results, "w")
-    run.write_history({"model": [{"losses": {"loss": -math.inf}, "valid": {}}]})
-    for file in path.parent.iterdir():
-        json.loads(file.read_text(), parse_constant=refuse)
-    read = run.read_metrics("test")["model"]
-    assert math.isnan(read["loss"].value)
-    assert read["log_likelihood"].value == math.inf
-    assert run.read_history()["model"][0]["losses"]["loss"] == -math.inf

@@ -87,10 +87,8 @@ def evaluate_run(
         results |= detection.results
     if density:
         results |= _certificate(evaluator, component, seed)
-    asked = {
-        **{"part": component.name, "seed": seed},
-        **{"metric_kwargs": metric_keys.model_dump(mode="json"), "ood": list(others)},
-    }
+    kwargs = metric_keys.model_dump(mode="json")
+    asked = {"part": component.name, "seed": seed, "metric_kwargs": kwargs, "ood": list(others)}
     weights = fingerprint(component.model)
     write_scores = None if detection is None else partial(write_detection, detection)
 

@@ -23,7 +23,6 @@ from twostep.runs.directory import Run, tags
 from twostep.runs.overrides import Overrides, Request
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
-from twostep.training.trainer import Trainer
 
 Epochs = Mapping[str, int]
 """New epoch limits of a loaded run, by model: `model`, or `gae` and `de`; a model that is not named keeps its own."""
@@ -120,7 +119,9 @@ def resume(
             raise UserError(f"{path}: stopped before its pretrained autoencoder was copied into it; start a new run")
         else:
             logger.warning("%s: no checkpoint yet; starting from the beginning", path)
-        _set_limits(experiment.trainers, max_epochs or {})
+        for trainer in experiment.trainers:
+            if max_epochs and trainer.name in max_epochs:
+                trainer.set_max_epochs(max_epochs[trainer.name])
         if writing:
             engine.on_first(lambda: run.record(engine.world_size))
     except UserError:
@@ -169,7 +170,8 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
     if (gae := experiment.trainer.gae) is not None:
         gae.load_state_dict(state)
         gae.first_epoch = gae.epochs_done
-        _set_limits((gae,), max_epochs)
+        if gae.name in max_epochs:
+            gae.set_max_epochs(max_epochs[gae.name])
         if gae.finished:
             logger.warning(
                 "the pretrained autoencoder has had its %d epochs and is not trained further: raise them by "
@@ -179,9 +181,3 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
         experiment.engine.on_first(experiment.keep_limits)
     if experiment.engine.is_main:
         experiment.run.save("latest", experiment.state())
-
-
-def _set_limits(trainers: tuple[Trainer, ...], max_epochs: Epochs) -> None:
-    for trainer in trainers:
-        if trainer.name in max_epochs:
-            trainer.set_max_epochs(max_epochs[trainer.name])
