@@ -103,11 +103,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def load_weights(model: nn.Module, state: State, problem: str) -> None:
-    """Load the best weights that a trainer's state has, or its last ones, into a model.
-
-    Raises:
-        CheckpointError: with `problem`, if they are those of another model.
-    """
+    """Load the best weights of a trainer's state, or its last ones; those of another model are a `problem`."""
     try:
         model.load_state_dict(state.under("best").tensors or state.under("model").tensors)
     except RuntimeError as error:

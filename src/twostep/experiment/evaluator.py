@@ -124,7 +124,7 @@ class Evaluator:
         if not isinstance(component.model, Sampler):
             return None
         keys = keys or component.config.metric_kwargs
-        choice = FeatureChoice.of(spec_seen(component.model, self.splits.spec), keys, self.splits)
+        choice = FeatureChoice(spec_seen(component.model, self.splits.spec), keys, self.splits)
         return FeatureSets(
             component.model,
             lambda: self.seen(component, self.splits.train) if train is None else train,

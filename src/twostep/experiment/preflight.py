@@ -79,7 +79,7 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
                 f"{metric.name}: needs {least} training rows, test rows and samples, and {spec.name} has "
                 f"{len(splits.train)}, {len(splits.test)} and {keys.gen_samples}: leave it out, or give more"
             )
-    choice = FeatureChoice.of(spec, keys, splits)
+    choice = FeatureChoice(spec, keys, splits)
     choice.check()
     called = ", ".join(metric.name for metric in wanted)
     no_fid = METRICS["fd"] in wanted and choice.name != INCEPTION

@@ -13,14 +13,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 def read_folder(folder: Path, labelled: bool = False) -> ImageSource:
     """Return the images below a folder, sorted by label and name; labels number the sorted names of the subfolders.
 
-    Hidden files and files with other suffixes are skipped.
-
-    Args:
-        folder: that holds them.
-        labelled: whether `train/<label>` and `test/<label>` are required.
-
-    Raises:
-        UserError: if there are no images, some lie beside subfolders with others, or a folder can't be read.
+    Hidden files and files with other suffixes are skipped. `labelled`: `train/<label>` and `test/<label>` are required.
     """
     splits = {split: folder / split for split in ("train", "test") if (folder / split).is_dir()}
     if "test" in splits and "train" not in splits:

@@ -16,7 +16,7 @@ from twostep.data.files.tables import damaged, open_parquet
 
 HUB_TIMEOUT = 5  # seconds
 BATCH = 1000
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 VALIDATION = ("valid", "validation")
 
 logger = logging.getLogger("twostep")
@@ -45,33 +45,20 @@ class Table(NamedTuple):
 
 
 class ImageSource(NamedTuple):
-    """A source of encoded images.
-
-    Args:
-        facts: JSON values that change when the images do, for the cache's key.
-        open: gives the images of `train` and, if there are any, of `test`.
-    """
+    """JSON values that change when the images do, for the cache, and what gives those of `train` and maybe `test`."""
 
     facts: list[object]
     open: Callable[[], dict[str, Table]]
 
 
 def from_files(splits: Mapping[str, Sequence[EncodedImage]]) -> ImageSource:
-    """Return the images of files by split.
-
-    Raises:
-        UserError: if a file can't be read.
-    """
+    """Return the images of files by split."""
     facts = _facts({split: [Path(image.where) for image in images] for split, images in splits.items()})
     return ImageSource(facts, lambda: {split: Table(len(images), images.__iter__) for split, images in splits.items()})
 
 
 def from_parquet(files: Mapping[str, Sequence[Path]], labelled: bool = False) -> ImageSource:
-    """Return the images of parquet files by split; `labelled`: whether each row must have a label.
-
-    Raises:
-        UserError: if a file can't be read.
-    """
+    """Return the images of parquet files by split; `labelled`: whether each row must have a label."""
 
     def table(path: Path) -> Table:
         file = open_parquet(path)
@@ -96,14 +83,8 @@ def from_hub(
 ) -> ImageSource:
     """Return the images of a dataset on the hub; once decoded, they are not looked for there again.
 
-    A single split is for training, and so are validation rows.
-
-    Args:
-        hub_id: its id, `owner/name`.
-        instead: what to do without it: the start of the message if it can't be loaded.
-        config: which of its configurations, if it has several.
-        splits: its splits to load; None: all.
-        labelled: whether each row must have a label.
+    A single split is for training, and so are validation rows. If it can't be loaded, the message starts with
+    `instead`. Of a dataset with several configurations `config` is loaded, and of its splits `splits`, or else all.
     """
     where = f"the hub's {hub_id}"
 
@@ -198,9 +179,6 @@ def parquet_files(folder: Path) -> dict[str, list[Path]] | None:
     """Return the files `train-*.parquet` and `test-*.parquet` of a folder by split, or None without any.
 
     Files of validation rows are added to the training files.
-
-    Raises:
-        UserError: if only one of the two splits is there.
     """
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")}
     missing = [split for split, found in files.items() if not found]
@@ -210,11 +188,6 @@ def parquet_files(folder: Path) -> dict[str, list[Path]] | None:
         raise UserError(f"{folder}: {missing[0]}-*.parquet is missing: put it there too")
     files["train"] += [path for split in VALIDATION for path in sorted(folder.glob(f"{split}-*.parquet"))]
     return files
-
-
-def is_hub_id(name: str) -> bool:
-    """Return whether a name has the form of an id on the hub, `owner/name`."""
-    return HUB_ID.fullmatch(name) is not None
 
 
 def _facts(splits: Mapping[str, Sequence[Path]]) -> list[object]:

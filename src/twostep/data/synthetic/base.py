@@ -112,11 +112,7 @@ class SyntheticDistribution(Frozen, ABC):
         return y
 
     def noisy_log_density(self, y: Tensor) -> Tensor:
-        """Return the log-density of point plus noise in R^m at `(n, m)`, in nats, of shape `(n,)`.
-
-        Raises:
-            UserError: if it is unknown.
-        """
+        """Return the log-density of point plus noise in R^m at `(n, m)`, in nats, of shape `(n,)`, if it is known."""
         raise UserError(
             f"{self.name}: no log-density with noise={self.noise:g}: the density of the noisy points has no closed "
             "form; set noise=0"
