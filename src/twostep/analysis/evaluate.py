@@ -46,7 +46,7 @@ def evaluate_run(
 ) -> tuple[dict[str, Result], Path]:
     """Measure a run on its test split, and add the results as `metrics/evaluation-001.json`.
 
-    Scores of rows of other data lie in `ood/evaluation-001`.
+    Scores of rows of other data lie in `ood/evaluation-001`. The run is opened as by `load_run`.
 
     Args:
         path: directory of the run.
@@ -56,7 +56,6 @@ def evaluate_run(
         part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
         keys: of metrics that compare samples, those that differ from the run's.
         seed: of random draws; None: the run's.
-        best_first, device, data: as those of `load_finished`.
         show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:

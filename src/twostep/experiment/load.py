@@ -45,18 +45,7 @@ class FinishedRun(NamedTuple):
 def load_finished(
     path: Path, best_first: bool = False, device: Device | None = None, data: Path | None = None
 ) -> FinishedRun:
-    """Open a run to evaluate its models, which have their best weights.
-
-    Args:
-        path: its directory.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where it was trained.
-        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
-
-    Raises:
-        UserError: for a directory that is no run, one whose data or checkpoint are missing, damaged or those of
-            another run, or a model that is not trained yet.
-    """
+    """Open a run to evaluate its models, which have their best weights, by arguments and with errors as `load_run`."""
     stored = Run.open(path)
     require_checkpoint(stored)
     run, splits = with_data(stored, {"run": moved(stored.settings.run, device, data)}, for_training=False)
@@ -84,7 +73,15 @@ def load_run(
 ) -> LoadedRun:
     """Load a run: its module in eval mode with its best weights, its trainer, and its data in batches.
 
-    The arguments are those of `load_finished`, and so are the errors.
+    Args:
+        run_dir: directory of a run, of one model or two.
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+        device: where to compute; None: where it was trained.
+        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
+
+    Raises:
+        UserError: for a directory that is no run, one whose data or checkpoint are missing, damaged or those of
+            another run, or a model that is not trained yet.
     """
     stored = Run.open(Path(run_dir))
     require_checkpoint(stored)
