@@ -456,8 +456,8 @@ def test_the_first_whole_checkpoint_is_loaded(run, caplog):
     assert not run.has_checkpoint()
     put_both(run)
     assert run.has_checkpoint()
-    assert run.load("latest", "best_valid").values == {"epoch": 2}
-    assert run.load("best_valid", "latest").values == {"epoch": 1}
+    assert run.load().values == {"epoch": 2}
+    assert run.load(best_first=True).values == {"epoch": 1}
     assert caplog.text == ""
     assert sorted(file.name for file in (run.path / "checkpoints").iterdir()) == [
         "best_valid.safetensors",
@@ -470,7 +470,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog, how):
     put_both(run)
     latest = run.path / "checkpoints" / "latest.safetensors"
     damage(latest, how)
-    assert run.load("latest", "best_valid").values == {"epoch": 1}
+    assert run.load().values == {"epoch": 1}
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.message.startswith(f"{latest}: ")
@@ -483,7 +483,7 @@ def test_without_a_whole_checkpoint_one_line_names_both(run, how):
     for tag in ("latest", "best_valid"):
         damage(run.path / "checkpoints" / f"{tag}.safetensors", how)
     with pytest.raises(CheckpointError) as caught:
-        run.load("latest", "best_valid")
+        run.load()
     message = str(caught.value)
     assert "\n" not in message
     assert "latest.safetensors: " in message

@@ -18,7 +18,7 @@ from twostep.experiment.prepare import resume, with_data
 from twostep.experiment.resolve import moved
 from twostep.models.base import Model
 from twostep.models.two_step import TwoStep
-from twostep.runs.directory import Run, tags
+from twostep.runs.directory import Run
 from twostep.training.engine import Device, Engine
 from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Progress, Trainer
@@ -103,7 +103,7 @@ def require_checkpoint(run: Run) -> None:
 
 def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, dict[str, Progress]]:
     """Return a run's model with its best weights, in eval mode, and how far each of its models is trained."""
-    state = run.load(*tags(best_first))
+    state = run.load(best_first)
     with torch.random.fork_rng([]):
         module = build(run.settings, spec)
     models = components_of(run.settings, module)

@@ -19,7 +19,7 @@ from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings, TwoStepRunConfig
-from twostep.runs.directory import Run, tags
+from twostep.runs.directory import Run
 from twostep.runs.overrides import Overrides, Request
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
@@ -63,7 +63,7 @@ def start(
     state, digest = None, splits.digest()
     if source is not None:
         assert isinstance(evaluator.module, TwoStep)
-        state = source.load(*tags(best_first)).under("model")
+        state = source.load(best_first).under("model")
         load_weights(evaluator.module.gae, state, f"{source.path}: the autoencoder is for other data")
         if source.digest and source.digest != digest:
             logger.warning(
@@ -114,7 +114,7 @@ def resume(
     try:
         experiment = Experiment(evaluator, run, ood)
         if run.has_checkpoint():
-            experiment.load(run.load(*tags(best_first)))
+            experiment.load(run.load(best_first))
         elif settings.two_step is not None and settings.two_step.pretrained_gae is not None:
             raise UserError(f"{path}: stopped before its pretrained autoencoder was copied into it; start a new run")
         else:
@@ -157,9 +157,9 @@ def _checked(
     settings: Settings, splits: Splits, engine: Engine, test_ood: bool, testing: bool
 ) -> tuple[Evaluator, dict[str, Splits]]:
     """Build the models, load other data if they are asked for, and refuse what can't be trained or tested."""
-    with_ood = test_ood or (testing and asks_for_ood(settings.test_metrics))
-    ood = load_others(settings.run, splits.spec) if with_ood else {}
     evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
+    metrics = [name for one in evaluator.components for name in one.config.test_metrics]
+    ood = load_others(settings.run, splits.spec) if test_ood or (testing and asks_for_ood(metrics)) else {}
     preflight(evaluator, ood, testing)
     return evaluator, ood
 
