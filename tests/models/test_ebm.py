@@ -261,33 +261,33 @@ def learnt():
     """A mixture of three round Gaussians, and an energy fitted to 10,000 of its points."""
     centres = torch.tensor([[-0.6, -0.4], [0.6, -0.3], [0.1, 0.6]])
     widths = torch.tensor([0.15, 0.2, 0.12])
-    law = MixtureSameFamily(
+    distribution = MixtureSameFamily(
         Categorical(torch.tensor([0.5, 0.3, 0.2])), Independent(Normal(centres, widths[:, None].expand(3, 2)), 1)
     )
     torch.manual_seed(0)
-    x = law.sample((10_000,))
+    x = distribution.sample((10_000,))
     model = built(EBMConfig.for_data(PLANE, "de", **FAST), PLANE)
     model.fit_transform([x])
-    return train(model, x, 400, 256), law
+    return train(model, x, 400, 256), distribution
 
 
 def test_energies_differ_as_true_log_densities_do(learnt):
-    model, law = learnt
+    model, distribution = learnt
     torch.manual_seed(1)
-    x = law.sample((2000,))
+    x = distribution.sample((2000,))
     with evaluating(model):
-        got, true = model.log_prob(x), law.log_prob(x)
+        got, true = model.log_prob(x), distribution.log_prob(x)
     differences = (got[::2] - got[1::2], true[::2] - true[1::2])
     assert float(torch.corrcoef(torch.stack(differences))[0, 1]) >= 0.95
     slope = (differences[0] * differences[1]).sum() / differences[1].square().sum()
     assert 0.8 < float(slope) < 1.25, "in nats, not merely in proportion"
 
 
-def test_samples_have_the_law_of_the_data(learnt):
-    """The squared MMD of samples and data is near that of two samples of the law; a Gaussian fit is far from it."""
-    model, law = learnt
+def test_samples_have_the_distribution_of_the_data(learnt):
+    """The squared MMD of samples and data is near that of two samples of it; a Gaussian fit is far away."""
+    model, distribution = learnt
     torch.manual_seed(2)
-    x, other = law.sample((2000,)), law.sample((2000,))
+    x, other = distribution.sample((2000,)), distribution.sample((2000,))
     with evaluating(model):
         drawn = model.sample(2000, torch.Generator().manual_seed(0))
     gaussian = x.mean(0) + torch.randn(2000, 2) @ torch.linalg.cholesky(x.T.cov()).T
@@ -316,13 +316,13 @@ def test_without_a_network_the_model_is_the_gaussian_of_the_data(keys):
     model.fit_transform([x[:150], x[150:]])
     for parameter in model.net.parameters():
         torch.nn.init.zeros_(parameter)
-    law = MultivariateNormal(x.flatten(1).mean(0), x.flatten(1).T.cov(correction=0))
+    distribution = MultivariateNormal(x.flatten(1).mean(0), x.flatten(1).T.cov(correction=0))
     with evaluating(model):
-        assert torch.allclose(model.log_prob(x), law.log_prob(x.flatten(1)), rtol=0, atol=1e-6)
+        assert torch.allclose(model.log_prob(x), distribution.log_prob(x.flatten(1)), rtol=0, atol=1e-6)
         starts = model.transform.inverse(model._starts(20_000, torch.Generator().manual_seed(0))).flatten(1)
-    error = (starts.T.cov() - law.covariance_matrix).norm() / law.covariance_matrix.norm()
+    error = (starts.T.cov() - distribution.covariance_matrix).norm() / distribution.covariance_matrix.norm()
     assert float(error) < 0.1
-    assert torch.allclose(starts.mean(0), law.mean, rtol=0, atol=8)
+    assert torch.allclose(starts.mean(0), distribution.mean, rtol=0, atol=8)
 
 
 @pytest.mark.parametrize("keys", [{"net": "mlp"}, {"net": "cnn"}, {"net": "cnn", "base": "none"}])

@@ -1,4 +1,4 @@
-"""Convolutional networks: every size of picture, kernel and stride comes back exactly."""
+"""Convolutional networks: every size of image, kernel and stride comes back exactly."""
 
 import pytest
 import torch

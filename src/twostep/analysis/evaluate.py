@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,10 +25,8 @@ from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM, NormalizedEBM
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.training.engine import Device
-
-logger = logging.getLogger("twostep")
 
 ROWS = 5000  # of data that show where a density has its mass
 
@@ -109,14 +106,14 @@ def _checked(
     evaluator: Evaluator, component: Component | Whole, metrics: Sequence[str], keys: Mapping[str, Any], with_ood: bool
 ) -> tuple[tuple[str, ...], MetricKeys]:
     """Refuse metrics that can't be measured, before anything is computed; return their names and keys."""
+    spec = spec_seen(component.model, evaluator.splits.spec)
     given = {**component.config.metric_kwargs.model_dump(), **keys}
-    metric_keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(metrics, component.spec.is_image)
+    metric_keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(metrics, spec.is_image)
     names = metric_keys.resolve_names(metrics)
     check_metrics(names, component.model, component.name)
     if asks_for_ood(names) and not with_ood:
         raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")
-    if line := check_features(names, metric_keys, component.spec, evaluator.splits):
-        logger.info("%s", line)
+    check_features(names, metric_keys, spec, evaluator.splits)
     return names, metric_keys
 
 

@@ -41,10 +41,10 @@ class Evaluator:
     def __init__(self, settings: Settings, splits: Splits, engine: Engine, module: Model | TwoStep) -> None:
         self.settings, self.splits, self.engine, self.module = settings, splits, engine, module
         self.run = settings.run
-        self.models = components_of(settings, splits.spec, module)
+        self.models = components_of(settings, module)
         self.components: tuple[Component | Whole, ...] = self.models
         if isinstance(module, TwoStep) and settings.two_step is not None:
-            self.components += (Whole(module, settings.two_step, splits.spec),)
+            self.components += (Whole(module, settings.two_step),)
         self.whole = self.components[-1]
 
     def batches(self, data: Rows, size: int) -> Batches:
@@ -124,7 +124,7 @@ class Evaluator:
         if not isinstance(component.model, Sampler):
             return None
         keys = keys or component.config.metric_kwargs
-        choice = FeatureChoice.of(spec_seen(component.model, self.splits.spec), keys, self.splits)
+        choice = FeatureChoice(spec_seen(component.model, self.splits.spec), keys, self.splits)
         return FeatureSets(
             component.model,
             lambda: self.seen(component, self.splits.train) if train is None else train,

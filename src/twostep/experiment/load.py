@@ -109,7 +109,7 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
     state = run.load(*tags(best_first))
     with torch.random.fork_rng([]):
         module = build(run.settings, spec)
-    models = components_of(run.settings, spec, module)
+    models = components_of(run.settings, module)
     try:
         progress = {one.name: Progress.model_validate(state.under(one.name).values) for one in models if one.trained}
     except ValueError as error:

@@ -14,7 +14,7 @@ from twostep.data.load import located
 from twostep.experiment.components import build
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.experiment import Experiment
-from twostep.experiment.preflight import features_of, preflight
+from twostep.experiment.preflight import preflight
 from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.two_step import TwoStep
@@ -55,8 +55,7 @@ def start(
     splits = load_splits(run_config)
     engine = Engine(run_config.device, run_config.precision)
     settings, size = resolve(request, run_config, splits, engine, loaded)
-    evaluator, ood = _checked(settings, splits, engine, test_ood or asks_for_ood(settings.test_metrics))
-    features = features_of(evaluator)
+    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=True)
     if splits.valid is None:
         logger.info(
             "no validation rows (make_valid_loader=False): nothing is validated, no p-values; unlike in the paper's "
@@ -81,8 +80,6 @@ def start(
     if state is not None:
         _take_pretrained(experiment, state, max_epochs or {})
     logger.info("run directory: %s", path)
-    for line in features:
-        logger.info("%s", line)
     return experiment
 
 
@@ -112,8 +109,7 @@ def resume(
     if max_epochs and "gae" in max_epochs and settings.freezes_gae:
         raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
     engine = Engine(settings.run.device, settings.run.precision)
-    evaluator, ood = _checked(settings, splits, engine, test_ood or (writing and asks_for_ood(settings.test_metrics)))
-    features = features_of(evaluator) if writing else []
+    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=writing)
     if writing:
         engine.on_first(run.claim)
     try:
@@ -130,8 +126,6 @@ def resume(
     except UserError:
         run.close()
         raise
-    for line in features:
-        logger.info("%s", line)
     return experiment
 
 
@@ -158,11 +152,14 @@ def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, 
     return Run(run.path, settings, then, run.digest), splits
 
 
-def _checked(settings: Settings, splits: Splits, engine: Engine, with_ood: bool) -> tuple[Evaluator, dict[str, Splits]]:
+def _checked(
+    settings: Settings, splits: Splits, engine: Engine, test_ood: bool, testing: bool
+) -> tuple[Evaluator, dict[str, Splits]]:
     """Build the models, load other data if they are asked for, and refuse what can't be trained or tested."""
+    with_ood = test_ood or (testing and asks_for_ood(settings.test_metrics))
     ood = load_others(settings.run, splits.spec) if with_ood else {}
     evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
-    preflight(evaluator, ood)
+    preflight(evaluator, ood, testing)
     return evaluator, ood
 
 
@@ -186,9 +183,5 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
 
 def _set_limits(trainers: tuple[Trainer, ...], max_epochs: Epochs) -> None:
     for trainer in trainers:
-        limit, done = max_epochs.get(trainer.name), trainer.epochs_done
-        if limit is None:
-            continue
-        if limit < done:
-            logger.info("%s: has had %d epochs already, more than the new limit of %d", trainer.name, done, limit)
-        trainer.set_max_epochs(max(limit, done))
+        if trainer.name in max_epochs:
+            trainer.set_max_epochs(max_epochs[trainer.name])

@@ -66,7 +66,7 @@ class AVB(GaussianDecoder):
 
     Args:
         encoder: f, maps what the transform gives, `(B, *T)`, and noise `(B, m)` to latents `(B, d)`.
-        discriminator: T, maps flattened points `(B, D)` and latents `(B, d)` to `(B, 1)`.
+        discriminator: T, maps flattened points `(B, D)` and latents `(*, B, d)` to `(*, B, 1)`.
         input_sigma: s_in.
         prior_sigma: s.
         num_discriminator_steps, adaptive_contrast: as the keys of `AVBConfig`.
@@ -135,8 +135,7 @@ class AVB(GaussianDecoder):
             _, seen, _ = self._contrasted(y)
         noise = torch.randn_like(seen)
         from_prior = noise if self.adaptive else self.prior_sigma * noise
-        features = self.discriminator.features(y.flatten(1))
-        log_ratio, of_prior = self.discriminator.join(features, torch.stack([seen, from_prior]))
+        log_ratio, of_prior = self.discriminator(y.flatten(1), torch.stack([seen, from_prior]))
         return (softplus(-log_ratio) + softplus(of_prior)).mean()
 
     def _nll(self, x: Tensor) -> Tensor:

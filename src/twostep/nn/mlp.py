@@ -74,9 +74,5 @@ class JoinedNet(nn.Module):
             nn.init.uniform_(layer.weight, -bound, bound)
 
     def forward(self, x: Tensor, side: Tensor) -> Tensor:
-        """Map `(B, *)` and `(B, side_dim)` to `(B, out_dim)`."""
-        return self.join(self.features(x), side)
-
-    def join(self, features: Tensor, side: Tensor) -> Tensor:
-        """Map features `(*, hidden)` of the first input and a second one `(*, side_dim)` to `(*, out_dim)`."""
-        return self.rest(features + self.side(side))
+        """Map `(B, *)` and `(B, side_dim)`, or several of the second at each of the first, to `(B, out_dim)`."""
+        return self.rest(self.features(x) + self.side(side))

@@ -52,10 +52,18 @@ class TwoStepTrainer:
             trainer.callbacks = callbacks
         if self.gae is not None:
             self.gae.set_data(train, valid)
-        if self.gae is None or self.schedule == "sequential":
-            self._fit_sequentially(train, valid)
-        else:
+        if self.gae is not None and self.schedule != "sequential":
             self._alternate(self.gae, train, valid)
+            return
+        if self.gae is not None:
+            self.gae.run()
+        if self.schedule == "sequential" and self.de.steps_done and self._version != self.de.data_version:
+            if self.de.had_all_epochs:
+                self._warn_of_stale_density()
+            else:
+                logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
+        self._set_embeddings(train, valid, self._version)
+        self.de.run()
 
     def state_dict(self) -> State:
         """Return everything from which training can continue; of a frozen autoencoder, its weights."""
@@ -83,17 +91,6 @@ class TwoStepTrainer:
 
     def _set_embeddings(self, train: Batches, valid: Batches | None, version: int) -> None:
         self.de.set_data(self.embed(train), None if valid is None else self.embed(valid), version)
-
-    def _fit_sequentially(self, train: Batches, valid: Batches | None) -> None:
-        if self.gae is not None:
-            self.gae.run()
-        if self.schedule == "sequential" and self.de.steps_done and self._version != self.de.data_version:
-            if self.de.had_all_epochs:
-                self._warn_of_stale_density()
-            else:
-                logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
-        self._set_embeddings(train, valid, self._version)
-        self.de.run()
 
     def _alternate(self, gae: Trainer, train: Batches, valid: Batches | None) -> None:
         """Give each turn to the model that has had fewer, the autoencoder first.

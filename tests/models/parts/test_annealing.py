@@ -78,15 +78,15 @@ def test_what_the_mixture_has_outside_of_a_box_counts_in_neither_direction():
     def energy(y):
         return torch.where((y.abs() < 1).all(1), y.sum(1), torch.inf)
 
-    uniform = 2 * torch.rand(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
-    found = log_normalizer(energy, uniform, 60, 0)
+    uniform = 2 * torch.rand(1000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
+    found = log_normalizer(energy, uniform, 100, 0)
     truth = 2 * math.log(2 * math.sinh(1))
     assert abs(found.lower - truth) < 4 * found.lower_error
-    assert abs(found.upper - truth) < 4 * found.upper_error + 0.01
+    assert abs(found.upper - truth) < 0.06, "the mixture has an eighth of its mass outside"
 
 
-def test_the_kernel_leaves_its_law_as_it_is():
-    """A quartic with steps so long that many are refused: without the refusal the law would be another."""
+def test_the_kernel_leaves_its_distribution_as_it_is():
+    """A quartic with steps so long that many are refused: without the refusal the distribution would be another."""
     exact = stats.gennorm(4, scale=2 ** (1 / 4))  # density of exp(-y^4 / 2)
     u = torch.from_numpy(exact.rvs((4000, 1), random_state=0))
     path = annealing.AnnealedPath(lambda u: -u.square().sum(1), lambda u: -(u**4).sum(1) / 2)
@@ -98,10 +98,10 @@ def test_the_kernel_leaves_its_law_as_it_is():
 
 
 def test_steps_are_as_long_as_the_pilot_has_them_accepted():
-    law = fitted_mixture(noise(400, 5), 0)
-    path = annealing.AnnealedPath(law.log_prob, lambda u: -50 * u.square().sum(1))
+    distribution = fitted_mixture(noise(400, 5), 0)
+    path = annealing.AnnealedPath(distribution.log_prob, lambda u: -50 * u.square().sum(1))
     torch.manual_seed(0)
-    lengths = path.pilot(law.sample((200,)), torch.linspace(0, 1, 61).tolist())
+    lengths = path.pilot(distribution.sample((200,)), torch.linspace(0, 1, 61).tolist())
     assert lengths[-1] < lengths[0] / 3
     _, accepted = path.moved(noise(4000, 5) / 10, 1.0, lengths[-1])
     assert 0.6 < accepted < 0.95
@@ -137,7 +137,7 @@ def test_the_model_agrees_with_a_grid(keys):
     assert found.standard_error < 0.03
 
 
-def test_a_gap_shows_that_the_models_samples_have_not_its_law():
+def test_a_gap_shows_that_the_models_samples_have_not_its_distribution():
     """The published dynamics go down in energy until they are stopped at the edge of the box."""
     model = ebm(preset="reference", ld_steps=5)
     found = model.log_normalizer(chains=100, temperatures=10)

@@ -75,16 +75,12 @@ class ConformalCalibrator:
         density          log-density, two-sided: too high a density is unusual as well
         autoencoder      distance, one-sided
 
+    It is calibrated on `calibrated_on` rows, with the smallest possible p-value `smallest`.
+
     Args:
         model: the model.
         held_out: by score, those of in-distribution rows that the model was not trained on, `(n,)`.
         seed: seed of the halves of the two-part score.
-
-    Attributes:
-        headline: name of that score.
-        calibrated_on: number of rows that its p-value is calibrated on.
-        smallest: its smallest possible p-value.
-        two_part: the two-part score of a two-step model; None for others.
 
     Raises:
         UserError: if there are too few rows.
@@ -112,12 +108,9 @@ class ConformalCalibrator:
 
 
 def p_values(held_out: Array, scores: Array, two_sided: bool = False) -> Array:
-    """Return the conformal p-value of each score, `(m,)`, in [1/(n+1), 1].
+    """Return the conformal p-values, in [1/(n+1), 1], of scores `(m,)` by those of held-out rows, `(n,)`.
 
-    Args:
-        held_out: scores of in-distribution rows that the model was not trained on, `(n,)`.
-        scores: scores of new rows, `(m,)`.
-        two_sided: whether scores can be too high as well as too low.
+    `two_sided` says whether scores can be too high as well as too low.
     """
     held_out, scores = finite(held_out), finite(scores)
     low = (1 + np.searchsorted(np.sort(held_out), scores, "right")) / (len(held_out) + 1)
@@ -155,11 +148,8 @@ class Surprise:
 class TwoPart:
     """Distance to the manifold and density on it as one score, with conformal p-values.
 
-    The scales are fitted to a random half of the held-out rows, and the p-values calibrated on the other.
-
-    Args:
-        held_out: by name in `WEIGHTS`, scores of the same in-distribution rows, `(n,)`, n >= `MIN_ROWS`.
-        seed: seed of the halves.
+    The scales are fitted to a random half of the held-out rows, and the p-values calibrated on the other. Scores of the
+    same rows come by their names in `WEIGHTS`, `(n,)`, n >= `MIN_ROWS`.
     """
 
     def __init__(self, held_out: Mapping[str, Array], seed: int) -> None:

@@ -35,10 +35,7 @@ RESAMPLES = 200
 
 
 def detection_figures(inside: Array, outside: Array, seed: int) -> dict[str, Estimate]:
-    """Return `auroc`, `aupr`, `aupr_out` and `fpr95` of finite scores of in-distribution and OOD rows.
-
-    Shapes: `inside: (n,)`, `outside: (m,)`. The seed is that of the bootstrap.
-    """
+    """Return `auroc`, `aupr`, `aupr_out` and `fpr95` of finite scores `(n,)` of in-distribution and `(m,)` OOD rows."""
     values, ranks = np.unique(np.concatenate([inside, outside]), return_inverse=True)
     sets = np.split(ranks, [len(inside)])
     random = np.random.default_rng(seed)
@@ -80,12 +77,8 @@ def stump(inside: tuple[Array, Array], outside: tuple[Array, Array]) -> tuple[fl
     """Return the threshold of a decision stump, infinite without a split, and its balanced accuracy on test rows.
 
     Rows with `score > threshold` count as in-distribution. The stump (Gini impurity, equal weights of the sets) is
-    fitted to training rows of both sets, as in the paper's code (Loaiza-Ganem et al., 2022, arXiv 2204.07172): it uses
-    OOD data, which a detector in use does not have.
-
-    Args:
-        inside: finite scores of in-distribution training rows and test rows.
-        outside: those of the OOD set.
+    fitted to finite scores of training rows of both sets, the first of each pair, as in the paper's code
+    (Loaiza-Ganem et al., 2022, arXiv 2204.07172): it uses OOD data, which a detector in use does not have.
     """
     from sklearn.tree import DecisionTreeClassifier  # here because it takes a second
 

@@ -1,8 +1,7 @@
 """Classifier two-sample test: the accuracy of a network that separates samples from data, on rows not seen in training.
 
-Half of the rows of both sets train a small network, the other half test it. The accuracy is ½ if the distributions are
-equal, 1 if all samples are recognised. The sets are cut to the same size, so that chance is ½. The value depends on the
-classifier: a better one may find more differences.
+Half of the rows of both sets, cut to the same size, train a small network, the other half test it. The accuracy is ½ if
+the distributions are equal, 1 if all samples are recognised. A better classifier may find more differences.
 
 Source: Revisiting Classifier Two-Sample Tests (Lopez-Paz and Oquab, 2017, arXiv 1610.06545).
 """
@@ -27,10 +26,8 @@ MIN_ROWS = 20
 def c2st(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the test accuracy of a network with one hidden layer, trained to separate data from samples.
 
-    The seed is that of the halves of the features, `(n, D)` and `(m, D)`, and of the network.
-
-    Raises:
-        UserError: if the features can't be compared, or have fewer than 20 rows.
+    The seed is that of the halves of the features, `(n, D)` and `(m, D)`, and of the network. Features that can't be
+    compared, or fewer than 20 rows, raise a `UserError`.
     """
     from sklearn.exceptions import ConvergenceWarning  # here because it takes a second
     from sklearn.neural_network import MLPClassifier

@@ -44,10 +44,7 @@ def distance(first: Moments, second: Moments) -> float:
 def frechet(first: Tensor, second: Tensor) -> SampleEstimate:
     """Return the Fréchet distance of two sets of features `(n, D)` and `(m, D)`, in squared units of the features.
 
-    Memory grows with D², not with the number of rows.
-
-    Raises:
-        UserError: if the features can't be compared.
+    Memory grows with D², not with the number of rows. Features that can't be compared raise a `UserError`.
     """
     check_features(2, first=first, second=second)
     one, two = Moments.of(first), Moments.of(second)
@@ -80,9 +77,7 @@ def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> SampleEstimate:
     Both sets are divided at random into k disjoint subsets each, k = 1, 2, 3, 4; the mean distance of the subsets is
     linear in k to first order (in 1/n, as in the source), and is extrapolated to k = 0. As every k uses all rows, the
     interval has the width of that of `frechet`. For a linear relation, subsets need several times more rows than D.
-
-    Raises:
-        UserError: if the features can't be compared, or have fewer than 8 rows.
+    Features that can't be compared, or fewer than 8 rows, raise a `UserError`.
     """
     check_features(2 * CUTS[-1], first=first, second=second)
     one, two = (permutation(len(x), seed, x.device) for x in (first, second))

@@ -33,15 +33,11 @@ MEDIAN_ROWS = 500
 
 
 def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> SampleEstimate:
-    """Return the kernel inception distance: the mean over random subsets of `subset_size` rows of each set.
+    """Return the kernel inception distance of features `(n, D)` and `(m, D)`: the mean over random subsets of each set.
 
     The interval includes the variance of the U-statistic of `min(n, m)` pairs, averaged over the subsets, and that of
     the choice of subsets. Subsets are no larger than the smaller set; if one holds all rows, it is the only one.
-
-    Shapes: `data: (n, D)`, `samples: (m, D)`.
-
-    Raises:
-        UserError: if the features can't be compared, or have fewer than 4 rows.
+    Features that can't be compared, or fewer than 4 rows, raise a `UserError`.
     """
     check_features(4, data=data, samples=samples)
     n = min(len(data), len(samples))
@@ -65,15 +61,10 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
 
 
 def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
-    """Return the squared discrepancy with a Gaussian kernel whose width is the median distance between rows.
+    """Return the squared discrepancy of features `(n, D)` and `(m, D)` with a Gaussian kernel.
 
-    The larger set is cut to the size of the smaller one. Memory does not grow with n². The seed is that of the rows
-    that determine the width, and of those that are left out.
-
-    Shapes: `data: (n, D)`, `samples: (m, D)`.
-
-    Raises:
-        UserError: if the features can't be compared, or have fewer than 4 rows.
+    Its width is the median distance between rows. The larger set is cut to the size of the smaller one. Memory does not
+    grow with n². Features that can't be compared, or fewer than 4 rows, raise a `UserError`.
     """
     check_features(4, data=data, samples=samples)
     n = min(len(data), len(samples))

@@ -7,12 +7,11 @@ With `d(x)` the distance to the nearest training point, s a sample and h a held-
               -2 it indicates copies, above 2 samples off the data. It grows with √n, so it does not count copies
     copies  = share of samples no farther away than the nearest 1 % of the held-out points; 0.01 without copies
 
-C_T here uses a single cell, the whole space. The intervals are conditional on the training data: they are those of new
-samples and new held-out points.
+C_T here uses a single cell, the whole space. The intervals are those of new samples and new held-out points, with the
+same training data.
 
-Sources: A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020, arXiv 2004.05675);
-Comparing the Areas under Two or More Correlated Receiver Operating Characteristic Curves (DeLong et al., 1988), for the
-interval of `farther`.
+Source: A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020, arXiv 2004.05675). The
+interval of `farther` is DeLong's, as in `twostep.metrics.ood.detection`.
 """
 
 from __future__ import annotations
@@ -42,17 +41,11 @@ class Memorisation(NamedTuple):
 
 
 def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, seed: int = 0) -> Memorisation:
-    """Compare the distances of samples and of held-out data to the training data.
+    """Compare the distances of samples and of held-out data to the training data; the seed is that of a bootstrap.
 
-    Args:
-        train: features of all training data, in blocks `(b, D)`, one in memory at a time; copies of rows that are left
-            out would not be found.
-        held_out: features of other data of the same distribution, `(m, D)`.
-        samples: features of samples, `(n, D)`.
-        seed: seed of the bootstrap.
-
-    Raises:
-        UserError: if the features can't be compared, or sets have fewer than 2 rows.
+    The features of all training data come in blocks `(b, D)`, one in memory at a time: copies of rows that are left out
+    would not be found. Those of held-out data of the same distribution are `(m, D)`, of samples `(n, D)`. Features that
+    can't be compared, or fewer than 2 rows, raise a `UserError`.
     """
     rows = held_out if samples is held_out else torch.cat([held_out, samples])
     least = torch.full((len(rows),), math.inf, dtype=torch.float64, device=rows.device)
@@ -65,10 +58,7 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
 
 
 def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = "") -> Memorisation:
-    """Compare distances to the training data, `(m,)` and `(n,)`, or their squares, with the same result.
-
-    The seed is that of the bootstrap; `about` begins the description of the method.
-    """
+    """Compare distances to the training data, `(m,)` and `(n,)`, or their squares; `about` begins the method."""
     m, n = len(held_out), len(samples)
     above, below = _shares_below(samples, held_out), _shares_below(held_out, samples)
     farther = float(above.mean())

@@ -9,9 +9,8 @@ With `B(x)` the closed ball around x to its k-th nearest neighbour in x's own se
 
 The boundary belongs to a ball (`<=`): a set compared with itself has precision, recall and coverage 1.
 
-Points of one set share neighbours, so they are not independent, and the binomial interval is too narrow (it covers the
-mean precision in half of the cases in two dimensions). The interval here follows from the variance between five
-disjoint fifths of both sets, and is at least as wide as the binomial one.
+Points of one set share neighbours, so they are not independent, and the binomial interval is too narrow. The interval
+here follows from the variance between five disjoint fifths of both sets, and is at least as wide as the binomial one.
 
 Sources: Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019, arXiv
 1904.06991); Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020, arXiv 2002.09797).
@@ -45,16 +44,10 @@ class PRDC(NamedTuple):
 
 
 def prdc(data: Tensor, samples: Tensor, k: int = K, seed: int = 0) -> PRDC:
-    """Return precision, recall, density and coverage of samples.
+    """Return precision, recall, density and coverage, from features `(n, D)` of data and `(m, D)` of samples.
 
-    Args:
-        data: features of the data, `(n, D)`.
-        samples: features of the samples, `(m, D)`.
-        k: number of neighbours within a ball.
-        seed: seed of the fifths for the intervals.
-
-    Raises:
-        UserError: if the features can't be compared, or have fewer than 5 (k + 2) rows.
+    The seed is that of the fifths for the intervals. Features that can't be compared, or fewer than 5 (k + 2) rows,
+    raise a `UserError`.
     """
     check_features(min_rows(k), data=data, samples=samples)
     orders = [permutation(len(x), seed, x.device).tensor_split(GROUPS) for x in (data, samples)]

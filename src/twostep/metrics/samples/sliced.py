@@ -28,10 +28,7 @@ AT_ONCE = 32
 def sliced_wasserstein(first: Tensor, second: Tensor, directions: int = DIRECTIONS, seed: int = 0) -> SampleEstimate:
     """Return the sliced Wasserstein distance of features `(n, D)` and `(m, D)`, in units of the features.
 
-    Memory grows with the number of rows, not of directions.
-
-    Raises:
-        UserError: if the features can't be compared.
+    Memory grows with the number of rows, not of directions. Features that can't be compared raise a `UserError`.
     """
     check_features(2, first=first, second=second)
     n, m, device = len(first), len(second), first.device

@@ -30,15 +30,11 @@ class SampleMetric(Metric):
     """A comparison of samples with training data.
 
     Args:
-        name: name of the metric.
-        summary: one line about it.
         compare: maps features `(n, D)` of training data and `(m, D)` of samples, or of held-out data, to an estimate,
             or to a named tuple of several.
         unit: unit of the values.
-        lower_is_better: direction.
         features: the only features in which it may have this name; empty: any.
         min_rows: number of rows of training data, held-out data and samples that it needs, by the key `nearest_k`.
-        stops: whether it can stop training: it has one value.
     """
 
     name: str
@@ -55,16 +51,14 @@ class SampleMetric(Metric):
     def __call__(self, sets: FeatureSets) -> dict[str, Result]:
         """Compare the samples, and held-out data if a reference is asked for, with training data.
 
-        Raises:
-            UserError: if there are too few rows, features that are not finite, or features of another name.
+        Too few rows, features that are not finite, or features of another name raise a `UserError`.
         """
         used = sets.extractor
         if self.features not in ("", used.name):
             raise UserError(f"{self.name}: defined in {self.features} features only, not in {used.name}: use fd")
         found = self._estimates(sets.samples, sets)
         reference = self._estimates(sets.unseen, sets) if sets.with_reference else {}
-        about = "; ".join(text for text in (used.weights, used.preprocessing) if text)
-        features = f"{used.name} features {used.digest[:DIGITS]} ({about})"
+        features = f"{used.name} features {used.digest[:DIGITS]} ({used.preprocessing})"
         held_out = f", held-out data of {len(sets.unseen):,}" if reference else ""
         results: dict[str, Result] = {}
         for name, one in found.items():
