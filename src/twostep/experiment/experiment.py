@@ -8,7 +8,8 @@ from functools import partial
 
 import torch
 
-from twostep.core.checkpoint import CheckpointError, State, fingerprint, short
+from twostep.core.checkpoint import CheckpointError, State, fingerprint
+from twostep.core.schema import reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment.artifacts import draw_images, write_detection
@@ -120,7 +121,7 @@ class Experiment:
                 trainer.load_state_dict(state.under(trainer.name))
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
-                f"{self.run.path}: the checkpoint is of other models than the configs describe ({short(error)})"
+                f"{self.run.path}: the checkpoint is of other models than the configs describe ({reason(error)})"
             ) from None
 
     def keep_limits(self) -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from twostep.core.checkpoint import CheckpointError, load_weights, short
-from twostep.core.schema import DataSpec, UserError
+from twostep.core.checkpoint import CheckpointError, load_weights
+from twostep.core.schema import DataSpec, UserError, reason
 from twostep.data.batches import Batches
 from twostep.experiment.components import build, components_of
 from twostep.experiment.evaluator import Evaluator
@@ -111,7 +111,7 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
         progress = {one.name: Progress.model_validate(state.under(one.name).values) for one in models if one.trained}
     except ValueError as error:
         raise CheckpointError(
-            f"{run.path}: the checkpoint is of other models than the configs say ({short(error)})"
+            f"{run.path}: the checkpoint is of other models than the configs say ({reason(error)})"
         ) from None
     _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
     for one in models:
