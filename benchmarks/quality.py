@@ -58,7 +58,7 @@ def compared(experiment: Experiment, extractor: Extractor, names: tuple[str, ...
     """Compare samples of a run with its training rows, and held-out rows in their place."""
     evaluator = experiment.evaluator
     model: Any = experiment.module
-    held_out = evaluator.test_batches(evaluator.whole)
+    held_out = evaluator.seen(evaluator.whole, experiment.splits.test)
     training = evaluator.batches(experiment.splits.train, held_out.batch_size)
     sets = FeatureSets(
         model, lambda: training, held_out, MetricKeys(), lambda _: extractor, same, seed, with_reference=True

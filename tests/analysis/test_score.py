@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers.arguments import only_run, single_arguments, two_step_arguments
 from helpers.experiments import asked
-from twostep.analysis.evaluate import EvaluationRequest, evaluate_run
+from twostep.analysis.evaluate import evaluate_run
 from twostep.analysis.score import Scored, score, write_csv
 from twostep.core.schema import UserError
 from twostep.data.load import read_rows
@@ -105,7 +105,7 @@ def test_images_of_another_size_are_brought_to_the_runs(two_step_run, tmp_path):
     found, expected = (score(two_step_run, path, alpha=0.5) for path in (folder, tmp_path / "resized.npy"))
     assert found.columns["distance"].tolist() == expected.columns["distance"].tolist()
     assert len(found.columns["row"]) == 5
-    results, _ = evaluate_run(shutil.copytree(two_step_run, tmp_path / "run"), EvaluationRequest(ood=(str(folder),)))
+    results, _ = evaluate_run(shutil.copytree(two_step_run, tmp_path / "run"), ood=(str(folder),))
     assert results["distance_ood_auroc"].n == 10 + 1  # test rows of both
 
 
@@ -120,7 +120,7 @@ def test_where_no_row_can_be_out_there_are_p_values_and_no_verdict(twostep, two_
     rows = table(tmp_path / "s.csv")
     assert list(rows[0]) == ["row", "log_prob", "log_prob_latent", "distance", "p_value"]
     larger = score(two_step_run, tmp_path / "rows.npy", alpha=0.34)
-    assert larger.smallest == pytest.approx(1 / 3)
+    assert larger.calibrator.smallest == pytest.approx(1 / 3)
     assert [float(row["p_value"]) for row in rows] == larger.columns["p_value"].tolist()
     assert "verdict" in larger.columns
 
@@ -161,18 +161,18 @@ def refused(twostep, tmp_path):
 
 
 def test_each_mistake_has_its_line(refused, two_step_run, plane, tmp_path):
-    pictures = tmp_path / "pictures.npy"
-    np.save(pictures, np.full((3, 6, 6), 200, dtype=np.uint8))
+    images = tmp_path / "images.npy"
+    np.save(images, np.full((3, 6, 6), 200, dtype=np.uint8))
     assert "its rows have the shape 5, those of the run 1x6x6" in refused(two_step_run, plane / "more.npy")
     assert "no such file or folder" in refused(two_step_run, tmp_path / "none.npy")
-    assert "no such directory" in refused(tmp_path / "none", pictures)
-    assert "scores.txt: write to a .csv file" in refused(two_step_run, pictures, to=tmp_path / "scores.txt")
-    assert "alpha" in refused(two_step_run, pictures, "--alpha", "1.5")
+    assert "no such directory" in refused(tmp_path / "none", images)
+    assert "scores.txt: write to a .csv file" in refused(two_step_run, images, to=tmp_path / "scores.txt")
+    assert "alpha" in refused(two_step_run, images, "--alpha", "1.5")
     np.save(tmp_path / "nan.npy", np.full((3, 1, 6, 6), np.nan))
     assert "is nan" in refused(two_step_run, tmp_path / "nan.npy")
 
 
-def test_pictures_in_other_units_are_warned_of(two_step_run, tmp_path, caplog):
+def test_images_in_other_units_are_warned_of(two_step_run, tmp_path, caplog):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((3, 1, 6, 6)))
     score(two_step_run, tmp_path / "rows.npy", alpha=0.5)
     assert "are they in the same units?" in caplog.text
@@ -188,7 +188,7 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
-        write_csv(Scored({"row": np.arange(3)}, "two_part", 9), tmp_path / "file" / "scores.csv")
+        write_csv(Scored({"row": np.arange(3)}), tmp_path / "file" / "scores.csv")
 
 
 def test_a_run_on_other_data_is_refused(twostep, own_images, tmp_path):

@@ -35,7 +35,7 @@ SETS = {
 }
 
 
-@pytest.fixture(params=[1024, 64])
+@pytest.fixture(params=[2**22, 2**12])
 def block(request, monkeypatch):
     monkeypatch.setattr(neighbours, "BLOCK", request.param)
 

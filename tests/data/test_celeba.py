@@ -111,11 +111,13 @@ def test_folders_of_images_serve_too(root):
 def test_the_hub_serves_where_nothing_else_does(root, monkeypatch):
     import datasets
 
-    def load_dataset(hub_id, config, split):
-        assert hub_id == CELEBA_HUB
-        rows = {"train": (0, 1), "valid": (2,), "test": (3,)}[split]
+    def table(*rows):
         items = [{"bytes": png(portrait(row)), "path": None} for row in rows]
         return datasets.Dataset.from_dict({"image": items, "Smiling": [True] * len(rows)})
+
+    def load_dataset(hub_id, config):
+        assert hub_id == CELEBA_HUB
+        return {"train": table(0, 1), "valid": table(2), "test": table(3)}
 
     monkeypatch.setattr(HfApi, "dataset_info", lambda api, hub_id, timeout: None)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)

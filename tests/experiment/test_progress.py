@@ -1,4 +1,4 @@
-"""What a run's directory, the log and the curves tell of training, and how training is asked to stop."""
+"""What a run's directory, the log and the curves say of training, and how training is asked to stop."""
 
 import importlib
 import itertools
@@ -79,8 +79,8 @@ def test_curves_of_a_resumed_run_have_no_doubles_and_no_gaps(own_images, tmp_pat
         assert points(first.run.path, name) == points(whole, name)
 
 
-def test_steps_after_the_last_checkpoint_are_told_once(own_images, tmp_path):
-    """A process that is killed has told of steps that its successor takes again."""
+def test_steps_after_the_last_checkpoint_are_reported_once(own_images, tmp_path):
+    """A process that is killed has logged steps that its successor takes again."""
     experiment = start(asked(("vae",), own_images, tmp_path, run=TEN_STEPS))
     trainer = experiment.trainer
     step = trainer.step
@@ -264,7 +264,7 @@ def test_each_epoch_is_one_line_with_losses_and_speed(own_images, tmp_path, capl
         assert "samples/s" in line
 
 
-def test_a_long_epoch_is_told_of_on_the_way(own_images, tmp_path, caplog, monkeypatch):
+def test_a_long_epoch_is_logged_on_the_way(own_images, tmp_path, caplog, monkeypatch):
     clock = itertools.count(0.0, 10.0)
     monkeypatch.setattr("twostep.experiment.progress.time.monotonic", lambda: next(clock))
     experiment = start(asked(("ae",), own_images, tmp_path, run=TEN_STEPS, model={"max_epochs": 2}))
@@ -339,7 +339,7 @@ def test_two_that_take_turns_share_the_terminal(own_images, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("place", ["step 5", "step 6"])
-def test_training_that_goes_on_says_from_where(own_images, tmp_path, caplog, place):
+def test_training_that_resumes_says_from_where(own_images, tmp_path, caplog, place):
     experiment = start(asked(("ae",), own_images, tmp_path))
     assert break_off(experiment, place)
     assert "resuming" not in caplog.text
@@ -350,7 +350,7 @@ def test_training_that_goes_on_says_from_where(own_images, tmp_path, caplog, pla
 
 
 @pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a finite number")])
-def test_early_stopping_is_told_with_its_reason(own_images, tmp_path, caplog, value, shown):
+def test_early_stopping_is_reported_with_its_reason(own_images, tmp_path, caplog, value, shown):
     keys = {"early_stopping_metric": "l2_reconstruction_error", "max_bad_valid_epochs": 2}
     experiment = start(asked(("ae",), own_images, tmp_path, model=keys))
     experiment.trainer.validate = lambda *_: {"l2_reconstruction_error": value}

@@ -72,10 +72,6 @@ class ToyConfig(OneLossConfig):
     penalty_lr: float = 0.01
     every: int = 1
 
-    @classmethod
-    def defaults(cls, spec, role):
-        return {}
-
     def is_flat(self):
         return True
 

@@ -22,7 +22,7 @@ TRANSFORMS = [
     {"scale_data": True, "logit_transform": True, "dequantize": True},
     {"whitening_transform": True, "denoising_sigma": 0.5, "clamp_samples": True},
 ]
-PICTURES = DataSpec(name="pictures", shape=(3, 2, 5), size=40, low=-9, high=9)
+IMAGES = DataSpec(name="images", shape=(3, 2, 5), size=40, low=-9, high=9)
 
 
 def vectors(dim, keys=()):
@@ -68,7 +68,7 @@ def fitted(spec, train, steps, **keys):
 # ---- the order of the coordinates
 
 
-@pytest.mark.parametrize("spec", [vectors(1), vectors(6), PICTURES], ids=lambda spec: str(spec.shape))
+@pytest.mark.parametrize("spec", [vectors(1), vectors(6), IMAGES], ids=lambda spec: str(spec.shape))
 def test_a_steps_mixture_depends_on_all_steps_before_it_and_on_no_other(spec):
     model, x = arm(spec), data(1, *spec.shape)[0]
     mixtures = []
@@ -86,9 +86,9 @@ def test_a_steps_mixture_depends_on_all_steps_before_it_and_on_no_other(spec):
     assert torch.equal(scored > 0, torch.ones(model.steps, model.steps).tril().bool()), "and it scores its own step"
 
 
-def test_pictures_are_read_in_raster_order_with_a_pixels_channels_together():
-    model, x = arm(PICTURES), data(2, *PICTURES.shape)
-    channels, height, width = PICTURES.shape
+def test_images_are_read_in_raster_order_with_a_pixels_channels_together():
+    model, x = arm(IMAGES), data(2, *IMAGES.shape)
+    channels, height, width = IMAGES.shape
     before = model.conditionals(x)
     assert before.shape == (2, height * width)
     for channel in range(channels):
@@ -116,9 +116,9 @@ def test_a_pixel_sees_the_one_before_it_and_those_above_and_beside_it(context):
 
 
 def test_with_a_context_of_none_the_network_is_the_references():
-    assert arm(PICTURES, context=0).lstm.input_size == 3
-    assert ARMConfig.for_data(PICTURES, "de", preset="reference").context == 0
-    assert ARMConfig.for_data(PICTURES, "de").context == 2
+    assert arm(IMAGES, context=0).lstm.input_size == 3
+    assert ARMConfig.for_data(IMAGES, "de", preset="reference").context == 0
+    assert ARMConfig.for_data(IMAGES, "de").context == 2
 
 
 def test_the_channels_of_a_pixel_share_the_choice_of_a_component():
@@ -150,12 +150,12 @@ def test_the_density_integrates_to_one(dim, keys):
     assert float(density.max() / density.mean()) > 2, "a density worth integrating"
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_samples_have_the_law_of_the_density(seed):
+@pytest.mark.parametrize("seed", range(2))
+def test_samples_have_the_distribution_of_the_density(seed):
     """Entropy, mean and covariance by quadrature against those of samples."""
     model = arm(vectors(2), seed=seed, whitening_transform=True)
     model.transform.fit([1 + data(50, 2)])
-    points, cell = grid(-25, 25, 601, 2)
+    points, cell = grid(-25, 25, 401, 2)
     log_p = model.log_prob(points)
     weight = log_p.exp() * cell
     mean = weight @ points
@@ -208,7 +208,7 @@ def test_the_loss_is_the_mean_negative_log_density_of_what_the_network_sees():
 # ---- sampling
 
 
-@pytest.mark.parametrize("spec", [vectors(5), PICTURES], ids=lambda spec: str(spec.shape))
+@pytest.mark.parametrize("spec", [vectors(5), IMAGES], ids=lambda spec: str(spec.shape))
 def test_step_by_step_sampling_draws_from_the_teacher_forced_conditionals(spec, monkeypatch):
     """The mixtures that sampling met on its way are those that one pass over the finished points gives."""
     model = arm(spec)
@@ -246,10 +246,10 @@ def test_it_learns_an_autoregressive_gaussian_to_two_hundredths_of_a_nat_a_dimen
     truth = MultivariateNormal(torch.full((dim,), 4.0), 25 * L @ L.T)
     torch.manual_seed(2)
     train, test = truth.sample((20_000,)), truth.sample((5_000,))
-    model = fitted(vectors(dim), train, steps=500, hidden_size=32, k_mixture=2)
+    model = fitted(vectors(dim), train, steps=350, hidden_size=32, k_mixture=2)
     best = float(truth.log_prob(test).mean()) / dim
     apart = Independent(Normal(train.mean(0), train.std(0)), 1)
-    assert float(apart.log_prob(test).mean()) / dim < best - 0.3, "coordinates must tell of each other"
+    assert float(apart.log_prob(test).mean()) / dim < best - 0.3, "coordinates must depend on each other"
     assert best - 0.02 < float(model.log_prob(test).mean()) / dim < best + 0.005
     samples = model.sample(20_000, torch.Generator().manual_seed(0))
     correlation = torch.corrcoef(samples.T) - torch.corrcoef(test.T)
@@ -273,12 +273,12 @@ def test_it_learns_two_lumps_that_one_gaussian_cannot():
 # ---- keys
 
 
-def test_pictures_get_the_large_network_and_whole_numbers_are_spread():
+def test_images_get_the_large_network_and_integers_are_dequantised():
     pixels = DataSpec(name="pixels", shape=(1, 4, 4), size=9, low=0, high=255, discrete=True)
     config = ARMConfig.for_data(pixels, "de")
     assert (config.hidden_size, config.num_layers, config.k_mixture) == (256, 2, 10)
     assert (config.whitening_transform, config.scale_data, config.dequantize) == (True, False, True)
-    assert not ARMConfig.for_data(PICTURES, "de").dequantize
+    assert not ARMConfig.for_data(IMAGES, "de").dequantize
     reference = ARMConfig.for_data(pixels, "de", preset="reference")
     assert (reference.whitening_transform, reference.scale_data, reference.dequantize) == (False, True, False)
     assert (config.lr, reference.lr) == (3e-3, 1e-3)

@@ -14,16 +14,16 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 from helpers.configs import built
 from twostep.core.schema import DataSpec
 from twostep.models import avb
-from twostep.models.avb import AVBConfig
+from twostep.models.avb import AVBConfig, moments
 from twostep.models.base import evaluating
-from twostep.models.parts.moment_gaussian import kl_to_prior, moments
+from twostep.nn.distributions import kl_to_prior
 
 DIM, LATENT, NOISE, PSI = 4, 2, 3, 0.4
 VECTORS = DataSpec(name="vectors", shape=(DIM,), size=50, low=-9, high=9)
 
 
 def linear_avb(k=1, prior_sigma=1.0, input_sigma=3.0, shift=0.0, widen=1.0, **keys):
-    """Return an AVB set by hand, the exact law of what its network sees, and the exact posterior of a point.
+    """Return an AVB set by hand, the exact distribution of what its network sees, and the exact posterior of a point.
 
     `shift` moves its encoder off the posterior's mean, `widen` multiplies its deviations.
     """
@@ -49,25 +49,25 @@ def linear_avb(k=1, prior_sigma=1.0, input_sigma=3.0, shift=0.0, widen=1.0, **ke
     first.bias.copy_(shift - to_mean @ b)
     root = torch.linalg.cholesky(covariance)
     model.encoder.side.weight.copy_(widen * torch.cat([root, torch.zeros(LATENT, 1)], 1) / (input_sigma or 1))
-    # noise whose covariance is exactly the identity, so that the proposal is the encoder's law
+    # noise whose covariance is exactly the identity, so that the proposal is the encoder's distribution
     m = 2 * NOISE
     half = torch.eye(NOISE, dtype=torch.float64) * math.sqrt((m - 1) / 2)
     model.noise_set = torch.cat([half, -half])
     model.decoder[0].weight.copy_(W)
     model.decoder[0].bias.copy_(b)
     model.log_sigma.fill_(0.5 * math.log(PSI))
-    law = MultivariateNormal(b, prior_sigma**2 * W @ W.T + PSI * torch.eye(DIM))
-    return model, law, lambda y: MultivariateNormal((y - b) @ to_mean.T, covariance)
+    distribution = MultivariateNormal(b, prior_sigma**2 * W @ W.T + PSI * torch.eye(DIM))
+    return model, distribution, lambda y: MultivariateNormal((y - b) @ to_mean.T, covariance)
 
 
 def drawn(model, y):
     """Return a draw of the encoder at each point of the network's space."""
-    return model.draw(y)
+    return model.encoder(y, model._noise(len(y), y))
 
 
-def points(law, n=3):
+def points(distribution, n=3):
     torch.manual_seed(1)
-    return torch.cat([law.sample((n,)), 2 * law.sample((n,))])
+    return torch.cat([distribution.sample((n,)), 2 * distribution.sample((n,))])
 
 
 def bounds(model, x, draws=4000):
@@ -100,32 +100,32 @@ def fit(model, x, steps, objectives=None, batch=128, lr=None):
 @pytest.mark.parametrize("prior_sigma", [1.0, 0.5, 2.0])
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_bound_is_exact_where_the_encoder_draws_from_the_posterior(prior_sigma, k):
-    model, law, _ = linear_avb(k, prior_sigma)
-    x = points(law, 20)
-    assert torch.allclose(model.log_prob(x), law.log_prob(x), rtol=0, atol=0.02)
+    model, distribution, _ = linear_avb(k, prior_sigma)
+    x = points(distribution, 20)
+    assert torch.allclose(model.log_prob(x), distribution.log_prob(x), rtol=0, atol=0.02)
     mean, _ = bounds(model, x, draws=200)
-    assert torch.allclose(mean, law.log_prob(x), rtol=0, atol=1e-3)
+    assert torch.allclose(mean, distribution.log_prob(x), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(("shift", "widen"), [(0.3, 1.0), (0.0, 1.7), (0.0, 0.6), (-0.2, 1.4)])
-def test_the_gap_is_the_divergence_of_the_encoders_law_from_the_posterior(shift, widen):
-    model, law, posterior = linear_avb(shift=shift, widen=widen)
-    x = points(law)
+def test_the_gap_is_the_divergence_of_the_encoders_distribution_from_the_posterior(shift, widen):
+    model, distribution, posterior = linear_avb(shift=shift, widen=widen)
+    x = points(distribution)
     exact = posterior(x)
     encoder = MultivariateNormal(exact.mean + shift, widen**2 * exact.covariance_matrix)
     gap = kl_divergence(encoder, exact)
     mean, error = bounds(model, x)
     assert (gap > 0.1).all()
-    assert ((law.log_prob(x) - mean - gap).abs() < 5 * error + 2e-3).all()
+    assert ((distribution.log_prob(x) - mean - gap).abs() < 5 * error + 2e-3).all()
 
 
 def test_the_bound_lies_below_the_exact_value_and_the_gap_closes_with_k():
     gaps = []
     for k in (1, 4, 16, 128):
-        model, law, _ = linear_avb(k, shift=0.3, widen=1.3)
-        x = points(law)
+        model, distribution, _ = linear_avb(k, shift=0.3, widen=1.3)
+        x = points(distribution)
         mean, error = bounds(model, x, draws=2000)
-        gaps.append(law.log_prob(x) - mean)
+        gaps.append(distribution.log_prob(x) - mean)
         assert (gaps[-1] > -4 * error).all()
     gaps = torch.stack(gaps)
     assert (gaps.diff(dim=0) < 0).all()
@@ -135,13 +135,13 @@ def test_the_bound_lies_below_the_exact_value_and_the_gap_closes_with_k():
 
 def test_a_proposal_from_few_draws_still_bounds():
     """The moments of 8 draws of the noise are far from the encoder's, and the bound is one for any moments."""
-    model, law, _ = linear_avb(shift=0.2)
+    model, distribution, _ = linear_avb(shift=0.2)
     torch.manual_seed(3)
     half = torch.randn(4, NOISE, dtype=torch.float64)
     model.noise_set = torch.cat([half, -half])
-    x = points(law)
+    x = points(distribution)
     mean, error = bounds(model, x)
-    assert (mean < law.log_prob(x) - 5 * error).all()
+    assert (mean < distribution.log_prob(x) - 5 * error).all()
 
 
 def test_the_proposal_has_the_moments_of_the_encoders_draws():
@@ -160,8 +160,8 @@ def test_the_proposal_has_the_moments_of_the_encoders_draws():
 
 
 def test_the_discriminator_has_no_part_in_the_density():
-    model, law, _ = linear_avb(shift=0.3)
-    x = points(law)
+    model, distribution, _ = linear_avb(shift=0.3)
+    x = points(distribution)
     torch.manual_seed(0)
     before = model.log_prob(x)
     for parameter in model.discriminator.parameters():
@@ -172,13 +172,13 @@ def test_the_discriminator_has_no_part_in_the_density():
 
 @pytest.mark.parametrize("keys", [{"whitening_transform": True}, {"scale_data": True}])
 def test_the_transforms_jacobian_is_in_the_bound(keys):
-    model, law, _ = linear_avb(**keys)
+    model, distribution, _ = linear_avb(**keys)
     torch.manual_seed(2)
-    x = 5 + 40 * law.sample((200,))
+    x = 5 + 40 * distribution.sample((200,))
     model.transform.fit([x])
     stretch = model.transform.log_abs_det_jacobian(x)
     assert (stretch < -5).all()
-    assert torch.allclose(model.log_prob(x), law.log_prob(model.transform(x)) + stretch, rtol=0, atol=0.02)
+    assert torch.allclose(model.log_prob(x), distribution.log_prob(model.transform(x)) + stretch, rtol=0, atol=0.02)
 
 
 def test_the_bound_integrates_to_at_most_one():
@@ -206,21 +206,21 @@ def test_a_collapsed_encoder_has_a_finite_bound_in_single_precision(collapse):
 
 
 def test_a_collapsed_encoder_still_bounds():
-    model, law, _ = linear_avb(widen=0.0)
-    x = points(law)
-    assert (model.log_prob(x) < law.log_prob(x) - 1).all()
+    model, distribution, _ = linear_avb(widen=0.0)
+    x = points(distribution)
+    assert (model.log_prob(x) < distribution.log_prob(x) - 1).all()
 
 
 # ---- samples
 
 
 @pytest.mark.parametrize("prior_sigma", [0.5, 2.0])
-def test_samples_have_the_law_of_the_model_with_its_prior(prior_sigma):
-    model, law, _ = linear_avb(prior_sigma=prior_sigma)
+def test_samples_have_the_distribution_of_the_model_with_its_prior(prior_sigma):
+    model, distribution, _ = linear_avb(prior_sigma=prior_sigma)
     samples = model.sample(100_000, torch.Generator().manual_seed(0))
-    error = law.covariance_matrix.diagonal().sqrt() / math.sqrt(len(samples))
-    assert ((samples.mean(0) - law.mean).abs() < 5 * error).all()
-    assert torch.allclose(samples.T.cov(), law.covariance_matrix, rtol=0.03, atol=0.03 * prior_sigma**2)
+    error = distribution.covariance_matrix.diagonal().sqrt() / math.sqrt(len(samples))
+    assert ((samples.mean(0) - distribution.mean).abs() < 5 * error).all()
+    assert torch.allclose(samples.T.cov(), distribution.covariance_matrix, rtol=0.03, atol=0.03 * prior_sigma**2)
 
 
 # ---- the two losses
@@ -250,8 +250,8 @@ def test_the_discriminator_learns_the_log_ratio_of_encoder_and_prior():
 
 
 def test_the_nll_is_the_evidence_bound_with_the_discriminators_ratio():
-    model, law, posterior = linear_avb()
-    x = law.sample((4,)).repeat(20_000, 1)
+    model, distribution, posterior = linear_avb()
+    x = distribution.sample((4,)).repeat(20_000, 1)
     for parameter in model.discriminator.parameters():
         parameter.zero_()
     model.discriminator.rest[-1].bias.fill_(3.0)
@@ -298,14 +298,14 @@ def test_the_closed_part_is_the_divergence_of_the_gaussian_from_the_prior(prior_
 
 def test_batches_of_one_row_know_the_covariance_of_a_linear_encoder():
     """The closed part is the divergence of the encoder from the prior, however few rows a batch has."""
-    model, law, posterior = linear_avb(shift=0.3, widen=1.4, adaptive_contrast=True)
+    model, distribution, posterior = linear_avb(shift=0.3, widen=1.4, adaptive_contrast=True)
     torch.manual_seed(3)
     model.train()
-    for x in law.sample((1000,)).split(1):
+    for x in distribution.sample((1000,)).split(1):
         model._contrasted(x)
         model._keep_covariance(lambda rows: rows)
     found = model.covariance.mean(torch.eye(2))
-    exact = posterior(law.sample((1,)))
+    exact = posterior(distribution.sample((1,)))
     assert torch.allclose(found, 1.4**2 * exact.covariance_matrix[0].to(found), rtol=0.3, atol=0.1)
 
 
@@ -359,8 +359,8 @@ def test_small_batches_come_as_near_to_a_gaussian_as_large_ones(batch):
 
 def test_a_gaussian_encoder_leaves_the_discriminator_nothing_to_tell():
     """What it sees has mean 0 and covariance I, and the closed part is the whole divergence from the prior."""
-    model, law, posterior = linear_avb(shift=0.3, widen=1.4, adaptive_contrast=True)
-    x = law.sample((20_000,))
+    model, distribution, posterior = linear_avb(shift=0.3, widen=1.4, adaptive_contrast=True)
+    x = distribution.sample((20_000,))
     torch.manual_seed(3)
     _, seen, closed = model._contrasted(x)
     exact = posterior(x)
@@ -380,7 +380,7 @@ def test_gradients_reach_the_encoder_through_its_moments():
 
 
 @pytest.mark.slow
-def test_adaptive_contrast_brings_samples_to_the_law_of_the_data():
+def test_adaptive_contrast_brings_samples_to_the_distribution_of_the_data():
     """Energy distances of samples to data on a noisy bowl, with standardised draws and with plain ones."""
     torch.manual_seed(0)
     u = torch.randn(4000, 2)
@@ -435,7 +435,7 @@ def test_evaluation_passes_a_bounded_number_of_rows_at_once(monkeypatch):
 
 @pytest.mark.parametrize("role", ["gae", "de"])
 def test_the_encoder_does_not_ignore_the_data(role):
-    """Data on a bent sheet in R^5; its embeddings keep what tells points apart."""
+    """Data on a bent sheet in R^5; its embeddings keep what distinguishes points."""
     torch.manual_seed(0)
     u = 2 * torch.rand(2000, 2) - 1
     x = torch.stack([u[:, 0], u[:, 1], u[:, 0] * u[:, 1], u[:, 0].square(), torch.sin(3 * u[:, 1])], 1)
@@ -443,7 +443,7 @@ def test_the_encoder_does_not_ignore_the_data(role):
     hidden = {f"{net}_hidden_dims": (64,) for net in ("encoder", "decoder", "discriminator")}
     model = built(AVBConfig.for_data(spec, role, latent_dim=2, noise_dim=16, **hidden), spec)
     model.fit_transform([x])
-    fit(model, x, 500, batch=64, lr=5e-3)
+    fit(model, x, 400, batch=64, lr=5e-3)
     with evaluating(model):
         error = float(model.reconstruction_error(x).mean())
     assert error < 0.2 * float(x.var(0).sum())
@@ -480,7 +480,7 @@ def test_each_player_has_its_own_rate():
 @pytest.mark.parametrize("shape", [(3, 6, 5), (1, 7, 4)])
 def test_a_cnn_takes_noise_beside_its_features(shape, single_sigma):
     torch.manual_seed(0)
-    spec = DataSpec(name="pictures", shape=shape, size=50, low=0, high=255, discrete=True)
+    spec = DataSpec(name="images", shape=shape, size=50, low=0, high=255, discrete=True)
     keys = {"encoder_net": "cnn", "decoder_net": "cnn", "latent_dim": 3, "single_sigma": single_sigma}
     model = built(AVBConfig.for_data(spec, "de", **keys), spec)
     x = torch.rand(4, *shape) * 255

@@ -12,11 +12,10 @@ from helpers.contracts import Case
 from twostep.core.schema import DataSpec, UserError
 from twostep.models.base import evaluating
 from twostep.models.ebm import EBMConfig
-from twostep.nn.cnn import ConvEncoder, Convolutions
-from twostep.nn.energy import EnergyMLP, SpectralNorm, input_gradient
+from twostep.nn.layers import SpectralNorm
 
 PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-1, high=1)
-PICTURES = DataSpec(name="pictures", shape=(2, 7, 5), size=50, low=0, high=255, discrete=True)
+IMAGES = DataSpec(name="images", shape=(2, 7, 5), size=50, low=0, high=255, discrete=True)
 
 
 def alone(rows):
@@ -30,11 +29,11 @@ def plane(seed=0, **keys):
     return built(EBMConfig.for_data(PLANE, "de", **{**small, **keys}), PLANE)
 
 
-def pictures(**keys):
+def images(**keys):
     torch.manual_seed(0)
     small = {"energy_func_hidden_dims": (8,), "energy_func_hidden_channels": (4, 3), "ld_steps": 3}
-    model = built(EBMConfig.for_data(PICTURES, "de", max_length_buffer=20, **{**small, **keys}), PICTURES)
-    model.fit_transform([255 * torch.rand(20, *PICTURES.shape)])
+    model = built(EBMConfig.for_data(IMAGES, "de", max_length_buffer=20, **{**small, **keys}), IMAGES)
+    model.fit_transform([255 * torch.rand(20, *IMAGES.shape)])
     return model
 
 
@@ -56,46 +55,24 @@ def train(model, x, steps, batch):
 # ---- gradients
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "swish"])
-@pytest.mark.parametrize("hidden_dims", [(), (7,), (9, 5, 4)])
-@pytest.mark.parametrize("dim", [1, 3])
-def test_the_written_gradient_is_that_of_autograd(activation, hidden_dims, dim):
-    torch.manual_seed(0)
-    net = EnergyMLP(dim, hidden_dims, activation).double()
-    y = 3 * torch.randn(20, dim, dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad(net(y).sum(), y)
-    got = net.gradient(y)
-    assert torch.allclose(got, expected, rtol=0, atol=1e-10)
-    assert not got.requires_grad
-
-
-def test_the_written_gradient_knows_the_spectral_norm():
-    torch.manual_seed(0)
-    net = EnergyMLP(3, (9, 5), "swish")
-    SpectralNorm.on(net)
-    net.double()
-    y = torch.randn(20, 3, dtype=torch.float64, requires_grad=True)
-    (expected,) = torch.autograd.grad(net(y).sum(), y)
-    assert torch.allclose(net.gradient(y), expected, rtol=0, atol=1e-10)
-
-
-def test_a_convolutional_gradient_has_no_blocks_to_be_seen(monkeypatch):
-    torch.manual_seed(0)
-    net = ConvEncoder((2, 7, 5), Convolutions((4, 3), 3, 2, "swish"), 1).double().requires_grad_(False)
-    y = torch.randn(11, 2, 7, 5, dtype=torch.float64)
-    shift = torch.randn(2, 7, 5, dtype=torch.float64)
-    slope = (net(y + 1e-6 * shift) - net(y - 1e-6 * shift)).squeeze(1) / 2e-6
-    monkeypatch.setattr("twostep.nn.energy.BLOCK", 4)
+@pytest.mark.parametrize("net", ["mlp", "cnn"])
+@pytest.mark.parametrize("base", ["none", "gaussian"])
+def test_the_slope_is_that_of_the_energy_whatever_the_blocks(net, base, monkeypatch):
+    model = images(net=net, base=base).double()
     with torch.no_grad():
-        got = input_gradient(net, y)
-    assert torch.allclose((got * shift).flatten(1).sum(1), slope, atol=1e-7)
+        y, shift = model._starts(11, torch.Generator().manual_seed(0)), torch.randn(11, *model.ring.rows.shape[1:])
+        expected = (model.energy(y + 1e-6 * shift) - model.energy(y - 1e-6 * shift)) / 2e-6
+        monkeypatch.setattr("twostep.models.ebm.BLOCK", 4)
+        got = model._slope(y)
+    assert not got.requires_grad
+    assert torch.allclose((got * shift).flatten(1).sum(1), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("keys", [{"net": "mlp"}, {"net": "cnn"}, {"net": "cnn", "spectral_norm": False}])
 def test_sampling_leaves_everything_as_it_was(keys):
-    model = pictures(**keys).train()
+    model = images(**keys).train()
     (objective,) = model.objectives()
-    objective.loss(255 * torch.rand(6, *PICTURES.shape)).backward()
+    objective.loss(255 * torch.rand(6, *IMAGES.shape)).backward()
     objective.after(alone)
     first, *rest = model.parameters()
     first.requires_grad_(False)
@@ -114,7 +91,7 @@ def test_sampling_leaves_everything_as_it_was(keys):
 @pytest.mark.parametrize("keys", [{}, {"net": "cnn"}])
 def test_sampling_goes_down_in_energy(keys):
     """Frozen weights are no obstacle; without noise every chain of small steps loses energy."""
-    model = pictures(ld_steps=40, ld_sigma=0.0, ld_step_size=0.02, ld_grad_clamp=None, **keys).requires_grad_(False)
+    model = images(ld_steps=40, ld_sigma=0.0, ld_step_size=0.02, ld_grad_clamp=None, **keys).requires_grad_(False)
     with evaluating(model):
         start = model._starts(8, torch.Generator().manual_seed(0))
         end = model._draw(8, torch.Generator().manual_seed(0))
@@ -237,8 +214,8 @@ def test_gradients_pass_through_the_norm():
     assert torch.autograd.gradcheck(norm, (weight,))
 
 
-def test_the_norm_is_in_the_networks_of_pictures():
-    flat, grown = pictures(preset="reference"), pictures(preset="reference")
+def test_the_norm_is_in_the_networks_of_images():
+    flat, grown = images(preset="reference"), images(preset="reference")
     with torch.no_grad():
         for parameter in grown.parameters():
             if parameter.ndim > 1:
@@ -284,33 +261,33 @@ def learnt():
     """A mixture of three round Gaussians, and an energy fitted to 10,000 of its points."""
     centres = torch.tensor([[-0.6, -0.4], [0.6, -0.3], [0.1, 0.6]])
     widths = torch.tensor([0.15, 0.2, 0.12])
-    law = MixtureSameFamily(
+    distribution = MixtureSameFamily(
         Categorical(torch.tensor([0.5, 0.3, 0.2])), Independent(Normal(centres, widths[:, None].expand(3, 2)), 1)
     )
     torch.manual_seed(0)
-    x = law.sample((10_000,))
+    x = distribution.sample((10_000,))
     model = built(EBMConfig.for_data(PLANE, "de", **FAST), PLANE)
     model.fit_transform([x])
-    return train(model, x, 400, 256), law
+    return train(model, x, 400, 256), distribution
 
 
 def test_energies_differ_as_true_log_densities_do(learnt):
-    model, law = learnt
+    model, distribution = learnt
     torch.manual_seed(1)
-    x = law.sample((2000,))
+    x = distribution.sample((2000,))
     with evaluating(model):
-        got, true = model.log_prob(x), law.log_prob(x)
+        got, true = model.log_prob(x), distribution.log_prob(x)
     differences = (got[::2] - got[1::2], true[::2] - true[1::2])
     assert float(torch.corrcoef(torch.stack(differences))[0, 1]) >= 0.95
     slope = (differences[0] * differences[1]).sum() / differences[1].square().sum()
     assert 0.8 < float(slope) < 1.25, "in nats, not merely in proportion"
 
 
-def test_samples_have_the_law_of_the_data(learnt):
-    """The squared MMD of samples and data is near that of two samples of the law; a Gaussian fit is far from it."""
-    model, law = learnt
+def test_samples_have_the_distribution_of_the_data(learnt):
+    """The squared MMD of samples and data is near that of two samples of it; a Gaussian fit is far away."""
+    model, distribution = learnt
     torch.manual_seed(2)
-    x, other = law.sample((2000,)), law.sample((2000,))
+    x, other = distribution.sample((2000,)), distribution.sample((2000,))
     with evaluating(model):
         drawn = model.sample(2000, torch.Generator().manual_seed(0))
     gaussian = x.mean(0) + torch.randn(2000, 2) @ torch.linalg.cholesky(x.T.cov()).T
@@ -333,24 +310,24 @@ def test_samples_have_the_law_of_the_data(learnt):
 @pytest.mark.parametrize("keys", [{"net": "mlp"}, {"net": "cnn"}])
 def test_without_a_network_the_model_is_the_gaussian_of_the_data(keys):
     """With F = 0 the density is normalised, and it is the Gaussian with the moments of the data."""
-    model = pictures(denoising_sigma=0.0, **keys).double()
-    x = 255 * torch.rand(400, *PICTURES.shape, dtype=torch.float64)
+    model = images(denoising_sigma=0.0, **keys).double()
+    x = 255 * torch.rand(400, *IMAGES.shape, dtype=torch.float64)
     x[:, 0] += x[:, 1]
     model.fit_transform([x[:150], x[150:]])
     for parameter in model.net.parameters():
         torch.nn.init.zeros_(parameter)
-    law = MultivariateNormal(x.flatten(1).mean(0), x.flatten(1).T.cov(correction=0))
+    distribution = MultivariateNormal(x.flatten(1).mean(0), x.flatten(1).T.cov(correction=0))
     with evaluating(model):
-        assert torch.allclose(model.log_prob(x), law.log_prob(x.flatten(1)), rtol=0, atol=1e-6)
+        assert torch.allclose(model.log_prob(x), distribution.log_prob(x.flatten(1)), rtol=0, atol=1e-6)
         starts = model.transform.inverse(model._starts(20_000, torch.Generator().manual_seed(0))).flatten(1)
-    error = (starts.T.cov() - law.covariance_matrix).norm() / law.covariance_matrix.norm()
+    error = (starts.T.cov() - distribution.covariance_matrix).norm() / distribution.covariance_matrix.norm()
     assert float(error) < 0.1
-    assert torch.allclose(starts.mean(0), law.mean, rtol=0, atol=8)
+    assert torch.allclose(starts.mean(0), distribution.mean, rtol=0, atol=8)
 
 
 @pytest.mark.parametrize("keys", [{"net": "mlp"}, {"net": "cnn"}, {"net": "cnn", "base": "none"}])
 def test_chains_go_down_the_slope_of_the_energy(keys):
-    model = pictures(**keys).double().requires_grad_(False)
+    model = images(**keys).double().requires_grad_(False)
     y = model._starts(6, torch.Generator().manual_seed(0)).requires_grad_()
     (expected,) = torch.autograd.grad(model.energy(y).sum(), y)
     assert torch.allclose(model._slope(y.detach()), expected, rtol=0, atol=1e-10)
@@ -358,8 +335,8 @@ def test_chains_go_down_the_slope_of_the_energy(keys):
 
 @pytest.mark.parametrize("keys", [{}, {"net": "cnn"}, {"base": "none", "logit_transform": True, "scale_data": True}])
 def test_the_score_is_the_gradient_of_the_density(keys):
-    model = pictures(denoising_sigma=0.0, **keys).double().requires_grad_(False)
-    x = (20 + 200 * torch.rand(5, *PICTURES.shape, dtype=torch.float64)).requires_grad_()
+    model = images(denoising_sigma=0.0, **keys).double().requires_grad_(False)
+    x = (20 + 200 * torch.rand(5, *IMAGES.shape, dtype=torch.float64)).requires_grad_()
     (expected,) = torch.autograd.grad(model.log_prob(x).sum(), x)
     assert torch.allclose(model._score(x), expected, rtol=1e-7, atol=1e-9)
 
@@ -439,8 +416,8 @@ def test_samples_are_ends_of_chains_of_the_configured_dynamics():
         y = (y.detach() - 0.1 * slope.clamp(-0.2, 0.2) + 0.3 * noise).clamp(-0.8, 0.9)
     drawn = model.sample(50, torch.Generator().manual_seed(0))
     assert torch.allclose(drawn, model.transform.inverse(y), atol=1e-12)
-    assert EBMConfig.for_data(PICTURES, "de").net == "mlp"
-    assert EBMConfig.for_data(PICTURES.model_copy(update={"shape": (3, 8, 8)}), "de").net == "cnn"
+    assert EBMConfig.for_data(IMAGES, "de").net == "mlp"
+    assert EBMConfig.for_data(IMAGES.model_copy(update={"shape": (3, 8, 8)}), "de").net == "cnn"
 
 
 class Elsewhere(TorchFunctionMode):

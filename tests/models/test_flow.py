@@ -150,7 +150,7 @@ def test_the_density_integrates_to_one(dim, keys):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_samples_have_the_law_of_the_density(seed):
+def test_samples_have_the_distribution_of_the_density(seed):
     """Entropy, mean and covariance by quadrature against those of samples."""
     model = flow(2, seed=seed, spread=0.2)
     points, cell = grid(-9, 9, 401, 2)
@@ -167,7 +167,7 @@ def test_samples_have_the_law_of_the_density(seed):
     assert torch.allclose(samples.T.cov(), covariance, atol=0.04 * float(spread.max()) ** 2)
 
 
-def test_samples_in_one_dimension_have_the_law_of_the_density():
+def test_samples_in_one_dimension_have_the_distribution_of_the_density():
     model = flow(1, seed=4)
     points, cell = grid(-12, 12, 20_001, 1)
     cumulative = (model.log_prob(points).exp() * cell).cumsum(0)
@@ -227,13 +227,13 @@ def test_it_learns_a_mixture_of_gaussians_to_a_tenth_of_a_nat():
     assert best - 0.1 < after < best + 0.02
 
 
-# ---- pictures at several resolutions
+# ---- images at several resolutions
 
 
-def pictures(shape, seed=0, dtype=torch.float64):
-    """Return a multiscale flow with random weights, and pictures."""
+def images(shape, seed=0, dtype=torch.float64):
+    """Return a multiscale flow with random weights, and images."""
     torch.manual_seed(seed)
-    spec = DataSpec(name="pictures", shape=shape, size=20, low=0, high=10)
+    spec = DataSpec(name="images", shape=shape, size=20, low=0, high=10)
     keys = {"hidden_units": 6, "num_layers": 2, "num_blocks_per_layer": 1, "num_bins": 4, "tail_bound": 2.0}
     model = FlowConfig(transform="multiscale", whitening_transform=True, **keys).build(spec).double()
     with torch.no_grad():
@@ -249,7 +249,7 @@ SHAPES = [(1, 2, 2), (1, 4, 6), (3, 2, 10), (1, 8, 8), (2, 8, 4), (1, 12, 28)]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_inverse_undoes_a_multiscale_flow(shape):
-    model, x = pictures(shape)
+    model, x = images(shape)
     u = to_noise(model, x)
     assert u.shape == (5, math.prod(shape))
     assert torch.allclose(to_data(model, u), x, atol=1e-8)
@@ -258,7 +258,7 @@ def test_the_inverse_undoes_a_multiscale_flow(shape):
 
 @pytest.mark.parametrize("shape", SHAPES[:5])
 def test_the_log_determinant_of_a_multiscale_flow_is_autograds(shape):
-    model, x = pictures(shape)
+    model, x = images(shape)
     standard = Independent(Normal(torch.zeros(math.prod(shape)).double(), 1.0), 1)
     for point, value in zip(x[:2], model.log_prob(x[:2]), strict=True):
         J = torch.autograd.functional.jacobian(lambda p: to_noise(model, p[None])[0], point)
@@ -268,9 +268,9 @@ def test_the_log_determinant_of_a_multiscale_flow_is_autograds(shape):
         )
 
 
-def test_samples_of_a_multiscale_flow_have_the_law_of_its_density():
+def test_samples_of_a_multiscale_flow_have_the_distribution_of_its_density():
     """The mean of q / p over samples of p is 1 for any density q within p: here a Gaussian narrower than they are."""
-    model, _ = pictures((1, 2, 2))
+    model, _ = images((1, 2, 2))
     x = model.sample(20_000, torch.Generator().manual_seed(0))
     q = MultivariateNormal(x.flatten(1).mean(0), 0.6 * x.flatten(1).T.cov())
     ratios = (q.log_prob(x.flatten(1)) - model.log_prob(x)).exp()
@@ -280,7 +280,7 @@ def test_samples_of_a_multiscale_flow_have_the_law_of_its_density():
 
 
 def test_a_multiscale_flow_mixes_pixels_across_levels():
-    model, x = pictures((1, 8, 8))
+    model, x = images((1, 8, 8))
     J = torch.autograd.functional.jacobian(lambda p: to_noise(model, p[None])[0], x[0]).flatten(1)
     assert len(model.layers.levels) == 3
     assert float((J[-4:].abs() > 1e-12).double().mean()) > 0.9, "the last level sees nearly all pixels"
@@ -294,12 +294,12 @@ def test_images_that_cannot_be_halved_are_refused(shape):
 
 
 def test_a_multiscale_flow_learns():
-    """Smooth pictures of four pixels: the fitted density comes near the true one's entropy."""
+    """Smooth images of four pixels: the fitted density comes near the true one's entropy."""
     torch.manual_seed(0)
-    spec = DataSpec(name="pictures", shape=(1, 2, 2), size=2000, low=-9, high=9)
+    spec = DataSpec(name="images", shape=(1, 2, 2), size=2000, low=-9, high=9)
     covariance = 0.3 * torch.eye(4) + 0.7
-    law = MultivariateNormal(torch.zeros(4), covariance)
-    x = law.sample((2000,)).view(-1, 1, 2, 2)
+    distribution = MultivariateNormal(torch.zeros(4), covariance)
+    x = distribution.sample((2000,)).view(-1, 1, 2, 2)
     model = FlowConfig.for_data(
         spec, "de", transform="multiscale", hidden_units=16, num_layers=3, num_blocks_per_layer=1, tail_bound=3.0
     ).build(spec)
@@ -311,8 +311,8 @@ def test_a_multiscale_flow_learns():
         model.objectives()[0].loss(rows).backward()
         optimizer.step()
     model.eval().requires_grad_(False)
-    fresh = law.sample((2000,))
-    gap = float((law.log_prob(fresh) - model.log_prob(fresh.view(-1, 1, 2, 2))).mean())
+    fresh = distribution.sample((2000,))
+    gap = float((distribution.log_prob(fresh) - model.log_prob(fresh.view(-1, 1, 2, 2))).mean())
     assert gap < 0.15
     drawn = model.sample(4000, torch.Generator().manual_seed(0)).flatten(1)
     assert torch.allclose(drawn.T.cov(), covariance, atol=0.2)
@@ -320,6 +320,6 @@ def test_a_multiscale_flow_learns():
 
 @pytest.mark.parametrize("keys", [{}, {"transform": "multiscale"}])
 def test_no_points_have_no_densities(keys):
-    spec = DataSpec(name="pictures", shape=(1, 4, 4), size=9, low=0, high=9)
+    spec = DataSpec(name="images", shape=(1, 4, 4), size=9, low=0, high=9)
     model = FlowConfig(hidden_units=4, num_layers=2, num_blocks_per_layer=1, **keys).build(spec).eval()
     assert model.log_prob(torch.zeros(0, 1, 4, 4)).shape == (0,)

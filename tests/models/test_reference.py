@@ -10,7 +10,7 @@ from torch import nn
 from twostep.core.schema import DataSpec, UserError
 from twostep.models import MODELS
 from twostep.models.parts.coupling import FlowLayer
-from twostep.nn.energy import SpectralNorm
+from twostep.nn.layers import SpectralNorm
 from twostep.nn.mlp import JoinedNet
 from twostep.runs.config import RunConfig, TwoStepRunConfig
 from twostep.runs.overrides import parse_overrides, split_single

@@ -15,7 +15,7 @@ from twostep.models.vae import VAEConfig
 
 DIM, LATENT = 6, 2
 VECTORS = DataSpec(name="vectors", shape=(DIM,), size=100, low=-3, high=3)
-PICTURES = DataSpec(name="pictures", shape=(1, 4, 5), size=100, low=0, high=255, discrete=True)
+IMAGES = DataSpec(name="images", shape=(1, 4, 5), size=100, low=0, high=255, discrete=True)
 
 
 def gaussian_flow(spec, **keys):
@@ -53,7 +53,7 @@ def linear_two_step(scale=1.0):
     return model, unit * inner, x
 
 
-def latent_law(de):
+def latent_distribution(de):
     """Return the Gaussian that a flow of linear maps is."""
     origin = de.transform.inverse(torch.zeros(1, LATENT).double())[0]
 
@@ -69,23 +69,23 @@ def latent_law(de):
 
 def test_a_linear_decoder_with_a_gaussian_in_closed_form():
     model, W, _ = linear_two_step()
-    law = latent_law(model.de)
-    z = law.sample((50,))
+    distribution = latent_distribution(model.de)
+    z = distribution.sample((50,))
     x = model.decode(z)
-    on_the_plane = law.log_prob(z) - torch.linalg.slogdet(W.T @ W).logabsdet / 2
+    on_the_plane = distribution.log_prob(z) - torch.linalg.slogdet(W.T @ W).logabsdet / 2
     assert torch.allclose(model.encode(x), z, atol=1e-9)
     assert torch.allclose(model.log_prob(x), on_the_plane, rtol=0, atol=1e-8)
-    assert torch.allclose(model.log_prob_latent(x), law.log_prob(z), rtol=0, atol=1e-8)
+    assert torch.allclose(model.log_prob_latent(x), distribution.log_prob(z), rtol=0, atol=1e-8)
 
 
 def test_the_density_on_the_plane_is_that_of_the_degenerate_gaussian():
-    """The law of x = W z + c in an orthonormal basis of its plane, found without the decoder's volume."""
+    """The distribution of x = W z + c in an orthonormal basis of its plane, found without the decoder's volume."""
     model, W, _ = linear_two_step()
-    law = latent_law(model.de)
-    x = model.decode(law.sample((50,)))
+    distribution = latent_distribution(model.de)
+    x = model.decode(distribution.sample((50,)))
     basis = torch.linalg.qr(W).Q
-    centre = model.decode(law.mean[None])[0]
-    flat = MultivariateNormal(torch.zeros(LATENT).double(), basis.T @ W @ law.covariance_matrix @ W.T @ basis)
+    centre = model.decode(distribution.mean[None])[0]
+    flat = MultivariateNormal(torch.zeros(LATENT).double(), basis.T @ W @ distribution.covariance_matrix @ W.T @ basis)
     assert torch.allclose(model.log_prob(x), flat.log_prob((x - centre) @ basis), rtol=0, atol=1e-8)
 
 
@@ -145,9 +145,9 @@ def test_a_bound_on_the_embeddings_is_a_bound_on_the_data():
 @pytest.mark.parametrize("clamp", [True, False])
 def test_samples_lie_on_the_manifold_and_are_clamped_if_asked(clamp):
     torch.manual_seed(0)
-    config = VAEConfig.for_data(PICTURES, "gae", latent_dim=3, clamp_samples=clamp)
-    gae = config.build(PICTURES)
-    de = FlowConfig.for_data(latent_spec(PICTURES, 3), "de").build(latent_spec(PICTURES, 3))
+    config = VAEConfig.for_data(IMAGES, "gae", latent_dim=3, clamp_samples=clamp)
+    gae = config.build(IMAGES)
+    de = FlowConfig.for_data(latent_spec(IMAGES, 3), "de").build(latent_spec(IMAGES, 3))
     gae.fit_transform([torch.full((2, 1, 4, 5), 255.0)])
     de.fit_transform([4 * torch.randn(50, 3)])
     model = TwoStep(gae, de)
@@ -168,7 +168,7 @@ def test_each_method_is_that_of_its_part_and_the_facts_are_the_datas():
 
 
 def test_embeddings_have_no_range_and_no_bins():
-    spec = latent_spec(PICTURES, 7)
+    spec = latent_spec(IMAGES, 7)
     assert (spec.shape, spec.size, spec.low, spec.high, spec.discrete) == ((7,), 100, -math.inf, math.inf, False)
     assert not spec.is_image
 

@@ -22,7 +22,7 @@ DIM, LATENT = 4, 2
 
 
 def linear_vae(single_sigma=True, k=1, transform=None, shift=0.0, widen=0.0):
-    """Return a VAE set by hand to probabilistic PCA, and the exact law of what its network sees.
+    """Return a VAE set by hand to probabilistic PCA, and the exact distribution of what its network sees.
 
     `shift` and `widen` make its posterior a wrong one.
     """
@@ -68,9 +68,9 @@ def mean_of_quadratics(monkeypatch):
     return expected
 
 
-def points(law, n=20):
+def points(distribution, n=20):
     torch.manual_seed(1)
-    return torch.cat([law.sample((n,)), 3 * law.sample((n,))])
+    return torch.cat([distribution.sample((n,)), 3 * distribution.sample((n,))])
 
 
 # ---- the bound
@@ -78,29 +78,29 @@ def points(law, n=20):
 
 @pytest.mark.parametrize("single_sigma", [True, False])
 def test_the_evidence_bound_is_tight_at_the_exact_posterior(mean_of_quadratics, single_sigma):
-    model, law = linear_vae(single_sigma)
-    x = points(law)
-    assert torch.allclose(mean_of_quadratics(model, x), law.log_prob(x), rtol=0, atol=1e-10)
+    model, distribution = linear_vae(single_sigma)
+    x = points(distribution)
+    assert torch.allclose(mean_of_quadratics(model, x), distribution.log_prob(x), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("single_sigma", [True, False])
 @pytest.mark.parametrize("k", [2, 7])
 def test_importance_weights_are_constant_at_the_exact_posterior(single_sigma, k):
-    model, law = linear_vae(single_sigma, k)
-    x = points(law)
-    assert torch.allclose(model.log_prob(x), law.log_prob(x), rtol=0, atol=1e-10)
+    model, distribution = linear_vae(single_sigma, k)
+    x = points(distribution)
+    assert torch.allclose(model.log_prob(x), distribution.log_prob(x), rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(("shift", "widen"), [(0.5, 0.0), (0.0, 0.7), (-0.3, -0.4)])
 def test_the_gap_of_the_evidence_bound_is_the_divergence_of_its_posterior(mean_of_quadratics, shift, widen):
-    model, law = linear_vae(shift=shift, widen=widen)
+    model, distribution = linear_vae(shift=shift, widen=widen)
     exact, _ = linear_vae()
-    x = points(law)
+    x = points(distribution)
     (mean, log_std), (true_mean, true_log_std) = model.posterior(x), exact.posterior(x)
     gap = kl_divergence(
         Independent(Normal(mean, log_std.exp()), 1), Independent(Normal(true_mean, true_log_std.exp()), 1)
     )
-    assert torch.allclose(law.log_prob(x) - mean_of_quadratics(model, x), gap, rtol=0, atol=1e-10)
+    assert torch.allclose(distribution.log_prob(x) - mean_of_quadratics(model, x), gap, rtol=0, atol=1e-10)
     assert (gap > 0.05).all()
 
 
@@ -108,10 +108,10 @@ def test_the_gap_of_a_wrong_posterior_closes_with_k():
     x = points(linear_vae()[1], 3)
     gaps = []
     for k in (1, 2, 8, 64):
-        model, law = linear_vae(k=k, shift=0.5, widen=0.4)
+        model, distribution = linear_vae(k=k, shift=0.5, widen=0.4)
         torch.manual_seed(k)
         bounds = model.log_prob(x.repeat(3000, 1)).unflatten(0, (3000, len(x)))
-        gaps.append(law.log_prob(x) - bounds.mean(0))
+        gaps.append(distribution.log_prob(x) - bounds.mean(0))
     gaps = torch.stack(gaps)
     assert (gaps.diff(dim=0) < 0).all()
     assert (gaps[0] > 0.3).all()
@@ -121,12 +121,12 @@ def test_the_gap_of_a_wrong_posterior_closes_with_k():
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("keys", [{"whitening_transform": True}, {"scale_data": True}])
 def test_the_transforms_jacobian_is_in_the_bound(mean_of_quadratics, keys, k):
-    model, law = linear_vae(transform=keys, k=1)
+    model, distribution = linear_vae(transform=keys, k=1)
     torch.manual_seed(2)
-    x = 5 + 40 * law.sample((200,))
+    x = 5 + 40 * distribution.sample((200,))
     model.transform.fit([x])
     stretch = model.transform.log_abs_det_jacobian(x)
-    exact = law.log_prob(model.transform(x)) + stretch
+    exact = distribution.log_prob(model.transform(x)) + stretch
     assert (stretch < -5).all()
     assert torch.allclose(mean_of_quadratics(model, x), exact, rtol=0, atol=1e-9)
     model.k = k
@@ -150,18 +150,18 @@ def test_the_bound_integrates_to_at_most_one():
 
 
 @pytest.mark.parametrize("single_sigma", [True, False])
-def test_samples_have_the_law_of_the_model(single_sigma):
-    model, law = linear_vae(single_sigma, transform={"scale_data": True})
+def test_samples_have_the_distribution_of_the_model(single_sigma):
+    model, distribution = linear_vae(single_sigma, transform={"scale_data": True})
     model.transform.fit([torch.full((1, DIM), -3.0)])
     samples = model.sample(200_000, torch.Generator().manual_seed(0)) / 3
-    error = law.covariance_matrix.diagonal().sqrt() / math.sqrt(len(samples))
-    assert ((samples.mean(0) - law.mean).abs() < 5 * error).all()
-    assert torch.allclose(samples.T.cov(), law.covariance_matrix, atol=0.02)
+    error = distribution.covariance_matrix.diagonal().sqrt() / math.sqrt(len(samples))
+    assert ((samples.mean(0) - distribution.mean).abs() < 5 * error).all()
+    assert torch.allclose(samples.T.cov(), distribution.covariance_matrix, atol=0.02)
 
 
 def test_embeddings_are_posterior_means_and_decoding_is_the_mean_without_noise():
-    model, law = linear_vae()
-    x = points(law)
+    model, distribution = linear_vae()
+    x = points(distribution)
     W, b = model.decoder[0].weight, model.decoder[0].bias
     M = torch.eye(LATENT).double() + W.T @ W / 0.4
     expected = (x - b) @ W @ torch.linalg.inv(M) / 0.4
@@ -171,27 +171,27 @@ def test_embeddings_are_posterior_means_and_decoding_is_the_mean_without_noise()
 
 
 def test_the_loss_is_the_negative_bound_in_the_networks_space(mean_of_quadratics):
-    model, law = linear_vae(transform={"scale_data": True})
+    model, distribution = linear_vae(transform={"scale_data": True})
     model.transform.fit([torch.full((1, DIM), 7.0)])
-    x = 7 * points(law).repeat_interleave(4, 0)
+    x = 7 * points(distribution).repeat_interleave(4, 0)
     (objective,) = model.objectives()
-    expected = -law.log_prob(x / 7).mean()
+    expected = -distribution.log_prob(x / 7).mean()
     assert float(objective.loss(x)) == pytest.approx(float(expected), abs=1e-9)
 
 
 @pytest.mark.parametrize("single_sigma", [True, False])
-def test_gradient_steps_from_the_exact_model_go_nowhere_on_its_own_law(single_sigma):
+def test_gradient_steps_from_the_exact_model_go_nowhere_on_its_own_distribution(single_sigma):
     """At the truth the expected gradient is zero, in the decoder's deviation too."""
-    model, law = linear_vae(single_sigma)
+    model, distribution = linear_vae(single_sigma)
     model.requires_grad_(True)
     torch.manual_seed(0)
     (objective,) = model.objectives()
-    objective.loss(law.sample((200_000,))).backward()
+    objective.loss(distribution.sample((200_000,))).backward()
     assert all(float(parameter.grad.abs().max()) < 0.03 for parameter in model.parameters())
 
 
-def test_a_decoder_of_pictures_can_have_a_deviation_for_each_pixel():
-    spec = DataSpec(name="pictures", shape=(3, 6, 5), size=50, low=0, high=255, discrete=True)
+def test_a_decoder_of_images_can_have_a_deviation_for_each_pixel():
+    spec = DataSpec(name="images", shape=(3, 6, 5), size=50, low=0, high=255, discrete=True)
     model = built(VAEConfig.for_data(spec, "de", single_sigma=False, latent_dim=3), spec)
     mean, log_std = model._likelihood(torch.randn(2, 3))
     assert mean.shape == log_std.shape == (2, 3, 6, 5)

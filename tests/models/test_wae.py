@@ -1,4 +1,4 @@
-"""WAE: its critic against a known ratio, its embeddings against the law of the prior, its losses in closed form."""
+"""WAE: its critic against a known ratio, its embeddings against the prior, its losses in closed form."""
 
 import math
 
@@ -59,14 +59,14 @@ def discrepancy(one, other, shuffles=200):
     return float(values[0]), values[1:]
 
 
-def is_of_the_law(z, sigma):
+def is_of_the_distribution(z, sigma):
     """Whether a sample passes for one of N(0, sigma² I), by a permutation test at 1 %."""
     torch.manual_seed(5)
     found, null = discrepancy(z, sigma * torch.randn_like(z))
     return found < float(null.quantile(0.99))
 
 
-# ---- the law of the embeddings
+# ---- the distribution of the embeddings
 
 
 SURE = {"penalty_weight": 1.0, "hidden": 64, "discriminator_hidden_dims": (64, 64)}
@@ -79,14 +79,14 @@ def trained():
     return model
 
 
-def test_embeddings_take_the_law_of_the_prior(trained):
+def test_embeddings_take_the_distribution_of_the_prior(trained):
     with evaluating(trained):
         z = trained.encode(sheet(150, seed=1))
         before = build(sigma=0.5, **SURE).encode(sheet(150, seed=1))
-    assert is_of_the_law(z, 0.5)
+    assert is_of_the_distribution(z, 0.5)
     for wrong in (0.3, 0.8):
-        assert not is_of_the_law(z, wrong)
-    assert not is_of_the_law(before, 0.5)
+        assert not is_of_the_distribution(z, wrong)
+    assert not is_of_the_distribution(before, 0.5)
 
 
 def test_reconstructions_get_better_though_embeddings_are_held(trained):
@@ -107,8 +107,8 @@ def test_one_latent_coordinate_is_enough_for_a_curve():
         z = model.encode(x[:150])
         error = float(model.reconstruction_error(x).mean()) / float(x.var(0).sum())
     assert z.shape == (150, 1)
-    assert is_of_the_law(z, 1.0)
-    assert not is_of_the_law(z, 0.6)
+    assert is_of_the_distribution(z, 1.0)
+    assert not is_of_the_distribution(z, 0.6)
     assert error < 0.1
 
 
@@ -224,7 +224,7 @@ def test_the_old_names_of_the_weight_still_set_it(key):
         WAEConfig.for_data(VECTORS, "gae", **{key: -1})
 
 
-def test_pictures_are_convolved_and_vectors_are_not():
+def test_images_are_convolved_and_vectors_are_not():
     for spec, stride in ((GREY, 2), (DIGITS, 1), (COLOUR, 2)):
         config = WAEConfig.for_data(spec, "gae")
         assert (config.encoder_net, config.decoder_net) == ("cnn", "cnn")

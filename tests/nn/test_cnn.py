@@ -1,4 +1,4 @@
-"""Convolutional networks: every size of picture, kernel and stride comes back exactly."""
+"""Convolutional networks: every size of image, kernel and stride comes back exactly."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_the_decoder_mirrors_the_encoders_sizes(height, width, kernel, stride, l
         if isinstance(layer, nn.Conv2d):
             h = layer(h)
             sizes.append(tuple(h.shape[2:]))
-    h = decoder.linear(torch.zeros(1, 3)).unflatten(1, decoder.start)
+    h = decoder.image(decoder.linear(torch.zeros(1, 3)))
     mirrored = [tuple(h.shape[2:])]
     for layer in decoder.layers:
         h = layer(h)

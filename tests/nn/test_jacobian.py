@@ -14,7 +14,7 @@ from twostep.nn import jacobian
 from twostep.nn.cnn import ConvDecoder, Convolutions
 from twostep.nn.mlp import MLP
 
-PICTURES = DataSpec(name="pictures", shape=(1, 6, 5), size=100, low=0, high=1)
+IMAGES = DataSpec(name="images", shape=(1, 6, 5), size=100, low=0, high=1)
 
 
 def decoder(kind, latent=3):
@@ -23,7 +23,7 @@ def decoder(kind, latent=3):
         "relu": MLP(latent, [16, 16], 7, "relu"),
         "tanh": MLP(latent, [16], 7, "tanh"),
         "square": MLP(latent, [16], latent, "swish"),
-        "pictures": ConvDecoder(latent, (3, 6, 5), Convolutions([4, 3], 3, 2, "swish")),
+        "images": ConvDecoder(latent, (3, 6, 5), Convolutions([4, 3], 3, 2, "swish")),
     }[kind].double()
 
 
@@ -45,7 +45,7 @@ def linear(W):
     return lambda z: z @ W.T + 3
 
 
-@pytest.mark.parametrize("kind", ["relu", "tanh", "square", "pictures"])
+@pytest.mark.parametrize("kind", ["relu", "tanh", "square", "images"])
 @pytest.mark.parametrize("latent", [1, 3])
 def test_log_volume_is_that_of_autograds_jacobian(kind, latent):
     decode, z = decoder(kind, latent), latents(dim=latent)
@@ -55,7 +55,7 @@ def test_log_volume_is_that_of_autograds_jacobian(kind, latent):
 
 
 def test_the_jacobian_is_autograds():
-    decode, z = decoder("pictures"), latents()
+    decode, z = decoder("images"), latents()
     J = jacobian.tangents(decode, z).movedim(0, 2)
     assert J.shape == (9, 90, 3)
     for point, got in zip(z, J, strict=True):
@@ -69,9 +69,9 @@ def test_layers_of_convolutions_pushed_one_by_one_give_autograds_jacobian(transf
     torch.manual_seed(0)
     nets = {f"{net}_net": "cnn" for net in ("encoder", "decoder")}
     keys = {"latent_dim": 3, "decoder_hidden_channels": (8, 8), "decoder_stride": 2, "decoder_activation": activation}
-    model = AutoencoderConfig.for_data(PICTURES, "gae", **nets, **keys, **transform).build(PICTURES).double().eval()
+    model = AutoencoderConfig.for_data(IMAGES, "gae", **nets, **keys, **transform).build(IMAGES).double().eval()
     if transform:
-        model.transform.fit([5 * torch.randn(50, *PICTURES.shape).double() + 3])
+        model.transform.fit([5 * torch.randn(50, *IMAGES.shape).double() + 3])
     layers, end = model.decoder_parts()
     assert isinstance(layers, nn.Sequential)
     z = latents()
@@ -142,10 +142,10 @@ def test_a_fold_is_singular_where_it_folds_and_nowhere_else():
 
 
 def autoencoder(dtype=torch.float64, config=AutoencoderConfig, activation="tanh", **keys):
-    """Return an autoencoder 3 -> 9 -> 30 of pictures whose pixels have scales of their own."""
+    """Return an autoencoder 3 -> 9 -> 30 of images whose pixels have scales of their own."""
     torch.manual_seed(0)
     keys |= {"latent_dim": 3, "decoder_hidden_dims": (9,), "decoder_activation": activation}
-    model = config.for_data(PICTURES, "gae", **keys).build(PICTURES)
+    model = config.for_data(IMAGES, "gae", **keys).build(IMAGES)
     scale = 3.0 * torch.rand(1, 6, 5) if "logit_transform" not in keys else 1
     model.fit_transform([scale * torch.rand(50, 1, 6, 5)])
     return model.to(dtype).eval().requires_grad_(False)
@@ -234,7 +234,7 @@ def test_a_jacobian_that_is_no_number_is_not_called_singular():
 
 @pytest.mark.parametrize("entries", [1, 200, 10**9])
 def test_blocks_give_what_one_batch_gives(monkeypatch, entries):
-    decode, z = decoder("pictures"), latents(11)
+    decode, z = decoder("images"), latents(11)
     seen = []
     whole = log_volume(decode, z).detach()
     monkeypatch.setattr(jacobian, "BLOCK_ENTRIES", entries)

@@ -99,6 +99,6 @@ def test_features_of_one_point_meet_many_second_inputs():
     torch.manual_seed(0)
     net = JoinedNet(MLP(5, (7,), 2, "relu"), 3)
     x, side = torch.randn(4, 5), torch.randn(9, 3)
-    got = net.join(net.features(x)[:, None], side)
+    got = net.rest(net.features(x)[:, None] + net.side(side))
     assert got.shape == (4, 9, 2)
     assert torch.allclose(got[2, 5], net(x[2:3], side[5:6])[0], atol=1e-6)

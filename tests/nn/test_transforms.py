@@ -104,7 +104,7 @@ def test_single_precision_data_far_from_zero_keep_their_deviation():
 
 
 def test_constant_and_nearly_constant_pixels_stay_finite():
-    """MNIST has 67 constant pixels; others are lit in one picture out of 60,000."""
+    """MNIST has 67 constant pixels; others are lit in one image out of 60,000."""
     x = positive(3000, (1, 2, 3), 0, high=255.0).floor()
     x[:, 0, 0, 0] = 0
     x[:, 0, 0, 1] = 0

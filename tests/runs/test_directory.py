@@ -160,7 +160,7 @@ def test_embeddings_without_range_come_back(tmp_path):
     assert Run.open(Run.create(settings, spec).path).spec == spec
 
 
-def test_the_environment_tells_how_to_repeat_the_run(tmp_path, monkeypatch):
+def test_the_environment_says_how_to_repeat_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/main.py", "--dataset", "toy"])
     found = Run.open(Run.create(single(tmp_path), SPEC, ranks=2).path).read_environment()
     assert found["command"] == ["main.py", "--dataset", "toy"]
@@ -192,7 +192,7 @@ def test_the_commit_of_a_repository_that_only_surrounds_the_code_is_not_noted(tm
     assert len(environment.environment(seed=0, ranks=1)["commit"]) == 40
 
 
-def test_each_command_that_goes_on_with_a_run_is_noted(run, monkeypatch):
+def test_each_command_that_resumes_a_run_is_noted(run, monkeypatch):
     first = run.read_environment()
     for word in ("--only-test", "--max-epochs-loaded"):
         monkeypatch.setattr(sys, "argv", ["/somewhere/main.py", word])
@@ -620,7 +620,8 @@ def steps(path, name):
 def session(path, settings, first, last):
     run = Run(path, settings, SPEC)
     for step in range(first, last + 1):
-        run.log("model/train/loss", float(step), step)
+        with run.curves(step) as writer:
+            writer.add_scalar("model/train/loss", float(step), step)
     run.close()
 
 
@@ -636,7 +637,8 @@ def test_a_session_that_only_draws_takes_nothing_away(run):
     for step in (6, 3):
         make_older(run.path)
         later = Run(run.path, run.settings, SPEC)
-        later.log_image("samples", torch.rand(1, 8, 8), step)
+        with later.curves() as writer:
+            writer.add_image("samples", torch.rand(1, 8, 8), step)
         later.close()
     assert steps(run.path, "model/train/loss") == [1, 2, 3, 4, 5, 6]
     assert len(curves(run.path).Images("samples")) == 2

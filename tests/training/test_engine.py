@@ -1,5 +1,7 @@
 """The engine: on which device it is, and with how many threads."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -46,12 +48,15 @@ def test_an_error_of_the_first_rank_is_one_of_all(error, on_the_others):
         raise error
 
     def rank(number):
-        def share(self, value):
+        def broadcast(value):
             if number == 0:
                 shared.append(value)
             return shared[0]
 
-        return type("Rank", (Engine,), {"world_size": 2, "is_main": number == 0, "share": share})("cpu")
+        engine = Engine("cpu")
+        engine.world_size, engine.is_main = 2, number == 0
+        engine._fabric = SimpleNamespace(broadcast=broadcast)
+        return engine
 
     with pytest.raises(type(error)) as caught:
         rank(0).on_first(act)
@@ -62,6 +67,8 @@ def test_an_error_of_the_first_rank_is_one_of_all(error, on_the_others):
 
 class Launched:
     """Stands for the ranks that are not started."""
+
+    device, global_rank, world_size = torch.device("cpu"), 0, 2
 
     def __init__(self, settings):
         self.settings = settings

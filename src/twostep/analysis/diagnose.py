@@ -23,8 +23,8 @@ from twostep.diagnosis.model.density_decay import DensityDecay, density_decay
 from twostep.diagnosis.model.finding import Finding
 from twostep.diagnosis.model.off_support import growth, off_support
 from twostep.diagnosis.model.true_distribution import compare_with_truth
-from twostep.experiment.load import FinishedRun, load_finished
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
+from twostep.experiment.load import load_finished
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, evaluating
 from twostep.models.two_step import TwoStep
 from twostep.training.engine import Device
 
@@ -56,8 +56,8 @@ class RunDiagnosis:
     path: Path
     density: tuple[Finding, ...]
     chart: Chart | None
-    decay: DensityDecay | None
-    likelihood: tuple[float, ...]
+    decay: DensityDecay | None = None
+    likelihood: tuple[float, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -70,70 +70,58 @@ class RunDiagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain values, for `write_json`."""
-        curve = {} if self.decay is None else _curve(self.decay)
+        decay, curves = self.decay, ("scales", "off", "along")
         return {
             "run": str(self.path),
             "findings": [finding.to_dict() for finding in self.findings],
-            "density_decay": curve,
+            "density_decay": {} if decay is None else {name: getattr(decay, name).tolist() for name in curves},
             "likelihood": list(self.likelihood),
         }
 
     def plot(self, path: Path) -> None:
-        """Write the figure: decoder spectrum, data by embedding, decay of the density, likelihood during training.
-
-        Raises:
-            UserError: if it can't be written.
-        """
+        """Write the figure: decoder spectrum, data by embedding, decay of the density, likelihood during training."""
         draw_run(self.chart, self.decay, self.likelihood, path)
 
 
 def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: Path | None = None) -> RunDiagnosis:
-    """Diagnose a run by its best weights, on its training and test rows.
-
-    Args:
-        path: its directory.
-        seed: of random draws.
-        device: where to compute; None: where the run was trained.
-        data: where the run's data are now; None: where they were.
+    """Diagnose a run by its best weights, on its training and test rows; `device` and `data` as in `load_finished`.
 
     Raises:
         UserError: if the run can't be opened, or has too few rows.
     """
-    finished = load_finished(path, device=device, data=data)
-    gae = _autoencoder(finished.module.cpu())
-    train, test = _rows(finished.splits.train, CHARTED), _rows(finished.splits.test, HELD_OUT)
-    chart = None if gae is None else chart_of(gae, train, test, derive(seed, "chart"))
-    module = finished.module
-    if finished.run.settings.is_gae or not isinstance(module, DensityEstimator | TwoStep):
-        return RunDiagnosis(path, (), chart, None, ())
+    run, evaluator, progress = load_finished(path, device=device, data=data)
+    module, splits = evaluator.module.cpu(), evaluator.splits
+    gae = _autoencoder(module)
+    test = _rows(splits.test, HELD_OUT)
+    chart = None if gae is None else chart_of(gae, _rows(splits.train, CHARTED), test, derive(seed, "chart"))
+    if run.settings.is_gae or not isinstance(module, DensityEstimator | TwoStep):
+        return RunDiagnosis(path, (), chart)
     density = module.de if isinstance(module, TwoStep) else module
-    *_, progress = finished.progress.values()
-    likelihood = _likelihoods(density, progress.history)
+    *_, of_density = progress.values()
+    likelihood = _likelihoods(density, of_density.history)
+    findings: list[Finding] = []
     with evaluating(module), torch.random.fork_rng([]):
         torch.manual_seed(derive(seed, "density"))
-        found, decay = _density(finished, module, density, seed)
-    grown = growth(likelihood)
-    return RunDiagnosis(path, (*found, *([] if grown is None else [grown])), chart, decay, likelihood)
-
-
-def _density(
-    finished: FinishedRun, module: DensityEstimator | TwoStep, density: DensityEstimator, seed: int
-) -> tuple[list[Finding], DensityDecay]:
-    """Diagnose a density, alone or on embeddings, in eval mode and without gradients."""
-    splits = finished.splits
-    test = _rows(splits.test, HELD_OUT)
-    findings: list[Finding] = []
-    rows, near = test[:PUSHED], _rows(splits.train, NEAR)
-    if isinstance(module, TwoStep):
-        rows, near = module.encode(rows), torch.cat([module.encode(part) for part in near.split(BATCH)])
-    else:
-        findings.append(_dimension(near, seed))
-        rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
-    decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
-    samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
-    off = off_support(_rows(splits.train, DATA), test, samples)
-    findings += [decay.finding(), off, *_true_density(finished, module, test)]
-    return findings, decay
+        rows, near = test[:PUSHED], _rows(splits.train, NEAR)
+        if isinstance(module, TwoStep):
+            rows, near = module.encode(rows), torch.cat([module.encode(part) for part in near.split(BATCH)])
+        else:
+            findings.append(_dimension(near, seed))
+            rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
+        decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
+        samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
+        off = off_support(_rows(splits.train, DATA), test, samples)
+        findings += [decay.finding(), off]
+        dataset = evaluator.run.dataset
+        if dataset in SYNTHETIC and module.likelihood != "unnormalised":
+            log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
+            truth = distribution(dataset, evaluator.run.dataset_kwargs)
+            dim = module.gae.latent_dim if isinstance(module, TwoStep) else splits.spec.dim
+            found = compare_with_truth(log_probs, test, truth, dim)
+            findings += [] if found is None else [found]
+    if (grown := growth(likelihood)) is not None:
+        findings.append(grown)
+    return RunDiagnosis(path, tuple(findings), chart, decay, likelihood)
 
 
 def _dimension(rows: Tensor, seed: int) -> Finding:
@@ -146,20 +134,9 @@ def _dimension(rows: Tensor, seed: int) -> Finding:
     return Finding("dimension of the data", text, advice if found.high < dim else "", numbers)
 
 
-def _true_density(finished: FinishedRun, module: DensityEstimator | TwoStep, test: Tensor) -> list[Finding]:
-    """Compare a density with the distribution of its data, where that is known and the density is normalised."""
-    run = finished.evaluator.run
-    if run.dataset not in SYNTHETIC or module.likelihood == "unnormalised":
-        return []
-    log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
-    dim = module.gae.latent_dim if isinstance(module, TwoStep) else finished.splits.spec.dim
-    found = compare_with_truth(log_probs, test, distribution(run.dataset, run.dataset_kwargs), dim)
-    return [] if found is None else [found]
-
-
-def _likelihoods(density: Model, history: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple[float, ...]:
+def _likelihoods(density: DensityEstimator, history: Sequence[Mapping[str, Mapping[str, float]]]) -> tuple[float, ...]:
     """Return the mean log-likelihood of each epoch: of validation rows if there are any, up to a constant."""
-    if not isinstance(density, DensityEstimator) or density.likelihood not in ("exact", "bound"):
+    if density.likelihood not in ("exact", "bound"):
         return ()
     for kind, name, sign in (("valid", "log_likelihood", 1), ("valid", "loss", -1), ("losses", "loss", -1)):
         if history and all(name in epoch[kind] for epoch in history):
@@ -169,10 +146,6 @@ def _likelihoods(density: Model, history: Sequence[Mapping[str, Mapping[str, flo
 
 def _rows(data: Rows, most: int) -> Tensor:
     return subsample(data, most).float()
-
-
-def _curve(decay: DensityDecay) -> dict[str, list[float]]:
-    return {"scales": decay.scales.tolist(), "off": decay.off.tolist(), "along": decay.along.tolist()}
 
 
 @dataclass(frozen=True)
@@ -208,21 +181,15 @@ class Family:
         return asdict(self)
 
     def plot(self, path: Path) -> None:
-        """Draw the reconstruction error over the size.
-
-        Raises:
-            UserError: if it can't be written.
-        """
+        """Draw the reconstruction error over the size."""
         draw_knee(self.model, self.sizes, self.errors, self.knee, path)
 
 
 def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: Path | None = None) -> Family:
     """Find the knee of the reconstruction error of two runs or more, each with its best weights.
 
-    Args:
-        paths: their directories.
-        device: where to compute; None: where the runs were trained.
-        data: where the runs' data are now; None: where they were.
+    It is measured on validation rows, as a share of their variance: test rows choose no size. `device` and `data` are
+    as in `load_finished`.
 
     Raises:
         UserError: if one can't be opened, has no autoencoder, no validation rows, another model than the first or
@@ -231,19 +198,27 @@ def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: P
     model, digest = "", ""
     found: dict[int, float] = {}
     for path in paths:
-        finished = load_finished(path, device=device, data=data)
-        gae = _autoencoder(finished.module.cpu())
+        run, evaluator, _ = load_finished(path, device=device, data=data)
+        gae, splits = _autoencoder(evaluator.module.cpu()), evaluator.splits
         if gae is None:
             raise UserError(f"{path}: has no autoencoder; give runs that have one, of several sizes")
-        name = next(iter(finished.run.settings.models.values())).name
-        model, digest = model or name, digest or finished.run.digest
+        name = run.settings.first.name
+        model, digest = model or name, digest or run.digest
         if name != model:
             raise UserError(f"{path}: is of {name}, not of {model} as {paths[0]}: compare runs of one model")
-        if finished.run.digest != digest:
+        if run.digest != digest:
             raise UserError(f"{path}: has other data than {paths[0]}: compare runs on the same data")
         if gae.latent_dim in found:
             raise UserError(f"{path}: has latent_dim={gae.latent_dim} as another of the runs: give one of each size")
-        found[gae.latent_dim] = _unexplained(gae, finished)
+        if splits.valid is None:
+            raise UserError(
+                f"{path}: has no validation rows to measure on (make_valid_loader=False); train it with them"
+            )
+        valid, train = (_rows(rows, FAMILY_ROWS) for rows in (splits.valid, splits.train))
+        with evaluating(gae):
+            error = torch.cat([gae.reconstruction_error(part) for part in valid.split(BATCH)]).double()
+        variance = (valid - train.mean(0)).double().flatten(1).square().sum(1)
+        found[gae.latent_dim] = float(error.sum() / variance.sum())
     sizes = sorted(found)
     errors = [found[size] for size in sizes]
     return Family(model, tuple(sizes), tuple(errors), knee_of(sizes, errors))
@@ -252,18 +227,3 @@ def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: P
 def _autoencoder(module: nn.Module) -> GeneralizedAutoencoder | None:
     model = module.gae if isinstance(module, TwoStep) else module
     return model if isinstance(model, GeneralizedAutoencoder) else None
-
-
-@torch.no_grad()
-def _unexplained(gae: GeneralizedAutoencoder, finished: FinishedRun) -> float:
-    """Return the unexplained share of the variance of validation rows; test rows choose no size."""
-    splits = finished.splits
-    if splits.valid is None:
-        raise UserError(
-            f"{finished.run.path}: has no validation rows to measure on (make_valid_loader=False); train it with them"
-        )
-    valid, train = (_rows(rows, FAMILY_ROWS) for rows in (splits.valid, splits.train))
-    with evaluating(gae):
-        error = torch.cat([gae.reconstruction_error(part) for part in valid.split(BATCH)]).double()
-    variance = (valid - train.mean(0)).double().flatten(1).square().sum(1)
-    return float(error.sum() / variance.sum())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from twostep.core.checkpoint import fingerprint
 from twostep.core.keys import MetricKeys
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
-from twostep.data.base import Splits
 from twostep.data.batches import subsample
 from twostep.experiment.artifacts import write_detection
 from twostep.experiment.components import Component, Whole
@@ -26,45 +24,21 @@ from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
-from twostep.models.ebm import EBM
-from twostep.models.normalized_ebm import NormalizedEBM
-from twostep.models.two_step import TwoStep
+from twostep.models.ebm import EBM, NormalizedEBM
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.training.engine import Device
-
-logger = logging.getLogger("twostep")
 
 ROWS = 5000  # of data that show where a density has its mass
 
 
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """What is to be measured of a run.
-
-    Args:
-        metrics: names.
-        part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
-        keys: of metrics that compare samples, those that differ from the run's.
-        ood: datasets, by name or path, that scores are to separate from the run's own.
-        density: whether the integral of the density is checked.
-        seed: of random draws; None: the run's.
-    """
-
-    metrics: tuple[str, ...] = ()
-    part: str | None = None
-    keys: Mapping[str, Any] | None = None
-    ood: tuple[str, ...] = ()
-    density: bool = False
-    seed: int | None = None
-
-    @property
-    def any(self) -> bool:
-        """Whether anything is to be measured."""
-        return bool(self.metrics or self.ood or self.density)
-
-
 def evaluate_run(
     path: Path,
-    request: EvaluationRequest,
+    metrics: Sequence[str] = (),
+    ood: Sequence[str] = (),
+    density: bool = False,
+    part: str | None = None,
+    keys: Mapping[str, Any] | None = None,
+    seed: int | None = None,
     best_first: bool = False,
     device: Device | None = None,
     data: Path | None = None,
@@ -76,10 +50,13 @@ def evaluate_run(
 
     Args:
         path: directory of the run.
-        request: what is to be measured.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where the run was trained.
-        data: where the run's data are now; None: where they were.
+        metrics: names of metrics.
+        ood: datasets, by name or path, that scores are to separate from the run's own.
+        density: whether the integral of the density is checked.
+        part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
+        keys: of metrics that compare samples, those that differ from the run's.
+        seed: of random draws; None: the run's.
+        best_first, device, data: as those of `load_finished`.
         show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:
@@ -89,69 +66,60 @@ def evaluate_run(
         UserError: if the run can't be opened, or can't be measured so; nothing is computed then. Or if the results
             can't be written.
     """
-    finished = load_finished(path, best_first, device, data)
-    evaluator = finished.evaluator
-    component = _component(evaluator, request.part, path)
-    names, keys = _checked(evaluator, request, component)
-    others = _others(evaluator, request, component)
-    seed = evaluator.run.seed if request.seed is None else request.seed
-    results = evaluator.measure(component, names, keys, seed)
+    run, evaluator, _ = load_finished(path, best_first, device, data)
+    found = {one.name: one for one in evaluator.components}
+    if part is not None and part not in found:
+        raise UserError(f"--part {part}: no such part of {path}; it has {', '.join(found)}")
+    component = evaluator.whole if part is None else found[part]
+    names, metric_keys = _checked(evaluator, component, metrics, keys or {}, bool(ood))
+    if density and not isinstance(component.model, DensityEstimator | TwoStep):
+        raise UserError(f"--check-density: {component.name} has no density")
+    if ood and component != evaluator.whole:
+        raise UserError(f"--ood is for the whole model: leave out --part {component.name}")
+    others = {Path(name).stem: load_other(name, evaluator.run, evaluator.splits.spec) for name in ood}
+    if len(others) < len(ood):
+        raise UserError(f"--ood {' '.join(ood)}: two of them have one name: rename a file")
+    check_ood(evaluator.module, evaluator.splits, others)
+    seed = evaluator.run.seed if seed is None else seed
+    results = evaluator.measure(component, names, metric_keys, seed)
     detection = evaluator.detect(others, seed) if others else None
     if detection is not None:
         results |= detection.results
-    if request.density:
+    if density:
         results |= _certificate(evaluator, component, seed)
-    asked = {"part": component.name, "seed": seed, "metric_kwargs": keys.model_dump(mode="json"), "ood": list(others)}
+    asked = {
+        **{"part": component.name, "seed": seed},
+        **{"metric_kwargs": metric_keys.model_dump(mode="json"), "ood": list(others)},
+    }
     weights = fingerprint(component.model)
     write_scores = None if detection is None else partial(write_detection, detection)
 
     def keep() -> Path:
         if show is not None:
             show(results)
-        return finished.run.add_evaluation(results, weights, asked, write_scores)
+        return run.add_evaluation(results, weights, asked, write_scores)
 
     return results, evaluator.engine.on_first(keep)
 
 
-def _component(evaluator: Evaluator, name: str | None, path: Path) -> Component | Whole:
-    found = {one.name: one for one in evaluator.components}
-    if name is not None and name not in found:
-        raise UserError(f"--part {name}: no such part of {path}; it has {', '.join(found)}")
-    return evaluator.whole if name is None else found[name]
-
-
 def _checked(
-    evaluator: Evaluator, request: EvaluationRequest, component: Component | Whole
+    evaluator: Evaluator, component: Component | Whole, metrics: Sequence[str], keys: Mapping[str, Any], with_ood: bool
 ) -> tuple[tuple[str, ...], MetricKeys]:
-    """Refuse what can't be measured, before anything is computed; return the metrics and their keys."""
-    model = component.model
-    given = {**component.config.metric_kwargs.model_dump(), **(request.keys or {})}
-    keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(request.metrics, component.spec.is_image)
-    names = keys.resolve_names(request.metrics)
-    check_metrics(names, model, component.name)
-    if asks_for_ood(names) and not request.ood:
+    """Refuse metrics that can't be measured, before anything is computed; return their names and keys."""
+    spec = spec_seen(component.model, evaluator.splits.spec)
+    given = {**component.config.metric_kwargs.model_dump(), **keys}
+    metric_keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(metrics, spec.is_image)
+    names = metric_keys.resolve_names(metrics)
+    check_metrics(names, component.model, component.name)
+    if asks_for_ood(names) and not with_ood:
         raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")
-    if line := check_features(names, keys, component.spec, evaluator.splits):
-        logger.info("%s", line)
-    if request.density and not isinstance(model, DensityEstimator | TwoStep):
-        raise UserError(f"--check-density: {component.name} has no density")
-    return names, keys
-
-
-def _others(evaluator: Evaluator, request: EvaluationRequest, component: Component | Whole) -> dict[str, Splits]:
-    """Load the other data, by name."""
-    if request.ood and component != evaluator.whole:
-        raise UserError(f"--ood is for the whole model: leave out --part {component.name}")
-    others = {Path(name).stem: load_other(name, evaluator.run, evaluator.splits.spec) for name in request.ood}
-    if len(others) < len(request.ood):
-        raise UserError(f"--ood {' '.join(request.ood)}: two of them have one name: rename a file")
-    check_ood(evaluator.module, evaluator.splits, others)
-    return others
+    check_features(names, metric_keys, spec, evaluator.splits)
+    return names, metric_keys
 
 
 def _certificate(evaluator: Evaluator, component: Component | Whole, seed: int) -> dict[str, Result]:
     """Integrate a density; of an energy, estimate the normaliser, and with it the log-likelihood."""
-    batches = replace(evaluator.test_batches(component), device="cpu")
+    batches = replace(evaluator.seen(component, evaluator.splits.test), device="cpu")
     model = component.model.cpu()  # where quadrature and fits are
     assert isinstance(model, DensityEstimator | TwoStep)
     energy = model.de if isinstance(model, TwoStep) else model
@@ -159,7 +127,7 @@ def _certificate(evaluator: Evaluator, component: Component | Whole, seed: int) 
         rows = subsample(batches.data, ROWS).float()
         certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
         return {f"integral ({certificate.verdict})": certificate.integral}
-    density = NormalizedEBM.of(energy, seed=derive(seed, "normaliser"))
+    density = NormalizedEBM(energy, energy.log_normalizer(seed=derive(seed, "normaliser")))
     log_z = density.log_z
     whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
     likelihood = evaluate(["log_likelihood"], whole, batches, evaluator.engine.sum, seed)["log_likelihood"]

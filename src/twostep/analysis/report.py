@@ -24,11 +24,18 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: if the directory can't be written, or its files are damaged.
     """
-    models = {part: config.name for part, config in run.settings.models.items()}
+    configs = run.settings.models
+    models = [config.name for config in configs.values()]
+    data = f"{run.spec.size:,} training points of shape {'x'.join(map(str, run.spec.shape))}"
+    if run.settings.two_step:
+        summary = f"A two-step model on {data}: {models[0]} learns the manifold, {models[1]} the density on it."
+    else:
+        summary = f"A single {models[0]}, on {data}."
+    shown = [*sorted(run.path.glob("*config.json")), *run.path.glob("dimension.json")]
     template = Environment(loader=PackageLoader("twostep.analysis"), autoescape=True).get_template("report.html")
     page = template.render(
-        title=f"{' + '.join(models.values())} on {run.spec.name}",
-        summary=_summary(run, models),
+        title=f"{' + '.join(models)} on {run.spec.name}",
+        summary=summary,
         environment=run.read_environment(),
         results=[
             {"model": part, "metric": name, "result": result}
@@ -40,8 +47,12 @@ def write_report(run: Run) -> Path:
             for name, caption in CAPTIONS.items()
             if (path := run.path / "samples" / f"{name}.png").is_file()
         ],
-        curves=[_curve(part, models[part], epochs) for part, epochs in run.read_history().items() if epochs],
-        configs={path.name: to_json(read_json(path)) for path in _configs(run)},
+        curves=[
+            _curve(configs[part].name if len(models) == 1 else f"{part}: {configs[part].name}", epochs)
+            for part, epochs in run.read_history().items()
+            if epochs
+        ],
+        configs={path.name: to_json(read_json(path)) for path in shown},
     )
     path = run.path / "report.html"
     with atomic_write(path) as temporary:
@@ -49,24 +60,11 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def _summary(run: Run, models: Mapping[str, str]) -> str:
-    shape = "x".join(str(side) for side in run.spec.shape)
-    data = f"{run.spec.size:,} training points of shape {shape}"
-    if "de" not in models:
-        return f"A single {models['model']}, on {data}."
-    return f"A two-step model on {data}: {models['gae']} learns the manifold, {models['de']} the density on it."
-
-
-def _configs(run: Run) -> list[Path]:
-    """Return the config files, and that of how `latent_dim=auto` was resolved."""
-    return [*sorted(run.path.glob("*config.json")), *run.path.glob("dimension.json")]
-
-
-def _curve(part: str, model: str, epochs: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
+def _curve(title: str, epochs: Sequence[Mapping[str, Mapping[str, float]]]) -> str:
     """Return the losses and validation metrics of each epoch as inline SVG."""
     series: dict[str, list[float]] = {}
     for kind in ("losses", "valid"):
         for name in epochs[0].get(kind, {}):
             label = name if kind == "losses" else f"validation {name}"
             series[label] = [epoch.get(kind, {}).get(name, float("nan")) for epoch in epochs]
-    return curves_svg(series, f"{part}: {model}" if part != "model" else model, "epoch")
+    return curves_svg(series, title, "epoch")

@@ -38,15 +38,11 @@ class Scored:
         columns: by name, `(N,)` each: `row`; the scores that the model has (`log_prob` and `log_prob_latent` in nats,
             `distance`, the Euclidean distance to the reconstruction in units of the data); `p_value`, where the run has
             at least 4 validation rows; `verdict`, "in" or "out", where some p-value can be as small as `alpha`.
-        by: the score of which `p_value` is; empty if there is none.
-        calibrated_on: number of validation rows behind it.
-        smallest: the smallest p-value that these can give.
+        calibrator: of the p-value, which is that of its `headline` score; None: there is none.
     """
 
     columns: Mapping[str, NDArray[Any]]
-    by: str = ""
-    calibrated_on: int = 0
-    smallest: float = 1.0
+    calibrator: ConformalCalibrator | None = None
 
     @property
     def out(self) -> int | None:
@@ -70,22 +66,19 @@ def score(
         run: its directory.
         rows: what `read_rows` reads; rows must have the shape of the run's. Image files of any size are resized.
         alpha: level of the verdict: the share of in-distribution rows that are called "out".
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where the run was trained.
-        data: where the run's data are now; None: where they were.
+        best_first, device, data: as those of `load_finished`.
 
     Raises:
         UserError: for a directory that is no run, or rows that can't be read or are of another shape.
     """
-    finished = load_finished(run, best_first, device, data)
-    evaluator = finished.evaluator
-    points = _own_rows(rows, finished.splits.spec)
+    evaluator = load_finished(run, best_first, device, data).evaluator
+    points = _own_rows(rows, evaluator.splits.spec)
     scored = {name: found["rows"] for name, found in evaluator.score({"rows": points}).items()}
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(points))}
     columns |= {name: values for name, values in scored.items() if name != DISTANCE}
     if DISTANCE in scored:
         columns["distance"] = np.sqrt(-scored[DISTANCE])
-    valid = finished.splits.valid
+    valid = evaluator.splits.valid
     calibration = 0 if valid is None else len(valid)
     if valid is None or calibration < MIN_ROWS:
         logger.warning(
@@ -95,7 +88,7 @@ def score(
         )
         return Scored(columns)
     held_out = {name: found["valid"] for name, found in evaluator.score({"valid": subsample(valid, MAX_ROWS)}).items()}
-    calibrator = ConformalCalibrator(finished.module, held_out, derive(evaluator.run.seed, "ood"))
+    calibrator = ConformalCalibrator(evaluator.module, held_out, derive(evaluator.run.seed, "ood"))
     p_value = calibrator.p_values(scored)[calibrator.headline]
     columns["p_value"] = p_value
     if alpha < calibrator.smallest:
@@ -106,15 +99,11 @@ def score(
         )
     else:
         columns["verdict"] = np.where(p_value <= alpha, "out", "in")
-    return Scored(columns, calibrator.headline, calibrator.calibrated_on, calibrator.smallest)
+    return Scored(columns, calibrator)
 
 
 def write_csv(scored: Scored, path: Path) -> None:
-    """Write the columns as a table in one piece; numbers in as many digits as they have.
-
-    Raises:
-        UserError: if it can't be written.
-    """
+    """Write the columns as a table in one piece; numbers in as many digits as they have."""
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(scored.columns)

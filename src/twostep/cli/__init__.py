@@ -18,7 +18,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep.cli.diagnose import diagnose
 from twostep.cli.evaluate import evaluate
-from twostep.cli.options import Flag
+from twostep.cli.flags import Flag
 from twostep.cli.show import compare, datasets, models, report, sample, score
 from twostep.cli.train import FAILED, train, train_single
 from twostep.core import console
@@ -84,15 +84,21 @@ def launch(
                 console.logger.error("interrupted by %s; run it again with: %s", stop.signal_name, again)
             return stop.status
         except Exception as error:
+            line = _one_line(error)
             if isinstance(error, OSError) and error.filename is not None:
                 return _fail(error, USER_MISTAKE, debug, f"{error.filename}: {error.strerror}")
-            if _is_short_of_memory(error):
-                line = f"not enough memory for this model, batch or dataset ({_one_line(error)})"
+            # torch has an error of its own for that on GPUs only
+            of_torch = "allocate memory" in line or type(error).__name__ == "OutOfMemoryError"
+            if of_torch or isinstance(error, MemoryError):
+                line = f"not enough memory for this model, batch or dataset ({line})"
                 return _fail(error, FAILED, debug, line)
             console.logger.exception("this is a defect of twostep; please report the following:")
             return DEFECT
         finally:
-            _leave_ranks()
+            # The group of ranks, if there is one, has threads that abort a process which ends with them.
+            distributed = sys.modules.get("torch.distributed")
+            if distributed is not None and distributed.is_available() and distributed.is_initialized():
+                distributed.destroy_process_group()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,19 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(parser: App, tokens: Sequence[str]) -> Any:
     return parser(tokens, exit_on_error=False, print_error=False, result_action="return_value")
-
-
-def _leave_ranks() -> None:
-    """Leave the group of ranks, if there is one: its threads abort a process that ends with them."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
-def _is_short_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; torch has an error of its own for that on GPUs only."""
-    said = str(error)
-    return isinstance(error, MemoryError) or "allocate memory" in said or type(error).__name__ == "OutOfMemoryError"
 
 
 def _is_later_rank() -> bool:

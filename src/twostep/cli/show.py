@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli.options import SEEDS, Devices, Flag
+from twostep.cli import flags
 from twostep.core.files import require_free
 from twostep.core.schema import UserError
 
@@ -20,25 +20,20 @@ logger = logging.getLogger("twostep")
 
 
 def sample(
-    run: Path,
+    run: flags.RunPath,
     *,
     number: Annotated[int, Parameter(name=["-n", "--number"], validator=Number(gte=1))] = 64,
     to: Path = Path("samples.png"),
-    seed: Annotated[int, Parameter(validator=SEEDS)] = 0,
-    load_best_valid_first: Flag = False,
-    device: Devices = None,
-    force: Flag = False,
+    seed: flags.Seed = 0,
+    load_best_valid_first: flags.BestFirst = False,
+    device: Annotated[flags.Device, Parameter(help="Where to compute; default: the CPU.")] = None,
+    force: flags.Force = False,
 ) -> int:
     """Draw samples from a run's model.
 
     Args:
-        run: Directory of the run.
         number: Number of samples.
         to: A .png (a grid of images), or a .npz (key `samples`) or .npy with arrays in units of the data.
-        seed: Seed of all random draws.
-        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
-        device: Where to compute; default: the CPU.
-        force: Replace an existing file.
     """
     import torch
 
@@ -66,53 +61,44 @@ def sample(
 
 
 def score(
-    run: Path,
+    run: flags.RunPath,
     rows: Path,
     *,
     to: Path = Path("scores.csv"),
     alpha: Annotated[float, Parameter(validator=Number(gt=0, lt=1))] = 0.05,
-    load_best_valid_first: Flag = False,
-    device: Devices = None,
-    data: Path | None = None,
-    force: Flag = False,
+    load_best_valid_first: flags.BestFirst = False,
+    device: flags.Device = None,
+    data: flags.DataPath = None,
+    force: flags.Force = False,
 ) -> int:
     """Score the rows of a file by a run's model: densities, distance, p-value, in- or out-of-distribution.
 
     Args:
-        run: Directory of the run.
         rows: A .npy, .npz, .csv or .parquet file, or a folder of images, with rows of the run's shape.
         to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them and
             the run's validation rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
-        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
-        device: Where to compute, if not where the run was trained.
-        data: Where the run's own data are now: their file or folder, or the folder of datasets.
-        force: Replace an existing file.
     """
-    from twostep.analysis.score import score as score_rows
-    from twostep.analysis.score import write_csv
+    from twostep.analysis import score as scoring
 
     if to.suffix.lower() != ".csv":
         raise UserError(f"{to}: write to a .csv file")
     require_free(to, force)
-    scored = score_rows(run, rows, alpha, load_best_valid_first, device, data)
-    if scored.out is None:
-        logger.info("%d rows scored: %s", len(scored.columns["row"]), to)
+    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
+    number, by = len(scored.columns["row"]), scored.calibrator
+    if scored.out is None or by is None:
+        logger.info("%d rows scored: %s", number, to)
     else:
         logger.info(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
-            *(scored.out, len(scored.columns["row"]), alpha, scored.by, scored.calibrated_on, scored.smallest, to),
+            *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
-    write_csv(scored, to)
+    scoring.write_csv(scored, to)
     return 0
 
 
-def report(run: Path) -> int:
-    """Write the page report.html of a run again.
-
-    Args:
-        run: Directory of the run.
-    """
+def report(run: flags.RunPath) -> int:
+    """Write the page report.html of a run again."""
     from twostep.analysis.report import write_report
     from twostep.runs.directory import Run
 
@@ -132,13 +118,13 @@ def compare(*runs: Path) -> int:
     return 0
 
 
-def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: str | None = None) -> int:
+def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: Literal["gae", "de"] | None = None) -> int:
     """List the models, or the keys of one with default, type and meaning.
 
     Args:
         name: Name of a model.
         dataset: Name or path of a dataset, or `embeddings`, whose defaults to show.
-        role: `gae` or `de`; default: the model's first.
+        role: Role whose defaults to show; default: the model's first.
     """
     from twostep.cli.tables import model_keys, model_list
 
@@ -147,7 +133,7 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: str
     return 0
 
 
-def datasets(name: str | None = None, *, clear_cache: Flag = False) -> int:
+def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int:
     """List the datasets and the folder of their files, or the keys of one with default, type and meaning.
 
     Args:

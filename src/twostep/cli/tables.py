@@ -43,24 +43,19 @@ def model_rows() -> list[tuple[str, ...]]:
     return rows
 
 
-def model_keys(name: str, dataset: str, role: str | None) -> str:
+def model_keys(name: str, dataset: str, role: Role | None) -> str:
     """Return a table of a model's keys with default, type and meaning, for a dataset and a role.
 
     Raises:
-        UserError: for an unknown model, dataset or role.
+        UserError: for an unknown model or dataset, or a role that the model can't play.
     """
-    roles = MODELS[name].roles
-    config = config_class(name, _role(role) if role else roles[0])
-    values = config.for_data(_spec(dataset), _role(role) if role else roles[0])
+    role = role or MODELS[name].roles[0]
+    values = config_class(name, role).for_data(_spec(dataset), role)
     return _table(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
 
 
 def dataset_keys(name: str) -> str:
-    """Return a table of a dataset's keys with default, type and meaning.
-
-    Raises:
-        UserError: for an unknown dataset.
-    """
+    """Return a table of a dataset's keys with default, type and meaning."""
     keys = DATASETS[name].keys
     if not keys.model_fields:
         return f"{name} has no keys"
@@ -103,32 +98,33 @@ def comparison(runs: Sequence[Path]) -> str:
     Raises:
         UserError: for a directory that is no run, or was not tested.
     """
-    rows: list[tuple[str, str, Mapping[str, Result]]] = []
+    rows: list[tuple[str, str, dict[tuple[str, ...], str]]] = []
     for path in runs:
         run = Run.open(path)
-        parts = run.read_metrics("test")
-        if not parts:
+        tested = run.read_metrics("test")
+        if not tested:
             raise UserError(f"{path}: was not tested: twostep evaluate {path}")
         names = {part: config.name for part, config in run.settings.models.items()}
-        rows += [(str(path), names.get(part, " + ".join(names.values())), found) for part, found in parts.items()]
-    asked = dict.fromkeys((name, *_sort(one)) for _, _, results in rows for name, one in results.items())
-    columns = sorted(asked, key=lambda column: [name for name, *_ in asked].index(column[0]))
+        for part, results in tested.items():
+            cells = {
+                (name, one.unit, one.kind, one.measure): f"{one.shown} {one.uncertainty}".strip()
+                for name, one in results.items()
+            }
+            rows.append((str(path), names.get(part, " + ".join(names.values())), cells))
+    found = list(dict.fromkeys(column for *_, cells in rows for column in cells))
+    columns = sorted(found, key=lambda column: [name for name, *_ in found].index(column[0]))
     heads = ["\n".join(text for text in column if text) for column in columns]
-    cells = [(path, part, *(_cell(results.get(name), sort) for name, *sort in columns)) for path, part, results in rows]
-    return _table(("run", "model", *heads), cells)
-
-
-def _sort(result: Result) -> tuple[str, str, str]:
-    return result.unit, result.kind, result.measure
-
-
-def _cell(result: Result | None, sort: Sequence[str]) -> str:
-    return "" if result is None or _sort(result) != tuple(sort) else f"{result.shown} {result.uncertainty}".strip()
+    table = [(path, model, *(cells.get(column, "") for column in columns)) for path, model, cells in rows]
+    return _table(("run", "model", *heads), table)
 
 
 def _key_rows(values: Frozen) -> list[tuple[str, ...]]:
     return [
-        (key, _shown(getattr(values, key)), _asked_as(key, field.annotation), field.description or "")
+        (
+            *(key, _shown(getattr(values, key))),
+            _type_name(field.annotation) + (f" | {AUTO!r}" if key == "latent_dim" else ""),
+            field.description or "",
+        )
         for key, field in type(values).model_fields.items()
         if key != "name"
     ]
@@ -146,16 +142,6 @@ def _spec(dataset: str) -> DataSpec:
     if dataset in DATASETS and dataset not in SYNTHETIC:
         return DataSpec(name=dataset, shape=DATASETS[dataset].shape, size=1, low=0, high=255, discrete=True)
     return load_data(dataset).spec
-
-
-def _role(role: str) -> Role:
-    if role == "gae" or role == "de":
-        return role
-    raise UserError(f"--role {role}: choose gae or de")
-
-
-def _asked_as(key: str, annotation: Any) -> str:
-    return _type_name(annotation) + (f" | {AUTO!r}" if key == "latent_dim" else "")
 
 
 def _type_name(annotation: Any) -> str:

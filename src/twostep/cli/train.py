@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from twostep.cli.options import (
-    BESIDE_LOAD_DIR,
-    TWICE,
-    WITHOUT_LOAD_DIR,
-    Count,
-    Flag,
-    Overrides,
-    refuse,
-    refuse_keys_of_flags,
-    require,
-)
+from twostep.cli import flags
 from twostep.core.console import log_to_files
 from twostep.core.files import WriteError
 from twostep.core.schema import LostRankError, UserError
@@ -35,95 +24,83 @@ logger = logging.getLogger("twostep")
 
 def train(
     *,
-    dataset: str | None = None,
+    dataset: flags.Dataset = None,
     gae_model: str | None = None,
     de_model: str | None = None,
-    gae_config: Overrides = None,
-    de_config: Overrides = None,
-    shared_config: Overrides = None,
-    load_dir: Path | None = None,
-    load_best_valid_first: Flag = False,
-    load_pretrained_gae: Flag = False,
-    freeze_pretrained_gae: Flag = False,
-    max_epochs_loaded: Count = None,
-    max_epochs_loaded_gae: Count = None,
-    max_epochs_loaded_de: Count = None,
-    only_test: Flag = False,
-    test_ood: Flag = False,
+    gae_config: flags.GaeConfig = None,
+    de_config: flags.DeConfig = None,
+    shared_config: flags.SharedConfig = None,
+    load_dir: flags.LoadDir = None,
+    load_best_valid_first: flags.BestFirst = False,
+    load_pretrained_gae: flags.Flag = False,
+    freeze_pretrained_gae: flags.Flag = False,
+    max_epochs_loaded: flags.MaxEpochs = None,
+    max_epochs_loaded_gae: flags.Count = None,
+    max_epochs_loaded_de: flags.Count = None,
+    only_test: flags.OnlyTest = False,
+    test_ood: flags.TestOOD = False,
 ) -> int:
     """Train and test a two-step model, or resume one with --load-dir.
 
     Args:
-        dataset: Name of a dataset, or path of an array, a table or a folder of images (see `twostep datasets`).
         gae_model: Autoencoder (see `twostep models`).
         de_model: Density on its embeddings (see `twostep models`).
-        gae_config: key=value for the autoencoder; may be repeated.
-        de_config: key=value for the density; may be repeated.
-        shared_config: key=value for the run; may be repeated.
-        load_dir: Directory of a run to resume and test.
-        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
         load_pretrained_gae: Start a new run with the autoencoder of the run in --load-dir.
         freeze_pretrained_gae: Do not train that autoencoder further.
-        max_epochs_loaded: New epoch limit of both models of a loaded run.
         max_epochs_loaded_gae: New epoch limit of the autoencoder of a loaded run.
         max_epochs_loaded_de: New epoch limit of the density of a loaded run; epochs of a new one.
-        only_test: Do not train.
-        test_ood: Test also whether scores separate the test rows from another dataset (key ood_dataset).
     """
     from twostep.experiment.prepare import start
     from twostep.runs.directory import Run
     from twostep.runs.overrides import Request, parse_overrides, share
 
-    overrides = {
-        "run": parse_overrides(shared_config or []),
-        "gae": parse_overrides(gae_config or []),
-        "de": parse_overrides(de_config or []),
-    }
-    refuse_keys_of_flags(overrides["run"])
-    if "dataset" in overrides["run"]:
-        refuse(TWICE, dataset=dataset)
-    limits = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
-    max_epochs = {name: limit for name, limit in limits.items() if limit is not None}
+    run, gae, de = (parse_overrides(items or []) for items in (shared_config, gae_config, de_config))
+    for key in ("pretrained_gae", "freeze_pretrained_gae"):
+        if key in run:
+            raise UserError(f"{key}: set by a flag: --load-dir RUN --load-pretrained-gae [--freeze-pretrained-gae]")
+    if "dataset" in run:
+        flags.refuse(flags.TWICE, dataset=dataset)
+    limits = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
+    of_models = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
+    max_epochs = {name: limit for name, limit in of_models.items() if limit is not None}
     if load_dir is not None and not load_pretrained_gae:
-        refuse(BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
-        refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
-        run = Run.open(load_dir)
-        if not run.settings.is_two_step:
+        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
+        flags.refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
+        stored = Run.open(load_dir)
+        if not stored.settings.two_step:
             raise UserError(
                 f"{load_dir} is a run of a single model: use single_main.py or `twostep train-single`, or add "
                 "--load-pretrained-gae"
             )
-        if run.settings.freezes_gae and max_epochs_loaded_gae is None:
+        if stored.settings.freezes_gae and max_epochs_loaded_gae is None:
             max_epochs.pop("gae", None)
-        return _resume(run, share(overrides, ["gae", "de"]), load_best_valid_first, max_epochs, only_test, test_ood)
+        return resume_run(stored, share(run, gae=gae, de=de), load_best_valid_first, max_epochs, only_test, test_ood)
     if load_pretrained_gae:
-        require(load_dir=load_dir, de_model=de_model)
-        refuse(BESIDE_LOAD_DIR, gae_model=gae_model)
-        refuse("the density is new and must be trained", only_test=only_test)
-        if max_epochs_loaded_de is not None:
-            if "max_epochs" in overrides["de"]:
-                refuse("conflicts with --de-config max_epochs", max_epochs_loaded_de=max_epochs_loaded_de)
-            overrides["de"]["max_epochs"] = max_epochs_loaded_de
-        if freeze_pretrained_gae:
-            frozen = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
-            refuse("conflicts with --freeze-pretrained-gae, which trains the autoencoder no further", **frozen)
+        flags.require(load_dir=load_dir, de_model=de_model)
         assert load_dir is not None
-        overrides["run"] = _of_pretrained(Run.open(load_dir), freeze_pretrained_gae) | overrides["run"]
-        overrides = {**share(overrides, ["de"]), "gae": overrides["gae"]}
-        models = {"de": str(de_model)}
+        flags.refuse(flags.BESIDE_LOAD_DIR, gae_model=gae_model)
+        flags.refuse("the density is new and must be trained", only_test=only_test)
+        if max_epochs_loaded_de is not None:
+            if "max_epochs" in de:
+                flags.refuse("conflicts with --de-config max_epochs", max_epochs_loaded_de=max_epochs_loaded_de)
+            de["max_epochs"] = max_epochs_loaded_de
+        if freeze_pretrained_gae:
+            flags.refuse("conflicts with --freeze-pretrained-gae, which trains the autoencoder no further", **limits)
+        source = Run.open(load_dir)
+        of_its_data = {"dataset", "dataset_kwargs", "data_root", "seed", "make_valid_loader"}
+        run = {
+            **source.settings.run.model_dump(include=of_its_data),
+            **{"pretrained_gae": source.path.resolve(), "freeze_pretrained_gae": freeze_pretrained_gae},
+            **run,
+        }
+        overrides, models = {**share(run, de=de), "gae": gae}, {"de": str(de_model)}
     else:
-        refuse("only with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
-        refuse(
-            WITHOUT_LOAD_DIR,
-            only_test=only_test,
-            load_best_valid_first=load_best_valid_first,
-            max_epochs_loaded=max_epochs_loaded,
-            max_epochs_loaded_gae=max_epochs_loaded_gae,
-            max_epochs_loaded_de=max_epochs_loaded_de,
-        )
-        overrides = share(overrides, ["gae", "de"])
-        require(dataset=dataset or overrides["run"].get("dataset"), gae_model=gae_model, de_model=de_model)
-        models = {"gae": str(gae_model), "de": str(de_model)}
+        flags.refuse("only with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
+        limits |= {"max_epochs_loaded_de": max_epochs_loaded_de}
+        given = {"only_test": only_test, "load_best_valid_first": load_best_valid_first}
+        flags.refuse(flags.WITHOUT_LOAD_DIR, **given, **limits)
+        flags.require(dataset=dataset or run.get("dataset"), gae_model=gae_model, de_model=de_model)
+        overrides, models = share(run, gae=gae, de=de), {"gae": str(gae_model), "de": str(de_model)}
     if dataset is not None:
         overrides["run"]["dataset"] = dataset
     request = Request(models, overrides)
@@ -132,28 +109,21 @@ def train(
 
 def train_single(
     *,
-    dataset: str | None = None,
+    dataset: flags.Dataset = None,
     model: str | None = None,
-    is_gae: Flag = False,
-    config: Overrides = None,
-    load_dir: Path | None = None,
-    load_best_valid_first: Flag = False,
-    max_epochs_loaded: Count = None,
-    only_test: Flag = False,
-    test_ood: Flag = False,
+    is_gae: flags.Flag = False,
+    config: flags.SingleConfig = None,
+    load_dir: flags.LoadDir = None,
+    load_best_valid_first: flags.BestFirst = False,
+    max_epochs_loaded: flags.MaxEpochs = None,
+    only_test: flags.OnlyTest = False,
+    test_ood: flags.TestOOD = False,
 ) -> int:
     """Train and test a single model, or resume one with --load-dir.
 
     Args:
-        dataset: Name of a dataset, or path of an array, a table or a folder of images (see `twostep datasets`).
         model: Name of the model (see `twostep models`).
         is_gae: Use the defaults of an autoencoder for a second step, and store its config as gae_config.json.
-        config: key=value for the model or the run; may be repeated.
-        load_dir: Directory of a run to resume and test.
-        load_best_valid_first: Prefer the best_valid checkpoint to the latest.
-        max_epochs_loaded: New epoch limit of a loaded run.
-        only_test: Do not train.
-        test_ood: Test also whether scores separate the test rows from another dataset (key ood_dataset).
     """
     from twostep.experiment.prepare import start
     from twostep.models import MODELS
@@ -162,39 +132,38 @@ def train_single(
 
     given = parse_overrides(config or [])
     if load_dir is not None:
-        refuse(BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
+        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
         run = Run.open(load_dir)
-        if run.settings.is_two_step:
+        if run.settings.two_step:
             raise UserError(f"{load_dir} is a two-step run: use main.py or `twostep train`")
-        loaded = run.settings.models["model"]
-        overrides = split_single(given, type(loaded), loaded.name)
+        overrides = split_single(given, type(run.settings.first), run.settings.first.name)
         max_epochs = {} if max_epochs_loaded is None else {"model": max_epochs_loaded}
-        return _resume(run, overrides, load_best_valid_first, max_epochs, only_test, test_ood)
-    refuse(
-        WITHOUT_LOAD_DIR,
+        return resume_run(run, overrides, load_best_valid_first, max_epochs, only_test, test_ood)
+    flags.refuse(
+        flags.WITHOUT_LOAD_DIR,
         only_test=only_test,
         load_best_valid_first=load_best_valid_first,
         max_epochs_loaded=max_epochs_loaded,
     )
     if "dataset" in given:
-        refuse(TWICE, dataset=dataset)
+        flags.refuse(flags.TWICE, dataset=dataset)
     if dataset is not None:
         given["dataset"] = dataset
-    require(dataset=given.get("dataset"), model=model)
+    flags.require(dataset=given.get("dataset"), model=model)
     kind = MODELS[str(model)]
-    overrides = split_single(given, kind, str(model))
-    request = Request({"model": str(model)}, overrides, is_gae=is_gae or "de" not in kind.roles)
+    request = Request({"model": str(model)}, split_single(given, kind, str(model)), is_gae or "de" not in kind.roles)
     return _carry_out(lambda: start(request, test_ood=test_ood), only_test=False)
 
 
-def _resume(
+def resume_run(
     run: Run,
-    overrides: dict[str, dict[str, Any]],
+    overrides: Mapping[str, Mapping[str, Any]],
     best_first: bool,
-    max_epochs: dict[str, int],
+    max_epochs: Mapping[str, int],
     only_test: bool,
     test_ood: bool,
 ) -> int:
+    """Resume a run, or test it again, and return the exit status."""
     from twostep.experiment.load import require_checkpoint
     from twostep.experiment.prepare import resume
 
@@ -209,46 +178,34 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
     from twostep.training.callbacks import NonFiniteLossError
 
     experiment = prepare()
-    path, is_main = experiment.run.path, experiment.engine.is_main
+    run, is_main = experiment.run, experiment.engine.is_main
     if is_main:
-        log_to_files(path)
+        log_to_files(run.path)
     for config in (experiment.settings.run, *experiment.settings.models.values()):
         logger.debug("%r", config)
+    command = ["twostep", "train" if experiment.settings.two_step else "train-single", "--load-dir", str(run.path)]
+    command += [*(["--only-test"] if only_test else []), *(["--test-ood"] if experiment.ood else [])]
+    resuming = f"resume with: {shlex.join(command)}"
     try:
         if not only_test:
             experiment.fit()
         experiment.test()
         experiment.draw()
         if is_main:
-            logger.info("report: %s", write_report(experiment.run))
+            logger.info("report: %s", write_report(run))
     except NonFiniteLossError as error:  # of the mean over ranks
         if is_main:
-            saved = "; the last checkpoint is intact" if experiment.run.has_checkpoint() else ""
-            logger.error("%s%s", error, saved)
+            logger.error("%s%s", error, "; the last checkpoint is intact" if run.has_checkpoint() else "")
         return FAILED
     except (WriteError, LostRankError) as error:
         if not is_main:
             raise
-        logger.error("%s; resume with: %s", error, _resuming(experiment, only_test))
+        logger.error("%s; %s", error, resuming)
         return FAILED
     except Interrupted as stop:
         if is_main:
-            logger.error("interrupted by %s; resume with: %s", stop.signal_name, _resuming(experiment, only_test))
+            logger.error("interrupted by %s; %s", stop.signal_name, resuming)
         return stop.status
     finally:
-        experiment.run.close()
+        run.close()
     return 0
-
-
-def _resuming(experiment: Experiment, only_test: bool) -> str:
-    """Return the command that resumes a run."""
-    command = "train" if experiment.settings.is_two_step else "train-single"
-    flags = [*(["--only-test"] if only_test else []), *(["--test-ood"] if experiment.ood else [])]
-    return shlex.join(["twostep", command, "--load-dir", str(experiment.run.path), *flags])
-
-
-def _of_pretrained(run: Run, freeze: bool) -> dict[str, Any]:
-    """Return the keys of a run that follow from its pretrained autoencoder: the data, and their split."""
-    keys = {"dataset", "dataset_kwargs", "data_root", "seed", "make_valid_loader"}
-    kept = run.settings.run.model_dump(include=keys)
-    return {**kept, "pretrained_gae": run.path.resolve(), "freeze_pretrained_gae": freeze}

@@ -94,16 +94,16 @@ def _digest(tensors: Mapping[str, Tensor], values: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
-def load_weights(model: nn.Module, state: State, problem: str) -> None:
-    """Load the best weights that a trainer's state has, or its last ones, into a model.
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
-    Raises:
-        CheckpointError: with `problem`, if they are those of another model.
-    """
+
+def load_weights(model: nn.Module, state: State, problem: str) -> None:
+    """Load the best weights of a trainer's state, or its last ones; those of another model are a `problem`."""
     try:
         model.load_state_dict(state.under("best").tensors or state.under("model").tensors)
     except RuntimeError as error:
@@ -114,7 +114,7 @@ def fingerprint(model: nn.Module) -> str:
     """Return the SHA-256 of all weights and buffers."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 

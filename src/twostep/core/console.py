@@ -19,52 +19,39 @@ logger = logging.getLogger("twostep")
 QUIET, NORMAL, VERBOSE = logging.WARNING, logging.INFO, logging.DEBUG
 
 
-class _Lenient(logging.Handler):
-    """Drops lines that can't be written: the pipe is closed, or the disk is full, which the next checkpoint reports."""
+class _Terminal(logging.Handler):
+    """Writes to the current `sys.stdout` or `sys.stderr`, so that lines appear above a progress bar."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Show the traceback of a line that can't be formatted, which is a defect."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
+    def __init__(self, stream: str) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=getattr(sys, self._stream), flush=True)
 
 
-class _RunFile(_Lenient, logging.FileHandler):
+class _RunFile(logging.FileHandler):
+    """Drops lines that can't be written because the disk is full, which the next checkpoint reports."""
+
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
     def close(self) -> None:
         with suppress(OSError):  # of lines that were dropped
             super().close()
 
 
-class _Terminal(_Lenient):
-    """Writes to the current `sys.stdout` or `sys.stderr`, so that lines appear above a progress bar."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._stream = name
-
-    def emit(self, record: logging.LogRecord) -> None:
-        stream = getattr(sys, self._stream)
-        stream.write(self.format(record) + "\n")
-        stream.flush()
+def _is_information(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.WARNING
 
 
-class _Below(logging.Filter):
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno < logging.WARNING
-
-
-class _HideUnderBar(logging.Filter):
-    """Hides epoch lines on a terminal, where the progress bar shows the same."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (getattr(record, "epoch_line", False) and sys.stdout.isatty())
-
-
-def _shows_information() -> bool:
-    """Return whether the terminal shows lines of level INFO; the files of a run have them in any case."""
-    return any(isinstance(handler, _Terminal) and handler.level <= logging.INFO for handler in logger.handlers)
+def _is_not_in_bar(record: logging.LogRecord) -> bool:
+    """Return false for epoch lines on a terminal, where the progress bar shows the same."""
+    return not (getattr(record, "epoch_line", False) and sys.stdout.isatty())
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
@@ -81,15 +68,12 @@ def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
 def logging_to_terminal(level: int) -> Generator[None]:
     """Log information to stdout and warnings to stderr, and buffer both for the files of a run."""
     out, err = _Terminal("stdout"), _Terminal("stderr")
-    out.addFilter(_Below())
-    out.addFilter(_HideUnderBar())
     out.setLevel(level)
+    out.addFilter(_is_information)
+    out.addFilter(_is_not_in_bar)
     err.setLevel(logging.WARNING)
     early = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-    handlers: list[logging.Handler] = [out, err, early]
-    formatter = logging.Formatter("%(message)s")
-    for handler in handlers:
-        handler.setFormatter(formatter)
+    for handler in (out, err, early):
         logger.addHandler(handler)
     before = logger.level, logger.propagate
     logger.setLevel(min(level, logging.INFO))
@@ -99,30 +83,25 @@ def logging_to_terminal(level: int) -> Generator[None]:
     try:
         yield
     finally:
-        warnings.showwarning = show
-        threading.excepthook = hook
+        warnings.showwarning, threading.excepthook = show, hook
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)
-            if handler not in (out, err):
-                handler.close()
+            handler.close()
         logger.setLevel(before[0])
         logger.propagate = before[1]
 
 
 def log_to_files(folder: Path) -> None:
     """Append all log lines, including earlier ones, to the files `stdout` and `stderr` in the directory of a run."""
-    out, err = (_RunFile(folder / name) for name in ("stdout", "stderr"))
-    out.addFilter(_Below())
+    out, err = _RunFile(folder / "stdout"), _RunFile(folder / "stderr")
+    out.addFilter(_is_information)
     err.setLevel(logging.WARNING)
-    for handler in (out, err):
-        handler.setFormatter(logging.Formatter("%(message)s"))
     for early in [handler for handler in logger.handlers if isinstance(handler, MemoryHandler)]:
         for record in early.buffer:
             for handler in (out, err):
-                if record.levelno >= handler.level and handler.filter(record):
-                    handler.emit(record)
+                if record.levelno >= handler.level:
+                    handler.handle(record)
         logger.removeHandler(early)
-        early.close()
     logger.addHandler(out)
     logger.addHandler(err)
 
@@ -130,16 +109,13 @@ def log_to_files(folder: Path) -> None:
 class ProgressBar:
     """A progress bar of one trainer with remaining time, shown on a terminal only, and not if quiet.
 
-    Args:
-        name: label of the bar.
-        total: total number of steps.
-        done: number of steps already taken.
-        above: another bar, under which this one is drawn; closing either closes both.
+    Of `total` steps `done` are taken already. It is drawn under the bar `above`; closing either closes both.
     """
 
     def __init__(self, name: str, total: int, done: int, above: ProgressBar | None = None) -> None:
         self._progress: Progress | None = None if above is None else above._progress
-        if self._progress is None and sys.stdout.isatty() and _shows_information():
+        shown = any(isinstance(handler, _Terminal) and handler.level <= NORMAL for handler in logger.handlers)
+        if self._progress is None and shown and sys.stdout.isatty():
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),

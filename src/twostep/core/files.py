@@ -34,11 +34,8 @@ OCCUPIED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # errors of a rename 
 def atomic_write(path: Path, *, new: bool = False) -> Generator[Path]:
     """Give a temporary path to write to, whose file is renamed to `path` at the end, or removed after an error.
 
-    Parent folders are created. At any moment, even after a power failure, `path` has the complete old or new file.
-
-    Args:
-        path: path of the file.
-        new: never replace a file; if several processes write to one path, one of them succeeds.
+    Parent folders are created. At any moment, even after a power failure, `path` has the complete old or new file. With
+    `new` no file is replaced; if several processes write to one path, one of them succeeds.
 
     Raises:
         FileExistsError: if `new` and the file exists.
@@ -50,28 +47,20 @@ def atomic_write(path: Path, *, new: bool = False) -> Generator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _flush(temporary)
-            free = _reserve(path) if new else True
-            if free:
-                temporary.replace(path)
-                _flush(path.parent)
+            if new:
+                path.touch(exist_ok=False)
+            temporary.replace(path)
+            _flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        if new and isinstance(error, FileExistsError) and Path(error.filename) == path:
+            raise
         raise WriteError(f"{path}: can't be written ({error.strerror or error})") from None
-    if not free:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 def require_free(path: Path, force: bool = False) -> None:
-    """Check, before any work, that a file can be written without replacing another.
-
-    Args:
-        path: path of the file.
-        force: whether an existing file may be replaced.
-
-    Raises:
-        UserError: if it exists, or its folder can't be written.
-    """
+    """Check, before any work, that a file can be written without replacing another, unless `force`."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder: give the path of a file")
     if path.exists() and not force:
@@ -82,11 +71,7 @@ def require_free(path: Path, force: bool = False) -> None:
 
 
 def refuse_links(path: Path) -> None:
-    """Refuse symbolic links within a folder: they could refer to any file of the user.
-
-    Raises:
-        UserError: naming the first.
-    """
+    """Refuse symbolic links within a folder: they could refer to any file of the user."""
     for folder, folders, files in os.walk(path):
         for name in sorted((*folders, *files)):
             if (link := Path(folder, name)).is_symlink():
@@ -95,11 +80,7 @@ def refuse_links(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path) -> Generator[Path]:
-    """Give a hidden folder to fill, which `put` brings to its place; it goes at the end if it is still there.
-
-    Raises:
-        OSError: if it can't be created.
-    """
+    """Give a hidden folder to fill, for `move_into_place`; it goes at the end if it is still there."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = _hidden(parent)
     folder.mkdir()
@@ -136,14 +117,6 @@ def _hidden(parent: Path) -> Path:
     return parent / f".{uuid4().hex}.tmp"
 
 
-def _reserve(path: Path) -> bool:
-    try:
-        path.touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
-
-
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -172,23 +145,18 @@ def write_json(path: Path, values: Any, *, new: bool = False) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
+    """Read a JSON object; a missing or damaged file is a `UserError`."""
     try:
-        size = path.stat().st_size
-        if size > LARGEST_JSON:
-            raise UserError(f"{path}: has {size:,} bytes, more than the JSON files of runs ({LARGEST_JSON:,})")
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_JSON:
+            raise UserError(f"{path}: has more bytes than the JSON files of runs ({LARGEST_JSON:,})")
+        text = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: can't be read ({error.strerror})") from None
+    try:
+        values: Any = json.loads(text)
     except RecursionError:
         raise UserError(f"{path}: is nested too deeply") from None
     except ValueError as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path}: damaged or incomplete JSON file ({error})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: not a JSON object")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import torch
 from torch import Generator, Tensor
@@ -19,31 +17,20 @@ from twostep.data.batches import Rows, blocks
 
 @dataclass(frozen=True)
 class Source:
-    """What a loader returns: decoded arrays in the order of the dataset.
+    """What a loader returns: `train` and `test`, `(N, *S)` and `(M, *S)`, in the order of the dataset.
 
-    Args:
-        train: `N x *S`, uint8 for integer-valued images, float32 otherwise.
-        test: `M x *S`; None: `load_data` holds out a fifth of `train`.
-        train_labels: `(N,)`, int64.
-        test_labels: `(M,)`, int64.
-        discrete: whether values are integers, each representing a bin of width 1.
-        low: smallest possible value; None: the smallest value outside the test split.
-        high: largest possible value; None: the largest value outside the test split.
+    They are uint8 for integer-valued images (`discrete`: each integer represents a bin of width 1) and float32
+    otherwise. Without `test`, `load_data` holds out a fifth of `train`. Labels are `(N,)` and `(M,)`, int64. `low` and
+    `high` are the smallest and the largest possible value; None: those of the rows outside the test split.
     """
 
     train: Tensor
-    test: Tensor | None
+    test: Tensor | None = None
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     discrete: bool = False
     low: float | None = None
     high: float | None = None
-
-    @classmethod
-    def from_images(cls, arrays: Mapping[str, Tensor]) -> Self:
-        """Return the source for what `read_images` returned."""
-        test, *labels = (arrays.get(key) for key in ("test", "train_labels", "test_labels"))
-        return cls(arrays["train"], test, *labels, discrete=True, low=0.0, high=255.0)
 
 
 class NoKeys(Frozen):
@@ -52,14 +39,9 @@ class NoKeys(Frozen):
 
 @dataclass(frozen=True)
 class DatasetLoader(ABC):
-    """A dataset known by name.
+    """A dataset known by name, with the shape of a data point, one line about its content, and one about its files.
 
-    Args:
-        name: name of the dataset.
-        shape: shape of one data point.
-        description: one line about its content.
-        files: one line about where its files are looked for.
-        keys: config class whose keys `dataset_kwargs` may set.
+    `keys` is the config class whose keys `dataset_kwargs` may set.
     """
 
     name: str
@@ -82,18 +64,10 @@ DATASETS: Registry[DatasetLoader] = Registry("data set")
 
 @dataclass(frozen=True)
 class Splits:
-    """A dataset split into training, validation and test rows, each in the order of the dataset.
+    """A dataset split into training, validation and test rows, `(N, *S)` each, in the order of the dataset.
 
-    Splits of datasets above `cache.LARGE` bytes are `LazyRows`, which return tensors when indexed.
-
-    Args:
-        spec: facts about the data; `spec.size` is the number of training rows.
-        train: `N x *S`.
-        valid: `V x *S`, or None without a validation split.
-        test: `M x *S`.
-        train_labels: `(N,)`, int64, or None for unlabelled data.
-        valid_labels: `(V,)`, int64, or None.
-        test_labels: `(M,)`, int64, or None.
+    Labels are int64 and `(N,)`; `spec.size` is the number of training rows. Splits of datasets above `cache.LARGE`
+    bytes are `LazyRows`, which return tensors when indexed.
     """
 
     spec: DataSpec

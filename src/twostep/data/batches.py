@@ -17,12 +17,7 @@ EMBED_ROWS = 1000
 
 @dataclass(frozen=True)
 class LazyRows:
-    """Some rows of a tensor, copied only when they are indexed, so that a split of a large dataset takes no memory.
-
-    Args:
-        data: the tensor, `(N, *S)`, usually a memory-mapped file.
-        index: numbers of the selected rows, `(n,)`, int64.
-    """
+    """The rows `index` `(n,)` of a tensor `(N, *S)`, usually of a memory-mapped file, copied only when indexed."""
 
     data: Tensor
     index: Tensor
@@ -41,7 +36,6 @@ class LazyRows:
         return self.data.dtype
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        """Copy the rows of a slice or of an index tensor into memory."""
         return self.data.index_select(0, self.index[rows])
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
@@ -78,27 +72,16 @@ def subsample(data: Rows, size: int) -> Tensor:
 def embed(encode: Callable[[Tensor], Tensor], data: Rows, device: torch.device | str = "cpu") -> Tensor:
     """Return the embeddings `(N, d)` of `data` `(N, *S)`, on the CPU; `encode` must be in evaluation mode."""
     with torch.no_grad():
-        return torch.cat([encode(_as_float(rows, device)).cpu() for rows in data.split(EMBED_ROWS)])
-
-
-def _as_float(rows: Tensor, device: torch.device | str) -> Tensor:
-    return rows.to(device, rows.dtype if rows.is_floating_point() else torch.get_default_dtype())
+        return torch.cat([rows.cpu() for rows in Batches(data, EMBED_ROWS, device=device, encode=encode)])
 
 
 @dataclass(frozen=True)
 class Batches:
-    """A dataset in batches, of which each rank sees its share.
+    """A dataset `(N, *S)` in batches, of which each rank sees its share.
 
     Iterating yields this rank's rows of every batch in the order of the data, as floats on `device`; batches in which
-    the rank has no rows are skipped. Together, the ranks see each row once.
-
-    Args:
-        data: all rows, `(N, *S)`, of any dtype.
-        batch_size: rows of a batch, over all ranks.
-        rank: of this process.
-        world_size: number of processes.
-        device: device of the batches.
-        encode: applied to every batch; None: batches are the data themselves.
+    the rank has no rows are skipped. Together, the ranks see each row once. `batch_size` counts rows over all ranks;
+    `encode` is applied to every batch.
     """
 
     data: Rows
@@ -132,5 +115,5 @@ class Batches:
         return self._prepare(self.data.index_select(0, rows[self.rank :: self.world_size]))
 
     def _prepare(self, rows: Tensor) -> Tensor:
-        batch = _as_float(rows, self.device)
+        batch = rows.to(self.device, rows.dtype if rows.is_floating_point() else torch.get_default_dtype())
         return batch if self.encode is None else self.encode(batch)

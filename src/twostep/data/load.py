@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from twostep.core.schema import DataSpec, Frozen, UserError
 from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
-from twostep.data.files.arrays import is_file_name, read_array, read_arrays
+from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.folders import read_folder
 from twostep.data.files.images import ImageKeys, Size, read_images
-from twostep.data.files.sources import ImageSource, from_hub, from_parquet, is_hub_id
-from twostep.data.files.tables import column_types
+from twostep.data.files.sources import HUB_ID, ImageSource, from_hub, from_parquet
+from twostep.data.files.tables import open_parquet
 
 MAX_TRAINING_ROWS = 20_000
 
@@ -26,7 +26,7 @@ Keys = TypeVar("Keys", bound=Frozen)
 
 def is_path(name: str) -> bool:
     """Return whether a dataset name is the path of the user's own file or folder."""
-    return is_file_name(name) or (name not in DATASETS and Path(name).exists())
+    return Path(name).suffix.lower() in ENDINGS or (name not in DATASETS and Path(name).exists())
 
 
 def located(name: str) -> str:
@@ -63,44 +63,41 @@ def load_data(
     """
     source = _read(name, data_root or default_data_root(), kwargs or {})
     generator = torch.Generator().manual_seed(seed)
-    train, train_labels = source.train, source.train_labels
-    test, test_labels = source.test, source.test_labels
-    valid, valid_labels = None, None
-    if test is None:
-        kept, held = hold_out(len(train), 5, generator)
-        train, test = take(train, kept), take(train, held)
-        train_labels, test_labels = _take_labels(train_labels, kept), _take_labels(train_labels, held)
-    known = train
-    if make_valid:
-        kept, held = hold_out(len(train), 10, generator)
-        train, valid = take(train, kept), take(train, held)
-        train_labels, valid_labels = _take_labels(train_labels, kept), _take_labels(train_labels, held)
-    _require_rows(name, train, valid, test)
+    if source.test is None:
+        known, test = _cut(source.train, source.train_labels, 5, generator)
+    else:
+        known, test = (source.train, source.train_labels), (source.test, source.test_labels)
+    train, valid = _cut(*known, 10, generator) if make_valid else (known, (None, None))
+    if len(train[0]) < 2 or len(test[0]) < 1:
+        validation = "" if valid[0] is None else f"{len(valid[0])} for validation, "
+        counts = f"{len(train[0])} for training, {validation}{len(test[0])} for test"
+        raise UserError(f"{name}: too few rows: {counts}; give at least 2, 1 and 1")
     spec = DataSpec(
         name=name,
-        shape=tuple(train.shape[1:]),
-        size=len(train),
-        low=min(float(rows.min()) for rows in blocks(known)) if source.low is None else source.low,
-        high=max(float(rows.max()) for rows in blocks(known)) if source.high is None else source.high,
+        shape=tuple(source.train.shape[1:]),
+        size=len(train[0]),
+        low=min(float(rows.min()) for rows in blocks(known[0])) if source.low is None else source.low,
+        high=max(float(rows.max()) for rows in blocks(known[0])) if source.high is None else source.high,
         discrete=source.discrete,
     )
-    return Splits(spec, train, valid, test, train_labels, valid_labels, test_labels)
+    return Splits(spec, train[0], valid[0], test[0], train[1], valid[1], test[1])
+
+
+def _cut(rows: Rows, labels: Tensor | None, parts: int, generator: Generator) -> list[tuple[Rows, Tensor | None]]:
+    """Return the kept rows with their labels, and the held-out ones with theirs."""
+    return [
+        (take(rows, index), None if labels is None else labels[index])
+        for index in hold_out(len(rows), parts, generator)
+    ]
 
 
 def training_rows(name: str, kwargs: Mapping[str, Any]) -> Tensor:
     """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most 20,000, evenly spaced.
 
-    Args:
-        name: name or path of a dataset.
-        kwargs: keys of the dataset (`dataset_kwargs`).
-
-    Raises:
-        UserError: if it is unknown, missing, damaged or unsuitable.
+    Errors and `kwargs` are those of `load_data`.
     """
-    rows = (
-        read_path(Path(name), kwargs).train if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs).train
-    )
-    return subsample(rows, MAX_TRAINING_ROWS)
+    rows = read_path(Path(name), kwargs) if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs)
+    return subsample(rows.train, MAX_TRAINING_ROWS)
 
 
 def read_rows(path: Path, image_size: Size | None = None) -> Tensor:
@@ -117,53 +114,40 @@ def read_rows(path: Path, image_size: Size | None = None) -> Tensor:
     images = images_at(path)
     if images is None:
         return read_array(path)
-    arrays = read_images(str(path), images, size=image_size)
-    if "test" in arrays:
+    source = read_images(str(path), images, size=image_size)
+    if source.test is not None:
         raise UserError(f"{path}: contains both train and test: give one of the two folders")
-    return arrays["train"]
+    return source.train
 
 
 def read_path(path: Path, kwargs: Mapping[str, Any]) -> Source:
-    """Read the user's own file or folder; `kwargs` are its keys.
-
-    Raises:
-        UserError: if it is missing, damaged or unsuitable, or for an unknown key.
-    """
+    """Read the user's own file or folder; errors and `kwargs` are those of `load_data`."""
     images = images_at(path)
-    if images is not None:
-        size = _options(ImageKeys, kwargs, str(path)).image_size
-        return Source.from_images(read_images(str(path.resolve()), images, size=size))
-    _options(NoKeys, kwargs, str(path))
-    train, test, discrete = read_arrays(path)
-    low, high = (0.0, 255.0) if discrete else (None, None)
-    return Source(train, test, discrete=discrete, low=low, high=high)
+    if images is None:
+        _options(NoKeys, kwargs, str(path))
+        return read_arrays(path)
+    return read_images(str(path.resolve()), images, size=_options(ImageKeys, kwargs, str(path)).image_size)
 
 
 def takes_image_size(name: str) -> bool:
-    """Return whether a dataset has the key `image_size`.
-
-    Raises:
-        UserError: for a missing path or an unknown name.
-    """
+    """Return whether a dataset has the key `image_size`."""
     if is_path(name):
         return images_at(Path(name)) is not None
     if name in DATASETS or "/" not in name:
         return "image_size" in DATASETS[name].keys.model_fields
-    return is_hub_id(name)
+    return HUB_ID.fullmatch(name) is not None
 
 
 def images_at(path: Path) -> ImageSource | None:
-    """Return the images of a folder or of a `.parquet` file, or None if `path` is a file of numbers.
-
-    Raises:
-        UserError: for a folder without images, a damaged `.parquet` file, or a missing path.
-    """
+    """Return the images of a folder or of a `.parquet` file, or None if `path` is a file of numbers."""
     if path.is_dir():
         return read_folder(path.resolve())
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
-    if path.suffix.lower() == ".parquet" and any(kind.startswith("struct") for kind in column_types(path)):
-        return from_parquet({"train": [path.resolve()]})
+    if path.suffix.lower() == ".parquet":
+        with open_parquet(path) as file:
+            if any(str(kind).startswith("struct") for kind in file.schema_arrow.types):
+                return from_parquet({"train": [path.resolve()]})
     return None
 
 
@@ -173,26 +157,13 @@ def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     if name in DATASETS or "/" not in name:
         loader = DATASETS[name]
         return loader.load(data_root, _options(loader.keys, kwargs, name))
-    if not is_hub_id(name):
+    if not HUB_ID.fullmatch(name):
         raise UserError(f"{name}: no such file or folder")
     size = _options(ImageKeys, kwargs, name).image_size
-    return Source.from_images(read_images(name, from_hub(name, f"{name}: no such file or folder,"), size=size))
+    return read_images(name, from_hub(name, f"{name}: no such file or folder,"), size=size)
 
 
 def _options(keys: type[Keys], kwargs: Mapping[str, Any], name: str) -> Keys:
     if kwargs and not keys.model_fields:
         raise UserError(f"dataset_kwargs: {name} has no keys, but got: {', '.join(map(str, kwargs))}")
     return keys.parse(kwargs, name)
-
-
-def _take_labels(labels: Tensor | None, rows: Tensor) -> Tensor | None:
-    return None if labels is None else labels[rows]
-
-
-def _require_rows(name: str, train: Rows, valid: Rows | None, test: Rows) -> None:
-    if len(train) < 2 or len(test) < 1:
-        validation = "" if valid is None else f"{len(valid)} for validation, "
-        raise UserError(
-            f"{name}: too few rows: {len(train)} for training, {validation}{len(test)} for test; "
-            "give at least 2, 1 and 1"
-        )

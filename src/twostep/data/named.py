@@ -12,10 +12,10 @@ from pydantic import Field
 from typing_extensions import override
 
 from twostep.core.schema import Frozen, PositiveInt, UserError
-from twostep.data.base import DATASETS, DatasetLoader, Source, hold_out
+from twostep.data.base import DATASETS, DatasetLoader, NoKeys, Source, hold_out
 from twostep.data.files.folders import read_folder
 from twostep.data.files.images import Form, read_images
-from twostep.data.files.sources import VALIDATION, ImageSource, from_files, from_hub, from_parquet, parquet_files
+from twostep.data.files.sources import EncodedImage, ImageSource, from_files, from_hub, from_parquet, parquet_files
 
 CELEBA_HUB = "flwrlabs/celeba"
 CELEBA_LISTS = ("list_eval_partition.csv", "list_eval_partition.txt")
@@ -53,22 +53,20 @@ class ImageDataset(DatasetLoader):
 
     @override
     def load(self, data_root: Path, options: Frozen) -> Source:
-        channels, height, width = self.shape
-        source = self._source(data_root.resolve() / self.name)
-        return Source.from_images(read_images(self.name, source, Form(channels, height, width, exact=True)))
+        layouts = "train-*.parquet and test-*.parquet, or train/<label>/*.png and test/<label>/*.png,"
+        source = self.source(data_root.resolve() / self.name, layouts, labelled=True)
+        return read_images(self.name, source, Form(*self.shape, exact=True))
 
-    def _source(self, folder: Path) -> ImageSource:
+    def source(self, folder: Path, layouts: str, labelled: bool) -> ImageSource:
+        """Return the images of a folder, or else those of the hub; `layouts`: what may lie in the folder."""
         files = parquet_files(folder)
         if files is not None:
-            return from_parquet(files, labelled=True)
+            return from_parquet(files, labelled)
         if any((folder / split).is_dir() for split in ("train", "test")):
-            return read_folder(folder, labelled=True)
-        instead = (
-            f"{self.name}: put train-*.parquet and test-*.parquet, or train/<label>/*.png and test/<label>/*.png, into "
-            f"{folder}: nothing is there"
-        )
-        splits = {split: [split] for split in ("train", "test")}
-        return from_hub(self.hub_id, instead, self.hub_config, splits, labelled=True)
+            return read_folder(folder, labelled)
+        splits = ("train", "test") if labelled else None  # svhn has a third, of many images
+        instead = f"{self.name}: put {layouts} into {folder}: nothing is there"
+        return from_hub(self.hub_id, instead, self.hub_config, splits, labelled)
 
 
 class CelebAKeys(Frozen):
@@ -77,7 +75,7 @@ class CelebAKeys(Frozen):
     image_size: PositiveInt = Field(CELEBA_SIDE, description="side of the square images, in pixels")
 
 
-class CelebA(DatasetLoader):
+class CelebA(ImageDataset):
     """CelebA: aligned faces, cropped to a square; 182,637 for training (with its validation split), 19,962 for test.
 
     Source: Deep learning face attributes in the wild (Liu et al., 2015, arXiv 1411.7766).
@@ -85,27 +83,16 @@ class CelebA(DatasetLoader):
 
     @override
     def load(self, data_root: Path, options: Frozen) -> Source:
-        side = cast(CelebAKeys, options).image_size
-        source = _celeba_source(data_root.resolve() / self.name)
-        return Source.from_images(read_images(self.name, source, Form(3, side, side)))
-
-
-def _celeba_source(folder: Path) -> ImageSource:
-    lists = [folder / name for name in CELEBA_LISTS if (folder / name).is_file()]
-    if lists:
-        return _partitioned(lists[0])
-    if (folder / CELEBA_IMAGES).is_dir():
-        raise UserError(f"{folder}: has {CELEBA_IMAGES}/ but no {CELEBA_LISTS[0]}: put that there too")
-    files = parquet_files(folder, joining=VALIDATION)
-    if files is not None:
-        return from_parquet(files)
-    if any((folder / split).is_dir() for split in ("train", "test")):
-        return read_folder(folder)
-    instead = (
-        f"celeba: put {CELEBA_LISTS[0]} and {CELEBA_IMAGES}/, or train-*.parquet and test-*.parquet, or train/ and "
-        f"test/ with images, into {folder}: nothing is there"
-    )
-    return from_hub(CELEBA_HUB, instead, splits={"train": ["train", "valid"], "test": ["test"]})
+        side, folder = cast(CelebAKeys, options).image_size, data_root.resolve() / self.name
+        layouts = (
+            f"{CELEBA_LISTS[0]} and {CELEBA_IMAGES}/, or train-*.parquet and test-*.parquet, or train/ and test/ with "
+            "images,"
+        )
+        lists = [folder / name for name in CELEBA_LISTS if (folder / name).is_file()]
+        if not lists and (folder / CELEBA_IMAGES).is_dir():
+            raise UserError(f"{folder}: has {CELEBA_IMAGES}/ but no {CELEBA_LISTS[0]}: put that there too")
+        source = _partitioned(lists[0]) if lists else self.source(folder, layouts, labelled=False)
+        return read_images(self.name, source, Form(3, side, side))
 
 
 def _partitioned(listed: Path) -> ImageSource:
@@ -115,7 +102,7 @@ def _partitioned(listed: Path) -> ImageSource:
         raise UserError(f"{listed}: the images it lists are missing: put them into {images}")
     nested = images / CELEBA_IMAGES
     images = nested if nested.is_dir() else images
-    found: dict[str, list[Path]] = {"0": [], "1": [], "2": []}
+    found: dict[str, list[EncodedImage]] = {"0": [], "1": [], "2": []}
     lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         words = line.replace(",", " ").split()
@@ -123,24 +110,21 @@ def _partitioned(listed: Path) -> ImageSource:
             continue
         if len(words) != 2 or words[1] not in found:
             raise UserError(f"{listed}, line {number}: must hold a file name and 0, 1 or 2; found: {line[:60]}")
-        found[words[1]].append(images / words[0])
+        found[words[1]].append(EncodedImage(str(images / words[0]), images / words[0]))
     if not found["0"] or not found["2"]:
         raise UserError(f"{listed}: lists no images for training (0) or none for test (2)")
-    return from_files({"train": found["0"] + found["1"], "test": found["2"]}, labels={})
+    return from_files({"train": found["0"] + found["1"], "test": found["2"]})
 
 
 DATASETS.register("digits")(
     Digits("digits", (1, 8, 8), "handwritten digits, values 0 to 16", "bundled with scikit-learn")
 )
-for _name, _shape, _description, *_hub in (
-    ("mnist", (1, 28, 28), "handwritten digits", "ylecun/mnist"),
-    ("fashion-mnist", (1, 28, 28), "clothes and shoes", "zalando-datasets/fashion_mnist"),
-    ("cifar10", (3, 32, 32), "animals and vehicles", "uoft-cs/cifar10"),
-    ("svhn", (3, 32, 32), "house numbers", "ufldl-stanford/svhn", "cropped_digits"),
+for _kind, _name, _shape, _description, *_hub in (
+    (ImageDataset, "mnist", (1, 28, 28), "handwritten digits", "ylecun/mnist"),
+    (ImageDataset, "fashion-mnist", (1, 28, 28), "clothes and shoes", "zalando-datasets/fashion_mnist"),
+    (ImageDataset, "cifar10", (3, 32, 32), "animals and vehicles", "uoft-cs/cifar10"),
+    (ImageDataset, "svhn", (3, 32, 32), "house numbers", "ufldl-stanford/svhn", "cropped_digits"),
+    (CelebA, "celeba", (3, CELEBA_SIDE, CELEBA_SIDE), "faces; key image_size", CELEBA_HUB),
 ):
-    _files = f"data_root/{_name}, else the hub's {_hub[0]}"
-    DATASETS.register(_name)(ImageDataset(_name, _shape, _description, _files, *_hub))
-_files = f"data_root/celeba, else the hub's {CELEBA_HUB}"
-DATASETS.register("celeba")(
-    CelebA("celeba", (3, CELEBA_SIDE, CELEBA_SIDE), "faces; key image_size", _files, keys=CelebAKeys)
-)
+    _files, _keys = f"data_root/{_name}, else the hub's {_hub[0]}", CelebAKeys if _kind is CelebA else NoKeys
+    DATASETS.register(_name)(_kind(_name, _shape, _description, _files, *_hub, keys=_keys))

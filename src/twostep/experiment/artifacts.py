@@ -31,11 +31,7 @@ AXES = {
 def draw_images(
     module: Model | TwoStep, splits: Splits, folder: Path, generator: torch.Generator | None
 ) -> dict[str, Tensor]:
-    """Write `samples.png` and `reconstructions.png`, as far as the model and its data have them.
-
-    Returns:
-        the images by name, `(C, H, W)` in [0, 1]; none for data that are not images.
-    """
+    """Write `samples.png` and `reconstructions.png`, as far as the model has them; return images by name."""
     drawn: dict[str, Tensor] = {}
     spec, data = splits.spec, splits.test[:IMAGES]
     like = next(module.parameters())
@@ -57,11 +53,7 @@ def draw_images(
 
 
 def write_detection(found: Detection, folder: Path) -> None:
-    """Write scores and p-values of all rows into a folder, and a histogram of each score: the test rows of all data.
-
-    Raises:
-        UserError: if they can't be written.
-    """
+    """Write scores and p-values of all rows into a folder, and a histogram of each score: the test rows of all data."""
     write_scores(folder, {**found.scores, **{f"p_value_{name}": rows for name, rows in found.p_values.items()}})
     for name, rows in found.scores.items():
         series = {figures.plain(Path(found.against[0].own).name): rows["in_test"]}
@@ -74,9 +66,6 @@ def write_scores(folder: Path, scores: Mapping[str, Mapping[str, Array]]) -> Non
     """Write the scores of each split's rows, in their order, to `<score>_<split>.npy` in a folder.
 
     Files of an earlier test are removed. `scores.json` lists shape and SHA-256 of each file.
-
-    Raises:
-        UserError: if they can't be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for earlier in (*folder.glob("scores.json"), *folder.glob("*.npy"), *folder.glob("*.png")):

@@ -1,11 +1,9 @@
 """`latent_dim=auto`: as many latent coordinates as the intrinsic dimension of a run's training rows.
 
-The number is that of `diagnosis.dimension_of` for at most `ROWS` training rows, evenly spaced, with the run's seed. The
-configs of the run hold the number, so a run with `auto` equals one with that number, to the last bit, and a resumed run
-has nothing to estimate. The evidence is kept in the run's `dimension.json`.
-
-Units matter, as directions of small variance are not detected: rows are standardised, or mapped by the logit, if the
-network is to see them so.
+The number is that of `diagnosis.dimension_of` for at most `ROWS` training rows, with the run's seed. Rows
+are standardised, or mapped by the logit, if the network is to see them so: directions of small variance are not
+detected. The configs of the run hold the number, so that a run with `auto` equals one with that number, to the last
+bit, and a resumed run estimates nothing.
 
 A chart of d coordinates suffices for a manifold of d dimensions that is not closed. A closed one (a circle, a sphere)
 has no such chart without a discontinuity, at which neighbours get distant embeddings; with d + 1 it may have none. The
@@ -15,10 +13,8 @@ dimension does not show whether a manifold is closed, so d is taken and the reas
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
-from typing import Any, Self
-
-from torch import Tensor
+from dataclasses import dataclass
+from typing import Self
 
 from twostep.core.schema import UserError
 from twostep.data.base import Splits
@@ -37,16 +33,10 @@ logger = logging.getLogger("twostep")
 
 @dataclass(frozen=True)
 class LatentSize:
-    """A number of latent coordinates, and the evidence for it.
+    """A number of latent coordinates, and the evidence for it, as `dimension.json` holds them.
 
-    Args:
-        latent_dim: the number, the recommended dimension of the data.
-        low: the lowest dimension that the evidence allows.
-        high: the highest.
-        rows: training rows that were used.
-        seed: of the estimate.
-        reasons: the evidence, a sentence each.
-        warnings: what is unusual about the data, a sentence each.
+    The evidence allows dimensions from `low` to `high`; `rows` training rows were used. Reasons and warnings, of what
+    is unusual about the data, are a sentence each.
     """
 
     latent_dim: int
@@ -84,55 +74,33 @@ class LatentSize:
         for warning in self.warnings:
             logger.warning("latent_dim=auto: %s", warning)
 
-    def files(self) -> dict[str, dict[str, Any]]:
-        """Return what a run directory holds of it, by file name."""
-        return {FILE: asdict(self)}
-
 
 def with_latent_dim(
     config: ModelConfig, splits: Splits, engine: Engine, seed: int
 ) -> tuple[ModelConfig, LatentSize | None]:
     """Replace `latent_dim=auto` in a config by a number, which the first rank estimates and all use.
 
-    Args:
-        config: of a model that sees the data.
-        splits: the run's data, of which only training rows are used.
-        engine: of the run.
-        seed: of the run.
-
-    Returns:
-        the config with the number, and its evidence; the same config and None where `latent_dim` is not `auto`.
+    The config is of a model that sees the data, of which only training rows are used. The evidence is returned too.
 
     Raises:
         UserError: if the dimension can't be estimated, or the model's keys contradict the data.
     """
     if getattr(config, "latent_dim", None) != AUTO:
         return config, None
-    trial = config.model_copy(update={"latent_dim": 1})
-    rows = _as_seen(splits, trial)
-    size = engine.on_first(lambda: _latent_size(rows, seed))
+    rows = subsample(splits.train, ROWS)
+    model = config.model_copy(update={"latent_dim": 1}).build(splits.spec)
+    if config.whitening_transform or config.logit_transform:  # which do more than scale what the network sees
+        model.transform.fit([rows.float()])
+        rows = model.transform(rows.float())
+
+    def estimate() -> LatentSize:
+        logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
+        try:
+            return LatentSize.of(dimension_of(rows, seed=seed), rows[0].numel(), seed)
+        except UserError as error:
+            raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
+
+    size = engine.on_first(estimate)
     if engine.is_main:
         size.log(config.name)
     return config.model_copy(update={"latent_dim": size.latent_dim}), size
-
-
-def _latent_size(rows: Tensor, seed: int) -> LatentSize:
-    logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
-    try:
-        return LatentSize.of(dimension_of(rows, seed=seed), rows[0].numel(), seed)
-    except UserError as error:
-        raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
-
-
-def _as_seen(splits: Splits, config: ModelConfig) -> Tensor:
-    """Return training rows as they are, or as a network sees them whose transform does more than scale them.
-
-    Raises:
-        UserError: if the model's keys contradict the data.
-    """
-    model = config.build(splits.spec)
-    rows = subsample(splits.train, ROWS)
-    if not (config.whitening_transform or config.logit_transform):
-        return rows
-    model.transform.fit([rows.float()])
-    return model.transform(rows.float())

@@ -15,21 +15,14 @@ from twostep.runs.config import Settings, TwoStepRunConfig
 
 @dataclass(frozen=True)
 class Component:
-    """A model of a run.
+    """A model of a run: its name in checkpoints and results (`model`; or `gae` and `de`), itself, and its keys.
 
-    Args:
-        name: in checkpoints and results: `model`; or `gae` and `de`.
-        model: itself.
-        config: its keys.
-        spec: facts of the data that it models.
-        encoder: the autoencoder whose embeddings these are; None: they are the run's data.
-        trained: whether the run trains it.
+    It models the run's data, or their embeddings by `encoder`. `trained` is False for a frozen one.
     """
 
     name: str
     model: Model
     config: ModelConfig
-    spec: DataSpec
     encoder: GeneralizedAutoencoder | None = None
     trained: bool = True
 
@@ -40,7 +33,6 @@ class Whole:
 
     model: TwoStep
     config: TwoStepRunConfig
-    spec: DataSpec
     name: str = "two_step"
     encoder: None = None
 
@@ -48,32 +40,23 @@ class Whole:
 def build(settings: Settings, spec: DataSpec) -> Model | TwoStep:
     """Return the untrained model that the settings describe, or both as one; its weights follow from the run's seed."""
     torch.manual_seed(derive(settings.run.seed, "weights"))
-    configs = settings.models
-    if not settings.is_two_step:
-        return configs["model"].build(spec)
-    gae = configs["gae"].build(spec)
-    assert isinstance(gae, GeneralizedAutoencoder)
-    de = configs["de"].build(latent_spec(spec, gae.latent_dim))
+    first, *rest = settings.models.values()
+    model = first.build(spec)
+    if not rest:
+        return model
+    assert isinstance(model, GeneralizedAutoencoder)
+    de = rest[0].build(latent_spec(spec, model.latent_dim))
     assert isinstance(de, DensityEstimator)
-    return TwoStep(gae, de)
+    return TwoStep(model, de)
 
 
-def models_of(settings: Settings, spec: DataSpec, module: Model | TwoStep) -> tuple[Component, ...]:
+def components_of(settings: Settings, module: Model | TwoStep) -> tuple[Component, ...]:
     """Return the one model of a run, or its two."""
-    configs = settings.models
     if not isinstance(module, TwoStep):
-        return (Component("model", module, configs["model"], spec),)
-    gae, latents = module.gae, latent_spec(spec, module.gae.latent_dim)
+        ((name, config),) = settings.models.items()
+        return (Component(name, module, config),)
+    (gae, gae_config), (de, de_config) = settings.models.items()
     return (
-        Component("gae", gae, configs["gae"], spec, trained=not settings.freezes_gae),
-        Component("de", module.de, configs["de"], latents, encoder=gae),
+        Component(gae, module.gae, gae_config, trained=not settings.freezes_gae),
+        Component(de, module.de, de_config, encoder=module.gae),
     )
-
-
-def components_of(settings: Settings, spec: DataSpec, module: Model | TwoStep) -> tuple[Component | Whole, ...]:
-    """Return everything that is measured of a run: its models, and last the two of them as one."""
-    models = models_of(settings, spec, module)
-    if not isinstance(module, TwoStep):
-        return models
-    assert isinstance(settings.run, TwoStepRunConfig)
-    return (*models, Whole(module, settings.run, spec))

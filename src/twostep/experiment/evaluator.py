@@ -19,7 +19,7 @@ from twostep.metrics.ood.scores import Array, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import Model, Sampler, evaluating
 from twostep.models.two_step import TwoStep, spec_seen
-from twostep.runs.config import RunConfig, Settings
+from twostep.runs.config import Settings
 from twostep.training.engine import Engine
 
 logger = logging.getLogger("twostep")
@@ -27,14 +27,7 @@ logger = logging.getLogger("twostep")
 
 @dataclass(frozen=True)
 class Detection:
-    """How well scores separate the test rows of a run from other data, and the scores themselves.
-
-    Args:
-        results: by name.
-        scores: by name and split, `(N,)`.
-        p_values: of the test rows, by name and split, `(N,)`.
-        against: the other data.
-    """
+    """How well scores separate the test rows of a run from other data; scores and p-values `(N,)` by name and split."""
 
     results: dict[str, Result]
     scores: Mapping[str, Mapping[str, Array]]
@@ -43,32 +36,33 @@ class Detection:
 
 
 class Evaluator:
-    """Measures the models of a run, and the two of them as one.
-
-    Args:
-        settings: configs of the run and its models.
-        splits: its data.
-        engine: device, ranks.
-        module: the model, or both as one.
-    """
+    """Measures the models of a run on its data, and the two of them as one: its `components`, the last is `whole`."""
 
     def __init__(self, settings: Settings, splits: Splits, engine: Engine, module: Model | TwoStep) -> None:
         self.settings, self.splits, self.engine, self.module = settings, splits, engine, module
-        self.components = components_of(settings, splits.spec, module)
+        self.run = settings.run
+        self.models = components_of(settings, module)
+        self.components: tuple[Component | Whole, ...] = self.models
+        if isinstance(module, TwoStep) and settings.two_step is not None:
+            self.components += (Whole(module, settings.two_step),)
         self.whole = self.components[-1]
-
-    @property
-    def run(self) -> RunConfig:
-        """Keys of the run."""
-        return self.settings.run
 
     def batches(self, data: Rows, size: int) -> Batches:
         """Return data in batches, of which this rank sees its share."""
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
-    def test_batches(self, component: Component | Whole) -> Batches:
-        """Return the test rows that a component sees, in batches: of the data, or of their embeddings."""
-        return self._seen(component, self.splits.test)
+    def loaders(self) -> tuple[Batches, Batches | None, Batches]:
+        """Return the training, validation and test rows in batches."""
+        splits, run = self.splits, self.run
+        valid = None if splits.valid is None else self.batches(splits.valid, run.valid_batch_size)
+        return self.batches(splits.train, run.train_batch_size), valid, self.batches(splits.test, run.test_batch_size)
+
+    def seen(self, component: Component | Whole, data: Rows) -> Batches:
+        """Return rows of data, or their embeddings, as a component sees them in a test, in batches."""
+        if component.encoder is not None:
+            with evaluating(component.encoder):
+                data = embed(component.encoder.encode, data, self.engine.device)
+        return self.batches(data, self.run.test_batch_size)
 
     def measure(
         self,
@@ -79,16 +73,12 @@ class Evaluator:
     ) -> dict[str, Result]:
         """Measure a component on the test split; results that are not finite are named in a warning.
 
-        Args:
-            component: what is measured.
-            names: of the metrics; None: its `test_metrics`.
-            keys: of metrics that compare samples; None: its `metric_kwargs`.
-            seed: of random draws; None: the run's.
+        Its own `test_metrics` and `metric_kwargs`, and the run's seed, are used where others are not given.
         """
         names = component.config.test_metrics if names is None else names
         seed = self.run.seed if seed is None else seed
-        held_out = self.test_batches(component)
-        gallery = self._gallery(component, None, held_out, keys, seed, testing=True)
+        held_out = self.seen(component, self.splits.test)
+        gallery = self._gallery(component, None, held_out, keys, seed)
         drawn = derive(seed, "test", self.engine.rank)
         results = evaluate(names, component.model, held_out, self.engine.sum, drawn, gallery)
         odd = [f"{name} is {result.shown}" for name, result in results.items() if not math.isfinite(result.value)]
@@ -97,38 +87,22 @@ class Evaluator:
         return results
 
     def validate(self, component: Component, train: Batches, valid: Batches) -> dict[str, float]:
-        """Return the validation metrics of a component by name.
-
-        Args:
-            component: what is measured.
-            train: training batches that it sees.
-            valid: validation batches that it sees.
-        """
+        """Return the validation metrics of a component by name, on training and validation batches that it sees."""
         stop = component.config.early_stopping_metric
         names = (*component.config.valid_metrics, *([stop] if stop else []))
-        gallery = self._gallery(component, train, valid, None, self.run.seed, testing=False)
+        gallery = self._gallery(component, train, valid, None, self.run.seed)
         drawn = derive(self.run.seed, "valid", self.engine.rank)
         found = evaluate(names, component.model, valid, self.engine.sum, drawn, gallery)
         return {name: result.value for name, result in found.items()}
 
     def score(self, rows: Mapping[str, Rows], seed: int | None = None) -> dict[str, dict[str, Array]]:
-        """Return the scores of the whole model, by name and by name of the rows, in the rows' order.
-
-        Args:
-            rows: by name.
-            seed: of random draws; None: the run's.
-        """
+        """Return the scores of named rows by the whole model, by name of the score and of the rows, in their order."""
         batches = {name: self.batches(data, self.run.test_batch_size) for name, data in rows.items()}
         drawn = derive(self.run.seed if seed is None else seed, "ood", self.engine.rank)
         return score_splits(self.module, batches, self.engine.sum, drawn)
 
     def detect(self, others: Mapping[str, Splits], seed: int | None = None) -> Detection:
-        """Measure how well scores separate the test rows from those of other data.
-
-        Args:
-            others: the other data, by name.
-            seed: of random draws; None: the run's.
-        """
+        """Measure how well scores separate the test rows from those of other data, given by name."""
         scored = self.score(ood.rows_to_score(self.splits, others), seed)
         seed = derive(self.run.seed if seed is None else seed, "ood")
         scores, p_values = ood.calibrate(self.module, scored, seed)
@@ -138,13 +112,6 @@ class Evaluator:
             results |= ood.detection(self.module, scores, p_values, one, seed)
         return Detection(results, scores, p_values, against)
 
-    def _seen(self, component: Component | Whole, data: Rows) -> Batches:
-        size = self.run.test_batch_size
-        if component.encoder is None:
-            return self.batches(data, size)
-        with evaluating(component.encoder):
-            return self.batches(embed(component.encoder.encode, data, self.engine.device), size)
-
     def _gallery(
         self,
         component: Component | Whole,
@@ -152,18 +119,19 @@ class Evaluator:
         held_out: Batches,
         keys: MetricKeys | None,
         seed: int,
-        testing: bool,
     ) -> FeatureSets | None:
-        """Return what samples are compared with: for embeddings, `train` or, where it is None, all of them."""
-        model, keys = component.model, keys or component.config.metric_kwargs
-        if not isinstance(model, Sampler):
+        """Return what samples are compared with: in validation, the batches `train`; in a test, all training rows."""
+        if not isinstance(component.model, Sampler):
             return None
-
-        def training() -> Batches:
-            if component.encoder is None:
-                return self.batches(self.splits.train, held_out.batch_size)
-            return self._seen(component, self.splits.train) if train is None else train
-
-        seed = derive(seed, "gallery")
-        make = FeatureChoice(spec_seen(model, self.splits.spec), keys, self.splits).extractor
-        return FeatureSets(model, training, held_out, keys, make, self.engine.gather, seed, with_reference=testing)
+        keys = keys or component.config.metric_kwargs
+        choice = FeatureChoice(spec_seen(component.model, self.splits.spec), keys, self.splits)
+        return FeatureSets(
+            component.model,
+            lambda: self.seen(component, self.splits.train) if train is None else train,
+            held_out,
+            keys,
+            choice.extractor,
+            self.engine.gather,
+            derive(seed, "gallery"),
+            with_reference=train is None,
+        )

@@ -12,16 +12,14 @@ from twostep.core.checkpoint import CheckpointError, State, fingerprint, short
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment.artifacts import draw_images, write_detection
-from twostep.experiment.components import Component, models_of
+from twostep.experiment.components import Component
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
 from twostep.metrics import METRICS, Result
-from twostep.models.base import Model, evaluating
+from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
-from twostep.runs.config import Settings, TwoStepRunConfig
 from twostep.runs.directory import Run
 from twostep.training.callbacks import Callback
-from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Trainer
 
@@ -29,36 +27,21 @@ logger = logging.getLogger("twostep")
 
 
 class Experiment:
-    """Everything of one run: settings, data, engine, models, directory, trainers.
+    """Everything of one run: its evaluator (which has settings, data, engine and models), directory and trainers.
 
-    `twostep.experiment.prepare` makes one, of a new run or from a run's directory.
-
-    Args:
-        settings: configs of the run and its models.
-        splits: its data.
-        engine: device, precision, ranks.
-        module: the model, or both as one.
-        run: its directory.
-        ood: other data by name, with which `test` compares the run's.
+    `twostep.experiment.prepare` makes one, of a new run or from a run's directory. Its test compares the run's data
+    with those of `ood`, by name.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        splits: Splits,
-        engine: Engine,
-        module: Model | TwoStep,
-        run: Run,
-        ood: Mapping[str, Splits] | None = None,
-    ) -> None:
-        self.settings, self.splits, self.engine, self.module, self.run = settings, splits, engine, module, run
-        self.ood = ood or {}
-        engine.place(module)
-        self.evaluator = Evaluator(settings, splits, engine, module)
+    def __init__(self, evaluator: Evaluator, run: Run, ood: Mapping[str, Splits]) -> None:
+        self.evaluator, self.run, self.ood = evaluator, run, ood
+        self.settings, self.splits = evaluator.settings, evaluator.splits
+        self.engine, self.module = evaluator.engine, evaluator.module
+        self.module.to(self.engine.device)
         self.trainer = self._trainer()
-        self.signals = StopOnSignal(engine)
+        self.signals = StopOnSignal(self.engine)
         self.callbacks: list[Callback] = [self.signals]
-        if engine.is_main:
+        if self.engine.is_main:
             checkpoints = Checkpoints(run, self.state, self.trainers)
             self.callbacks += [Curves(run, self.trainers), Lines(len(self.trainers) > 1), checkpoints]
 
@@ -74,14 +57,12 @@ class Experiment:
             NonFiniteLossError: at the first step whose loss is not finite.
             InterruptedTraining: after a signal; the checkpoint is written.
         """
-        run, valid = self.settings.run, self.splits.valid
-        train_batches = self.evaluator.batches(self.splits.train, run.train_batch_size)
-        valid_batches = None if valid is None else self.evaluator.batches(valid, run.valid_batch_size)
+        train, valid, _ = self.evaluator.loaders()
         if self.engine.is_main:
             self.keep_limits()
         try:
             with self.signals.listening():
-                self.trainer.fit(train_batches, valid_batches, self.callbacks)
+                self.trainer.fit(train, valid, self.callbacks)
         finally:
             for callback in self.callbacks:
                 callback.close()
@@ -91,22 +72,23 @@ class Experiment:
         for trainer in self.trainers:
             trainer.use_best()
             if not trainer.finished:
-                logger.warning(
-                    "%s: tested after %d of %d epochs", trainer.name, trainer.epochs_done, trainer.max_epochs
-                )
+                done, all_epochs = trainer.epochs_done, trainer.max_epochs
+                logger.warning("%s: tested after %d of %d epochs", trainer.name, done, all_epochs)
         results = {one.name: self.evaluator.measure(one) for one in self.evaluator.components}
         detection = self.evaluator.detect(self.ood) if self.ood else None
         if detection is not None:
             results[self.evaluator.whole.name] |= detection.results
-        for name, found in results.items():
-            for metric, result in found.items():
-                logger.info("test %s: %s", name, result.line(metric))
+        every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
+        for name, metric, result in every:
+            logger.info("test %s: %s", name, result.line(metric))
         if self.engine.is_main:
             if detection is not None:
                 write_detection(detection, self.run.path / "ood")
             self.run.write_metrics("test", results, fingerprint(self.module))
             self.run.write_history({trainer.name: trainer.history for trainer in self.trainers})
-            self.run.log_results(results, self._steps_done)
+            with self.run.curves() as curves:
+                for name, metric, result in every:
+                    curves.add_scalar(f"{name}/test/{metric}", result.value, self._steps_done)
         return results
 
     def draw(self) -> None:
@@ -116,8 +98,9 @@ class Experiment:
         generator = torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))
         with evaluating(self.module):
             drawn = draw_images(self.module, self.splits, self.run.path / "samples", generator)
-        for name, canvas in drawn.items():
-            self.run.log_image(name, canvas, self._steps_done)
+        with self.run.curves() as curves:
+            for name, canvas in drawn.items():
+                curves.add_image(name, canvas, self._steps_done)
 
     def state(self) -> State:
         """Return the state of the whole run."""
@@ -148,16 +131,14 @@ class Experiment:
         return sum(trainer.steps_done for trainer in self.trainers)
 
     def _trainer(self) -> Trainer | TwoStepTrainer:
-        first, *rest = models_of(self.settings, self.splits.spec, self.module)
+        *first, last = [self._trainer_of(one) for one in self.evaluator.models if one.trained]
         if not isinstance(self.module, TwoStep):
-            return self._trainer_of(first)
-        assert isinstance(self.settings.run, TwoStepRunConfig)
-        gae, (de,) = self._trainer_of(first) if first.trained else None, rest
-        return TwoStepTrainer(self.module, gae, self._trainer_of(de), self.settings.run.schedule)
+            return last
+        assert self.settings.two_step is not None
+        return TwoStepTrainer(self.module, first[0] if first else None, last, self.settings.two_step.schedule)
 
     def _trainer_of(self, component: Component) -> Trainer:
-        config = component.config
-        stop = config.early_stopping_metric
+        config, stop = component.config, component.config.early_stopping_metric
         return Trainer(
             component.name,
             component.model,

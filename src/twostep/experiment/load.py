@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from twostep.core.checkpoint import CheckpointError, State, load_weights, short
+from twostep.core.checkpoint import CheckpointError, load_weights, short
 from twostep.core.schema import DataSpec, UserError
-from twostep.data.base import Splits
 from twostep.data.batches import Batches
-from twostep.experiment.components import build, models_of
+from twostep.experiment.components import build, components_of
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.preflight import check_ranks
 from twostep.experiment.prepare import resume, with_data
@@ -36,29 +34,12 @@ def load_module(path: str | Path, best_first: bool = False) -> Model | TwoStep:
     return _load(run, run.spec, best_first)[0]
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run that is evaluated: its best weights, its data, its measures.
-
-    Args:
-        run: its directory.
-        evaluator: holds the model, and measures it.
-        progress: of each model that the run trains, by name.
-    """
+class FinishedRun(NamedTuple):
+    """A run that is evaluated: its directory, its measures, and the progress of each model that it trains, by name."""
 
     run: Run
     evaluator: Evaluator
     progress: Mapping[str, Progress]
-
-    @property
-    def module(self) -> Model | TwoStep:
-        """The model, or both as one."""
-        return self.evaluator.module
-
-    @property
-    def splits(self) -> Splits:
-        """The data."""
-        return self.evaluator.splits
 
 
 def load_finished(
@@ -83,8 +64,7 @@ def load_finished(
     engine = Engine(config.device, config.precision)
     check_ranks(config, splits, engine.world_size)
     module, progress = _load(run, splits.spec, best_first)
-    engine.place(module)
-    return FinishedRun(run, Evaluator(run.settings, splits, engine, module), progress)
+    return FinishedRun(run, Evaluator(run.settings, splits, engine, module.to(engine.device)), progress)
 
 
 class LoadedRun(NamedTuple):
@@ -104,14 +84,7 @@ def load_run(
 ) -> LoadedRun:
     """Load a run: its module in eval mode with its best weights, its trainer, and its data in batches.
 
-    Args:
-        run_dir: directory of a run, of one model or two.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where it was trained.
-        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
-
-    Raises:
-        UserError: as `load_finished` does.
+    The arguments are those of `load_finished`, and so are the errors.
     """
     stored = Run.open(Path(run_dir))
     require_checkpoint(stored)
@@ -120,21 +93,11 @@ def load_run(
     _refuse_untrained(stored.path, {one.name: one.steps_done for one in experiment.trainers}, best_first)
     for trainer in experiment.trainers:
         trainer.use_best()
-    config, splits, batches = experiment.settings.run, experiment.splits, experiment.evaluator.batches
-    loaders = (
-        batches(splits.train, config.train_batch_size),
-        None if splits.valid is None else batches(splits.valid, config.valid_batch_size),
-        batches(splits.test, config.test_batch_size),
-    )
-    return LoadedRun(experiment.module.eval(), experiment.trainer, loaders)
+    return LoadedRun(experiment.module.eval(), experiment.trainer, experiment.evaluator.loaders())
 
 
 def require_checkpoint(run: Run) -> None:
-    """Refuse a run whose training has saved nothing yet.
-
-    Raises:
-        CheckpointError: saying so.
-    """
+    """Refuse a run whose training has saved nothing yet."""
     if not run.has_checkpoint():
         raise CheckpointError(
             f"{run.path}: no checkpoint, so nothing is trained yet: resume it by --load-dir {run.path}"
@@ -146,20 +109,18 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
     state = run.load(*tags(best_first))
     with torch.random.fork_rng([]):
         module = build(run.settings, spec)
-    problem = f"{run.path}: the checkpoint is of another {{}} than the config describes"
-    models = models_of(run.settings, spec, module)
-    progress = {one.name: _progress(state.under(one.name), problem.format(one.name)) for one in models if one.trained}
+    models = components_of(run.settings, module)
+    try:
+        progress = {one.name: Progress.model_validate(state.under(one.name).values) for one in models if one.trained}
+    except ValueError as error:
+        raise CheckpointError(
+            f"{run.path}: the checkpoint is of other models than the configs say ({short(error)})"
+        ) from None
     _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
     for one in models:
-        load_weights(one.model, state.under(one.name), problem.format(one.name))
+        problem = f"{run.path}: the checkpoint is of another {one.name} than the config describes"
+        load_weights(one.model, state.under(one.name), problem)
     return module.eval(), progress
-
-
-def _progress(state: State, problem: str) -> Progress:
-    try:
-        return Progress.model_validate(state.values)
-    except ValueError as error:
-        raise CheckpointError(f"{problem} ({short(error)})") from None
 
 
 def _refuse_untrained(path: Path, steps: Mapping[str, int], best_first: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from twostep.core.checkpoint import State, load_weights
@@ -11,14 +12,9 @@ from twostep.core.schema import UserError
 from twostep.data.base import Splits
 from twostep.data.load import located
 from twostep.experiment.components import build
+from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.experiment import Experiment
-from twostep.experiment.preflight import (
-    features_of,
-    note_missing_validation,
-    preflight,
-    refuse_other_data,
-    warn_of_seen_rows,
-)
+from twostep.experiment.preflight import preflight
 from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.two_step import TwoStep
@@ -40,43 +36,50 @@ def start(
 ) -> Experiment:
     """Prepare a new run; its directory is made last, after everything has been checked.
 
-    Args:
-        request: what is asked for.
-        best_first: take a pretrained autoencoder from its `best_valid` checkpoint.
-        max_epochs: epoch limit of a pretrained autoencoder.
-        test_ood: add the OOD test, as a metric of that test in `test_metrics` does.
+    A pretrained autoencoder is taken from its `best_valid` checkpoint if `best_first`, with a new epoch limit.
+    `test_ood` adds the OOD test, as a metric of that test in `test_metrics` does.
 
     Raises:
         UserError: for whatever is wrong with the request or its data.
     """
     run_config = request.run_config()
     pretrained = run_config.pretrained_gae if isinstance(run_config, TwoStepRunConfig) else None
-    source = None if pretrained is None else Run.open(pretrained)
-    loaded = None if source is None else _pretrained_settings(source, request.overrides).models["model"]
+    source, loaded = None, None
+    if pretrained is not None:
+        source = Run.open(pretrained)
+        if not source.settings.is_gae:
+            raise UserError(
+                f"{pretrained}: not a run of an autoencoder alone; train one by single_main.py with --is-gae"
+            )
+        loaded = source.settings.adjusted({"model": request.overrides.get("gae", {})}, source.spec.is_image).first
     splits = load_splits(run_config)
     engine = Engine(run_config.device, run_config.precision)
     settings, size = resolve(request, run_config, splits, engine, loaded)
-    module = build(settings, splits.spec)
-    ood = load_others(settings.run, splits.spec) if test_ood or asks_for_ood(settings.test_metrics) else {}
-    preflight(settings, splits, module, ood, engine.world_size)
-    features = features_of(settings, splits, module)
-    note_missing_validation(splits)
-    state = None if source is None else source.load(*tags(best_first)).under("model")
-    digest = splits.digest()
-    if source is not None and state is not None:
-        assert isinstance(module, TwoStep)
-        load_weights(module.gae, state, f"{source.path}: the autoencoder is for other data")
-        warn_of_seen_rows(source, digest)
-    more = {} if size is None else size.files()
-    path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size, more).path)
+    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=True)
+    if splits.valid is None:
+        logger.info(
+            "no validation rows (make_valid_loader=False): nothing is validated, no p-values; unlike in the paper's "
+            "code, test rows do not replace them; make_valid_loader=True holds out a tenth of the training rows"
+        )
+    state, digest = None, splits.digest()
+    if source is not None:
+        assert isinstance(evaluator.module, TwoStep)
+        state = source.load(*tags(best_first)).under("model")
+        load_weights(evaluator.module.gae, state, f"{source.path}: the autoencoder is for other data")
+        if source.digest and source.digest != digest:
+            logger.warning(
+                "%s: its autoencoder was trained on other data or another split (dataset, seed, make_valid_loader), "
+                "and may have seen rows that this run holds out",
+                source.path,
+            )
+    more = {} if size is None else {"dimension": asdict(size)}
+    path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size, **more).path)
     run = Run(path, settings, splits.spec, digest)
     engine.on_first(run.claim)
-    experiment = Experiment(settings, splits, engine, module, run, ood)
+    experiment = Experiment(evaluator, run, ood)
     if state is not None:
         _take_pretrained(experiment, state, max_epochs or {})
     logger.info("run directory: %s", path)
-    for line in features:
-        logger.info("%s", line)
     return experiment
 
 
@@ -105,70 +108,65 @@ def resume(
     settings = run.settings
     if max_epochs and "gae" in max_epochs and settings.freezes_gae:
         raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
-    wants_ood = test_ood or (writing and asks_for_ood(settings.test_metrics))
-    ood = load_others(settings.run, splits.spec) if wants_ood else {}
     engine = Engine(settings.run.device, settings.run.precision)
-    module = build(settings, splits.spec)
-    preflight(settings, splits, module, ood, engine.world_size)
-    features = features_of(settings, splits, module) if writing else []
+    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=writing)
     if writing:
         engine.on_first(run.claim)
     try:
-        experiment = Experiment(settings, splits, engine, module, run, ood)
-        _load_checkpoint(experiment, best_first)
+        experiment = Experiment(evaluator, run, ood)
+        if run.has_checkpoint():
+            experiment.load(run.load(*tags(best_first)))
+        elif settings.two_step is not None and settings.two_step.pretrained_gae is not None:
+            raise UserError(f"{path}: stopped before its pretrained autoencoder was copied into it; start a new run")
+        else:
+            logger.warning("%s: no checkpoint yet; starting from the beginning", path)
         _set_limits(experiment.trainers, max_epochs or {})
         if writing:
             engine.on_first(lambda: run.record(engine.world_size))
     except UserError:
         run.close()
         raise
-    for line in features:
-        logger.info("%s", line)
     return experiment
 
 
 def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, Splits]:
-    """Return a run with adjusted settings, and its data.
-
-    Args:
-        run: as its directory says.
-        overrides: values by key, for `run` and each model, of keys that can change in a run that exists.
-        for_training: whether a command that trains wants it, and what its flags are called.
+    """Return a run with settings adjusted by overrides, and its data; messages name the flags of training or others.
 
     Raises:
-        UserError: for a key that can't change, or data that are missing or not those of the run.
+        UserError: for a key that can't change, or data that are missing or not those of the run: a file may have moved
+            if it keeps its name or its content is known.
     """
-    settings = run.settings.adjusted(overrides, run.spec.is_image)
+    settings, then = run.settings.adjusted(overrides, run.spec.is_image), run.spec
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
-        flag = f"{'--shared-config' if settings.is_two_step else '--config'} dataset=" if for_training else "--data "
+        flag = f"{'--shared-config' if settings.two_step else '--config'} dataset=" if for_training else "--data "
         raise UserError(f"{place}: no such file or folder; give the path of the data of {run.path}: {flag}PATH")
     splits = load_splits(settings.run)
-    refuse_other_data(run, splits)
-    return Run(run.path, settings, run.spec, run.digest), splits
+    now = splits.spec
+    same = splits.digest() == run.digest if run.digest else Path(now.name).name == Path(then.name).name
+    if not same or now.model_copy(update={"name": then.name}) != then:
+        raise UserError(
+            f"{run.path}: {now.name} does not hold the data of this run (other rows, values or order); put them back, "
+            "or start a new run"
+        )
+    return Run(run.path, settings, then, run.digest), splits
 
 
-def _load_checkpoint(experiment: Experiment, best_first: bool) -> None:
-    run, config = experiment.run, experiment.settings.run
-    if run.has_checkpoint():
-        experiment.load(run.load(*tags(best_first)))
-    elif isinstance(config, TwoStepRunConfig) and config.pretrained_gae is not None:
-        raise UserError(f"{run.path}: stopped before its pretrained autoencoder was copied into it; start a new run")
-    else:
-        logger.warning("%s: no checkpoint yet; starting from the beginning", run.path)
-
-
-def _pretrained_settings(source: Run, overrides: Overrides) -> Settings:
-    if not source.settings.is_gae:
-        raise UserError(f"{source.path}: not a run of an autoencoder alone; train one by single_main.py with --is-gae")
-    return source.settings.adjusted({"model": overrides.get("gae", {})}, source.spec.is_image)
+def _checked(
+    settings: Settings, splits: Splits, engine: Engine, test_ood: bool, testing: bool
+) -> tuple[Evaluator, dict[str, Splits]]:
+    """Build the models, load other data if they are asked for, and refuse what can't be trained or tested."""
+    with_ood = test_ood or (testing and asks_for_ood(settings.test_metrics))
+    ood = load_others(settings.run, splits.spec) if with_ood else {}
+    evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
+    preflight(evaluator, ood, testing)
+    return evaluator, ood
 
 
 def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -> None:
     """Let a pretrained autoencoder be trained further, and save it as the first state of the run."""
-    trainer = experiment.trainer
-    assert isinstance(trainer, TwoStepTrainer)
-    if (gae := trainer.gae) is not None:
+    assert isinstance(experiment.trainer, TwoStepTrainer)
+    if (gae := experiment.trainer.gae) is not None:
         gae.load_state_dict(state)
         gae.first_epoch = gae.epochs_done
         _set_limits((gae,), max_epochs)
@@ -185,9 +183,5 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
 
 def _set_limits(trainers: tuple[Trainer, ...], max_epochs: Epochs) -> None:
     for trainer in trainers:
-        limit, done = max_epochs.get(trainer.name), trainer.epochs_done
-        if limit is None:
-            continue
-        if limit < done:
-            logger.info("%s: has had %d epochs already, more than the new limit of %d", trainer.name, done, limit)
-        trainer.set_max_epochs(max(limit, done))
+        if trainer.name in max_epochs:
+            trainer.set_max_epochs(max_epochs[trainer.name])

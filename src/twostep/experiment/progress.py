@@ -57,13 +57,7 @@ class StopOnSignal(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves the state of the whole run: `latest` after every epoch and inside of long ones, `best_valid` when best.
-
-    Args:
-        run: where to write.
-        state: returns the state.
-        trainers: of the run.
-    """
+    """Saves the state of the whole run: `latest` after every epoch and inside of long ones, `best_valid` when best."""
 
     def __init__(self, run: Run, state: Callable[[], State], trainers: Sequence[Trainer]) -> None:
         self.run, self.state, self.trainers = run, state, trainers
@@ -97,12 +91,7 @@ class Checkpoints(Callback):
 
 
 class Curves(Callback):
-    """Writes losses and validation metrics to tensorboard, over the steps of all trainers.
-
-    Args:
-        run: where to write.
-        trainers: of the run.
-    """
+    """Writes losses and validation metrics to tensorboard, over the steps of all trainers."""
 
     def __init__(self, run: Run, trainers: Sequence[Trainer]) -> None:
         self.run, self.trainers = run, trainers
@@ -118,14 +107,18 @@ class Curves(Callback):
         self._write(trainer, "valid", trainer.history[-1]["valid"])
 
     def _write(self, trainer: Trainer, kind: str, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self.run.log(f"{trainer.name}/{kind}/{name}", value, sum(one.steps_done for one in self.trainers))
+        step = sum(one.steps_done for one in self.trainers)
+        with self.run.curves(step) as curves:
+            for name, value in values.items():
+                curves.add_scalar(f"{trainer.name}/{kind}/{name}", value, step)
 
 
 @dataclass
-class EpochUnderWay:
-    """What the current epoch of a trainer has taken so far in this session: its own seconds, steps and rows."""
+class _Epoch:
+    """The epoch under way of a trainer: its own seconds, steps and rows in this session, its bar and the bar's text."""
 
+    bar: ProgressBar
+    shown: str = ""
     seconds: float = 0.0
     steps: int = 0
     rows: int = 0
@@ -140,35 +133,31 @@ class Lines(Callback):
 
     def __init__(self, several: bool) -> None:
         self.several = several
-        self._bars: dict[str, ProgressBar] = {}
-        self._epochs: dict[str, EpochUnderWay] = {}
-        self._shown: dict[str, str] = {}
+        self._epochs: dict[str, _Epoch] = {}
+        self._bars: list[ProgressBar] = []
         self._clock = self._logged = time.monotonic()
 
     @override
     def begin(self, trainer: Trainer) -> None:
-        assert trainer.train is not None
         self._clock = time.monotonic()
         if not self._epochs:
             self._logged = self._clock
-        self._epochs[trainer.name], self._shown[trainer.name] = EpochUnderWay(), ""
         if trainer.steps_done:
             place = f"from epoch {trainer.epochs_done + 1}/{trainer.max_epochs} (step {trainer.steps_done})"
             logger.info("%s: resuming %s", trainer.label, place)
-        other = next(iter(self._bars.values()), None)
-        total = trainer.max_epochs * len(trainer.train)
-        self._bars[trainer.name] = ProgressBar(trainer.label, total, trainer.steps_done, other)
+        total = trainer.max_epochs * len(trainer.data)
+        bar = ProgressBar(trainer.label, total, trainer.steps_done, self._bars[0] if self._bars else None)
+        self._bars.append(bar)
+        self._epochs[trainer.name] = _Epoch(bar)
 
     @override
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
-        assert trainer.train is not None
         epoch = self._spend(trainer)
         epoch.steps += 1
-        epoch.rows += trainer.train.batch_size
+        epoch.rows += trainer.data.batch_size
         if trainer.steps_done % STEPS_BETWEEN_LOGS == 0:
-            shown = f"epoch {trainer.epochs_done + 1} {self._shown[trainer.name]}"
-            self._bars[trainer.name].update(trainer.steps_done, shown)
-        share = trainer.batches_done / len(trainer.train)
+            epoch.bar.update(trainer.steps_done, f"epoch {trainer.epochs_done + 1} {epoch.shown}")
+        share = trainer.batches_done / len(trainer.data)
         if self._clock - self._logged > SECONDS_BETWEEN_LINES and share < 1:
             values = [f"{name} {loss.item():.4g}" for name, loss in losses.items()]
             self._log(trainer, f"{share:.0%} of epoch {trainer.epochs_done + 1}", values)
@@ -182,14 +171,14 @@ class Lines(Callback):
                 logger.warning("%s: epoch %d: validation %s is %s", trainer.name, trainer.epochs_done, name, value)
         values = [f"{name} {value:.4g}" for name, value in losses.items()]
         values += [f"valid {name} {value:.4g}" for name, value in valid.items()]
-        self._spend(trainer)
+        epoch = self._spend(trainer)
         self._log(trainer, f"epoch {trainer.epochs_done}", values)
-        self._epochs[trainer.name] = EpochUnderWay()
+        self._epochs[trainer.name] = _Epoch(epoch.bar, epoch.shown)
 
     @override
     def end(self, trainer: Trainer) -> None:
-        del self._epochs[trainer.name]
-        self._bars[trainer.name].update(trainer.steps_done, self._shown[trainer.name])
+        epoch = self._epochs.pop(trainer.name)
+        epoch.bar.update(trainer.steps_done, epoch.shown)
         if not self._epochs:
             self.close()
         if trainer.stopped_early:
@@ -199,29 +188,24 @@ class Lines(Callback):
 
     @override
     def close(self) -> None:
-        for bar in self._bars.values():
+        for bar in self._bars:
             bar.close()
-        self._bars = {}
+        self._bars = []
 
     def _log(self, trainer: Trainer, place: str, values: Sequence[str]) -> None:
         """Log a line of progress, with the time that the remaining epochs of this model take at this epoch's pace."""
-        assert trainer.train is not None
         self._logged = self._clock
         epoch = self._epochs[trainer.name]
-        shown = self._shown[trainer.name] = f"{', '.join(values)}, {epoch.rows / epoch.seconds:,.0f} samples/s"
-        steps_left = (trainer.max_epochs - trainer.epochs_done) * len(trainer.train) - trainer.batches_done
+        epoch.shown = f"{', '.join(values)}, {epoch.rows / epoch.seconds:,.0f} samples/s"
+        steps_left = (trainer.max_epochs - trainer.epochs_done) * len(trainer.data) - trainer.batches_done
         logger.info(
             "%s: %s/%d: %s, %.0f s left at most%s",
-            trainer.label,
-            place,
-            trainer.max_epochs,
-            shown,
-            steps_left * epoch.seconds / max(epoch.steps, 1),
+            *(trainer.label, place, trainer.max_epochs, epoch.shown, steps_left * epoch.seconds / max(epoch.steps, 1)),
             " for this model" if self.several else "",
             extra={"epoch_line": True},
         )
 
-    def _spend(self, trainer: Trainer) -> EpochUnderWay:
+    def _spend(self, trainer: Trainer) -> _Epoch:
         """Add the time since the last event of any trainer to this trainer's epoch."""
         epoch, before = self._epochs[trainer.name], self._clock
         self._clock = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,44 +15,50 @@ from twostep.data.base import Splits
 from twostep.data.load import load_data, located, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import LatentSize, with_latent_dim
-from twostep.experiment.preflight import check_latent_dim, fit_batches, warn_of_units
 from twostep.models.base import GeneralizedAutoencoder, ModelConfig
 from twostep.models.two_step import latent_spec
 from twostep.runs.config import RunConfig, Settings
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device, Engine
 
+logger = logging.getLogger("twostep")
+
 
 def resolve(
     request: Request, run: RunConfig, splits: Splits, engine: Engine, pretrained: ModelConfig | None = None
 ) -> tuple[Settings, LatentSize | None]:
-    """Return the configs of a new run and its models.
+    """Return the configs of a new run and its models, and how `latent_dim=auto` was resolved, if it was asked for.
 
-    Args:
-        request: what is asked for.
-        run: the run's config, as `request.run_config` returned it.
-        splits: the run's data.
-        engine: of the run.
-        pretrained: config of a pretrained autoencoder.
-
-    Returns:
-        the configs, and how `latent_dim=auto` was resolved; None where nothing is `auto`.
+    `run` is what `request.run_config` returned, `pretrained` the config of a pretrained autoencoder.
 
     Raises:
         UserError: if the configs contradict the data.
     """
-    spec = splits.spec
-    run = resolve_fid(fit_batches(run, splits), spec.is_image)
+    spec, rows = splits.spec, len(splits.train)
+    if run.train_batch_size > rows and "train_batch_size" in run.model_fields_set:
+        raise UserError(
+            f"train_batch_size={run.train_batch_size} is more than the {rows} training rows of {spec.name}: "
+            f"set train_batch_size={rows} or less"
+        )
+    run = resolve_fid(run.model_copy(update={"train_batch_size": min(run.train_batch_size, rows)}), spec.is_image)
     first = "gae" if request.is_two_step else "model"
     config, found = pretrained, None
     if config is None:
         config, found = with_latent_dim(request.model_config(first, spec), splits, engine, run.seed)
-    if request.is_two_step or request.is_gae:
-        check_latent_dim(config, spec)
+    latent_dim = getattr(config, "latent_dim", None)
+    if latent_dim is not None and latent_dim > spec.dim and (request.is_two_step or request.is_gae):
+        raise UserError(  # before its networks, of any size, are built
+            f"latent_dim={latent_dim} of {config.name} is more than the {spec.dim} coordinates of {spec.name}: "
+            f"set latent_dim={spec.dim} or less"
+        )
     if not request.is_two_step:
         return Settings(run, {first: config}, request.is_gae), found
-    de = request.model_config("de", latent_spec(spec, _latent_dim(config, spec)))
-    return Settings(run, {first: config, "de": de}), found
+    if latent_dim is None:  # of another package's model, which need not have such a key
+        with torch.random.fork_rng([]):
+            model = config.build(spec)
+        assert isinstance(model, GeneralizedAutoencoder)
+        latent_dim = model.latent_dim
+    return Settings(run, {first: config, "de": request.model_config("de", latent_spec(spec, latent_dim))}), found
 
 
 def load_splits(config: RunConfig) -> Splits:
@@ -66,13 +73,7 @@ def load_splits(config: RunConfig) -> Splits:
 
 
 def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str, Any] | None = None) -> Splits:
-    """Load other data, with which a run's are compared.
-
-    Args:
-        name: name or path of a dataset.
-        config: of the run.
-        spec: facts of its data.
-        kwargs: keys of the other dataset; without any, images are resized to those of the run.
+    """Load other data, with which a run's are compared; images are resized to those of the run, unless keys are given.
 
     Raises:
         UserError: if they can't be loaded, or have another shape.
@@ -86,16 +87,17 @@ def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str
             f"points of {name} have the shape {shapes[0]} and those of {spec.name} {shapes[1]}: "
             "compare it with data of the same shape"
         )
-    warn_of_units(other.spec, spec)
+    its = other.spec
+    if (spec.discrete or its.discrete) and (its.low, its.high) != (spec.low, spec.high):
+        logger.warning(
+            "%s can have values from %g to %g, and %s from %g to %g: the test may detect their units",
+            *(its.name, its.low, its.high, spec.name, spec.low, spec.high),
+        )
     return other
 
 
 def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
-    """Load the data with which the OOD test compares a run's, by name.
-
-    Raises:
-        UserError: as `load_other` does, and if no data are named and the run's have no usual partner.
-    """
+    """Load the data with which the OOD test compares a run's, by name: those of its key, or its usual partner."""
     name = config.ood_dataset or OOD_PARTNERS.get(config.dataset)
     if name is None:
         raise UserError(f"OOD test: {config.dataset} has no usual partner: set ood_dataset=NAME or PATH")
@@ -103,26 +105,12 @@ def load_others(config: RunConfig, spec: DataSpec) -> dict[str, Splits]:
 
 
 def moved(config: RunConfig, device: Device | None, data: Path | None) -> dict[str, Any]:
-    """Return the keys of a run that is opened on another device or with its data in another place.
+    """Return the keys of a run that is opened on another device, or with its data in another place, as overrides.
 
-    Args:
-        config: of the run.
-        device: kind of device; None: that of the run.
-        data: file or folder of its data, or the `data_root` of a dataset known by name; None: that of the run.
+    Data in a file or folder are there; `data` is the `data_root` of a dataset known by name.
     """
     found: dict[str, Any] = {} if device is None else {"device": device}
     if data is not None:
         own = Path(config.dataset).is_absolute()
         found["dataset" if own else "data_root"] = located(str(data)) if own else data
     return found
-
-
-def _latent_dim(config: ModelConfig, spec: DataSpec) -> int:
-    """Return the number of latent coordinates of an autoencoder, which its config need not have as a key."""
-    latent_dim = getattr(config, "latent_dim", None)
-    if latent_dim is not None:
-        return latent_dim
-    with torch.random.fork_rng([]):
-        model = config.build(spec)
-    assert isinstance(model, GeneralizedAutoencoder)
-    return model.latent_dim

@@ -20,18 +20,7 @@ from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 
 
 class Autoencoder(EncoderDecoder):
-    """Encoder and decoder fitted by least squares.
-
-    Args:
-        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: maps embeddings back.
-        latent_dim: d.
-        data: see `DataArguments`.
-    """
-
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
+    """Encoder and decoder, see `EncoderDecoder`, fitted by least squares."""
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -57,4 +46,4 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
     @override
     def build(self, spec: DataSpec) -> Autoencoder:
         networks = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
-        return Autoencoder(*networks, self.latent_dim, **self.data_arguments(spec))
+        return Autoencoder(*networks, **self.arguments(Autoencoder, spec))

@@ -30,7 +30,16 @@ from typing_extensions import Unpack, override
 
 from twostep.core.keys import STOPPING_METRIC, TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeInt, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, DataArguments, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.base import (
+    MODELS,
+    DataArguments,
+    DensityEstimator,
+    Likelihood,
+    Objective,
+    OneLossConfig,
+    Preset,
+    Role,
+)
 from twostep.nn.distributions import LOG_2PI
 
 FLOOR = 1e-4
@@ -38,12 +47,7 @@ STEPS_AT_ONCE = 2**17  # of the LSTM in one evaluation: 0.5 GB of gates at hidde
 
 
 def earlier(shape: tuple[int, ...], context: int) -> Tensor:
-    """Return which steps each step sees, `(T, K)`, the one before it last; T stands for none.
-
-    Args:
-        shape: of a data point.
-        context: rows above, and pixels to either side, that a pixel of an image sees besides.
-    """
+    """Return which steps each step of a point sees, `(T, K)`, the one before it last; T stands for none."""
     steps = math.prod(shape[-2:])
     before = torch.arange(-1, steps - 1) % (steps + 1)
     if len(shape) == 1 or context == 0:
@@ -58,11 +62,8 @@ class ARM(DensityEstimator):
 
     Args:
         event_shape: shape `*S` of a data point, `(D,)` or `(C, H, W)`, which the transform must leave as it is.
-        k_mixture: Gaussians in the mixture of each step.
-        hidden_size: width of the LSTM.
-        num_layers: layers of the LSTM.
-        context: rows above and pixels beside that a pixel sees; 0: the last one alone.
-        data: see `DataArguments`.
+        k_mixture, hidden_size, num_layers, context: as the keys of `ARMConfig`.
+        data: see `Model`.
     """
 
     before: Tensor
@@ -94,17 +95,16 @@ class ARM(DensityEstimator):
     @override
     @torch.no_grad()  # the choice of a component has no gradient
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        like = self.head.weight
         state: tuple[Tensor, Tensor] | None = None
-        drawn = like.new_zeros(self.steps + 1, n, self.features)
+        drawn = self.head.weight.new_zeros(self.steps + 1, n, self.features)
         for step in range(self.steps):
             hidden, state = self.lstm(self._seen(drawn, self.before[step : step + 1]), state)
             weights, mean, std = self._mixture(hidden[0])
             chosen = torch.multinomial(weights.softmax(1), 1, generator=generator)[:, :, None]
             chosen = chosen.expand(-1, -1, self.features)
-            noise = torch.randn(drawn[step].shape, generator=generator, device=like.device, dtype=like.dtype)
+            noise = self.draw(torch.randn, drawn[step].shape, generator)
             drawn[step] = mean.gather(1, chosen)[:, 0] + std.gather(1, chosen)[:, 0] * noise
-        return self.clamp(self.transform.inverse(self._from_sequence(drawn[:-1])))
+        return self.clamp(self.transform.inverse(drawn[:-1].permute(1, 2, 0).reshape(-1, *self.event_shape)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -112,7 +112,7 @@ class ARM(DensityEstimator):
 
     def conditionals(self, y: Tensor) -> Tensor:
         """Map what the transform gives, `(B, *S)`, to `log p(y_t | y_1 ... y_{t-1})` of shape `(B, T)`, in nats."""
-        sequence = self._to_sequence(y)
+        sequence = y.reshape(len(y), self.features, self.steps).permute(2, 0, 1)  # (T, B, C), as the LSTM reads
         before = self._seen(torch.cat([sequence, torch.zeros_like(sequence[:1])]), self.before)
         with torch.autocast(y.device.type, enabled=False):  # a state kept over many steps; some CPUs have no other LSTM
             hidden = self.lstm(before)[0]
@@ -135,13 +135,6 @@ class ARM(DensityEstimator):
         weights, mean, raw = self.head(hidden).split([K, K * C, K * C], dim=-1)
         return weights, mean.unflatten(-1, (K, C)), softplus(raw).unflatten(-1, (K, C)) + FLOOR
 
-    def _to_sequence(self, y: Tensor) -> Tensor:
-        """Map `(B, *S)` to `(T, B, C)`, the order in which the LSTM reads."""
-        return y.reshape(len(y), self.features, self.steps).permute(2, 0, 1)
-
-    def _from_sequence(self, sequence: Tensor) -> Tensor:
-        return sequence.permute(1, 2, 0).reshape(-1, *self.event_shape)
-
 
 @MODELS.register("arm")
 class ARMConfig(OneLossConfig):
@@ -163,17 +156,13 @@ class ARMConfig(OneLossConfig):
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        if not spec.is_image:
-            return {"whitening_transform": True}
-        return {"whitening_transform": True, "dequantize": spec.discrete, "hidden_size": 256, "num_layers": 2}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        if not spec.is_image:
-            return {"lr": 1e-3}
-        return {"lr": 1e-3, "whitening_transform": False, "scale_data": True, "dequantize": False, "context": 0}
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        layers = {"hidden_size": 256, "num_layers": 2} if spec.is_image else {}
+        if preset != "reference":
+            return {**layers, "whitening_transform": True, "dequantize": spec.is_image and spec.discrete}
+        if spec.is_image:
+            return {**layers, "lr": 1e-3, "scale_data": True, "context": 0}
+        return {"lr": 1e-3, "whitening_transform": True}
 
     @override
     def is_flat(self) -> bool:
@@ -181,11 +170,4 @@ class ARMConfig(OneLossConfig):
 
     @override
     def build(self, spec: DataSpec) -> ARM:
-        return ARM(
-            spec.shape,
-            k_mixture=self.k_mixture,
-            hidden_size=self.hidden_size,
-            num_layers=self.num_layers,
-            context=self.context,
-            **self.data_arguments(spec),
-        )
+        return ARM(spec.shape, **self.arguments(ARM, spec))

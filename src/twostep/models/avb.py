@@ -26,21 +26,39 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
-from typing_extensions import Unpack, override
+from typing_extensions import override
 
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, AdversarialConfig, Gather, Objective, OptimizerConfig, Role
-from twostep.models.parts.gaussian_decoder import GaussianArguments, GaussianDecoder, GaussianDecoderConfig, bound
-from twostep.models.parts.moment_gaussian import cholesky, kl_to_prior, log_weights, moments
-from twostep.models.presets import AVB_REFERENCE_DENSITY, avb_defaults, avb_reference
-from twostep.nn.distributions import normal_log_prob
-from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP, JoinedNet
-from twostep.nn.running import RunningMean
+from twostep.models.base import MODELS, Gather, Objective, Preset, Role
+from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig, bound
+from twostep.models.parts.networks import AdversarialConfig
+from twostep.nn.distributions import kl_to_prior, log_det, normal_log_prob, standard_normal_log_prob
+from twostep.nn.layers import RunningMean
+from twostep.nn.mlp import JoinedNet
 
 BLOCK = 16384  # rows that pass a network at once in evaluation
 CACHED = 512  # draws made at once where all are kept: more do not fit a core's cache
 ROWS = 25  # for each coordinate, of which the running covariance is
+
+ROWS_TO_PASS = 200_000  # by a density, in at most 150 epochs
+# Two steps of the discriminator to one of the others, which are slower and larger. The std is a parameter that starts
+# small: a calibrated one starts at the data's spread, at which latents carry no information
+# (tests/models/test_avb.py).
+DENSITY_OF_VECTORS: dict[str, Any] = {
+    "num_discriminator_steps": 2,
+    "nll_lr": 5e-4,
+    "encoder_hidden_dims": (512,),
+    "decoder_hidden_dims": (512, 512),
+    "max_bad_valid_epochs": 20,
+    "sigma_from": "parameter",
+}
+REFERENCE_DENSITY: dict[str, Any] = {
+    "noise_dim": 128,
+    "max_epochs": 100,
+    "early_stopping_metric": None,
+    "valid_metrics": ("loss",),
+    "test_metrics": ("log_likelihood", "loss"),
+}
 
 
 class AVB(GaussianDecoder):
@@ -48,14 +66,11 @@ class AVB(GaussianDecoder):
 
     Args:
         encoder: f, maps what the transform gives, `(B, *T)`, and noise `(B, m)` to latents `(B, d)`.
-        decoder: maps latents to the mean of y; see `GaussianDecoder` for what it may give beside.
-        discriminator: T, maps flattened points `(B, D)` and latents `(B, d)` to `(B, 1)`.
-        latent_dim: d.
-        input_sigma: s_in, std of the encoder's noise.
-        prior_sigma: s, std of the latent prior.
-        num_discriminator_steps: steps of the discriminator for each of encoder and decoder.
-        adaptive_contrast: contrast standardised draws with noise, not with the prior's.
-        arguments: see `GaussianArguments` and `DataArguments`.
+        discriminator: T, maps flattened points `(B, D)` and latents `(*, B, d)` to `(*, B, 1)`.
+        input_sigma: s_in.
+        prior_sigma: s.
+        num_discriminator_steps, adaptive_contrast: as the keys of `AVBConfig`.
+        arguments: see `GaussianDecoder`.
     """
 
     noise_set: Tensor
@@ -72,7 +87,7 @@ class AVB(GaussianDecoder):
         prior_sigma: float = 1.0,
         num_discriminator_steps: int = 1,
         adaptive_contrast: bool = False,
-        **arguments: Unpack[GaussianArguments],
+        **arguments: Any,
     ) -> None:
         super().__init__(encoder, decoder, latent_dim, **arguments)
         self.prior_sigma = self.prior_std = prior_sigma
@@ -110,10 +125,6 @@ class AVB(GaussianDecoder):
             Objective("nll", self._nll, others, every=self.every, after=self._after),
         )
 
-    def draw(self, y: Tensor) -> Tensor:
-        """Return one draw of q at each point of transformed data, `(B, d)`."""
-        return self.encoder(y, self._noise(len(y), y))
-
     def log_ratio(self, y: Tensor, z: Tensor) -> Tensor:
         """Return T of the network's input and a draw, standardised with adaptive contrast, of shape `(B,)`."""
         return self.discriminator(y.flatten(1), z).squeeze(1)
@@ -124,8 +135,7 @@ class AVB(GaussianDecoder):
             _, seen, _ = self._contrasted(y)
         noise = torch.randn_like(seen)
         from_prior = noise if self.adaptive else self.prior_sigma * noise
-        features = self.discriminator.features(y.flatten(1))
-        log_ratio, of_prior = self.discriminator.join(features, torch.stack([seen, from_prior]))
+        log_ratio, of_prior = self.discriminator(y.flatten(1), torch.stack([seen, from_prior]))
         return (softplus(-log_ratio) + softplus(of_prior)).mean()
 
     def _nll(self, x: Tensor) -> Tensor:
@@ -139,7 +149,7 @@ class AVB(GaussianDecoder):
         Shapes: `(B, d)`, `(B, d)`, and `(B,)` or a scalar.
         """
         if self.covariance is None:
-            z = self.draw(y)
+            z = self.encoder(y, self._noise(len(y), y))
             return z, z, z.new_zeros(())
         z, pair = self._draw_and_pair(self.encoder.features(y))
         with torch.autocast(z.device.type, enabled=False):  # moments and factor in full precision
@@ -187,66 +197,83 @@ class AVB(GaussianDecoder):
         return y.split(max(1, BLOCK // len(self.noise_set)))
 
     def _log_weights(self, y: Tensor, k: int) -> Tensor:
-        return log_weights(lambda z: self._log_joint(y, z), moments(self._draws(y), self.prior_sigma), k)
+        mean, factor = moments(self._draws(y), self.prior_sigma)
+        log_std = mean.new_tensor(math.log(self.prior_sigma))
+        weights: list[Tensor] = []
+        for _ in range(k):
+            noise = torch.randn_like(mean)
+            z = mean + (factor @ noise[:, :, None]).squeeze(2)
+            log_joint = self.log_likelihood(y, z) + normal_log_prob(z.square(), log_std)
+            weights.append(log_joint - standard_normal_log_prob(noise) + log_det(factor))
+        return torch.stack(weights)
 
-    def _log_joint(self, y: Tensor, z: Tensor) -> Tensor:
-        return self.log_likelihood(y, z) + normal_log_prob(z.square(), z.new_tensor(math.log(self.prior_sigma)))
+
+def moments(draws: Tensor, prior_std: float) -> tuple[Tensor, Tensor]:
+    """Return the mean `(B, d)` of draws `(B, m, d)` and a Cholesky factor `(B, d, d)` of their covariance."""
+    mean = draws.mean(1)
+    centred = draws - mean[:, None]
+    return mean, cholesky(centred.mT @ centred / (draws.shape[1] - 1), prior_std)
+
+
+def cholesky(covariance: Tensor, prior_std: float) -> Tensor:
+    """Return a Cholesky factor of covariances `(*, d, d)`, NaN for those that are not finite.
+
+    Every variance grows by a thousandth, which keeps the correlations regular in single precision, and by a millionth
+    of the prior's, which is what is left of a distribution that has collapsed to a point.
+    """
+    with torch.autocast(covariance.device.type, enabled=False):  # CUDA has no cholesky in half precision
+        covariance = covariance.to(torch.promote_types(covariance.dtype, torch.float32))
+        jitter = 1e-3 * covariance.diagonal(dim1=-2, dim2=-1) + 1e-6 * prior_std**2
+        factor, failed = torch.linalg.cholesky_ex(covariance + torch.diag_embed(jitter))
+    return factor.masked_fill(failed.bool()[..., None, None], torch.nan)
 
 
 @MODELS.register("avb")
-class AVBConfig(GaussianDecoderConfig, AdversarialConfig):
+class AVBConfig(AdversarialConfig, GaussianDecoderConfig):
     """Keys of `avb`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae", "de")
     summary: ClassVar[str] = "adversarial variational Bayes: an implicit posterior"
     paper: ClassVar[str] = "Mescheder et al., 2017, arXiv 1701.04722"
+    rates: ClassVar[dict[str, str]] = {"discriminator": "disc_lr", "nll": "nll_lr"}
 
     name: Literal["avb"] = "avb"
     noise_dim: PositiveInt = Field(256, description="coordinates of the encoder's noise")
     input_sigma: NonNegativeFloat = Field(3.0, description="std of the encoder's noise")
     prior_sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="its hidden layers")
-    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
-    disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
     nll_lr: PositiveFloat = Field(1e-3, description="learning rate of encoder and decoder")
-    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_nll_lr_scheduler: bool = Field(True, description="cosine decay of nll_lr to 0 over all steps")
     num_discriminator_steps: PositiveInt = Field(1, description="steps of the discriminator for each of the others")
     adaptive_contrast: bool = Field(False, description="contrast standardised draws with noise, not with the prior")
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        networks = super().defaults(spec, role)
-        net = networks["encoder_net"]
-        return {**networks, **avb_reference(role, net), **avb_defaults(spec, role, net)}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        net = super().defaults(spec, role)["encoder_net"]
-        keys = {**super().reference(spec, role), **avb_reference(role, net), "max_grad_norm": None}
-        return keys if role == "gae" else {**keys, **AVB_REFERENCE_DENSITY}
-
-    @override
-    def optimizers(self) -> dict[str, OptimizerConfig]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        values = super().defaults(spec, role, preset)
+        epochs = 50 if values["encoder_net"] == "mlp" and (role == "gae" or spec.is_image) else 100
+        if preset == "reference":
+            values["max_grad_norm"] = None
+        if role == "gae":
+            return {**values, "max_epochs": epochs}
+        if preset == "reference":
+            return {**values, **REFERENCE_DENSITY}
         return {
-            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
-            "nll": OptimizerConfig(self.nll_lr, self.use_nll_lr_scheduler),
+            **values,
+            "noise_dim": 128,
+            "max_epochs": max(epochs, min(150, ROWS_TO_PASS // spec.size)),
+            "adaptive_contrast": True,
+            "early_stopping_metric": "log_likelihood",
+            "valid_metrics": ("log_likelihood",),
+            "test_metrics": ("log_likelihood",),
+            **({} if spec.is_image else DENSITY_OF_VECTORS),
         }
 
     @override
     def build(self, spec: DataSpec) -> AVB:
-        arguments = self.gaussian_arguments(spec)
-        discriminator_dims = self.discriminator_hidden_dims, 1, self.discriminator_activation
+        arguments = self.arguments(AVB, spec)  # whose head draws its weights before the networks do
         return AVB(
             JoinedNet(self.build_encoder(spec, self.latent_dim), self.noise_dim),
             self.build_decoder(spec, self.extra(spec)),
-            JoinedNet(MLP(spec.dim, *discriminator_dims), self.latent_dim),
-            self.latent_dim,
-            input_sigma=self.input_sigma,
-            prior_sigma=self.prior_sigma,
-            num_discriminator_steps=self.num_discriminator_steps,
-            adaptive_contrast=self.adaptive_contrast,
+            JoinedNet(self.build_discriminator(spec.dim), self.latent_dim),
             **arguments,
         )

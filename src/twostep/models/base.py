@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, final, runtime_checkable
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor, nn
-from typing_extensions import override
 
 from twostep.core.keys import EvaluationKeys, FitKeys, resolve_fid
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, Frozen, PositiveFloat
 from twostep.nn import jacobian
-from twostep.nn.transform_keys import TransformKeys
-from twostep.nn.transforms import Chain, DataTransform, Noise
+from twostep.nn.transforms import Chain, DataTransform, MappedBatches, Noise, TransformKeys
 
 Role = Literal["gae", "de"]
+Preset = Literal["twostep", "reference"]
 Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]
 Gather = Callable[[Tensor], Tensor]
+
+ERROR = "l2_reconstruction_error"
 
 MODELS: Registry[type[ModelConfig]] = Registry("model")
 
@@ -51,13 +53,7 @@ class Objective:
 
 
 class DataArguments(TypedDict, total=False):
-    """Keyword arguments of every model: how it sees its data.
-
-    Args:
-        transform: invertible map from data to what the networks see, fitted by `fit_transform`; None: the identity.
-        noise: what training adds to the data before the transform; None: nothing.
-        sample_range: lowest and highest value, to which samples are clamped; None: not at all.
-    """
+    """Keyword arguments of every model, see `Model`: how it sees its data."""
 
     transform: DataTransform | None
     noise: Noise | None
@@ -69,9 +65,9 @@ class Model(nn.Module, ABC):
 
     Args:
         event_shape: shape `*S` of a data point.
-        transform: see `DataArguments`.
-        noise: see `DataArguments`.
-        sample_range: see `DataArguments`.
+        transform: invertible map from data to what the networks see, fitted by `fit_transform`; None: the identity.
+        noise: what training adds to the data before the transform; None: nothing.
+        sample_range: lowest and highest value, to which samples are clamped; None: not at all.
     """
 
     def __init__(
@@ -99,11 +95,16 @@ class Model(nn.Module, ABC):
 
     def fit_transform(self, batches: Iterable[Tensor]) -> None:
         """Take the transform's statistics from training data; called once, before the first step."""
-        self.transform.fit(_Noisy(self.noise, batches))
+        self.transform.fit(MappedBatches(self.noise, batches))
 
     def network_input(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to what the network is trained on: noise, then the transform."""
         return self.transform(self.noise(x))
+
+    def draw(self, source: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Return draws of `torch.randn` or `torch.rand`, where the weights are."""
+        like = next(self.parameters())
+        return source(shape, generator=generator, device=like.device, dtype=like.dtype)
 
     def clamp(self, x: Tensor) -> Tensor:
         """Clamp samples to `sample_range`, if there is one."""
@@ -203,7 +204,7 @@ class OptimizerConfig:
 
 class _NameKeys(Frozen):
     name: Any  # each model narrows it to the literal of its name
-    preset: Literal["twostep", "reference"] = Field(
+    preset: Preset = Field(
         "twostep", description="which defaults: the better ones found here, or those of the paper's code"
     )
 
@@ -211,13 +212,15 @@ class _NameKeys(Frozen):
 class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
     """Keys that every model has: its name, how it sees its data, how it is trained, how it is evaluated.
 
-    A model's own config adds its fields and answers `defaults`, `is_flat`, `build` and, if it is no `OneLossConfig`,
-    `optimizers`. `summary` says in a line what the model is, `paper` where it comes from.
+    A model's own config adds its fields and answers `is_flat`, `build` and, where they depend on the data, `defaults`.
+    `summary` says in a line what the model is, `paper` where it comes from, and `rates` which key holds the learning
+    rate of each objective; `use_<that key>_scheduler` is the key of its schedule.
     """
 
     roles: ClassVar[tuple[Role, ...]]
     summary: ClassVar[str]
     paper: ClassVar[str]
+    rates: ClassVar[dict[str, str]]
     adjustable: ClassVar[frozenset[str]] = frozenset(
         {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs"}
     )
@@ -227,19 +230,12 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
         """Return the config with its defaults for this data and role, and the user's overrides on top."""
         names = cls.aliases()
         given = {names.get(key, key): value for key, value in overrides.items()}
-        defaults = cls.defaults(spec, role)
-        if given.get("preset") == "reference":
-            defaults |= cls.reference(spec, role)
+        defaults = cls.defaults(spec, role, given.get("preset", "twostep"))
         return resolve_fid(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
 
     @classmethod
-    @abstractmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Return the values that differ from the fields' defaults for this data and role."""
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Return the values of the paper's code where the defaults here are others (`preset=reference`)."""
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        """Return the values that differ from the fields' defaults for this data, role and preset."""
         return {}
 
     @abstractmethod
@@ -254,15 +250,24 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
     def is_flat(self) -> bool:
         """Whether the network sees a point as a vector."""
 
-    @abstractmethod
     def optimizers(self) -> dict[str, OptimizerConfig]:
         """Return the optimiser of each objective, by the objective's name."""
+        return {
+            name: OptimizerConfig(getattr(self, rate), getattr(self, f"use_{rate}_scheduler"))
+            for name, rate in self.rates.items()
+        }
+
+    def arguments(self, model: type[Model], spec: DataSpec) -> dict[str, Any]:
+        """Return a model's arguments that have the names of keys, and those that say how it sees its data."""
+        names = {name for kind in model.__mro__ for name in signature(kind.__init__).parameters}
+        keys = {key: getattr(self, key) for key in type(self).model_fields if key in names}
+        return {**keys, **self.data_arguments(spec)}
 
     def data_arguments(self, spec: DataSpec) -> DataArguments:
         """Return the arguments of a model's constructor that say how it sees its data."""
         return {
             "transform": self.build_transform(spec, self.is_flat()),
-            "noise": self.build_noise(),
+            "noise": Noise(self.dequantize, self.denoising_sigma),
             "sample_range": (spec.low, spec.high) if self.clamp_samples else None,
         }
 
@@ -270,31 +275,7 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
 class OneLossConfig(ModelConfig):
     """Keys of a model that has one loss, named `loss`."""
 
+    rates: ClassVar[dict[str, str]] = {"loss": "lr"}
+
     lr: PositiveFloat = Field(1e-3, description="learning rate")
     use_lr_scheduler: bool = Field(False, description="cosine decay of the rate to 0 over all steps")
-
-    @override
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        return {"loss": OptimizerConfig(self.lr, self.use_lr_scheduler)}
-
-
-class AdversarialConfig(ModelConfig):
-    """Keys of a model with a discriminator, whose losses have a learning rate each: `disc_lr` and another."""
-
-    lr: None = Field(None, description="not used: the losses have a learning rate each")
-
-    @field_validator("lr", mode="before")
-    @classmethod
-    def _not_one_rate(cls, value: Any) -> Any:
-        if value is not None:
-            rates = " and ".join(key for key in cls.model_fields if key.endswith("_lr"))
-            raise ValueError(f"there is no one learning rate: set {rates}")
-        return value
-
-
-class _Noisy:
-    def __init__(self, noise: Noise, batches: Iterable[Tensor]) -> None:
-        self.noise, self.batches = noise, batches
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self.noise(batch) for batch in self.batches)

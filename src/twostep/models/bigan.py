@@ -25,32 +25,25 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_METRICS
+from twostep.core.keys import PATIENCE
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, AdversarialConfig, DataArguments, Gather, Objective, OptimizerConfig, Role
-from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
-from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP, JoinedNet
+from twostep.models.base import ERROR, MODELS, DataArguments, Gather, Objective, Preset, Role
+from twostep.models.parts.networks import AdversarialConfig, EncoderDecoder
+from twostep.nn.mlp import JoinedNet
 
-ERROR = "l2_reconstruction_error"
 # Small datasets are not inverted with the paper's rates of 1e-4 and weight of 1 (benchmarks/defaults.py).
 RATE, MOST_WEIGHT, IMAGE_DIM = 1e-3, 10.0, 784
 
 
 class BiGAN(EncoderDecoder):
-    """An encoder, a generator that decodes, and a critic of pairs.
+    """Encoder f, decoder or generator g, see `EncoderDecoder`, and a critic of pairs.
 
     Args:
-        encoder: f, maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: the generator g.
         discriminator: the critic T, maps a flattened point `(B, D)` and an embedding `(B, d)` to `(B, 1)`.
-        latent_dim: d.
-        wasserstein: Wasserstein distance of the pairs; False: the classical logistic loss.
-        penalty_weight: λ of the Wasserstein critic; None: its weights are clamped instead.
+        penalty_weight: λ.
         clamp: c.
         recon_weight: w.
-        num_discriminator_steps: steps of the critic for each of generator and encoder.
-        data: see `DataArguments`.
+        wasserstein, gradient_penalty, num_discriminator_steps: as the keys of `BiGANConfig`.
     """
 
     def __init__(
@@ -61,7 +54,8 @@ class BiGAN(EncoderDecoder):
         latent_dim: int,
         *,
         wasserstein: bool = True,
-        penalty_weight: float | None = 10.0,
+        gradient_penalty: bool = True,
+        penalty_weight: float = 10.0,
         clamp: float = 0.01,
         recon_weight: float = 1.0,
         num_discriminator_steps: int = 2,
@@ -69,16 +63,13 @@ class BiGAN(EncoderDecoder):
     ) -> None:
         super().__init__(encoder, decoder, latent_dim, **data)
         self.discriminator = discriminator
-        self.wasserstein, self.penalty_weight, self.limit = wasserstein, penalty_weight, clamp
+        self.wasserstein, self.limit = wasserstein, clamp
+        self.penalty_weight = penalty_weight if gradient_penalty else None
         self.recon_weight, self.every = recon_weight, num_discriminator_steps
-
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Generate `n` points `(n, *S)` from draws of the prior."""
-        return self.clamp(self.decode(2 * self.prior_noise(n, generator, uniform=True) - 1))
+        return self.clamp(self.decode(self._prior(n, generator)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -98,7 +89,7 @@ class BiGAN(EncoderDecoder):
 
     def _discriminator_loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        z = self._prior(y)
+        z = self._prior(len(y))
         with torch.no_grad():
             points = torch.cat([y, self.decoder(z)]).flatten(1)
             codes = torch.cat([self.encoder(y), z])
@@ -119,14 +110,14 @@ class BiGAN(EncoderDecoder):
 
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        z, code = self._prior(y), self.encoder(y)
+        z, code = self._prior(len(y)), self.encoder(y)
         made, again = self.decoder(torch.cat([z, code])).chunk(2)
         data, drawn = self.discriminator(y.flatten(1), code), self.discriminator(made.flatten(1), z)
         game = data - drawn if self.wasserstein else softplus(data) + softplus(-drawn)
         return game.mean() + self.recon_weight * (y - again).square().sum() / len(y)
 
-    def _prior(self, like: Tensor) -> Tensor:
-        return 2 * torch.rand(len(like), self.latent_dim, device=like.device, dtype=like.dtype) - 1
+    def _prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return 2 * self.draw(torch.rand, (n, self.latent_dim), generator) - 1
 
     def _clamp_weights(self, gather: Gather) -> None:
         with torch.no_grad():
@@ -135,12 +126,13 @@ class BiGAN(EncoderDecoder):
 
 
 @MODELS.register("bigan")
-class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
+class BiGANConfig(AdversarialConfig):
     """Keys of `bigan`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
     summary: ClassVar[str] = "bidirectional GAN: a generator and its inverse, from a critic"
     paper: ClassVar[str] = "Donahue et al., 2017, arXiv 1605.09782"
+    rates: ClassVar[dict[str, str]] = {"discriminator": "disc_lr", "ge": "ge_lr"}
 
     name: Literal["bigan"] = "bigan"
     wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")
@@ -151,48 +143,26 @@ class BiGANConfig(EncoderDecoderConfig, AdversarialConfig):
     clamp: PositiveFloat = Field(0.01, description="limit of the Wasserstein critic's weights, without the penalty")
     recon_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error of reconstructions")
     num_discriminator_steps: PositiveInt = Field(2, description="steps of the critic for each of generator and encoder")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field((256, 256), description="hidden layers of the critic")
-    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the critic")
-    disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the critic")
+    disc_lr: PositiveFloat = Field(1e-4, description="learning rate of the discriminator")
     ge_lr: PositiveFloat = Field(1e-4, description="learning rate of generator and encoder")
-    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
     use_ge_lr_scheduler: bool = Field(True, description="cosine decay of ge_lr to 0 over all steps")
     max_epochs: PositiveInt = Field(200, description="epochs to train for")
-    early_stopping_metric: str | None = Field(ERROR, description=STOPPING_METRIC)
     max_bad_valid_epochs: PositiveInt | None = Field(50, description=PATIENCE)
-    valid_metrics: tuple[str, ...] = Field((ERROR,), description=VALID_METRICS)
-    test_metrics: tuple[str, ...] = Field((ERROR,), description=TEST_METRICS)
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        values = super().defaults(spec, role, preset)
+        if preset == "reference":
+            return {**values, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
         weight = min(MOST_WEIGHT, max(1.0, IMAGE_DIM / spec.dim))
-        return {**super().defaults(spec, role), "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        keys = {key: cls.model_fields[key].default for key in ("recon_weight", "disc_lr", "ge_lr")}
-        return {**super().reference(spec, role), **keys, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
-
-    @override
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        return {
-            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
-            "ge": OptimizerConfig(self.ge_lr, self.use_ge_lr_scheduler),
-        }
+        return {**values, "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}
 
     @override
     def build(self, spec: DataSpec) -> BiGAN:
         return BiGAN(
             self.build_encoder(spec, self.latent_dim),
             self.build_decoder(spec),
-            JoinedNet(MLP(spec.dim, self.discriminator_hidden_dims, 1, self.discriminator_activation), self.latent_dim),
-            self.latent_dim,
-            wasserstein=self.wasserstein,
-            penalty_weight=self.penalty_weight if self.gradient_penalty else None,
-            clamp=self.clamp,
-            recon_weight=self.recon_weight,
-            num_discriminator_steps=self.num_discriminator_steps,
-            **self.data_arguments(spec),
+            JoinedNet(self.build_discriminator(spec.dim), self.latent_dim),
+            **self.arguments(BiGAN, spec),
         )

@@ -21,10 +21,10 @@ Neural Empirical Bayes (Saremi & Hyvärinen, 2019, arXiv 1903.02334) for the las
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, FiniteFloat, field_validator, model_validator
+from pydantic import Field, FiniteFloat, field_validator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Unpack, override
@@ -39,21 +39,51 @@ from twostep.models.base import (
     Likelihood,
     Objective,
     OneLossConfig,
+    Preset,
     Role,
     evaluating,
 )
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
-from twostep.models.parts.energy_base import BaseDistribution, EnergyOnPrincipalAxes, GaussianBase, UniformBase
 from twostep.models.parts.langevin import Langevin, ReplayBuffer
-from twostep.models.parts.networks import KERNEL, PADDING, STRIDE, Net, PerLayer, check_layers, image_shape, unpadded
-from twostep.models.presets import ebm_defaults, ebm_reference
-from twostep.nn.cnn import ConvEncoder, Convolutions
-from twostep.nn.energy import EnergyMLP, SpectralNorm, input_gradient
-from twostep.nn.layers import Activation
+from twostep.models.parts.networks import KERNEL, STRIDE, Net, NetworkConfig, PerLayer, unpadded
+from twostep.nn.distributions import normal_log_prob
+from twostep.nn.layers import Activation, SpectralNorm
 from twostep.nn.principal import Principal
 from twostep.nn.transforms import Chain
 
 PUBLISHED = Langevin(step_size=10.0, sigma=0.005, limits=(-1.0, 1.0), gradient_limit=0.03)
+BLOCK = 256  # points whose activations are held at once
+
+# A step is half the noise's variance, so that chains sample exp(-E); the buffer holds eight batches, so that no
+# chain is much older than its energy; rates end at 0, where the chains catch up.
+GAUSSIAN_BASE: dict[str, Any] = {
+    "base": "gaussian",
+    "scale_data": False,
+    "spectral_norm": False,
+    "x_lims": (-100.0, 100.0),
+    "max_length_buffer": 1024,
+    "ld_grad_clamp": None,
+    "use_lr_scheduler": True,
+}
+VECTORS: dict[str, Any] = {
+    "energy_func_hidden_dims": (128, 64),
+    "loss_alpha": 0.001,
+    "ld_steps": 40,
+    "ld_step_size": 0.03,
+    "ld_sigma": 0.06**0.5,
+    "ld_eps_new": 0.5,
+    "lr": 5e-4,
+}
+IMAGES: dict[str, Any] = {
+    "energy_func_hidden_dims": (512, 256),
+    "loss_alpha": 3e-4,
+    "ld_steps": 12,
+    "ld_step_size": 0.1,
+    "ld_sigma": 0.2**0.5,
+    "lr": 1e-3,
+}
+NOISE = 0.15  # std on images, as a share of their range
+ROWS_TO_PASS = 400_000  # in training, in at least 40 epochs and at most 300
 
 
 class EBM(DensityEstimator):
@@ -62,13 +92,10 @@ class EBM(DensityEstimator):
     Args:
         energy: F, maps what the transform gives, `(B, *T)`, to `(B, 1)` or `(B,)`.
         event_shape: shape `*S` of a data point.
-        base: what exp(-F) is relative to; None: the uniform distribution on the chains' box.
+        axes: the end of the transform, whose Gaussian exp(-F) is relative to; None: relative to 1.
         langevin: the sampler, whose limits are the box; None: the paper's, for data scaled to [-1, 1].
-        ld_steps: steps of a chain, in training and in sampling.
-        ld_eps_new: share of chains that start from the base.
-        loss_alpha: weight α of the squared energies.
-        max_length_buffer: negatives that are kept to start from.
-        data: see `DataArguments`.
+        ld_steps, ld_eps_new, loss_alpha, max_length_buffer: as the keys of `EBMConfig`.
+        data: see `Model`.
     """
 
     likelihood: ClassVar[Likelihood] = "unnormalised"
@@ -78,7 +105,7 @@ class EBM(DensityEstimator):
         energy: nn.Module,
         event_shape: Sequence[int],
         *,
-        base: BaseDistribution | None = None,
+        axes: Principal | None = None,
         langevin: Langevin | None = None,
         ld_steps: int = 60,
         ld_eps_new: float = 0.05,
@@ -88,15 +115,20 @@ class EBM(DensityEstimator):
     ) -> None:
         super().__init__(event_shape, **data)
         self.net, self.langevin = energy, langevin or PUBLISHED
-        self.base = base or UniformBase(*self.langevin.limits)
+        self._axes = (axes,)  # a tuple hides the module, which is the transform's, from this one's state
         self.alpha, self.steps, self.fresh = loss_alpha, ld_steps, ld_eps_new
         chains_shape = self.transform(torch.zeros(1, *event_shape)).shape[1:]
         self.ring = ReplayBuffer(max_length_buffer, chains_shape)  # its name in checkpoints
         self._negatives: Tensor | None = None  # none where a rank has no rows in a batch
 
+    @property
+    def spread(self) -> Tensor | None:
+        """Stds `(D,)` of the Gaussian base in the chains' space."""
+        return None if self._axes[0] is None else self._axes[0].spread
+
     def energy(self, y: Tensor) -> Tensor:
         """Return the energies of points of the chains' space, `(B,)`."""
-        return self._relative(y) + self.base.energy(y)
+        return self._with_base(self._relative(y), y)
 
     @override
     def log_density(self, x: Tensor) -> Tensor:
@@ -129,7 +161,7 @@ class EBM(DensityEstimator):
             self._negatives = negatives
         both = torch.cat([self.network_input(x), negatives])
         relative = self._relative(both)
-        data, drawn = (relative + self.base.energy(both)).chunk(2)
+        data, drawn = self._with_base(relative, both).chunk(2)
         return (data - drawn).mean() + 2 * self.alpha * relative.square().mean()
 
     def _after(self, gather: Gather) -> None:
@@ -142,8 +174,16 @@ class EBM(DensityEstimator):
         """Return F, `(B,)`."""
         return self.net(y).reshape(len(y))
 
+    def _with_base(self, relative: Tensor, y: Tensor) -> Tensor:
+        """Return E, given F."""
+        return relative if self.spread is None else relative - normal_log_prob(y.square(), self.spread.log())
+
+    @torch.enable_grad()
     def _slope(self, y: Tensor) -> Tensor:
-        return self.base.add_slope(input_gradient(self.net, y), y)
+        """Return `∇E(y)`, of the shape of `y`, without a graph; no parameter gets a gradient."""
+        blocks = [block.detach().requires_grad_() for block in y.split(BLOCK)]
+        slope = torch.cat([torch.autograd.grad(self.net(block).sum(), block)[0] for block in blocks])
+        return slope if self.spread is None else slope.addcdiv(y.detach(), self.spread.square())
 
     def _score(self, x: Tensor) -> Tensor:
         """Return `∇ log p(x)`, of the shape of `x`: the slope, brought back through the transform."""
@@ -158,12 +198,61 @@ class EBM(DensityEstimator):
             return self.langevin(self._slope, self._starts(n, generator), self.steps, generator)
 
     def _starts(self, n: int, generator: torch.Generator | None) -> Tensor:
-        fresh = self.base.fill(self.ring.rows.new_empty(n, *self.ring.rows.shape[1:]), generator)
+        fresh = self.ring.rows.new_empty(n, *self.ring.rows.shape[1:])
+        if self.spread is None:
+            fresh.uniform_(*self.langevin.limits, generator=generator)
+        else:
+            fresh.normal_(generator=generator).mul_(self.spread)
         return self.ring.mix(fresh, self.fresh, generator)
 
 
+class EnergyOnPrincipalAxes(nn.Module):
+    """An energy of images as one of their coordinates along principal axes, `(B, D) -> (B, 1)`.
+
+    The network sees the image that the coordinates make up, without mean and with its stds shrunk as the axes' are.
+    """
+
+    def __init__(self, net: nn.Module, axes: Principal, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net, self.shape = net, shape
+        self._axes = (axes,)  # hidden from this module's state, as in `EBM`
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Return the energies `(B, 1)`."""
+        return self.net((y @ self._axes[0].axes.T).unflatten(1, self.shape))
+
+
+class NormalizedEBM(DensityEstimator):
+    """The density of an energy, `-E(y) - log Z` in the box of the chains, with an estimate of log Z.
+
+    It shares the energy's weights, and is no longer right once they change. The standard error of log Z is one of every
+    log-density, the same for all points.
+    """
+
+    likelihood: ClassVar[Likelihood] = "estimate"
+
+    def __init__(self, model: EBM, log_z: LogNormalizer) -> None:
+        super().__init__(
+            model.event_shape, transform=model.transform, noise=model.noise, sample_range=model.sample_range
+        )
+        self.model, self.log_z = model, log_z
+
+    @override
+    def log_density(self, x: Tensor) -> Tensor:
+        energy = self.model.boxed_energy(self.transform(x))
+        return self.transform.log_abs_det_jacobian(x) - energy - self.log_z.value
+
+    @override
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.model.sample(n, generator)
+
+    @override
+    def objectives(self) -> tuple[Objective, ...]:
+        return self.model.objectives()
+
+
 @MODELS.register("ebm")
-class EBMConfig(OneLossConfig):
+class EBMConfig(NetworkConfig, OneLossConfig):
     """Keys of `ebm`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("de",)
@@ -178,7 +267,6 @@ class EBMConfig(OneLossConfig):
     )
     energy_func_kernel_size: PerLayer = Field(3, description=KERNEL)
     energy_func_stride: PerLayer = Field(1, description=STRIDE)
-    padding: bool = Field(True, description=PADDING)
     energy_func_activation: Activation = Field("swish", description="after each hidden layer")
     spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
     base: Literal["none", "gaussian"] = Field("none", description="what exp(-F) is relative to: 1 or a Gaussian")
@@ -202,21 +290,28 @@ class EBMConfig(OneLossConfig):
             raise ValueError("the first limit must be below the second")
         return value
 
-    @model_validator(mode="after")
-    def _one_entry_a_layer(self) -> Self:
-        check_layers(self, "energy_func_hidden_channels", "energy_func_kernel_size", "energy_func_stride")
-        return self
-
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        return {**ebm_reference(spec), **ebm_defaults(spec)}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        replaced = {key: cls.model_fields[key].default for key in ebm_defaults(spec)}
-        return {**replaced, **ebm_reference(spec), "padding": not unpadded(spec)}
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        coloured = spec.is_image and spec.shape[0] == 3
+        values: dict[str, Any] = {"scale_data": True}
+        if spec.is_image:
+            values |= {
+                "net": "cnn" if coloured else "mlp",
+                "energy_func_hidden_dims": (256, 128),
+                "spectral_norm": True,
+                "x_lims": (-1.0 if spec.low < 0 else 0.0, 1.0),
+                "loss_alpha": 1.0,
+                "lr": 3e-4,
+            }
+        if preset == "reference":
+            return {**values, "padding": not unpadded(spec)}
+        if coloured:  # whose convolutions are too slow for many steps
+            return values
+        values |= {**GAUSSIAN_BASE, "max_epochs": min(300, max(40, ROWS_TO_PASS // spec.size))}
+        if not spec.is_image:
+            return {**values, **VECTORS}
+        return {**values, **IMAGES, "denoising_sigma": NOISE * (spec.high - spec.low)}
 
     @override
     def is_flat(self) -> bool:
@@ -224,38 +319,15 @@ class EBMConfig(OneLossConfig):
 
     @override
     def build(self, spec: DataSpec) -> EBM:
-        data = self.data_arguments(spec)
-        net: nn.Module = self._energy(spec)
-        base = None
+        arguments = self.arguments(EBM, spec)
+        net: nn.Module = self.build_network("energy_func", self.net, spec, 1)
         if self.base == "gaussian":
             # Images are whitened half of the way: noise makes their energy as steep along long axes as along short
             # ones, so whitened chains would need steps as small as the noise is along the longest.
             axes = Principal(spec.dim, power=0.5 if spec.is_image else 1.0)
-            data["transform"] = Chain([*self.build_transform(spec, flat=True), axes])
-            base = GaussianBase(axes)
+            arguments |= {"axes": axes, "transform": Chain([*self.build_transform(spec, flat=True), axes])}
             net = EnergyOnPrincipalAxes(net, axes, spec.shape) if self.net == "cnn" else net
         if self.spectral_norm:
             SpectralNorm.on(net)
-        return EBM(
-            net,
-            spec.shape,
-            base=base,
-            langevin=Langevin(self.ld_step_size, self.ld_sigma, self.x_lims, self.ld_grad_clamp),
-            ld_steps=self.ld_steps,
-            ld_eps_new=self.ld_eps_new,
-            loss_alpha=self.loss_alpha,
-            max_length_buffer=self.max_length_buffer,
-            **data,
-        )
-
-    def _energy(self, spec: DataSpec) -> nn.Module:
-        if self.net == "mlp":
-            return EnergyMLP(spec.dim, self.energy_func_hidden_dims, self.energy_func_activation)
-        layers = Convolutions(
-            self.energy_func_hidden_channels,
-            self.energy_func_kernel_size,
-            self.energy_func_stride,
-            self.energy_func_activation,
-            self.padding,
-        )
-        return ConvEncoder(image_shape(spec), layers, 1)
+        langevin = Langevin(self.ld_step_size, self.ld_sigma, self.x_lims, self.ld_grad_clamp)
+        return EBM(net, spec.shape, langevin=langevin, **arguments)

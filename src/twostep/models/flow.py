@@ -13,16 +13,25 @@ Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
-from twostep.models.base import MODELS, DataArguments, DensityEstimator, Likelihood, Objective, OneLossConfig, Role
+from twostep.models.base import (
+    MODELS,
+    DataArguments,
+    DensityEstimator,
+    Likelihood,
+    Objective,
+    OneLossConfig,
+    Preset,
+    Role,
+)
 from twostep.models.parts.coupling import Couplings, Multiscale, vector_layers
 from twostep.models.parts.networks import image_shape
 from twostep.nn.distributions import standard_normal_log_prob
@@ -30,32 +39,21 @@ from twostep.nn.distributions import standard_normal_log_prob
 PLAIN = {"transform": "simple_nsf", "hidden_units": 128, "lr": 5e-4}  # of images
 
 
-class Layers(Protocol):
-    """An invertible module."""
-
-    def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Map what the transform gives, `(B, *T)`, to noise `(B, D)`, with `log|det|` of the Jacobian, `(B,)`."""
-        ...
-
-    def inverse(self, u: Tensor) -> Tensor:
-        """Map noise back."""
-        ...
-
-
 class Flow(DensityEstimator):
     """Invertible layers, such as coupling splines between linear maps, fitted by maximum likelihood.
 
     Args:
-        layers: map what the transform gives to noise and back; a `Stack`, `Multiscale` or any module with `inverse`.
+        layers: map what the transform gives, `(B, *T)`, to noise `(B, D)` and the log-determinant `(B,)`, and have an
+            `inverse` from noise; a `Stack`, a `Multiscale` or any such module.
         event_shape: shape `*S` of a data point.
-        data: see `DataArguments`.
+        data: see `Model`.
     """
 
     likelihood: ClassVar[Likelihood] = "exact"
 
-    def __init__(self, layers: Layers, event_shape: Sequence[int], **data: Unpack[DataArguments]) -> None:
+    def __init__(self, layers: nn.Module, event_shape: Sequence[int], **data: Unpack[DataArguments]) -> None:
         super().__init__(event_shape, **data)
-        self.layers = layers
+        self.layers: Any = layers
 
     @override
     def log_density(self, x: Tensor) -> Tensor:
@@ -63,10 +61,7 @@ class Flow(DensityEstimator):
 
     @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        like = next(self.parameters())
-        shape = n, self.dim
-        u = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
-        return self.clamp(self.transform.inverse(self.layers.inverse(u)))
+        return self.clamp(self.transform.inverse(self.layers.inverse(self.draw(torch.randn, (n, self.dim), generator))))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -102,24 +97,19 @@ class FlowConfig(OneLossConfig):
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         # Wider splines and early stopping fit embeddings better, several resolutions images (benchmarks/defaults.py,
         # benchmarks/digits_density.py).
-        always = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
+        stopping = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
+        if preset == "reference":
+            layers = {"tail_bound": 1.0, "linear_bias": True}
+            return {**layers, **stopping, **PLAIN} if spec.is_image else {**layers, "whitening_transform": True}
         if not spec.is_image:
-            return always
-        always["dequantize"] = spec.discrete
+            return stopping
+        stopping["dequantize"] = spec.discrete
         if any(side % 2 for side in spec.shape[1:]):
-            return {**always, **PLAIN}
-        return {**always, "transform": "multiscale", "hidden_units": 32, "lr": 2e-3, "use_lr_scheduler": True}
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        layers = {"tail_bound": 1.0, "linear_bias": True}
-        if not spec.is_image:
-            return {**layers, "early_stopping_metric": None, "max_bad_valid_epochs": 10}
-        return {**layers, "dequantize": False, "use_lr_scheduler": False, **PLAIN}
+            return {**stopping, **PLAIN}
+        return {**stopping, "transform": "multiscale", "hidden_units": 32, "lr": 2e-3, "use_lr_scheduler": True}
 
     @override
     def is_flat(self) -> bool:

@@ -24,12 +24,7 @@ from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likeli
 
 @final
 class TwoStep(nn.Module):
-    """A generalized autoencoder and a density estimator on its embeddings.
-
-    Args:
-        gae: with encoder f and decoder g.
-        de: with density p_Z on R^d.
-    """
+    """A generalized autoencoder, encoder f and decoder g, and an estimator of the density p_Z of its embeddings."""
 
     def __init__(self, gae: GeneralizedAutoencoder, de: DensityEstimator) -> None:
         super().__init__()

@@ -18,19 +18,15 @@ from torch import Tensor
 from typing_extensions import override
 
 from twostep.core.schema import DataSpec
-from twostep.models.base import MODELS, Objective, OneLossConfig, Role
+from twostep.models.base import ERROR, MODELS, Objective, OneLossConfig, Preset, Role
 from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig, bound
 from twostep.nn.distributions import kl_to_standard_normal, normal_log_prob, standard_normal_log_prob
 
 
 class VAE(GaussianDecoder):
-    """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q.
+    """Encoder and decoder fitted by the evidence lower bound; an embedding is the mean of q; see `GaussianDecoder`.
 
-    Args:
-        encoder: maps what the transform gives, `(B, *T)`, to mean and log std of q, side by side, `(B, 2 d)`.
-        decoder: maps latents `(B, d)` to the mean of y `(B, *T)`; see `GaussianDecoder` for what it may give beside.
-        latent_dim: d.
-        arguments: see `GaussianArguments` and `DataArguments`.
+    The encoder maps what the transform gives, `(B, *T)`, to mean and log std of q, side by side, `(B, 2 d)`.
     """
 
     @override
@@ -86,16 +82,16 @@ class VAEConfig(GaussianDecoderConfig, OneLossConfig):
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        metrics = {"gae": ("l2_reconstruction_error", "loss"), "de": ("log_likelihood", "loss")}
-        defaults = {**super().defaults(spec, role), "test_metrics": metrics[role]}
-        if role == "gae" or spec.is_image:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        metrics = {"gae": (ERROR, "loss"), "de": ("log_likelihood", "loss")}
+        defaults = {**super().defaults(spec, role, preset), "test_metrics": metrics[role]}
+        if preset == "reference" or role == "gae" or spec.is_image:
             return defaults
         hidden = {f"{net}_hidden_dims": (512, 512) for net in ("encoder", "decoder")}
         return {**defaults, **hidden, "single_sigma": False}
 
     @override
     def build(self, spec: DataSpec) -> VAE:
-        arguments = self.gaussian_arguments(spec)
+        arguments = self.arguments(VAE, spec)  # whose head draws its weights before the networks do
         networks = self.build_encoder(spec, 2 * self.latent_dim), self.build_decoder(spec, self.extra(spec))
-        return VAE(*networks, self.latent_dim, **arguments)
+        return VAE(*networks, **arguments)

@@ -21,29 +21,22 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import PATIENCE, STOPPING_METRIC, TEST_METRICS, VALID_METRICS
+from twostep.core.keys import PATIENCE
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
-from twostep.models.base import MODELS, AdversarialConfig, DataArguments, Objective, OptimizerConfig, Role
-from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
-from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP
+from twostep.models.base import ERROR, MODELS, DataArguments, Objective, Preset, Role
+from twostep.models.parts.networks import AdversarialConfig, EncoderDecoder
 
-ERROR = "l2_reconstruction_error"
 # The paper's weight of the penalty is for errors of so many coordinates (benchmarks/defaults.py).
 PAPERS_DIM = 784
 
 
 class WAE(EncoderDecoder):
-    """Encoder and decoder fitted by least squares, and a discriminator of embeddings and draws from the prior.
+    """Encoder and decoder, see `EncoderDecoder`, and a discriminator of embeddings and draws from the prior.
 
     Args:
-        encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)`.
-        decoder: maps embeddings back.
         discriminator: maps embeddings to T, `(B, 1)`.
-        latent_dim: d.
         sigma: std s of the prior.
         penalty_weight: λ.
-        data: see `DataArguments`.
     """
 
     def __init__(
@@ -61,13 +54,9 @@ class WAE(EncoderDecoder):
         self.discriminator = discriminator
         self.sigma, self.penalty_weight = sigma, penalty_weight
 
-    @override
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(self.transform(x))
-
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Decode `n` draws of the prior, to points `(n, *S)`."""
-        return self.clamp(self.decode(self.sigma * self.prior_noise(n, generator)))
+        return self.clamp(self.decode(self.sigma * self.draw(torch.randn, (n, self.latent_dim), generator)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -91,12 +80,13 @@ class WAE(EncoderDecoder):
 
 
 @MODELS.register("wae")
-class WAEConfig(EncoderDecoderConfig, AdversarialConfig):
+class WAEConfig(AdversarialConfig):
     """Keys of `wae`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
     summary: ClassVar[str] = "Wasserstein autoencoder: embeddings that follow a Gaussian"
     paper: ClassVar[str] = "Tolstikhin et al., 2018, arXiv 1711.01558"
+    rates: ClassVar[dict[str, str]] = {"discriminator": "disc_lr", "reconstruction": "rec_lr"}
 
     name: Literal["wae"] = "wae"
     encoder_hidden_channels: tuple[PositiveInt, ...] = Field(
@@ -109,52 +99,27 @@ class WAEConfig(EncoderDecoderConfig, AdversarialConfig):
         10.0, validation_alias=AliasChoices("_lambda", "lambda"), description="weight of the penalty on the embeddings"
     )
     sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field(
-        (256, 256), description="hidden layers of the discriminator"
-    )
-    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
     disc_lr: PositiveFloat = Field(2.5e-4, description="learning rate of the discriminator")
     rec_lr: PositiveFloat = Field(5e-4, description="learning rate of encoder and decoder")
     use_disc_lr_scheduler: bool = Field(False, description="cosine decay of disc_lr to 0 over all steps")
     use_rec_lr_scheduler: bool = Field(False, description="cosine decay of rec_lr to 0 over all steps")
     max_epochs: PositiveInt = Field(300, description="epochs to train for")
-    early_stopping_metric: str | None = Field(ERROR, description=STOPPING_METRIC)
     max_bad_valid_epochs: PositiveInt | None = Field(30, description=PATIENCE)
-    valid_metrics: tuple[str, ...] = Field((ERROR,), description=VALID_METRICS)
-    test_metrics: tuple[str, ...] = Field((ERROR,), description=TEST_METRICS)
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         net = "cnn" if spec.is_image else "mlp"
-        return {
-            **super().defaults(spec, role),
-            "encoder_net": net,
-            "decoder_net": net,
-            "penalty_weight": 10 * min(1, spec.dim / PAPERS_DIM),
-        }
-
-    @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        given = {"penalty_weight": 10, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
-        return {**super().reference(spec, role), **given}
-
-    @override
-    def optimizers(self) -> dict[str, OptimizerConfig]:
-        return {
-            "discriminator": OptimizerConfig(self.disc_lr, self.use_disc_lr_scheduler),
-            "reconstruction": OptimizerConfig(self.rec_lr, self.use_rec_lr_scheduler),
-        }
+        values = {**super().defaults(spec, role, preset), "encoder_net": net, "decoder_net": net}
+        if preset == "reference":
+            return {**values, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
+        return {**values, "penalty_weight": 10 * min(1, spec.dim / PAPERS_DIM)}
 
     @override
     def build(self, spec: DataSpec) -> WAE:
         return WAE(
             self.build_encoder(spec, self.latent_dim),
             self.build_decoder(spec),
-            MLP(self.latent_dim, self.discriminator_hidden_dims, 1, self.discriminator_activation),
-            self.latent_dim,
-            sigma=self.sigma,
-            penalty_weight=self.penalty_weight,
-            **self.data_arguments(spec),
+            self.build_discriminator(self.latent_dim),
+            **self.arguments(WAE, spec),
         )

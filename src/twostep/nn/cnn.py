@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
 from torch import Tensor, nn
+from typing_extensions import override
 
 from twostep.core.schema import UserError
 from twostep.nn.layers import ACTIVATIONS, Activation, Affine
+from twostep.nn.mlp import ResidualMLP
 
 PerLayer = int | Sequence[int]
 """One number for all layers, or one for each."""
@@ -24,7 +26,6 @@ class Convolutions:
         channels: after each convolution, or before each transposed one.
         kernel_size: side of the kernels in pixels.
         stride: in pixels.
-        activation: name of the activation.
         padding: pad each convolution by half its kernel, so that stride 1 with an odd kernel keeps the size, and no
             kernel or stride is too large for an image.
     """
@@ -50,11 +51,6 @@ class Convolutions:
 class ConvEncoder(nn.Sequential):
     """Convolutions and a last linear layer; `(B, C, H, W) -> (B, out_dim)`.
 
-    Args:
-        in_shape: `(C, H, W)`.
-        layers: the convolutions.
-        out_dim: size of the output.
-
     Raises:
         UserError: if there is no padding and a kernel is larger than what it is applied to.
     """
@@ -76,13 +72,8 @@ class ConvEncoder(nn.Sequential):
         return h
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(nn.Sequential):
     """The mirror of `ConvEncoder`: a linear layer and transposed convolutions; `(B, in_dim) -> (B, C, H, W)`.
-
-    Args:
-        in_dim: size of the input.
-        out_shape: `(C, H, W)`.
-        layers: the transposed convolutions.
 
     Raises:
         UserError: if there is no padding and the mirrored encoder has a kernel larger than what it is applied to.
@@ -92,8 +83,9 @@ class ConvDecoder(nn.Module):
         super().__init__()
         windows, channels = layers.windows(), layers.channels
         sizes = _sizes(out_shape, windows[::-1])[::-1]
-        self.start = (channels[0], *sizes[0])
-        self.linear = nn.Linear(in_dim, channels[0] * sizes[0][0] * sizes[0][1])
+        start = channels[0], *sizes[0]
+        self.linear = nn.Linear(in_dim, math.prod(start))
+        self.image = Affine(lambda h: _channels_innermost(h.unflatten(1, start)))
         modules: list[nn.Module] = []
         for (before, after), (small, large), (kernel, step, pad) in zip(
             pairwise([*channels, out_shape[0]]), pairwise(sizes), windows, strict=True
@@ -103,54 +95,17 @@ class ConvDecoder(nn.Module):
             modules += [ACTIVATIONS[layers.activation](), convolution]
         self.layers = nn.Sequential(*modules)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Map `(B, in_dim)` to `(B, C, H, W)`."""
-        return self.layers(self._unflattened(self.linear(z)))
 
-    def affine_tail(self) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
-        """Return all that `forward` does as layers one after the other, and the identity."""
-        return nn.Sequential(self.linear, Affine(self._unflattened), *self.layers), nn.Identity()
+class ResidualCNN(ResidualMLP):
+    """The same blocks of 3 x 3 convolutions; channels last, `(B, H, W, in_dim) -> (B, H, W, out_dim)`."""
 
-    def _unflattened(self, h: Tensor) -> Tensor:
-        return _channels_innermost(h.unflatten(1, self.start))
+    @override
+    def layer(self, before: int, after: int, last: bool = False) -> nn.Conv2d:
+        return nn.Conv2d(before, after, 1) if last else nn.Conv2d(before, after, 3, padding=1)
 
-
-class ResidualCNN(nn.Module):
-    """Blocks `h + W₂ relu(W₁ relu(h))` of 3 x 3 convolutions; channels last, `(B, H, W, in) -> (B, H, W, out)`.
-
-    The last layer starts near zero, so that what it parametrises starts near its neutral value.
-
-    Source: Deep Residual Learning for Image Recognition (He et al., 2016, arXiv 1512.03385).
-
-    Args:
-        in_channels: of the input.
-        hidden_channels: of every hidden layer.
-        out_channels: of the output.
-        blocks: number of residual blocks.
-    """
-
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, blocks: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(in_channels, hidden_channels, 3, padding=1)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.ReLU(),
-                nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(hidden_channels, hidden_channels, 3, padding=1),
-            )
-            for _ in range(blocks)
-        )
-        self.last = nn.Conv2d(hidden_channels, out_channels, 1)
-        nn.init.normal_(self.last.weight, std=1e-3)
-        nn.init.zeros_(cast(Tensor, self.last.bias))
-
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(B, H, W, in_channels)` to `(B, H, W, out_channels)`."""
-        h = self.first(x.movedim(-1, 1))
-        for block in self.blocks:
-            h = h + block(h)
-        return self.last(h).movedim(1, -1)
+        return super().forward(x.movedim(-1, 1)).movedim(1, -1)
 
 
 def _channels_innermost(x: Tensor) -> Tensor:

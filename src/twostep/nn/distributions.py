@@ -21,12 +21,7 @@ def standard_normal_log_prob(z: Tensor) -> Tensor:
 
 
 def normal_log_prob(squared_error: Tensor, log_std: Tensor) -> Tensor:
-    """Return `log N(x; m, diag(std²))` of shape `(B,)`.
-
-    Args:
-        squared_error: `(x - m)²`, of shape `(B, *)`.
-        log_std: log of the std, of any shape that broadcasts against it.
-    """
+    """Return `log N(x; m, diag(std²))`, `(B,)`, of `(x - m)²`, `(B, *)`, and stds that broadcast against it."""
     dim = math.prod(squared_error.shape[1:])
     if log_std.ndim == 0 or (log_std.ndim > 1 and log_std[0].numel() == 1):  # one, or one for each row
         log_std = log_std.flatten() if log_std.ndim else log_std
@@ -38,6 +33,18 @@ def normal_log_prob(squared_error: Tensor, log_std: Tensor) -> Tensor:
 def kl_to_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
     """Return `KL(N(mean, diag(std²)) ‖ N(0, I))` of shape `(B,)`."""
     return 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).flatten(1).sum(1)
+
+
+def kl_to_prior(mean: Tensor, factor: Tensor, prior_std: float) -> Tensor:
+    """Return `KL(N(mean, factor factorᵀ) ‖ N(0, prior_std² I))`, `(B,)`, for means `(B, d)`, factors `(*, d, d)`."""
+    squares = mean.square().sum(1) + factor.square().sum((1, 2))
+    scale = mean.new_tensor(prior_std).log()
+    return 0.5 * (squares / prior_std**2 - mean.shape[1]) + mean.shape[1] * scale - log_det(factor)
+
+
+def log_det(factor: Tensor) -> Tensor:
+    """Return the log of the determinant of triangular matrices `(B, d, d)`, `(B,)`."""
+    return factor.diagonal(dim1=1, dim2=2).log().sum(1)
 
 
 def mean_and_factor(points: Tensor) -> tuple[Tensor, Tensor]:

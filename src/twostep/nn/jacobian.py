@@ -13,7 +13,7 @@ takes them without its bias, an activation multiplies them by its slope. Other m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -36,8 +36,9 @@ def tangents(function: Map, z: Tensor) -> Tensor:
 
     Shapes: `z: (B, d)`, result `(d, B, D)`, where the function's values have D entries.
     """
-    if isinstance(function, nn.Sequential) and all(isinstance(layer, KNOWN) for layer in function):
-        return _pushed(function, z)
+    layers = list(layers_of(function))
+    if all(isinstance(layer, KNOWN) for layer in layers):
+        return _pushed(layers, z)
 
     def column(direction: Tensor) -> Tensor:
         return jvp(function, (z,), (direction.expand_as(z),))[1].flatten(1)
@@ -45,38 +46,27 @@ def tangents(function: Map, z: Tensor) -> Tensor:
     return vmap(column)(torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
 
 
-def _pushed(layers: nn.Sequential, z: Tensor) -> Tensor:
+def layers_of(function: Map) -> Iterator[Map]:
+    """Yield the layers of a function, one after the other; one that is no plain `nn.Sequential` is a layer itself."""
+    if isinstance(function, nn.Sequential) and type(function).forward is nn.Sequential.forward:
+        for layer in function:
+            yield from layers_of(layer)
+    else:
+        yield function
+
+
+def _pushed(layers: Iterable[Map], z: Tensor) -> Tensor:
     columns = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
     for layer in layers:
         if isinstance(layer, WITH_BIAS):
-            z, columns = layer(z), _without_bias(layer, columns)
+            no_bias = {name: torch.zeros_like(value) for name, value in layer.named_parameters() if name == "bias"}
+            z, columns = layer(z), functional_call(layer, no_bias, (columns,))
         elif isinstance(layer, Affine):
             z, columns = layer(z), jvp(layer.of, (torch.zeros_like(columns),), (columns,))[1]
         else:
             z, slope = cast(tuple[Tensor, Tensor], jvp(layer, (z,), (torch.ones_like(z),)))
             columns = (columns.unflatten(0, (-1, len(z))) * slope).flatten(0, 1)
     return columns.flatten(1).unflatten(0, (-1, len(z)))
-
-
-def _without_bias(layer: nn.Module, columns: Tensor) -> Tensor:
-    zero = {name: torch.zeros_like(value) for name, value in layer.named_parameters() if name == "bias"}
-    return functional_call(layer, zero, (columns,))
-
-
-def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
-    """Return `½ log det JᵀJ` of the decoder `affine ∘ curved` at each point, in nats; `-inf` exactly at lower rank.
-
-    The rank is decided as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
-    diagonal of R; where J is not a number, neither is the result. Points go through in blocks, so that memory does not
-    grow with their number. For evaluation only: the result can't be differentiated.
-
-    Shapes: `curved: (B, d) -> (B, m)`, `affine: (B, m) -> (B, *S)`, `z: (B, d)`, result `(B,)`; where `affine` is the
-    identity, `(B, m)` may be any `(B, *S)`.
-    """
-    if not len(z):
-        return z.new_zeros(0)
-    with full_precision():
-        return _log_volume(curved, affine, z)
 
 
 @contextmanager
@@ -95,7 +85,19 @@ def full_precision() -> Generator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
-def _log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
+@full_precision()
+def log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
+    """Return `½ log det JᵀJ` of the decoder `affine ∘ curved` at each point, in nats; `-inf` exactly at lower rank.
+
+    The rank is decided as `numpy.linalg.matrix_rank` does, by machine precision times the longer side of J, on the
+    diagonal of R; where J is not a number, neither is the result. Points go through in blocks, so that memory does not
+    grow with their number. For evaluation only: the result can't be differentiated.
+
+    Shapes: `curved: (B, d) -> (B, m)`, `affine: (B, m) -> (B, *S)`, `z: (B, d)`, result `(B,)`; where `affine` is the
+    identity, `(B, m)` may be any `(B, *S)`.
+    """
+    if not len(z):
+        return z.new_zeros(0)
     with torch.no_grad():
         inner = curved(z[:1])
         size = affine(inner).numel()
@@ -114,7 +116,7 @@ def _log_volume(curved: Map, affine: Map, z: Tensor) -> Tensor:
 
 def composed(first: Map, second: Map) -> Map:
     """Return the second map, an affine one, after the first, so that `tangents` still knows layers that are known."""
-    return nn.Sequential(*first, Affine(second)) if isinstance(first, nn.Sequential) else lambda z: second(first(z))
+    return nn.Sequential(first, Affine(second)) if isinstance(first, nn.Module) else lambda z: second(first(z))
 
 
 def _log_abs_det(J: Tensor, size: int) -> Tensor:

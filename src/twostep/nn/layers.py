@@ -1,9 +1,13 @@
-"""Activation functions by name, an affine map as a layer, and networks that end in an affine map."""
+"""Activation functions by name, an affine map as a layer, a spectral norm, and a running mean beside the weights."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 Activation = Literal["relu", "tanh", "swish"]
 
@@ -11,11 +15,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Ta
 
 
 class Affine(nn.Module):
-    """A map `(B, *S) -> (B, *T)` that is known to be affine.
-
-    Args:
-        of: the map.
-    """
+    """A map `(B, *S) -> (B, *T)` that is known to be affine."""
 
     def __init__(self, of: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -26,10 +26,82 @@ class Affine(nn.Module):
         return self.of(x)
 
 
-@runtime_checkable
-class EndsAffinely(Protocol):
-    """A network that can say where its last affine map begins, which makes volumes under it cheap."""
+class SpectralNorm(nn.Module):
+    """Divide a weight by an estimate of its largest singular value, `σ = ‖Wᵀu‖` with `u -> W Wᵀu / ‖W Wᵀu‖`.
 
-    def affine_tail(self) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
-        """Return the layers before the last affine map, and that map."""
-        ...
+    The power iteration moves only in `advance`, so that it takes as many steps on every rank.
+
+    Source: Spectral Normalization for Generative Adversarial Networks (Miyato et al., 2018, arXiv 1802.05957).
+
+    Args:
+        weight: `(out, *)`; the axes after the first count as one.
+    """
+
+    u: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("u", torch.randn(len(weight)))
+        self.advance(weight, 15)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight with largest singular value 1."""
+        return weight / (self.u @ weight.flatten(1)).norm()
+
+    @torch.no_grad()
+    def advance(self, weight: Tensor, iterations: int = 1) -> None:
+        """Take steps of the power iteration."""
+        W = weight.flatten(1)
+        for _ in range(iterations):
+            u = W @ (self.u @ W)
+            self.u.copy_(u / u.norm())
+
+    @classmethod
+    def on(cls, net: nn.Module) -> None:
+        """Put a norm on every weight of a network."""
+        for layer in list(net.modules()):
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                parametrize.register_parametrization(layer, "weight", cls(layer.weight))
+
+    @classmethod
+    def advance_all(cls, net: nn.Module) -> None:
+        """Take one step of the power iteration of every norm in a network."""
+        for part in net.modules():
+            if isinstance(part, parametrize.ParametrizationList):
+                cast(SpectralNorm, part[0]).advance(part.original)
+
+
+class RunningMean(nn.Module):
+    """An exponential moving average of a tensor over training steps, without the bias towards its start.
+
+        m_t = Σ_i w_i x_i / Σ_i w_i,   w_i = s_i (1 - s_{i+1}) ... (1 - s_t)
+
+    It lies in buffers, so it is saved with the weights; weights that were saved without it leave it at its start.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(shape))
+        self.register_buffer("weight", torch.zeros(()))
+        self.register_load_state_dict_pre_hook(_start_at_zero)
+
+    def update(self, value: Tensor, share: float) -> None:
+        """Count one more step's value, with a share of the new mean s_i between 0 and 1."""
+        self.total.lerp_(value.to(self.total), share)
+        self.weight.lerp_(torch.ones_like(self.weight), share)
+
+    def mean(self, start: Tensor) -> Tensor:
+        """Return the mean, or `start` before the first step."""
+        return torch.where(self.weight > 0, self.total / self.weight, start)
+
+    def with_next(self, value: Tensor, share: float) -> Tensor:
+        """Return the mean that another value would make of it; nothing is counted."""
+        return torch.lerp(self.total, value, share) / torch.lerp(self.weight, torch.ones_like(self.weight), share)
+
+
+def _start_at_zero(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for name, buffer in module.named_buffers():
+        state.setdefault(prefix + name, torch.zeros_like(buffer))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise, takewhile
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -11,25 +12,13 @@ from twostep.nn.layers import ACTIVATIONS, Activation
 
 
 class MLP(nn.Sequential):
-    """Linear layers with an activation between them; `(B, in_dim) -> (B, out_dim)`.
-
-    Args:
-        in_dim: size of the input.
-        hidden_dims: sizes of the hidden layers.
-        out_dim: size of the output.
-        activation: name of the activation.
-    """
+    """Linear layers with an activation between them; `(B, in_dim) -> (B, out_dim)`."""
 
     def __init__(self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, activation: Activation) -> None:
         layers: list[nn.Module] = []
         for before, after in pairwise([in_dim, *hidden_dims, out_dim]):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
-
-    def affine_tail(self) -> tuple[nn.Sequential, Callable[[Tensor], Tensor]]:
-        """Return the layers before the last one, and that one."""
-        *layers, last = self
-        return nn.Sequential(*layers), last
 
 
 class ResidualMLP(nn.Module):
@@ -38,24 +27,20 @@ class ResidualMLP(nn.Module):
     The last layer starts near zero, so that what it parametrises starts near its neutral value.
 
     Source: Deep Residual Learning for Image Recognition (He et al., 2016, arXiv 1512.03385).
-
-    Args:
-        in_dim: size of the input.
-        hidden_dim: size of every hidden layer.
-        out_dim: size of the output.
-        blocks: number of residual blocks.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, blocks: int) -> None:
         super().__init__()
-        self.first = nn.Linear(in_dim, hidden_dim)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim))
-            for _ in range(blocks)
-        )
-        self.last = nn.Linear(hidden_dim, out_dim)
+        self.first = self.layer(in_dim, hidden_dim)
+        pairs = ([self.layer(hidden_dim, hidden_dim) for _ in range(2)] for _ in range(blocks))
+        self.blocks = nn.ModuleList(nn.Sequential(nn.ReLU(), one, nn.ReLU(), other) for one, other in pairs)
+        self.last = self.layer(hidden_dim, out_dim, last=True)
         nn.init.normal_(self.last.weight, std=1e-3)
-        nn.init.zeros_(self.last.bias)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
+
+    def layer(self, before: int, after: int, last: bool = False) -> nn.Linear | nn.Conv2d:
+        """Return a linear layer of these sizes."""
+        return nn.Linear(before, after)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, in_dim)` to `(B, out_dim)`."""
@@ -73,7 +58,6 @@ class JoinedNet(nn.Module):
 
     Args:
         net: network of the first input; its first linear layer is where the second one enters.
-        side_dim: size of the second input.
     """
 
     def __init__(self, net: nn.Sequential, side_dim: int) -> None:
@@ -90,9 +74,5 @@ class JoinedNet(nn.Module):
             nn.init.uniform_(layer.weight, -bound, bound)
 
     def forward(self, x: Tensor, side: Tensor) -> Tensor:
-        """Map `(B, *)` and `(B, side_dim)` to `(B, out_dim)`."""
-        return self.join(self.features(x), side)
-
-    def join(self, features: Tensor, side: Tensor) -> Tensor:
-        """Map features `(*, hidden)` of the first input and a second one `(*, side_dim)` to `(*, out_dim)`."""
-        return self.rest(features + self.side(side))
+        """Map `(B, *)` and `(B, side_dim)`, or several of the second at each of the first, to `(B, out_dim)`."""
+        return self.rest(self.features(x) + self.side(side))

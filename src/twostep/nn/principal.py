@@ -23,10 +23,6 @@ class Principal(DataTransform):
     An s_j counts as at least 1 % of the largest. Where p = 1 the whitened coordinates are turned back to the axes of
     the data: of all whitenings that one alone is continuous in the covariance, so a network survives a new fit.
     `spread` holds the stds of y, `(D,)`.
-
-    Args:
-        dim: size of a vector, D.
-        power: p, between 0 and 1.
     """
 
     affine = True

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
+
+from twostep.core.schema import DataSpec, Frozen, NonNegativeFloat, UserError
 
 DEVIATION_FLOOR = 0.01
 LOGIT_MARGIN = 0.05
@@ -45,11 +49,7 @@ class DataTransform(nn.Module, ABC):
 
 
 class Flatten(DataTransform):
-    """Lay a point of any shape out as a vector.
-
-    Args:
-        shape: shape of one point.
-    """
+    """Lay a point of any shape out as a vector."""
 
     affine = True
 
@@ -110,9 +110,6 @@ class Whiten(DataTransform):
 
     A feature's std is at least 1 % of its own largest deviation from the mean, so that no training value lies beyond
     100; a constant feature takes the root mean square of the other features' stds (1 if all are constant).
-
-    Args:
-        shape: shape of one point.
     """
 
     affine = True
@@ -184,11 +181,7 @@ class Logit(DataTransform):
 
 
 class Chain(DataTransform):
-    """Transforms one after another; each is fitted to what those before it make of the data.
-
-    Args:
-        transforms: the parts, first applied first.
-    """
+    """Transforms one after another; each is fitted to what those before it make of the data."""
 
     def __init__(self, transforms: Iterable[DataTransform]) -> None:
         super().__init__()
@@ -200,10 +193,8 @@ class Chain(DataTransform):
 
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Fit the parts in order, with one pass over `batches` (which can be iterated over again) for each."""
-        before: list[DataTransform] = []
-        for part in self:
-            part.fit(_through(before, batches))
-            before.append(part)
+        for count, part in enumerate(self):
+            part.fit(MappedBatches(Chain(list(self)[:count]), batches))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply all parts."""
@@ -231,11 +222,15 @@ def _inside(p: Tensor) -> Tensor:
     return p.clamp(eps, 1 - eps)
 
 
-def _through(parts: Sequence[DataTransform], batches: Iterable[Tensor]) -> Iterator[Tensor]:
-    for batch in batches:
-        for part in parts:
-            batch = part(batch)
-        yield batch
+@dataclass(frozen=True)
+class MappedBatches:
+    """Batches with a function applied to them, each time that they are iterated over."""
+
+    function: Callable[[Tensor], Tensor]
+    batches: Iterable[Tensor]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self.function, self.batches)
 
 
 class Noise(nn.Module):
@@ -264,3 +259,53 @@ class Noise(nn.Module):
             return x
         u = torch.rand_like(x).clamp(max=LARGEST_FRACTION)
         return torch.where(x == x.floor(), x + u, x)
+
+
+class TransformKeys(Frozen):
+    """How data are transformed before a network sees them."""
+
+    flatten: bool | None = Field(None, description="follows from the network; may be set only to agree with it")
+    denoising_sigma: NonNegativeFloat = Field(0.0, description="std of Gaussian noise on training data, in data units")
+    dequantize: bool = Field(False, description="add uniform noise on [0, 1) to integers")
+    scale_data: bool = Field(False, description="divide by the largest absolute value of the training data")
+    whitening_transform: bool = Field(False, description="mean 0 and std 1 for every feature, after all the others")
+    logit_transform: bool = Field(False, description="map [0, 1] to the real line by a logit, after scaling")
+    clamp_samples: bool = Field(False, description="clamp samples to the range of the training data")
+
+    @field_validator("denoising_sigma", mode="before")
+    @classmethod
+    def _none_is_no_noise(cls, value: Any) -> Any:
+        return 0.0 if value is None else value
+
+    def build_transform(self, spec: DataSpec, flat: bool) -> Chain:
+        """Return the map from data to what a network sees, of vectors if it is `flat`; not fitted yet.
+
+        Raises:
+            UserError: if `flatten` contradicts the network, `dequantize` is set for data that are not integers, or
+                `logit_transform` where values lie outside the unit interval.
+        """
+        if spec.is_image and self.flatten not in (None, flat):
+            shape = "vectors" if flat else "images of shape (C, H, W)"
+            raise UserError(f"flatten={self.flatten}: the network takes {shape}; leave the key out")
+        if self.dequantize and not spec.discrete:
+            raise UserError(f"dequantize=True: {spec.name} does not hold integers; leave the key out")
+        if self.logit_transform and (wrong := self._beyond_unit_interval(spec)):
+            raise UserError(f"logit_transform=True needs data between 0 and 1: {wrong}")
+        shape = (spec.dim,) if flat else spec.shape
+        steps: list[DataTransform] = [Flatten(spec.shape)] if flat else []
+        if self.scale_data:
+            steps.append(Scale(dequantized=self.dequantize))
+        if self.logit_transform:
+            steps.append(Logit())
+        if self.whitening_transform:
+            steps.append(Whiten(shape))
+        return Chain(steps)
+
+    def _beyond_unit_interval(self, spec: DataSpec) -> str:
+        if spec.low < 0:
+            return f"{spec.name} has values down to {spec.low:g}; leave the key out"
+        if self.denoising_sigma:
+            return "noise goes beyond; set denoising_sigma=0"
+        if spec.high > 1 and not self.scale_data:
+            return f"{spec.name} has values up to {spec.high:g}; set scale_data=True"
+        return ""

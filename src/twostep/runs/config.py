@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from twostep.core.keys import METRIC_KEYS, MetricKeys, metric_names, resolve_fid
 from twostep.core.schema import Frozen, PositiveFloat, PositiveInt, Seed, UserError
@@ -22,23 +22,17 @@ class RunConfig(Frozen):
     """Keys of every run: its data, its directory, its batches, its machine."""
 
     adjustable: ClassVar[frozenset[str]] = frozenset(
-        {
-            "dataset",
-            "data_root",
-            "ood_dataset",
-            "ood_dataset_kwargs",
-            "valid_batch_size",
-            "test_batch_size",
-            "device",
-            "checkpoint_minutes",
-        }
+        {"dataset", "data_root", "ood_dataset", "ood_dataset_kwargs", "device"}
+        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes"}
     )
 
     dataset: str = Field(description="name of a dataset, path of a file or folder, or owner/name on the hub")
     dataset_kwargs: dict[str, Any] = Field({}, description="keys of the dataset, as {'n': 5000, 'seed': 1}")
     ood_dataset: str | None = Field(None, description="data that --test-ood compares it with; None: the usual partner")
     ood_dataset_kwargs: dict[str, Any] = Field({}, description="keys of ood_dataset")
-    data_root: Path | None = Field(None, description="folder with one folder per dataset; None: $TWOSTEP_DATA or data")
+    data_root: Annotated[Path | None, AfterValidator(lambda path: path and path.expanduser().absolute())] = Field(
+        None, description="folder with one folder per dataset; None: $TWOSTEP_DATA or data"
+    )
     logdir_root: Path = Field(Path("runs"), description="folder of run directories")
     make_valid_loader: bool = Field(True, description="hold out 10 % of the training data for validation")
     train_batch_size: PositiveInt = Field(128, description="rows of a training batch, over all ranks")
@@ -46,18 +40,10 @@ class RunConfig(Frozen):
     test_batch_size: PositiveInt = Field(128, description="rows of a test batch, over all ranks")
     seed: Seed = Field(0, description="of all random numbers")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
-    precision: Literal["32", "bf16"] = Field("32", description="32, or bf16: mixed precision with 32-bit weights")
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(lambda name: "32" if name == 32 else name)] = Field(
+        "32", description="32, or bf16: mixed precision with 32-bit weights"
+    )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
-
-    @field_validator("data_root")
-    @classmethod
-    def _absolute(cls, value: Path | None) -> Path | None:
-        return value and value.expanduser().absolute()
-
-    @field_validator("precision", mode="before")
-    @classmethod
-    def _number_is_a_name(cls, value: Any) -> Any:
-        return str(value) if isinstance(value, int) else value
 
 
 class TwoStepRunConfig(RunConfig):
@@ -71,15 +57,10 @@ class TwoStepRunConfig(RunConfig):
     )
     pretrained_gae: Path | None = Field(None, description="run whose autoencoder is used; set by its flag")
     freeze_pretrained_gae: bool = Field(False, description="do not train that autoencoder further; set by its flag")
-    test_metrics: tuple[str, ...] = Field(
+    test_metrics: Annotated[tuple[str, ...], BeforeValidator(metric_names)] = Field(
         ("l2_reconstruction_error", "log_likelihood"), description="metrics of the two-step model on the test split"
     )
     metric_kwargs: MetricKeys = Field(METRIC_KEYS, description="how samples are compared with data")
-
-    @field_validator("test_metrics", mode="before")
-    @classmethod
-    def _metrics_are_a_list(cls, value: Any) -> Any:
-        return metric_names(value)
 
     @property
     def schedule(self) -> Literal["sequential", "by_epoch", "by_iteration"]:
@@ -93,10 +74,7 @@ class TwoStepRunConfig(RunConfig):
 class Settings:
     """The configs of a run, resolved: of the run itself, and of its one model or its two.
 
-    Args:
-        run: keys of the run.
-        models: `{"model": ...}` for a single model, `{"gae": ..., "de": ...}` for two steps.
-        is_gae: whether a single model is an autoencoder for a second step.
+    `models` is `{"model": ...}`, with `is_gae` if it is for a second step, or `{"gae": ..., "de": ...}`.
     """
 
     run: RunConfig
@@ -104,28 +82,34 @@ class Settings:
     is_gae: bool = False
 
     @property
-    def is_two_step(self) -> bool:
-        """Whether there are two models."""
-        return isinstance(self.run, TwoStepRunConfig)
+    def two_step(self) -> TwoStepRunConfig | None:
+        """Keys of the run if it is one of two models."""
+        return self.run if isinstance(self.run, TwoStepRunConfig) else None
+
+    @property
+    def first(self) -> ModelConfig:
+        """Keys of the model that sees the data."""
+        return next(iter(self.models.values()))
 
     @property
     def freezes_gae(self) -> bool:
         """Whether the autoencoder is not trained in this run."""
-        return isinstance(self.run, TwoStepRunConfig) and self.run.freeze_pretrained_gae
+        return self.two_step is not None and self.two_step.freeze_pretrained_gae
 
     @property
     def test_metrics(self) -> tuple[str, ...]:
         """The test metrics of all models, and of the two of them as one."""
-        shared = self.run.test_metrics if isinstance(self.run, TwoStepRunConfig) else ()
-        return (*shared, *(name for config in self.models.values() for name in config.test_metrics))
+        configs = (*self.models.values(), *([self.two_step] if self.two_step else []))
+        return tuple(name for config in configs for name in config.test_metrics)
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the config files of a run directory, by name."""
         run = self.run.model_dump(mode="json")
-        models = {name: config.model_dump(mode="json") for name, config in self.models.items()}
-        if self.is_two_step:
-            return {**{f"{name}_config.json": model for name, model in models.items()}, "shared_config.json": run}
-        return {"gae_config.json" if self.is_gae else "config.json": {**models["model"], **run}}
+        if self.two_step is None:
+            file = "gae_config.json" if self.is_gae else "config.json"
+            return {file: {**self.first.model_dump(mode="json"), **run}}
+        models = {f"{name}_config.json": config.model_dump(mode="json") for name, config in self.models.items()}
+        return {**models, "shared_config.json": run}
 
     @classmethod
     def from_files(cls, files: Mapping[str, Mapping[str, Any]]) -> Settings:
@@ -143,11 +127,9 @@ class Settings:
         return cls(RunConfig.parse(run, name), {"model": _model_from(model)}, is_gae=name == "gae_config.json")
 
     def adjusted(self, overrides: Mapping[str, Mapping[str, Any]], is_image: bool) -> Settings:
-        """Return these settings with overrides for a run that exists, and `fid` resolved.
+        """Return these settings with overrides, for `run` and for each model, in a run that exists; `fid` is resolved.
 
-        Args:
-            overrides: values by key, for `run` and for each model by name.
-            is_image: whether the run's data are images; embeddings never are.
+        `is_image` says whether the run's data are images; embeddings never are.
 
         Raises:
             UserError: naming each key that can't be changed in a run that exists.
@@ -160,27 +142,20 @@ class Settings:
         return Settings(run, models, self.is_gae)
 
     def differences(self, files: Mapping[str, Mapping[str, Any]], is_image: bool) -> list[str]:
-        """Return in words how other settings differ in keys that can't change in a run that exists.
+        """Return in words how the settings of other files differ in keys that can't change in a run that exists.
 
-        Epochs, which are raised on loading, and paths of other folders are ignored.
-
-        Args:
-            files: what `files` returned, here or in an earlier version: keys that it lacks are ignored.
-            is_image: as in `adjusted`.
+        Epochs, which are raised on loading, paths of other folders, and keys that the files lack are ignored.
         """
         if files.keys() != self.files().keys():
             return [f"they are of a run with {', '.join(sorted(files))}"]
-        mine, others = (Settings.from_files(of).adjusted({}, is_image) for of in (self.files(), files))
+        mine, others = (Settings.from_files(one).adjusted({}, is_image) for one in (self.files(), files))
         known = {key for values in files.values() for key in values}
-        pairs = [
-            ("the run", mine.run, others.run),
-            *((name, mine.models[name], others.models[name]) for name in mine.models),
-        ]
+        ours, theirs = ({"the run": one.run, **one.models} for one in (mine, others))
         return [
-            f"{key} of {owner} is {getattr(other, key, None)!r} there and {getattr(config, key)!r} here"
-            for owner, config, other in pairs
+            f"{key} of {owner} is {getattr(theirs[owner], key, None)!r} there and {getattr(config, key)!r} here"
+            for owner, config in ours.items()
             for key in type(config).model_fields
-            if key in known - config.adjustable - NOT_TIED and getattr(other, key, None) != getattr(config, key)
+            if key in known - config.adjustable - NOT_TIED and getattr(theirs[owner], key, None) != getattr(config, key)
         ]
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from twostep.core import checkpoint
 from twostep.core.checkpoint import CheckpointError, State
@@ -30,9 +29,8 @@ from twostep.core.files import (
     write_json,
 )
 from twostep.core.schema import DataSpec, UserError
-from twostep.metrics import Result
 from twostep.runs.config import Settings
-from twostep.runs.environment import environment, read_environment
+from twostep.runs.environment import ENVIRONMENT, environment
 from twostep.runs.results import ResultFiles
 
 if TYPE_CHECKING:
@@ -51,14 +49,7 @@ logger = logging.getLogger("twostep")
 
 
 class Run(ResultFiles):
-    """The directory of one run, open for reading and writing.
-
-    Args:
-        path: of the directory.
-        settings: the run's configs.
-        spec: facts of its data.
-        digest: fingerprint of its data; empty for a run that has none.
-    """
+    """The directory of one run, open for reading and writing: configs, facts of the data and their fingerprint."""
 
     def __init__(self, path: Path, settings: Settings, spec: DataSpec, digest: str = "") -> None:
         super().__init__(path)
@@ -67,24 +58,11 @@ class Run(ResultFiles):
         self._lock: FileLock | None = None
 
     @classmethod
-    def create(
-        cls,
-        settings: Settings,
-        spec: DataSpec,
-        digest: str = "",
-        ranks: int = 1,
-        more: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Self:
+    def create(cls, settings: Settings, spec: DataSpec, digest: str = "", ranks: int = 1, **more: Any) -> Self:
         """Make a new directory under `logdir_root`, named by the time, that holds configs and environment.
 
-        It is filled under a hidden name and renamed last, so that no run is ever seen without its configs.
-
-        Args:
-            settings: the run's configs.
-            spec: facts of its data.
-            digest: fingerprint of its data.
-            ranks: number of processes that train it.
-            more: values of further JSON files, by file name.
+        It is filled under a hidden name and renamed last, so that no run is ever seen without its configs. Of `more`
+        values, each is stored as a JSON file of its name.
 
         Raises:
             UserError: if the directory can't be made.
@@ -94,14 +72,16 @@ class Run(ResultFiles):
             **settings.files(),
             "data.json": {**spec.model_dump(mode="json"), "sha256": digest},
             "environment.json": environment(settings.run.seed, ranks),
-            **(more or {}),
+            **{f"{name}.json": values for name, values in more.items()},
         }
+        name = datetime.now().strftime("%b%d_%H-%M-%S")
+        places = [root / name, *(root / f"{name}_{number}" for number in range(1, 1000))]
         try:
             with temporary_folder(root) as folder:
                 (folder / "checkpoints").mkdir()
-                for name, values in files.items():
-                    (folder / name).write_text(to_json(values))
-                path = move_into_place(folder, _places(root))
+                for file, values in files.items():
+                    (folder / file).write_text(to_json(values))
+                path = move_into_place(folder, places)
         except OSError as error:
             raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
         return cls(path, settings, spec, digest)
@@ -159,20 +139,20 @@ class Run(ResultFiles):
 
     def record(self, ranks: int) -> None:
         """Add the command that resumes this run, and what it runs on, to `environment.json`."""
-        started = self.read_environment()
-        later = [*started.get("later", []), environment(self.settings.run.seed, ranks)]
-        write_json(self.path / "environment.json", {**started, "later": later})
+        values = self.read_environment()
+        values.setdefault("later", []).append(environment(self.settings.run.seed, ranks))
+        write_json(self.path / "environment.json", values)
 
     def keep_limits(self, max_epochs: Mapping[str, int]) -> None:
         """Store in the configs of models how many epochs they are trained for from now on."""
         stored = Run.open(self.path).settings
         models = {
-            part: config.model_copy(update={"max_epochs": max_epochs.get(part, config.max_epochs)})
-            for part, config in stored.models.items()
+            name: config.model_copy(update={"max_epochs": max_epochs.get(name, config.max_epochs)})
+            for name, config in stored.models.items()
         }
-        for name, values in replace(stored, models=models).files().items():
-            if values != stored.files()[name]:
-                write_json(self.path / name, values)
+        for file, values in replace(stored, models=models).files().items():
+            if values != stored.files()[file]:
+                write_json(self.path / file, values)
 
     def save(self, tag: Tag, state: State) -> None:
         """Write a checkpoint, with the run's configs and the fingerprint of its data, in one atomic step.
@@ -199,48 +179,43 @@ class Run(ResultFiles):
                 continue
             for problem in problems:
                 logger.warning("%s; taking %s instead", problem, self._checkpoint(tag).name)
-            self._refuse_untied(self._checkpoint(tag), state.values.pop(SETTINGS, None), state.values.pop(DATA, ""))
+            files, digest = state.values.pop(SETTINGS, None), state.values.pop(DATA, "")  # an earlier version has none
+            differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
+            if digest and self.digest and digest != self.digest:
+                differ.append("other data")
+            if differ:
+                raise UserError(
+                    f"{self._checkpoint(tag)}: written with other settings than the run's configs say: "
+                    f"{'; '.join(differ)}; put the configs or the checkpoint back, or start a new run"
+                )
             return state
         raise CheckpointError("; ".join(problems) + "; start a new run without --load-dir")
-
-    def _refuse_untied(self, path: Path, files: Mapping[str, Any] | None, digest: str) -> None:
-        """Refuse a checkpoint of other settings or data; one of an earlier version names none."""
-        differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
-        if digest and self.digest and digest != self.digest:
-            differ.append("other data")
-        if differ:
-            raise UserError(
-                f"{path}: written with other settings than the run's configs say: {'; '.join(differ)}; put the configs "
-                "or the checkpoint back, or start a new run"
-            )
 
     def has_checkpoint(self, *tags: Tag) -> bool:
         """Whether training has saved any of these yet; without tags, anything."""
         return any(self._checkpoint(tag).exists() for tag in tags or LATEST_FIRST)
 
-    def log(self, name: str, value: float, step: int) -> None:
-        """Add a point to a curve of tensorboard."""
-        with self._curves(step) as curves:
-            curves.add_scalar(name, value, step)
+    @contextmanager
+    def curves(self, resuming_from: int | None = None) -> Generator[SummaryWriter]:
+        """Open the curves of tensorboard; what an interrupted session wrote from the step of resuming on is dropped."""
+        try:
+            if self._writer is None:
+                from torch.utils.tensorboard import SummaryWriter
 
-    def log_results(self, results: Mapping[str, Mapping[str, Result]], step: int) -> None:
-        """Add the results of a test, by model and metric, to tensorboard."""
-        for model, measured in results.items():
-            for name, result in measured.items():
-                self._tensorboard(None).add_scalar(f"{model}/test/{name}", result.value, step)
-
-    def log_image(self, name: str, grid: Tensor, step: int) -> None:
-        """Add an image `(C, H, W)` with values in [0, 1] to tensorboard."""
-        with self._curves(None) as curves:
-            curves.add_image(name, grid, step)
+                first = not any(self.path.glob("events.*"))
+                self._writer = SummaryWriter(str(self.path), purge_step=resuming_from)
+                for name, values in self.settings.files().items() if first else ():
+                    self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
+            yield self._writer
+        except OSError as error:
+            raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
 
     def read_environment(self) -> dict[str, Any]:
-        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
-        return read_environment(self.path / "environment.json")
+        """Return command, versions, seed and machine of the run's start; `later` lists those that resumed it."""
+        path = self.path / "environment.json"
+        values = read_json(path)
+        validated(values, ENVIRONMENT, path)
+        return values
 
     def close(self) -> None:
         """Flush the curves, and let another process write here."""
@@ -255,30 +230,7 @@ class Run(ResultFiles):
     def _checkpoint(self, tag: Tag) -> Path:
         return self.path / "checkpoints" / f"{tag}.safetensors"
 
-    @contextmanager
-    def _curves(self, resuming_from: int | None) -> Generator[SummaryWriter]:
-        try:
-            yield self._tensorboard(resuming_from)
-        except OSError as error:
-            raise WriteError(f"{self.path}: its curves can't be written ({error.strerror or error})") from None
-
-    def _tensorboard(self, resuming_from: int | None) -> SummaryWriter:
-        """Open the curves; what an interrupted session wrote at or after the step of resuming is dropped."""
-        if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            first = not any(self.path.glob("events.*"))
-            self._writer = SummaryWriter(str(self.path), purge_step=resuming_from)
-            for name, values in self.settings.files().items() if first else ():
-                self._writer.add_text(name, "    " + json.dumps(values, indent=2).replace("\n", "\n    "), 0)
-        return self._writer
-
 
 def tags(best_first: bool) -> tuple[Tag, ...]:
     """Return the checkpoints to try, in order."""
     return LATEST_FIRST[::-1] if best_first else LATEST_FIRST
-
-
-def _places(root: Path) -> list[Path]:
-    name = datetime.now().strftime("%b%d_%H-%M-%S")
-    return [root / f"{name}{suffix}" for suffix in ("", *(f"_{number}" for number in range(1, 1000)))]

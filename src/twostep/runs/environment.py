@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from twostep.core.files import read_json, validated
-
 LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetensors", "pydantic")
 
 
 class _Environment(BaseModel):
-    """What is read of `environment.json`."""
-
     command: list[str] = []
     started: str = ""
     versions: dict[str, str] = {}
@@ -28,6 +23,10 @@ class _Environment(BaseModel):
     threads: int | None = None
     ranks: int | None = None
     later: list[dict[str, Any]] = []
+
+
+ENVIRONMENT = TypeAdapter(_Environment)
+"""What is read of `environment.json`."""
 
 
 def environment(seed: int, ranks: int) -> dict[str, Any]:
@@ -50,20 +49,9 @@ def environment(seed: int, ranks: int) -> dict[str, Any]:
     }
 
 
-def read_environment(path: Path) -> dict[str, Any]:
-    """Read what `environment` returned.
-
-    Raises:
-        UserError: if the file is damaged.
-    """
-    values = read_json(path)
-    validated(values, TypeAdapter(_Environment), path)
-    return values
-
-
 def _git(*arguments: str) -> str | None:
     """Ask git about the repository around this code, which need not be the code's own; None if there is none."""
-    command: Sequence[str] = ["git", "-C", str(Path(__file__).parent), *arguments]
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):

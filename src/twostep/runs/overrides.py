@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +50,15 @@ class Request:
         """
         kind = TwoStepRunConfig if self.is_two_step else RunConfig
         run = kind.parse(self.overrides.get("run", {}), "the run")
+        metrics = [*run.test_metrics] if isinstance(run, TwoStepRunConfig) else []
         for part, name in self.models.items():
-            config = self._class(part).parse(self.overrides.get(part, {}), name)
+            config = self._kind(part)[0].parse(self.overrides.get(part, {}), name)
             if part == "de" and getattr(config, "latent_dim", None) == AUTO:
                 raise UserError(f"latent_dim=auto of {name}: it models embeddings, not known yet: give a number")
-            _look_up(*config.valid_metrics, *config.test_metrics, config.early_stopping_metric)
-        if isinstance(run, TwoStepRunConfig):
-            _look_up(*run.test_metrics)
+            stop = config.early_stopping_metric
+            metrics += [*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])]
+        for name in metrics:
+            METRICS[name]
         other = run.ood_dataset and located(run.ood_dataset)
         return run.model_copy(update={"dataset": located(run.dataset), "ood_dataset": other})
 
@@ -68,13 +70,12 @@ class Request:
         given = self.overrides.get(part, {})
         if not self.run_config().make_valid_loader:
             given = {"early_stopping_metric": None, **given}
-        return self._class(part).for_data(spec, self._role(part), **given)
+        kind, role = self._kind(part)
+        return kind.for_data(spec, role, **given)
 
-    def _class(self, part: str) -> type[ModelConfig]:
-        return config_class(self.models[part], self._role(part))
-
-    def _role(self, part: str) -> Role:
-        return "gae" if part == "gae" or (part == "model" and self.is_gae) else "de"
+    def _kind(self, part: str) -> tuple[type[ModelConfig], Role]:
+        role: Role = "gae" if self.is_gae or part == "gae" else "de"
+        return config_class(self.models[part], role), role
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
@@ -96,11 +97,11 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def share(overrides: Overrides, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+def share(run: Mapping[str, Any], **models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return overrides in which `SHARED_KEYS` given for the run are those of each model that has none of its own."""
-    shared = {key: value for key, value in overrides["run"].items() if key in SHARED_KEYS}
-    run = {key: value for key, value in overrides["run"].items() if key not in shared}
-    return {"run": run, **{name: {**shared, **overrides[name]} for name in names}}
+    shared = {key: value for key, value in run.items() if key in SHARED_KEYS}
+    own = {key: value for key, value in run.items() if key not in shared}
+    return {"run": own, **{name: {**shared, **keys} for name, keys in models.items()}}
 
 
 def split_single(overrides: Mapping[str, Any], config: type[ModelConfig], name: str) -> dict[str, dict[str, Any]]:
@@ -131,9 +132,3 @@ def config_class(name: str, role: Role) -> type[ModelConfig]:
         what = "an autoencoder" if role == "gae" else "a density"
         raise UserError(f"{name} is not {what}; these are: {able}")
     return config
-
-
-def _look_up(*names: str | None) -> None:
-    for name in names:
-        if name is not None:
-            METRICS[name]

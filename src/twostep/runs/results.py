@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,33 +21,33 @@ EVALUATION = re.compile(r"evaluation-(\d{1,9})")
 
 
 class ResultFiles:
-    """The results in a run's directory.
-
-    Args:
-        path: of the directory.
-    """
+    """The results in a run's directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def write_metrics(self, name: str, results: Mapping[str, Mapping[str, Result]], weights: str) -> Path:
-        """Write the results of each model to `metrics/<name>.json`; other metrics of the same weights are kept.
+        """Write results by model and metric to `metrics/<name>.json`, with the fingerprint of the measured weights.
 
-        Args:
-            name: of the file.
-            results: by model and metric.
-            weights: fingerprint of the weights that were measured.
+        Other metrics of the same weights are kept.
         """
         path = self.path / "metrics" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
         before = read_json(path) if path.is_file() else {}
         kept = self.read_metrics(name) if before.get("weights") == weights else {}
         values = {
-            model: {key: asdict(result) for key, result in {**kept.get(model, {}), **part}.items()}
-            for model, part in results.items()
+            model: {key: asdict(result) for key, result in {**kept.get(model, {}), **found}.items()}
+            for model, found in results.items()
         }
         write_json(path, {"weights": weights, **values})
         return path
+
+    def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
+        """Read what `write_metrics` wrote; nothing if it has not."""
+        path = self.path / "metrics" / f"{name}.json"
+        values = read_json(path) if path.is_file() else {}
+        values.pop("weights", None)
+        return validated(values, RESULTS, path)
 
     def add_evaluation(
         self,
@@ -59,11 +58,8 @@ class ResultFiles:
     ) -> Path:
         """Write results to `metrics/evaluation-001.json`, or 002 and so on, and return its path.
 
-        Args:
-            results: by name.
-            weights: fingerprint of the weights that were measured.
-            asked: what determines the results: component, seed, keys.
-            write_scores: fills the folder `ood/evaluation-001` of the same number; None: there is none.
+        `weights` is the fingerprint of the weights that were measured, and `asked` what determines the results:
+        component, seed, keys. `write_scores` fills the folder `ood/evaluation-001` of the same number.
 
         Raises:
             UserError: if the disk is full or can't be written.
@@ -85,25 +81,13 @@ class ResultFiles:
         """Write to the first number above all that exist; of several processes that do so, each gets its own."""
         folders = (self.path / "metrics", self.path / "ood")
         names = [EVALUATION.fullmatch(path.stem) for folder in folders for path in folder.glob("evaluation-*")]
-        for number in itertools.count(1 + max((int(name[1]) for name in names if name), default=0)):
+        number = max((int(name[1]) for name in names if name), default=0)
+        while True:
+            number += 1
             path = self.path / "metrics" / f"evaluation-{number:03d}.json"
-            try:
+            with suppress(FileExistsError):
                 write_json(path, values, new=True)
-            except FileExistsError:
-                continue
-            return path
-        raise AssertionError("numbers never end")
-
-    def read_metrics(self, name: str) -> dict[str, dict[str, Result]]:
-        """Read what `write_metrics` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
-        path = self.path / "metrics" / f"{name}.json"
-        values = read_json(path) if path.is_file() else {}
-        values.pop("weights", None)
-        return validated(values, RESULTS, path)
+                return path
 
     def write_history(self, history: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Write the losses and validation metrics of each epoch of each model to `metrics/history.json`.
@@ -119,10 +103,6 @@ class ResultFiles:
         write_json(path, history)
 
     def read_history(self) -> dict[str, list[dict[str, dict[str, float]]]]:
-        """Read what `write_history` wrote; nothing if it has not.
-
-        Raises:
-            UserError: if the file is damaged.
-        """
+        """Read what `write_history` wrote; nothing if it has not."""
         path = self.path / "metrics" / "history.json"
         return validated(read_json(path) if path.is_file() else {}, HISTORY, path)

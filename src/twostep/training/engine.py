@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from twostep.core.machine import Ranks
 from twostep.core.schema import LostRankError, UserError
@@ -21,11 +21,7 @@ T = TypeVar("T")
 
 @contextmanager
 def _together() -> Generator[None]:
-    """Name the cause where a collective operation fails: torch has no error of its own for a lost rank.
-
-    Raises:
-        LostRankError: in place of a `RuntimeError`.
-    """
+    """Name the cause where a collective operation fails: torch has no error of its own for a lost rank."""
     try:
         yield
     except RuntimeError as error:
@@ -36,9 +32,11 @@ def _together() -> Generator[None]:
 class Engine:
     """Where and how training runs; launched by torchrun with several ranks, else with one.
 
+    `rank` is the number of this process among all `world_size`, and `device` its own; the first one, `is_main`, writes
+    files.
+
     Args:
-        device: kind of device; `auto` takes CUDA if it is there. Apple's has no double precision, which statistics and
-            metrics need.
+        device: `auto` takes CUDA if it is there; Apple's has no double precision, which statistics and metrics need.
         precision: `32`, or `bf16` for mixed precision with 32-bit weights.
 
     Raises:
@@ -64,30 +62,8 @@ class Engine:
             precision="bf16-mixed" if precision == "bf16" else "32-true",
         )
         self._fabric.launch()
-
-    @property
-    def device(self) -> torch.device:
-        """Device of this rank."""
-        return self._fabric.device
-
-    @property
-    def rank(self) -> int:
-        """Number of this process among all."""
-        return self._fabric.global_rank
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self._fabric.world_size
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this rank writes files."""
-        return self._fabric.is_global_zero
-
-    def place(self, model: nn.Module) -> None:
-        """Move a model to this rank's device."""
-        model.to(self.device)
+        self.device, self.rank, self.world_size = self._fabric.device, self._fabric.global_rank, self._fabric.world_size
+        self.is_main = self.rank == 0
 
     def seed(self, value: int) -> None:
         """Seed the generators that models on this device draw from (`torch.manual_seed` seeds all, 0.1 ms a call)."""
@@ -103,24 +79,19 @@ class Engine:
         """Return the sum of a tensor over ranks, on its device."""
         if self.world_size == 1:
             return values
+        total = values.to(self.device, copy=True)
         with _together():
-            return cast(Tensor, self._fabric.all_reduce(values.to(self.device), reduce_op="sum")).to(values.device)
+            distributed.all_reduce(total)
+        return total.to(values.device)
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return the rows `(n, *)` of all ranks in the order of ranks; each rank may have another number of them."""
         if self.world_size == 1:
             return rows
+        parts = [rows] * self.world_size
         with _together():
-            counts = cast(Tensor, self._fabric.all_gather(torch.tensor(len(rows), device=self.device))).tolist()
-            padded = rows.new_zeros(max(counts), *rows.shape[1:])
-            padded[: len(rows)] = rows
-            parts = cast(Tensor, self._fabric.all_gather(padded))
-        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
-
-    def share(self, value: Any) -> Any:
-        """Return rank 0's value on every rank."""
-        with _together():
-            return self._fabric.broadcast(value)
+            distributed.all_gather_object(parts, rows.cpu())
+        return torch.cat(parts).to(rows.device)
 
     def on_first(self, action: Callable[[], T]) -> T:
         """Run an action on the first rank, and return its value on every rank.
@@ -137,7 +108,9 @@ class Engine:
                 value = action()
             except Exception as caught:
                 error, failure = caught, (isinstance(caught, UserError), str(caught))
-        value, failure = self.share((value, failure))
+        with _together():
+            shared: Any = self._fabric.broadcast((value, failure))
+        value, failure = shared
         if error is not None:
             raise error
         if failure is not None:
@@ -146,12 +119,9 @@ class Engine:
         return value
 
     def reduce_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor, weight: float) -> Tensor:
-        """Replace each gradient, and the loss, by the weighted mean over ranks; return that loss.
+        """Replace each gradient, and the loss of this rank's rows, by the mean over ranks; return that loss.
 
-        Args:
-            parameters: whose gradients are filled; a missing gradient counts as zero.
-            loss: of this rank's rows.
-            weight: this rank's share of the rows of the global batch.
+        `weight` is this rank's share of the rows of the global batch. A missing gradient counts as zero.
         """
         if self.world_size == 1:
             return loss

@@ -8,6 +8,7 @@ TwoStep(gae, de).log_prob(x)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -85,10 +86,8 @@ def fit(
 
     trainer = Trainer("model", model, fit_keys, optimizers, engine, validate, seed)
     size = min(batch_size, len(rows))
-    batches = [None if part is None else Batches(part, size, device=engine.device) for part in (rows, held_out)]
-    train, validation = batches
-    assert train is not None
-    trainer.fit(train, validation, callbacks)
+    train = Batches(rows, size, device=engine.device)
+    trainer.fit(train, None if held_out is None else replace(train, data=held_out), callbacks)
     return model.eval()
 
 

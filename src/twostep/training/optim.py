@@ -18,12 +18,9 @@ Check = Callable[[str, float], None]
 
 def build_optimizer(kind: str, parameters: Sequence[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return the optimiser, in its fused form where torch has one."""
-    if kind == "adam":
-        return torch.optim.Adam(parameters, config.lr, fused=True)
-    if kind == "sgd":
-        return torch.optim.SGD(parameters, config.lr, fused=True)
-    assert kind == "rmsprop"
-    return torch.optim.RMSprop(parameters, config.lr, foreach=True)
+    if kind == "rmsprop":
+        return torch.optim.RMSprop(parameters, config.lr, foreach=True)
+    return {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[kind](parameters, config.lr, fused=True)
 
 
 def cosine(config: OptimizerConfig, done: float) -> float:
@@ -48,14 +45,9 @@ def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
 
 
 class Stepper:
-    """Takes the steps of a model's objectives, each with an optimiser of its own.
+    """Takes the steps of a model's objectives, each with an optimiser of its own kind and rate, by its name.
 
-    Args:
-        objectives: of the model, in their order.
-        kind: of the optimisers.
-        rates: learning rate and schedule of each objective, by its name.
-        max_norm: to which gradients are clipped; None: never.
-        engine: device, precision, ranks.
+    Gradients are clipped to `max_norm`; None: never.
     """
 
     def __init__(

@@ -32,16 +32,10 @@ logger = logging.getLogger("twostep")
 
 
 class TwoStepTrainer:
-    """Trains an autoencoder, and a density on its embeddings.
+    """Trains an autoencoder, unless it is frozen (`gae=None`), and a density on its embeddings.
 
     Embeddings carry the number of steps of their autoencoder. When it changes, the density is standardised again and
     continues from its best weights.
-
-    Args:
-        model: both models.
-        gae: trainer of the autoencoder; None: it is frozen.
-        de: trainer of the density.
-        schedule: the order.
     """
 
     def __init__(self, model: TwoStep, gae: Trainer | None, de: Trainer, schedule: Schedule) -> None:
@@ -53,20 +47,23 @@ class TwoStepTrainer:
         return (self.de,) if self.gae is None else (self.gae, self.de)
 
     def fit(self, train: Batches, valid: Batches | None = None, callbacks: Sequence[Callback] = ()) -> None:
-        """Train both models on the data.
-
-        Raises:
-            NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
-            InterruptedTraining: after a step at which a callback wants to stop.
-        """
+        """Train both models on the data; raises what `Trainer.fit` does."""
         for trainer in self.trainers:
             trainer.callbacks = callbacks
         if self.gae is not None:
             self.gae.set_data(train, valid)
-        if self.gae is None or self.schedule == "sequential":
-            self._fit_sequentially(train, valid)
-        else:
+        if self.gae is not None and self.schedule != "sequential":
             self._alternate(self.gae, train, valid)
+            return
+        if self.gae is not None:
+            self.gae.run()
+        if self.schedule == "sequential" and self.de.steps_done and self._version != self.de.data_version:
+            if self.de.had_all_epochs:
+                self._warn_of_stale_density()
+            else:
+                logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
+        self._set_embeddings(train, valid, self._version)
+        self.de.run()
 
     def state_dict(self) -> State:
         """Return everything from which training can continue; of a frozen autoencoder, its weights."""
@@ -83,28 +80,17 @@ class TwoStepTrainer:
 
     def embed(self, data: Batches) -> Batches:
         """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now."""
-        if self.schedule == "by_iteration":
-            return replace(data, encode=self._encode)
-        with evaluating(self.model.gae):
-            return replace(data, data=embed(self.model.gae.encode, data.data, data.device))
 
-    def _encode(self, x: Tensor) -> Tensor:
-        with evaluating(self.model.gae):
-            return self.model.gae.encode(x)
+        def encode(x: Tensor) -> Tensor:
+            with evaluating(self.model.gae):
+                return self.model.gae.encode(x)
+
+        if self.schedule == "by_iteration":
+            return replace(data, encode=encode)
+        return replace(data, data=embed(encode, data.data, data.device))
 
     def _set_embeddings(self, train: Batches, valid: Batches | None, version: int) -> None:
         self.de.set_data(self.embed(train), None if valid is None else self.embed(valid), version)
-
-    def _fit_sequentially(self, train: Batches, valid: Batches | None) -> None:
-        if self.gae is not None:
-            self.gae.run()
-        if self.schedule == "sequential" and self.de.steps_done and self._version != self.de.data_version:
-            if self.de.had_all_epochs:
-                self._warn_of_stale_density()
-            else:
-                logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
-        self._set_embeddings(train, valid, self._version)
-        self.de.run()
 
     def _alternate(self, gae: Trainer, train: Batches, valid: Batches | None) -> None:
         """Give each turn to the model that has had fewer, the autoencoder first.
@@ -136,8 +122,7 @@ class TwoStepTrainer:
 
     def _turns(self, trainer: Trainer) -> tuple[int, int]:
         """Epochs of this run and, by iteration, batches; an epoch's last batch counts when the epoch has ended."""
-        assert trainer.train is not None
-        batches = 0 if self.schedule == "by_epoch" else min(trainer.batches_done, len(trainer.train) - 1)
+        batches = 0 if self.schedule == "by_epoch" else min(trainer.batches_done, len(trainer.data) - 1)
         return trainer.epochs_done - trainer.first_epoch, batches
 
     @property

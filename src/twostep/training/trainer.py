@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from pydantic import BaseModel
 from torch import Tensor
@@ -21,6 +21,8 @@ from twostep.training.engine import Engine
 from twostep.training.optim import Stepper
 
 REFIT_ROWS = 512  # from which the statistics of non-stationary embeddings are estimated, before every step
+
+logger = logging.getLogger("twostep")
 
 Validate = Callable[[Batches, Batches], dict[str, float]]
 """Maps training and validation batches to validation metrics by name."""
@@ -51,7 +53,7 @@ class Trainer:
         keys: epochs, optimiser, clipping, early stopping.
         optimizers: learning rate and schedule of each objective, by its name.
         engine: device, precision, ranks.
-        validate: measures the model on validation batches.
+        validate: measures the model on training and validation batches.
         seed: of the run.
         lower_is_better: direction of the early-stopping metric.
         kind: of the model, for logs.
@@ -73,7 +75,7 @@ class Trainer:
         self.seed, self.lower_is_better, self.kind = seed, lower_is_better, kind or type(model).__name__
         self.label = f"{name} {self.kind}"
         self.max_epochs = keys.max_epochs
-        engine.place(model)
+        model.to(engine.device)
         self.stepper = Stepper(model.objectives(), keys.optimizer, optimizers, keys.max_grad_norm, engine)
         self.callbacks: Sequence[Callback] = ()
         self.epochs_done, self.batches_done, self.steps_done, self.bad_epochs = 0, 0, 0, 0
@@ -87,6 +89,12 @@ class Trainer:
         self._order: tuple[int, Tensor] | None = None
         self._best: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
+
+    @property
+    def data(self) -> Batches:
+        """The training batches."""
+        assert self.train is not None, "set_data() comes first"
+        return self.train
 
     @property
     def stopped_early(self) -> bool:
@@ -122,14 +130,9 @@ class Trainer:
         self.use_best()
 
     def set_data(self, train: Batches, valid: Batches | None, version: int = 0) -> None:
-        """Set the data; the transform is fitted to them before the first step, and whenever they are new.
+        """Set the data; the transform is fitted to them before the first step, and whenever `version` is new.
 
         On new data training continues from the best weights, and early stopping starts again.
-
-        Args:
-            train: training batches.
-            valid: validation batches, if there are any.
-            version: a number that changes with the data.
         """
         self.train, self.valid = train, valid
         if self.steps_done and version == self.data_version:
@@ -147,13 +150,16 @@ class Trainer:
 
         Within its first epoch, an autoencoder moves its embeddings by a hundred of their standard deviations.
         """
-        self._fit_transform(subsample(self._data.data, REFIT_ROWS))
+        self._fit_transform(subsample(self.data.data, REFIT_ROWS))
 
     def set_max_epochs(self, max_epochs: int) -> None:
         """Set the number of epochs; a trainer that stopped early below it continues, counting bad epochs from 0."""
-        if max_epochs > self.epochs_done and self.stopped_early:
+        done = self.epochs_done
+        if max_epochs < done:
+            logger.info("%s: has had %d epochs already, more than the new limit of %d", self.name, done, max_epochs)
+        if max_epochs > done and self.stopped_early:
             self.bad_epochs = 0
-        self.max_epochs = max_epochs
+        self.max_epochs = max(max_epochs, done)
 
     def use_best(self) -> None:
         """Take the best weights by the early-stopping metric, if early stopping is on."""
@@ -169,7 +175,7 @@ class Trainer:
 
     def advance(self) -> None:
         """Train on the next batch; after the last one of an epoch, validate and save."""
-        data = self._data
+        data = self.data
         if not self._running:
             self._running = True
             if self._last:
@@ -190,11 +196,19 @@ class Trainer:
         Returns:
             the detached losses, means over the batch of all ranks.
         """
-        x = self._data.take(rows)
+
+        def require_finite(what: str, value: float) -> None:
+            if not math.isfinite(value):
+                shown = f"{rows[:8].tolist()}{f' and {len(rows) - 8} more' if len(rows) > 8 else ''}"
+                raise NonFiniteLossError(
+                    f"{self.name}: the {what} of {self.kind} is {value} at step {self.steps_done} (epoch "
+                    f"{self.epochs_done + 1}, training rows {shown}); lower the learning rate or look at these rows"
+                )
+
+        x = self.data.take(rows)
         self.engine.seed(derive(self.seed, self.name, "step", self.engine.rank, self.steps_done))
-        done = (self.epochs_done + self.batches_done / len(self._data)) / self.max_epochs
-        check = partial(self._require_finite, rows)
-        return self.stepper.step(x, self.steps_done, done, len(x) / len(rows), check)
+        done = (self.epochs_done + self.batches_done / len(self.data)) / self.max_epochs
+        return self.stepper.step(x, self.steps_done, done, len(x) / len(rows), require_finite)
 
     def state_dict(self) -> State:
         """Return everything from which training can continue."""
@@ -213,18 +227,13 @@ class Trainer:
         for key, value in Progress.model_validate(state.values).model_dump(exclude_unset=True).items():
             setattr(self, key, value)
 
-    @property
-    def _data(self) -> Batches:
-        assert self.train is not None, "set_data() comes first"
-        return self.train
-
     def _call(self, event: str) -> None:
         for callback in self.callbacks:
             getattr(callback, event)(self)
 
     def _fit_transform(self, data: Rows) -> None:
         self.engine.seed(derive(self.seed, self.name, "transform"))
-        self.model.fit_transform(replace(self._data, data=data, rank=0, world_size=1))
+        self.model.fit_transform(replace(self.data, data=data, rank=0, world_size=1))
 
     def _take_batch(self, rows: Tensor) -> None:
         losses = self.step(rows)
@@ -232,7 +241,7 @@ class Trainer:
         self.batches_done += 1
         self.steps_done += 1
         for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + weight * loss if name in self.sums else weight * loss
+            self.sums[name] = self.sums.get(name, 0) + weight * loss
         for callback in self.callbacks:
             callback.step(self, losses)
         stops = [callback.must_stop() for callback in self.callbacks]  # all are asked: one may wait for all ranks
@@ -242,7 +251,7 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         means = {name: total.item() / self._total_weight(name) for name, total in self.sums.items()}
-        valid = {} if self.valid is None else self.validate(self._data, self.valid)
+        valid = {} if self.valid is None else self.validate(self.data, self.valid)
         if not math.isfinite(loss := valid.get("loss", 0.0)):
             raise NonFiniteLossError(
                 f"{self.name}: the validation loss of {self.kind} is {loss} after epoch {self.epochs_done + 1}; lower "
@@ -251,7 +260,8 @@ class Trainer:
         self.epochs_done += 1
         self.batches_done, self.sums = 0, {}
         self.history.append({"losses": means, "valid": valid})
-        self._stop_early(valid)
+        if self._is_best(valid):
+            self._call("best")
         self._call("checkpoint")
         self._call("epoch")
         if self.finished:
@@ -259,32 +269,23 @@ class Trainer:
             self._call("end")
             self.use_best()
 
-    def _require_finite(self, rows: Tensor, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            shown = f"{rows[:8].tolist()}{f' and {len(rows) - 8} more' if len(rows) > 8 else ''}"
-            raise NonFiniteLossError(
-                f"{self.name}: the {what} of {self.kind} is {value} at step {self.steps_done} (epoch "
-                f"{self.epochs_done + 1}, training rows {shown}); lower the learning rate or look at these rows"
-            )
-
-    def _stop_early(self, valid: dict[str, float]) -> None:
+    def _is_best(self, valid: Mapping[str, float]) -> bool:
+        """Return whether the weights are the best so far, or the latest where nothing stops early; keep the best."""
         metric = self.keys.early_stopping_metric
         if metric is None:
-            self._call("best")
-            return
-        value = valid[metric]
-        sign = 1 if self.lower_is_better else -1
+            return True
+        value, sign = valid[metric], 1 if self.lower_is_better else -1
         best = math.inf if self.best_value is None else sign * self.best_value
         if math.isfinite(value) and sign * value < best:
             self.best_value, self.bad_epochs = value, 0
             self._best = _copy(self.model.state_dict())
-            self._call("best")
-        else:
-            self.bad_epochs += 1
+            return True
+        self.bad_epochs += 1
+        return False
 
     def _weight(self, batch: int) -> float:
         """Rows of one batch of an epoch as a share of those of a full one; the last batch can have fewer."""
-        rows, size = len(self._data.data), self._data.batch_size
+        rows, size = len(self.data.data), self.data.batch_size
         return min(size, rows - batch * size) / min(size, rows)
 
     def _total_weight(self, name: str) -> float:

@@ -21,14 +21,20 @@ def saved(tmp_path, array):
     return path
 
 
-def pictures(*shape):
+def read(path):
+    """Return the training rows, the test rows, and whether they are discrete."""
+    source = read_arrays(path)
+    return source.train, source.test, source.discrete
+
+
+def random_uint8(*shape):
     return RANDOM.integers(0, 256, shape, dtype=np.uint8)
 
 
 def refused(path):
     """Return the one line that a file is refused with."""
     with pytest.raises(UserError) as caught:
-        read_arrays(path)
+        read(path)
     line = str(caught.value)
     assert "\n" not in line
     assert line.startswith(str(path))
@@ -36,9 +42,9 @@ def refused(path):
 
 
 def test_uint8_images_get_their_channels_first(tmp_path):
-    grey, last, first = pictures(5, 7, 9), pictures(5, 7, 9, 3), pictures(5, 3, 7, 9)
+    grey, last, first = random_uint8(5, 7, 9), random_uint8(5, 7, 9, 3), random_uint8(5, 3, 7, 9)
     for array, expected in ((grey, grey[:, None]), (last, np.moveaxis(last, 3, 1)), (first, first)):
-        train, test, discrete = read_arrays(saved(tmp_path, array))
+        train, test, discrete = read(saved(tmp_path, array))
         assert train.dtype == torch.uint8
         assert np.array_equal(train.numpy(), expected)
         assert test is None
@@ -48,39 +54,39 @@ def test_uint8_images_get_their_channels_first(tmp_path):
 @pytest.mark.parametrize("dtype", ["f8", ">f8", "f2", "i8", "u1", "?"])
 def test_matrices_become_float32_vectors(tmp_path, dtype):
     array = RANDOM.integers(0, 2, (6, 4)).astype(dtype)
-    train, _, discrete = read_arrays(saved(tmp_path, array))
+    train, _, discrete = read(saved(tmp_path, array))
     assert train.dtype == torch.float32
     assert np.array_equal(train.numpy(), array.astype("f4"))
     assert not discrete
 
 
 def test_a_list_of_numbers_becomes_vectors_of_one(tmp_path):
-    assert read_arrays(saved(tmp_path, np.arange(5)))[0].shape == (5, 1)
+    assert read(saved(tmp_path, np.arange(5)))[0].shape == (5, 1)
 
 
 def test_float_images_are_kept(tmp_path):
     array = RANDOM.random((5, 3, 6, 6))
-    train, _, discrete = read_arrays(saved(tmp_path, np.asfortranarray(array)))
+    train, _, discrete = read(saved(tmp_path, np.asfortranarray(array)))
     assert np.array_equal(train.numpy(), array.astype("f4"))
     assert not discrete
 
 
 def test_npz_with_train_and_test_and_with_one_array(tmp_path):
     path = tmp_path / "own.npz"
-    np.savez(path, train=pictures(4, 8, 8), test=pictures(2, 8, 8, 1))
-    train, test, _ = read_arrays(path)
+    np.savez(path, train=random_uint8(4, 8, 8), test=random_uint8(2, 8, 8, 1))
+    train, test, _ = read(path)
     assert (train.shape, test.shape) == ((4, 1, 8, 8), (2, 1, 8, 8))
     np.savez_compressed(path, anything=np.arange(8.0))
-    train, test, _ = read_arrays(path)
+    train, test, _ = read(path)
     assert (len(train), test) == (8, None)
 
 
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (pictures(4, 3, 8, 3), "4 x 3 x 8 x 3 is ambiguous, channels may be first or last"),
-        (pictures(4, 5, 8, 2), "4 x 5 x 8 x 2: accepted are vectors N x D"),
-        (pictures(4, 5, 8, 2, 2), "accepted are"),
+        (random_uint8(4, 3, 8, 3), "4 x 3 x 8 x 3 is ambiguous, channels may be first or last"),
+        (random_uint8(4, 5, 8, 2), "4 x 5 x 8 x 2: accepted are vectors N x D"),
+        (random_uint8(4, 5, 8, 2, 2), "accepted are"),
         (RANDOM.random((4, 8, 8)), "float64 of shape 4 x 8 x 8: accepted are"),
         (RANDOM.random((4, 8, 8, 3)), "float64 of shape 4 x 8 x 8 x 3: accepted are"),
         (np.zeros((4, 1, 8, 8), dtype=np.int64), "int64 of shape 4 x 1 x 8 x 8: accepted are"),
@@ -140,7 +146,7 @@ def test_train_and_test_must_be_alike(tmp_path):
     path = tmp_path / "own.npz"
     np.savez(path, train=np.zeros((4, 2)), test=np.zeros((4, 3)))
     assert "train has float32 rows of shape 2, test has float32 rows of shape 3" in refused(path)
-    np.savez(path, train=pictures(4, 8, 8), test=np.zeros((4, 1, 8, 8)))
+    np.savez(path, train=random_uint8(4, 8, 8), test=np.zeros((4, 1, 8, 8)))
     assert "train has uint8 rows of shape 1 x 8 x 8, test has float32 rows of shape 1 x 8 x 8" in refused(path)
 
 
@@ -182,11 +188,11 @@ def test_python_objects_are_called_that(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "array", [np.full((5, 3), 2.0), pictures(1, 4, 4).repeat(5, 0), np.ones(5), np.ones((5, 1, 4, 4))]
+    "array", [np.full((5, 3), 2.0), random_uint8(1, 4, 4).repeat(5, 0), np.ones(5), np.ones((5, 1, 4, 4))]
 )
 def test_rows_that_are_all_the_same_are_refused(tmp_path, array):
     assert "all rows are equal: there is nothing to learn" in refused(saved(tmp_path, array))
-    np.savez(tmp_path / "own.npz", train=array, test=pictures(*array.shape).astype(array.dtype))
+    np.savez(tmp_path / "own.npz", train=array, test=random_uint8(*array.shape).astype(array.dtype))
     assert "all rows are equal" in refused(tmp_path / "own.npz")
 
 
@@ -199,7 +205,7 @@ def test_columns_that_single_precision_makes_constant_are_named(tmp_path, caplog
     array[:, 1] += 1e12
     array[:, 2] = 1e12
     array[:, 4] = 1e8 + np.arange(9) / 9
-    read_arrays(saved(tmp_path, array))
+    read(saved(tmp_path, array))
     said = [record.getMessage().split(": ", 1)[1] for record in caplog.records]
     assert said[0] == "1 of 6 columns are constant: 2"
     assert said[1].startswith("2 of 6 columns are constant in single precision")
@@ -211,8 +217,8 @@ def test_constant_columns_are_named_in_a_warning(tmp_path, caplog):
     array = RANDOM.random((9, 10))
     array[:, 1:8] = 2.0
     with caplog.at_level(logging.WARNING, "twostep"):
-        read_arrays(saved(tmp_path, array))
-        read_arrays(saved(tmp_path, RANDOM.random((9, 10))))
+        read(saved(tmp_path, array))
+        read(saved(tmp_path, RANDOM.random((9, 10))))
     assert [record.getMessage().split(": ", 1)[1] for record in caplog.records] == [
         "7 of 10 columns are constant: 1, 2, 3, 4, 5, ..."
     ]
@@ -227,4 +233,4 @@ def test_a_member_that_is_no_array_is_one_line(tmp_path, members):
         for name, content in members.items():
             archive.writestr(name, buffer.getvalue() if content is None else content)
     with pytest.raises(UserError, match="is not an array"):
-        read_arrays(path)
+        read(path)

@@ -1,13 +1,10 @@
 """Dimension by a trained model: spectra of decoders in closed form, units that are not active."""
 
-import pytest
 import torch
 
 from helpers.charts import angle, globe, linear
 from helpers.distributions import gaussian
-from twostep.core.schema import DataSpec
-from twostep.diagnosis.model.jacobian_spectrum import active_units, decoder_spectrum
-from twostep.models.vae import VAEConfig
+from twostep.diagnosis.model.jacobian_spectrum import decoder_spectrum
 
 
 def matrix(dim, d, seed=0):
@@ -62,15 +59,3 @@ def test_curved_decoders_have_their_own_spectrum_at_each_point():
     found = decoder_spectrum(globe(), z).plain
     assert torch.allclose(found[:, 0], torch.ones(100, dtype=torch.double))
     assert torch.allclose(found[:, 1], z[:, 1].cos().double(), atol=1e-6)
-
-
-@pytest.mark.parametrize("std", [1.0, 3.0])
-def test_units_are_active_in_units_of_the_prior(std):
-    vae = VAEConfig(latent_dim=4).build(DataSpec(name="rows", shape=(6,), size=9, low=-1, high=1))
-    vae.prior_std = std
-    z = gaussian(5000, 4, seed=1) * torch.tensor([1.0, 0.2, 0.05, 0.0], dtype=torch.double) * std
-    assert active_units(vae, z).tolist() == [True, True, False, False]
-
-
-def test_free_embeddings_have_no_active_units():
-    assert active_units(linear(matrix(5, 2)), gaussian(90, 2)) is None

@@ -10,7 +10,7 @@ import torch
 
 from helpers.experiments import asked, trained
 from helpers.feature_sets import feature_sets
-from twostep.analysis.evaluate import EvaluationRequest, evaluate_run
+from twostep.analysis.evaluate import evaluate_run
 from twostep.core.keys import MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
@@ -203,27 +203,27 @@ def test_a_run_with_weights_stops_and_is_tested_by_fid_and_keeps_to_it(
     assert set(stand_in) == {weights}
     path = experiment.run.path
     assert json.loads((path / "gae_config.json").read_text())["metric_kwargs"]["features"] == "inception"
-    found, file = evaluate_run(path, EvaluationRequest(("fid",), keys={"gen_samples": 20}))
+    found, file = evaluate_run(path, ("fid",), keys={"gen_samples": 20})
     assert found["fid"].value == results["two_step"]["fid"].value
     assert json.loads(file.read_text())["metric_kwargs"]["inception_weights"] is None
     assert resume(path).settings == experiment.settings
     monkeypatch.delenv("TWOSTEP_INCEPTION")
     with pytest.raises(UserError, match="features=inception: its weights are missing"):
         resume(path, writing=True)
-    assert "log_likelihood" in evaluate_run(path, EvaluationRequest(("log_likelihood",)))[0], "which needs no features"
+    assert "log_likelihood" in evaluate_run(path, ("log_likelihood",))[0], "which needs no features"
 
 
 def test_a_finished_run_is_measured_by_fid_where_the_weights_are_given(data, tmp_path, weights, stand_in, caplog):
     path = trained(asked(("vae",), data, tmp_path / "runs", model={"test_metrics": ("loss",)})).run.path
     few = {"gen_samples": 20}
     caplog.set_level(logging.INFO, logger="twostep")
-    assert list(evaluate_run(path, EvaluationRequest(("fid", "fd"), keys=few))[0]) == ["fd"]
+    assert list(evaluate_run(path, ("fid", "fd"), keys=few)[0]) == ["fd"]
     assert "fd is not FID" in caplog.text
-    assert list(evaluate_run(path, EvaluationRequest(("fid",), keys={**few, "features": "pca"}))[0]) == ["fd"]
+    assert list(evaluate_run(path, ("fid",), keys={**few, "features": "pca"})[0]) == ["fd"]
     with pytest.raises(UserError, match="features=inception: its weights are missing"):
-        evaluate_run(path, EvaluationRequest(("fid",), keys={**few, "features": "inception"}))
+        evaluate_run(path, ("fid",), keys={**few, "features": "inception"})
     keys = {**few, "inception_weights": str(weights)}
-    results, file = evaluate_run(path, EvaluationRequest(("fid", "kid"), keys=keys))
+    results, file = evaluate_run(path, ("fid", "kid"), keys=keys)
     assert list(results) == ["fid", "kid"]
     kept = json.loads(file.read_text())["metric_kwargs"]
     assert (kept["features"], kept["inception_weights"]) == ("inception", str(weights))

@@ -1,4 +1,4 @@
-"""Langevin dynamics: its stationary law, its box, its clamp, and the random numbers it draws."""
+"""Langevin dynamics: its stationary distribution, its box, its clamp, and the random numbers it draws."""
 
 import math
 
@@ -16,7 +16,7 @@ def seeded(seed=0):
 
 
 @pytest.mark.parametrize("curvature", [1.0, 4.0])
-def test_a_quadratic_energy_has_its_gaussian_law(curvature):
+def test_a_quadratic_energy_has_its_gaussian_distribution(curvature):
     """With η = σ²/2 the chain is a Gaussian autoregression of variance 1 / (k (1 - η k / 2))."""
     sigma = 0.2
     step = sigma**2 / 2
@@ -29,7 +29,7 @@ def test_a_quadratic_energy_has_its_gaussian_law(curvature):
 
 def test_a_double_well_is_visited_by_its_weights():
     """E = -log(0.7 N(-1, 0.5²) + 0.3 N(1, 0.5²)): chains that all start in one well spread as the density says."""
-    law = torch.distributions.MixtureSameFamily(
+    distribution = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(torch.tensor([0.7, 0.3])),
         torch.distributions.Normal(torch.tensor([-1.0, 1.0]), torch.tensor([0.5, 0.5])),
     )
@@ -37,10 +37,10 @@ def test_a_double_well_is_visited_by_its_weights():
     def gradient(y):
         with torch.enable_grad():
             y = y.detach().requires_grad_()
-            return torch.autograd.grad(-law.log_prob(y).sum(), y)[0]
+            return torch.autograd.grad(-distribution.log_prob(y).sum(), y)[0]
 
     y = Langevin(0.02, 0.2, FAR)(gradient, torch.ones(2000, 1), 1000, seeded())
-    assert stats.kstest(y[:, 0].numpy(), lambda y: law.cdf(torch.from_numpy(y)).numpy()).pvalue > 0.01
+    assert stats.kstest(y[:, 0].numpy(), lambda y: distribution.cdf(torch.from_numpy(y)).numpy()).pvalue > 0.01
 
 
 def test_one_step_is_the_formula():

@@ -12,60 +12,49 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twostep.core.schema import UserError
+from twostep.data.base import Source
 from twostep.data.files import tables
 
 Array = NDArray[Any]
 
 logger = logging.getLogger("twostep")
 
+ENDINGS = frozenset({".npy", ".npz", *tables.ENDINGS})
 ACCEPTED = (
     "accepted are vectors N x D or N, uint8 images N x H x W, N x H x W x C or N x C x H x W, "
     "and float images N x C x H x W, where C is 1 or 3"
 )
 
 
-def is_file_name(name: str) -> bool:
-    """Return whether a name has the suffix of an array or a table."""
-    return Path(name).suffix.lower() in {".npy", ".npz", *tables.ENDINGS}
-
-
-def read_arrays(path: Path) -> tuple[Tensor, Tensor | None, bool]:
+def read_arrays(path: Path) -> Source:
     """Read training data: a `.npy` file, a table, or a `.npz` file with the keys `train` and `test` or with one array.
 
-    Returns:
-        the training rows `N x *S`, the test rows `M x *S` or None if the file holds one array, and whether they are
-        discrete. uint8 images become `N x C x H x W`, uint8, discrete; everything else becomes float32.
-
-    Raises:
-        UserError: if the file is missing, damaged, or holds anything but finite numbers of an accepted shape.
+    uint8 images become `N x C x H x W`, uint8, discrete; everything else becomes float32.
     """
     arrays = _load(path)
-    if len(arrays) == 1:
-        ((key, array),) = arrays.items()
-        train, test = to_rows(array, f"{path}, {key}" if key else str(path)), None
-    elif set(arrays) == {"train", "test"}:
-        train, test = (to_rows(arrays[key], f"{path}, {key}") for key in ("train", "test"))
-        if (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
-            raise UserError(f"{path}: train has {_kind(train)}, test has {_kind(test)}: make them equal")
-    else:
+    if len(arrays) != 1 and set(arrays) != {"train", "test"}:
         found = ", ".join(sorted(arrays)) or "none"
         raise UserError(f"{path}: its keys must be train and test, or a single key of any name; found: {found}")
+    rows = {key: _rows(array, f"{path}, {key}" if key else str(path)) for key, array in arrays.items()}
+    test = rows["test"] if len(rows) > 1 else None
+    name = "train" if len(rows) > 1 else next(iter(rows))
+    train = rows[name]
+    if test is not None and (train.dtype, train.shape[1:]) != (test.dtype, test.shape[1:]):
+        raise UserError(f"{path}: train has {_kind(train)}, test has {_kind(test)}: make them equal")
     if len(train) > 1:
-        _check_variation(train, arrays["train"] if "train" in arrays else next(iter(arrays.values())), path)
-    return train, test, train.dtype == torch.uint8
+        _check_variation(train, arrays[name], path)
+    if train.dtype == torch.uint8:
+        return Source(train, test, discrete=True, low=0.0, high=255.0)
+    return Source(train, test)
 
 
 def read_array(path: Path) -> Tensor:
-    """Read all rows of a `.npy` file, a table, or a `.npz` file with one array, `N x *S`, without checking variation.
-
-    Raises:
-        UserError: as `read_arrays` does, and for several arrays.
-    """
+    """Read all rows `N x *S` of a `.npy` file, a table, or a `.npz` file with one array, without checking variation."""
     arrays = _load(path)
     if len(arrays) != 1:
         raise UserError(f"{path}: must hold exactly one array; found: {', '.join(sorted(arrays)) or 'none'}")
     ((key, array),) = arrays.items()
-    return to_rows(array, f"{path}, {key}" if key else str(path))
+    return _rows(array, f"{path}, {key}" if key else str(path))
 
 
 def _load(path: Path) -> dict[str, Array]:
@@ -97,12 +86,8 @@ def _reason(path: Path, error: Exception) -> str:
     return f"write it again ({' '.join(str(error).split())})"
 
 
-def to_rows(array: Array, where: str) -> Tensor:
-    """Check an array and reshape it to `N x *S`; `where` is its name in messages.
-
-    Raises:
-        UserError: if it holds anything but finite numbers of an accepted shape.
-    """
+def _rows(array: Array, where: str) -> Tensor:
+    """Check an array and reshape it to `N x *S`; `where` is its name in messages."""
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where}: values of type {array.dtype} are not real numbers: convert them first")
     if array.size == 0:
@@ -149,20 +134,11 @@ def _check_variation(train: Tensor, given: Array, path: Path) -> None:
         return
     constant = (train.amin(0) == train.amax(0)).numpy()
     varied = constant & (given != given[:1]).any(0)
-    for columns, what in (
-        (constant & ~varied, "are constant"),
-        (
-            varied,
-            "are constant in single precision: their variation is too small beside their mean (subtract it)",
-        ),
-    ):
+    too_little = " in single precision: their variation is too small beside their mean (subtract it)"
+    for columns, why in ((constant & ~varied, ""), (varied, too_little)):
         if columns.any():
-            named = _some(np.flatnonzero(columns).tolist())
-            logger.warning("%s: %d of %d columns %s: %s", path, columns.sum(), len(columns), what, named)
-
-
-def _some(columns: list[int]) -> str:
-    return ", ".join(map(str, columns[:5])) + (", ..." if len(columns) > 5 else "")
+            named = ", ".join(map(str, np.flatnonzero(columns)[:5])) + (", ..." if columns.sum() > 5 else "")
+            logger.warning("%s: %d of %d columns are constant%s: %s", path, columns.sum(), len(columns), why, named)
 
 
 def _kind(rows: Tensor) -> str:

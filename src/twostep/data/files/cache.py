@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -28,6 +27,8 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
+
+from twostep.core.files import WriteError, atomic_write
 
 FORMAT_VERSION = 1
 LARGE = 10**9  # bytes
@@ -67,28 +68,24 @@ def load(key: str) -> dict[str, Tensor] | None:
         opened: Any = safe_open(path, framework="pt")
         with opened as file:
             metadata: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: _held(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         metadata, tensors = {}, {}
     if metadata.get("crc32") != _checksum(tensors):
         logger.warning("%s is damaged; decoding the data again", path)
         return None
-    return tensors
+    # small ones are cloned, or they would keep the file mapped
+    return {name: tensor if tensor.nbytes > LARGE else tensor.clone() for name, tensor in tensors.items()}
 
 
 def store(key: str, tensors: Mapping[str, Tensor]) -> Path | None:
     """Store arrays under `key`; return the file, or None with a warning if the folder can't be written."""
     path = _path(key)
-    temporary = path.with_name(f"{uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_write(path) as temporary:
             save_file(dict(tensors), temporary, metadata={"crc32": _checksum(tensors)})
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        _warn_unwritable(path.parent, str(error))
+    except (WriteError, SafetensorError) as error:
+        _warn_unwritable(path.parent, str(error).removeprefix(f"{path}: "))
         return None
     return path
 
@@ -121,11 +118,6 @@ def clear() -> tuple[int, int]:
 
 def _path(key: str) -> Path:
     return directory() / f"{key}.safetensors"
-
-
-def _held(tensor: Tensor) -> Tensor:
-    # cloned, or the smallest array would keep the file mapped
-    return tensor if tensor.nbytes > LARGE else tensor.clone()
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twostep.core.schema import UserError
-from twostep.data.files.sources import ImageSource, from_files
+from twostep.data.files.sources import EncodedImage, ImageSource, from_files
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
@@ -13,14 +13,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 def read_folder(folder: Path, labelled: bool = False) -> ImageSource:
     """Return the images below a folder, sorted by label and name; labels number the sorted names of the subfolders.
 
-    Hidden files and files with other suffixes are skipped.
-
-    Args:
-        folder: that holds them.
-        labelled: whether `train/<label>` and `test/<label>` are required.
-
-    Raises:
-        UserError: if there are no images, some lie beside subfolders with others, or a folder can't be read.
+    Hidden files and files with other suffixes are skipped. `labelled`: `train/<label>` and `test/<label>` are required.
     """
     splits = {split: folder / split for split in ("train", "test") if (folder / split).is_dir()}
     if "test" in splits and "train" not in splits:
@@ -32,8 +25,10 @@ def read_folder(folder: Path, labelled: bool = False) -> ImageSource:
     names = sorted({label for images in found.values() for label, _ in images if label})
     numbers = {label: number for number, label in enumerate(names)}
     return from_files(
-        {split: [path for _, path in images] for split, images in found.items()},
-        {split: [numbers[label] for label, _ in images] for split, images in found.items() if images[0][0]},
+        {
+            split: [EncodedImage(str(path), path, numbers.get(label)) for label, path in images]
+            for split, images in found.items()
+        }
     )
 
 

@@ -22,8 +22,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from twostep.core.schema import Frozen, PositiveInt, UserError, reason
+from twostep.data.base import Source
 from twostep.data.files import cache
-from twostep.data.files.sources import EncodedImage, ImageSource, Tables
+from twostep.data.files.sources import EncodedImage, ImageSource, Table
 
 GRAY = frozenset({"1", "L", "LA"})
 WITH_EXIF = frozenset({"JPEG", "MPO", "WEBP"})
@@ -61,11 +62,7 @@ class Form(NamedTuple):
     exact: bool = False
 
     def decode(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return the pixels of an image, `(C, H, W)`.
-
-        Raises:
-            UserError: if its form differs and must not.
-        """
+        """Return the pixels of an image, `(C, H, W)`."""
         mode, size = {1: "L", 3: "RGB"}[self.channels], (self.width, self.height)
         if not self.exact:
             image = _centre_crop(_convert(image, mode), size).resize(size, Image.Resampling.BILINEAR)
@@ -75,36 +72,24 @@ class Form(NamedTuple):
         return np.asarray(image).reshape(self.height, self.width, self.channels).transpose(2, 0, 1)
 
 
-def read_images(
-    name: str, source: ImageSource, form: Form | None = None, size: Size | None = None
-) -> dict[str, Tensor]:
+def read_images(name: str, source: ImageSource, form: Form | None = None, size: Size | None = None) -> Source:
     """Return the images of a source from the cache, or decode them and keep them there.
 
-    Args:
-        name: name of the dataset, for messages and the cache file.
-        source: where the images come from.
-        form: their form; None: as in their headers, resized to `size`.
-        size: height and width; None: all images must have the same size.
-
-    Returns:
-        `train` and maybe `test`, `N x C x H x W`, uint8, and if every image has a label, `..._labels`, `(N,)`, int64.
-
-    Raises:
-        UserError: naming an image that is damaged, of another size or of another form.
+    Without a `form` their headers give it, and they are resized to `size` or must all have the same size.
     """
-    shape = None if form is None else form[:3]
-    key = cache.key(name, [*source.facts(), shape, size])
-    start = time.perf_counter()
-    arrays = cache.load(key)
-    if arrays is not None:
-        _report(name, arrays, f"read from the cache in {time.perf_counter() - start:.2f} s")
-        return arrays
-    with source.open() as splits:
-        arrays = _decode(name, splits, form or _survey(name, chain(*chain(*splits.values())), size))
-    seconds = time.perf_counter() - start
-    kept = cache.store(key, arrays)
-    _report(name, arrays, f"decoded in {seconds:.1f} s", f"; kept in {kept.parent}" if kept else "")
-    return (kept and cache.load(key)) or arrays
+    start, done = time.perf_counter(), "read from the cache"
+    key = cache.key(name, [*source.facts, form and form[:3], size])
+    arrays, kept = cache.load(key), None
+    if arrays is None:
+        arrays, done = _decode(name, source.open(), form, size), "decoded"
+        kept = cache.store(key, arrays)
+        arrays = (kept and cache.load(key)) or arrays
+    found = Source(**arrays, discrete=True, low=0.0, high=255.0)
+    count = len(found.train) + (0 if found.test is None else len(found.test))
+    shape, megabytes = "x".join(map(str, found.train.shape[1:])), sum(array.nbytes for array in arrays.values()) / 1e6
+    done = f"{count:,} images {shape} {done} in {time.perf_counter() - start:.2f} s, {megabytes:.0f} MB"
+    logger.info("%s: %s%s", name, done, f"; kept in {kept.parent}" if kept else "")
+    return found
 
 
 def _survey(name: str, images: Iterable[EncodedImage], size: Size | None) -> Form:
@@ -117,7 +102,8 @@ def _survey(name: str, images: Iterable[EncodedImage], size: Size | None) -> For
             gray = gray and image.mode in GRAY
             if size is not None:
                 continue
-            found = _upright_size(image)
+            rotated = image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) >= 5
+            found = (image.width, image.height) if rotated else (image.height, image.width)
             if wanted is None:
                 first, wanted = encoded.where, found
             elif found != wanted:
@@ -130,20 +116,21 @@ def _survey(name: str, images: Iterable[EncodedImage], size: Size | None) -> For
     return Form(1 if gray else 3, *wanted)
 
 
-def _decode(name: str, splits: Tables, form: Form) -> dict[str, Tensor]:
+def _decode(name: str, splits: Mapping[str, Table], form: Form | None, size: Size | None) -> dict[str, Tensor]:
+    """Return `train` and maybe `test`, and `..._labels` where every image has one, as `Source` has them."""
+    form = form or _survey(name, chain.from_iterable(table.images() for table in splits.values()), size)
     arrays: dict[str, Tensor] = {}
     reported = time.perf_counter()
-    for split, tables in splits.items():
-        count = sum(map(len, tables))
-        pixels = cache.empty((count, *form[:3]))
+    for split, table in splits.items():
+        pixels = cache.empty((table.size, *form[:3]))
         labels: list[int | None] = []
-        for row, encoded in enumerate(chain(*tables)):
+        for row, encoded in enumerate(table.images()):
             with _opened(encoded) as image:
                 pixels[row] = form.decode(image)
             labels.append(encoded.label)
             if time.perf_counter() - reported > SECONDS_BETWEEN_REPORTS:
                 reported = time.perf_counter()
-                logger.info("%s: %s of %s %s images decoded", name, f"{row + 1:,}", f"{count:,}", split)
+                logger.info("%s: %s of %s %s images decoded", name, f"{row + 1:,}", f"{table.size:,}", split)
         arrays[split] = torch.as_tensor(pixels)
         if None not in labels:
             arrays[f"{split}_labels"] = torch.tensor(labels, dtype=torch.int64)
@@ -182,17 +169,5 @@ def _centre_crop(image: Image.Image, size: Size) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _upright_size(image: Image.Image) -> Size:
-    rotated = image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) >= 5
-    return (image.width, image.height) if rotated else (image.height, image.width)
-
-
 def _times(size: Size) -> str:
     return f"{size[1]} x {size[0]}"
-
-
-def _report(name: str, arrays: Mapping[str, Tensor], done: str, kept: str = "") -> None:
-    count = sum(len(array) for split, array in arrays.items() if not split.endswith("_labels"))
-    megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
-    shape = "x".join(map(str, arrays["train"].shape[1:]))
-    logger.info("%s: %s images %s %s, %.0f MB%s", name, f"{count:,}", shape, done, megabytes, kept)

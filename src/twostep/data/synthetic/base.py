@@ -30,15 +30,14 @@ TOLERANCE = 1e-3  # distance to the manifold that float32 rounding can cause for
 class SyntheticDistribution(Frozen, ABC):
     """A distribution on R^D, often on a manifold: x = Q y + noise, with Q a random isometry R^m -> R^D.
 
-    A subclass defines the distribution of y: how to sample it (`draw`), its log-density on its manifold in R^m
-    (`log_density`), the nearest point of the manifold unless that is all of R^m (`nearest`), and the log-density of
-    y + noise if it is known (`noisy_log_density`). All computations are in float64.
+    A subclass defines the distribution of y: its dimensions (`fixed_dims`, or `dims` if keys set them), how to sample
+    it (`draw`), its log-density on its manifold in R^m (`log_density`), the nearest point of the manifold unless that
+    is all of R^m (`nearest`), and the log-density of y + noise if it is known (`noisy_log_density`). All computations
+    are in float64.
     """
 
     name: ClassVar[str]
-    dims: ClassVar[tuple[int, int]] = (2, 2)
-    """Dimension of the manifold, and number m of coordinates before the isometry, where no key sets them."""
-    no_noisy_density: ClassVar[str] = "the density of the noisy points has no closed form"
+    fixed_dims: ClassVar[tuple[int, int]] = (2, 2)
 
     n: PositiveInt = Field(10_000, description="number of training points; the test split has a fifth of that")
     seed: NonNegativeInt = Field(0, description="seed of the points and the isometry, independent of the run's seed")
@@ -47,6 +46,11 @@ class SyntheticDistribution(Frozen, ABC):
         None,
         description="dimension D of the space, into which a random isometry maps; None: the smallest",
     )
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """Dimension of the manifold, and number m of coordinates before the isometry."""
+        return self.fixed_dims
 
     @property
     def intrinsic_dim(self) -> int:
@@ -108,12 +112,11 @@ class SyntheticDistribution(Frozen, ABC):
         return y
 
     def noisy_log_density(self, y: Tensor) -> Tensor:
-        """Return the log-density of point plus noise in R^m at `(n, m)`, in nats, of shape `(n,)`.
-
-        Raises:
-            UserError: if it is unknown.
-        """
-        raise UserError(f"{self.name}: no log-density with noise={self.noise:g}: {self.no_noisy_density}; set noise=0")
+        """Return the log-density of point plus noise in R^m at `(n, m)`, in nats, of shape `(n,)`, if it is known."""
+        raise UserError(
+            f"{self.name}: no log-density with noise={self.noise:g}: the density of the noisy points has no closed "
+            "form; set noise=0"
+        )
 
     @cached_property
     def isometry(self) -> Tensor:
@@ -164,17 +167,11 @@ class SyntheticLoader(DatasetLoader):
         return Source(split("train", drawn.n), split("test", max(1, drawn.n // 5)))
 
 
-def synthetic(name: str, description: str, dims: tuple[int, int] | None = None) -> Callable[[type[S]], type[S]]:
-    """Return a decorator that registers a distribution among the synthetic datasets.
-
-    Args:
-        name: name of the dataset.
-        description: one line about it.
-        dims: dimension of the manifold and number m of coordinates; None: as the class has them.
-    """
+def synthetic(name: str, description: str) -> Callable[[type[S]], type[S]]:
+    """Return a decorator that registers a distribution among the synthetic datasets, with one line about it."""
 
     def register(kind: type[S]) -> type[S]:
-        kind.name, kind.dims = name, dims or kind.dims
+        kind.name = name
         SYNTHETIC.register(name)(kind)
         shape = (kind.parse({}, name).dim,)
         loader = SyntheticLoader(name, shape, description, f"synthetic; keys: twostep datasets {name}", keys=kind)

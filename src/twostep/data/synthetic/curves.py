@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from twostep.core.schema import NonNegativeFloat
 from twostep.data.synthetic.base import SyntheticDistribution, synthetic
-from twostep.data.synthetic.numerics import CHUNK, choice, minimise, panels, uniform
+from twostep.data.synthetic.numerics import CHUNK, choice, gauss_legendre, minimise, uniform
 
 CELLS = 500
 PANEL = 4  # in units of the noise
@@ -35,14 +35,18 @@ Curve = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class CurveSet(SyntheticDistribution):
-    """A mixture of `pieces` curves `c_k: [low, high] -> R^2` with a uniform parameter."""
+    """A mixture of `pieces` curves `c_k: [low, high] -> R^2`, whose parameter is a root of a uniform number.
 
-    dims: ClassVar[tuple[int, int]] = (1, 2)
+    With `power` 1 it is uniform, with 2 points of a spiral are about even along it.
+    """
+
+    fixed_dims = (1, 2)
     formula: ClassVar[Curve]
     """Maps number of the curve and parameter, both `(*,)`, to two coordinates; analytic in the parameter."""
     pieces: ClassVar[int]
     low: ClassVar[float]
     high: ClassVar[float]
+    power: ClassVar[int] = 1
 
     def curve(self, piece: Tensor, t: Tensor) -> Tensor:
         """Return points `(*, 2)` for number of the curve and parameter, both `(*,)`."""
@@ -50,11 +54,12 @@ class CurveSet(SyntheticDistribution):
 
     def draw_parameter(self, n: int, generator: Generator) -> Tensor:
         """Draw `(n,)` parameters."""
-        return self.low + (self.high - self.low) * uniform(n, generator=generator)
+        return self.low + (self.high - self.low) * uniform(n, generator=generator) ** (1 / self.power)
 
     def log_parameter_density(self, t: Tensor) -> Tensor:
         """Return the log-density of the parameter, `(*,)` to `(*,)`."""
-        return torch.full_like(t, -math.log(self.high - self.low))
+        length = self.high - self.low
+        return torch.xlogy(self.power - 1, (t - self.low) / length) + math.log(self.power / length)
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
@@ -82,7 +87,10 @@ class CurveSet(SyntheticDistribution):
     def _mixture(self) -> tuple[Tensor, Tensor]:
         piece, t = torch.arange(self.pieces)[:, None], torch.linspace(self.low, self.high, CELLS + 1).double()
         longest = self._speed(piece.expand(-1, len(t)), t.expand(self.pieces, -1)).max() * (self.high - self.low)
-        t, log_weights = panels(self.low, self.high, math.ceil(float(longest) / (PANEL * self.noise)))
+        ends = torch.linspace(
+            self.low, self.high, 1 + math.ceil(float(longest) / (PANEL * self.noise)), dtype=torch.double
+        )
+        t, log_weights = (values.flatten() for values in gauss_legendre(ends[:-1], ends[1:], 16))
         centres = self.curve(piece.expand(-1, len(t)), t.expand(self.pieces, -1))
         log_masses = self.log_parameter_density(t) + log_weights - math.log(self.pieces)
         return centres.flatten(0, 1), log_masses.repeat(self.pieces)
@@ -107,18 +115,6 @@ class CurveSet(SyntheticDistribution):
         return piece, torch.stack(ts).gather(0, piece[None])[0]
 
 
-class SquareRootCurves(CurveSet):
-    """Curves whose parameter is `high sqrt(u)`, with density `2 t / high²`: about even along a spiral."""
-
-    @override
-    def draw_parameter(self, n: int, generator: Generator) -> Tensor:
-        return self.high * uniform(n, generator=generator).sqrt()
-
-    @override
-    def log_parameter_density(self, t: Tensor) -> Tensor:
-        return t.log() + math.log(2 / self.high**2)
-
-
 def _curves(
     name: str,
     description: str,
@@ -126,75 +122,50 @@ def _curves(
     ends: tuple[float, float],
     pieces: int = 1,
     noise: float = 0.0,
-    base: type[CurveSet] = CurveSet,
+    power: int = 1,
 ) -> None:
     noise_key = Field(noise, description="std of Gaussian noise around the curve; 0: points on the curve")
-    kind = create_model(name, __base__=base, noise=(NonNegativeFloat, noise_key))
-    kind.formula, kind.pieces, (kind.low, kind.high) = staticmethod(formula), pieces, ends
+    kind = create_model(name, __base__=CurveSet, noise=(NonNegativeFloat, noise_key))
+    kind.formula, kind.pieces, kind.power = staticmethod(formula), pieces, power
+    kind.low, kind.high = ends
     synthetic(name, f"{description}, {'with' if noise else 'without'} noise")(kind)
+
+
+def _spiral(_: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    return t * t.cos() / 5, t * t.sin() / 5
+
+
+def _circle(radius: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    return radius * t.cos(), radius * t.sin()
 
 
 def _sign(piece: Tensor) -> Tensor:
     return 1.0 - 2.0 * piece
 
 
-_curves(
-    "swissroll",
-    "a spiral of one and a half turns in the plane",
-    lambda _, t: (t * t.cos() / 5, t * t.sin() / 5),
-    (1.5 * math.pi, 4.5 * math.pi),
-    noise=0.2,
-)
-_curves(
-    "circles",
-    "two concentric circles of radii 3 and 1.5",
-    lambda k, t: ((3.0 - 1.5 * k) * t.cos(), (3.0 - 1.5 * k) * t.sin()),
-    (0.0, 2 * math.pi),
-    pieces=2,
-    noise=0.24,
-)
-_curves(
-    "rings",
-    "four concentric circles of radii 3, 2.25, 1.5 and 0.75",
-    lambda k, t: ((3.0 - 0.75 * k) * t.cos(), (3.0 - 0.75 * k) * t.sin()),
-    (0.0, 2 * math.pi),
-    pieces=4,
-    noise=0.08,
-)
-_curves(
-    "2spirals",
-    "two intertwined spirals",
-    lambda k, t: (_sign(k) * t * t.cos() / 3, -_sign(k) * t * t.sin() / 3),
-    (0.0, 3 * math.pi),
-    pieces=2,
-    noise=0.1,
-    base=SquareRootCurves,
-)
+def _two_spirals(k: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    return _sign(k) * t * t.cos() / 3, -_sign(k) * t * t.sin() / 3
+
+
+def _moons(k: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    return k + _sign(k) * t.cos(), 0.5 * k + _sign(k) * t.sin()
+
+
+def _parabolas(k: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    return t + k - 2, 4 * _sign(k % 2) * t * (1 - t)
+
+
+PI = math.pi
+CIRCLES = "two concentric circles of radii 3 and 1.5"
+RINGS = "four concentric circles of radii 3, 2.25, 1.5 and 0.75"
+_curves("swissroll", "a spiral of one and a half turns in the plane", _spiral, (1.5 * PI, 4.5 * PI), noise=0.2)
+_curves("circles", CIRCLES, lambda k, t: _circle(3.0 - 1.5 * k, t), (0.0, 2 * PI), 2, 0.24)
+_curves("rings", RINGS, lambda k, t: _circle(3.0 - 0.75 * k, t), (0.0, 2 * PI), 4, 0.08)
+_curves("2spirals", "two intertwined spirals", _two_spirals, (0.0, 3 * PI), 2, 0.1, power=2)
 _curves("line", "a line segment", lambda _, t: (t, t), (-2.5, 2.5))
 _curves("cos", "a cosine curve", lambda _, t: (t, 2.5 * t.cos()), (-2.5, 2.5))
-_curves("2lines", "two parallel line segments", lambda k, t: (t, _sign(k)), (-2.0, 2.0), pieces=2)
-_curves("sawtooth", "a sawtooth curve", lambda k, t: (t + k - 2, 2 * t - 1), (0.0, 1.0), pieces=4, noise=0.05)
-_curves(
-    "quadspline",
-    "a smooth spline of four parabolas",
-    lambda k, t: (t + k - 2, 4 * _sign(k % 2) * t * (1 - t)),
-    (0.0, 1.0),
-    pieces=4,
-    noise=0.05,
-)
-_curves(
-    "sin-wave-mixture",
-    "two crossing sine waves",
-    lambda k, t: (t, _sign(k) * t.sin()),
-    (-math.pi, math.pi),
-    pieces=2,
-    noise=0.1,
-)
-_curves(
-    "two_moons",
-    "two interleaving half circles",
-    lambda k, t: (k + _sign(k) * t.cos(), 0.5 * k + _sign(k) * t.sin()),
-    (0.0, math.pi),
-    pieces=2,
-    noise=0.1,
-)
+_curves("2lines", "two parallel line segments", lambda k, t: (t, _sign(k)), (-2.0, 2.0), 2)
+_curves("sawtooth", "a sawtooth curve", lambda k, t: (t + k - 2, 2 * t - 1), (0.0, 1.0), 4, 0.05)
+_curves("quadspline", "a smooth spline of four parabolas", _parabolas, (0.0, 1.0), 4, 0.05)
+_curves("sin-wave-mixture", "two crossing sine waves", lambda k, t: (t, _sign(k) * t.sin()), (-PI, PI), 2, 0.1)
+_curves("two_moons", "two interleaving half circles", _moons, (0.0, PI), 2, 0.1)

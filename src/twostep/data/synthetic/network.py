@@ -10,7 +10,6 @@ for every point, and `log p(x) = log p(z) - 1/2 log det JᵀJ` with J the Jacobi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -30,24 +29,6 @@ WIDTH = 32
 STD = 0.5  # of each Gaussian; their means are standard normal
 
 
-@dataclass(frozen=True)
-class Coupling:
-    """The map `y <- y + tanh(y W + b) V`, in which W reads one half of the coordinates and V writes into the other."""
-
-    into: Tensor
-    bias: Tensor
-    out: Tensor
-
-    def shift(self, y: Tensor) -> Tensor:
-        """Return what is added to points `(n, D)`."""
-        return torch.tanh(y @ self.into + self.bias) @ self.out
-
-    def slope(self, y: Tensor, tangents: Tensor) -> Tensor:
-        """Return what is added to the tangents `(n, d, D)` at points `(n, D)`."""
-        hidden = torch.tanh(y @ self.into + self.bias)
-        return ((1 - hidden.square())[:, None] * (tangents @ self.into)) @ self.out
-
-
 @synthetic("network_manifold", "a Gaussian mixture mapped by a fixed random network")
 class NetworkManifold(SyntheticDistribution):
     """A d-dimensional manifold in R^D, D > d."""
@@ -60,13 +41,8 @@ class NetworkManifold(SyntheticDistribution):
 
     @property
     @override
-    def intrinsic_dim(self) -> int:
-        return self.manifold_dim
-
-    @property
-    @override
-    def native_dim(self) -> int:
-        return self.ambient_dim or self.manifold_dim + 1
+    def dims(self) -> tuple[int, int]:
+        return self.manifold_dim, self.ambient_dim or self.manifold_dim + 1
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
@@ -77,7 +53,7 @@ class NetworkManifold(SyntheticDistribution):
     def log_density(self, y: Tensor) -> Tensor:
         z = self._pull_back(y) @ self._frame
         log_mixture = torch.logsumexp(log_normal(z[:, None] - self._means, STD), 1) - math.log(self.components)
-        return log_mixture - torch.linalg.svdvals(self._push(z)[1]).log().sum(1)
+        return log_mixture - torch.linalg.svdvals(self._jacobian(z)).log().sum(1)
 
     @override
     def nearest(self, y: Tensor) -> Tensor:
@@ -85,8 +61,8 @@ class NetworkManifold(SyntheticDistribution):
         z = self._pull_back(y) @ self._frame
         best, damping = (self.chart(z) - y).square().sum(1), torch.ones(len(y), dtype=y.dtype)
         for _ in range(NEWTON_STEPS):
-            on, jacobian = self._push(z)
-            slope, gram = jacobian.mT @ (y - on)[..., None], jacobian.mT @ jacobian
+            jacobian = self._jacobian(z)
+            slope, gram = jacobian.mT @ (y - self.chart(z))[..., None], jacobian.mT @ jacobian
             damped = gram + torch.diag_embed(damping[:, None] * gram.diagonal(0, 1, 2))
             step = torch.linalg.solve(damped, slope)[..., 0]
             if bool((step.abs() < CONVERGED).all()):
@@ -99,21 +75,19 @@ class NetworkManifold(SyntheticDistribution):
         return self.chart(z)
 
     def chart(self, z: Tensor) -> Tensor:
-        """Map `(n, d)` to points `(n, D)` of the manifold."""
-        return self._push(z)[0]
-
-    def _push(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the points `(n, D)` of z `(n, d)` and the chart's Jacobian, `(n, D, d)`."""
+        """Map `(*, d)` to points `(*, D)` of the manifold."""
         y = z @ self._frame.T
-        tangents = self._frame.T.expand(len(z), -1, -1)  # (n, d, D)
         for coupling in self._couplings:
-            shift, slope = coupling.shift(y), coupling.slope(y, tangents)
-            y, tangents = y + shift, tangents + slope
-        return y, tangents.mT
+            y = y + _shift(y, *coupling)
+        return y
+
+    def _jacobian(self, z: Tensor) -> Tensor:
+        """Return the Jacobian of the chart at z `(n, d)`, of shape `(n, D, d)`."""
+        return torch.func.vmap(torch.func.jacfwd(self.chart))(z)
 
     def _pull_back(self, y: Tensor) -> Tensor:
         for coupling in reversed(self._couplings):
-            y = y - coupling.shift(y)
+            y = y - _shift(y, *coupling)
         return y
 
     @cached_property
@@ -125,8 +99,8 @@ class NetworkManifold(SyntheticDistribution):
         return normal(self.components, self.manifold_dim, generator=self._random("means"))
 
     @cached_property
-    def _couplings(self) -> list[Coupling]:
-        couplings: list[Coupling] = []
+    def _couplings(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        couplings: list[tuple[Tensor, Tensor, Tensor]] = []
         moved = (torch.arange(self.native_dim) < self.native_dim // 2).double()
         for layer in range(self.layers):
             generator = self._random("coupling", layer)
@@ -134,7 +108,7 @@ class NetworkManifold(SyntheticDistribution):
             into = (1 - moved)[:, None] * normal(self.native_dim, WIDTH, generator=generator)
             bias = normal(WIDTH, generator=generator)
             out = normal(WIDTH, self.native_dim, generator=generator) * moved * self.curvature / math.sqrt(WIDTH)
-            couplings.append(Coupling(into, bias, out))
+            couplings.append((into, bias, out))
         return couplings
 
     def _random(self, *purpose: str | int) -> Generator:
@@ -145,3 +119,8 @@ class NetworkManifold(SyntheticDistribution):
         if self.native_dim <= self.manifold_dim:
             raise ValueError(f"ambient_dim={self.ambient_dim} must be more than manifold_dim={self.manifold_dim}")
         return self
+
+
+def _shift(y: Tensor, into: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+    """Return what a coupling adds to points `(*, D)`; `into` reads one half of them and `out` writes into the other."""
+    return torch.tanh(y @ into + bias) @ out

@@ -51,24 +51,11 @@ def gauss_legendre(low: Tensor | float, high: Tensor | float, order: int = 200) 
     return (low + high) / 2 + half * nodes, half.log() + weights.log()
 
 
-def panels(low: float, high: float, count: int) -> tuple[Tensor, Tensor]:
-    """Return nodes and log-weights of 16-point Gauss-Legendre rules on `count` equal subintervals."""
-    ends = torch.linspace(low, high, count + 1, dtype=torch.double)
-    nodes, log_weights = gauss_legendre(ends[:-1], ends[1:], 16)
-    return nodes.flatten(), log_weights.flatten()
-
-
 def minimise(cost: Callable[[Tensor, slice], Tensor], n: int, low: float, high: float, cells: int) -> Tensor:
     """Return for each of `n` rows the parameter in `[low, high]` of least cost, `(n,)`.
 
-    Grid search, refined by golden-section search.
-
-    Args:
-        cost: maps parameters `(r, k)` and the slice of their r rows to costs `(r, k)`.
-        n: number of rows.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        cells: cells of the grid, so many that the cost has one minimum in two adjacent cells.
+    `cost` maps parameters `(r, k)` and the slice of their r rows to costs `(r, k)`. Grid search, refined by
+    golden-section search; there are so many `cells` that the cost has one minimum in two adjacent ones.
     """
     grid = torch.linspace(low, high, cells + 1, dtype=torch.double)
     step = (high - low) / cells

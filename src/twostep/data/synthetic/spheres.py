@@ -32,11 +32,6 @@ KAPPA = "concentration around the first axis; 0: uniform"
 class SphereSet(SyntheticDistribution):
     """A distribution on S^k."""
 
-    @property
-    @override
-    def native_dim(self) -> int:
-        return self.intrinsic_dim + 1
-
     @override
     def nearest(self, y: Tensor) -> Tensor:
         radius = y.norm(dim=1, keepdim=True)
@@ -50,8 +45,8 @@ class AnySphere(SphereSet):
 
     @property
     @override
-    def intrinsic_dim(self) -> int:
-        return self.manifold_dim
+    def dims(self) -> tuple[int, int]:
+        return self.manifold_dim, self.manifold_dim + 1
 
 
 @synthetic("sphere", "a Gaussian projected onto a sphere")
@@ -113,17 +108,14 @@ class VonMisesFisherSet(SphereSet):
 
     @override
     def log_density(self, y: Tensor) -> Tensor:
-        return _log_constant(self._kappa(), self.native_dim) + self.concentration * y[:, 0]
+        return _log_constant(self.concentration, self.native_dim) + self.concentration * y[:, 0]
 
     @override
     def noisy_log_density(self, y: Tensor) -> Tensor:
         variance, m = self.noise**2, self.native_dim
         tilted = (self.concentration * _first_axis(m) + y / variance).norm(dim=1)
         gaussian = -(1 + y.square().sum(1)) / (2 * variance) - m / 2 * math.log(2 * math.pi * variance)
-        return _log_constant(self._kappa(), m) - _log_constant(tilted, m) + gaussian
-
-    def _kappa(self) -> Tensor:
-        return torch.tensor(self.concentration, dtype=torch.double)
+        return _log_constant(self.concentration, m) - _log_constant(tilted, m) + gaussian
 
 
 @synthetic("vmf_sphere", "von Mises-Fisher distribution on a sphere")
@@ -143,9 +135,11 @@ class UniformSphere(AnySphere, VonMisesFisherSet):
     """Uniform on S^k."""
 
 
-@synthetic("von-mises-circle", "von Mises distribution on the unit circle", dims=(1, 2))
+@synthetic("von-mises-circle", "von Mises distribution on the unit circle")
 class VonMisesCircle(VonMisesFisherSet):
     """Von Mises on the circle, the example of the paper."""
+
+    fixed_dims = (1, 2)
 
     kappa: NonNegativeFloat = Field(1.0, description=KAPPA)
 
@@ -164,11 +158,12 @@ def _uniform_directions(n: int, m: int, generator: Generator) -> Tensor:
     return y / y.norm(dim=1, keepdim=True)
 
 
-def _log_constant(kappa: Tensor, m: int) -> Tensor:
+def _log_constant(kappa: Tensor | float, m: int) -> Tensor:
     """Return `log C(kappa)`, minus the log of the integral of `exp(kappa e . u)` over the sphere in R^m.
 
     Gauss-Legendre quadrature over the angle to the axis, where the integrand exceeds e^-45 of its peak.
     """
+    kappa = torch.as_tensor(kappa, dtype=torch.double)
     widest = (15 / kappa.sqrt()).clamp(max=math.pi)
     angle, log_weights = gauss_legendre(torch.zeros_like(kappa), widest)
     exponent = kappa.unsqueeze(-1) * (angle.cos() - 1) + (m - 2) * angle.sin().log() + log_weights

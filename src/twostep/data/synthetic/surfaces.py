@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 from typing import ClassVar, Self
 
 import torch
@@ -18,13 +17,10 @@ from typing_extensions import override
 
 from twostep.core.schema import PositiveFloat
 from twostep.data.synthetic.base import SyntheticDistribution, synthetic
+from twostep.data.synthetic.curves import CELLS, Curve, CurveSet
 from twostep.data.synthetic.numerics import minimise, rejection, uniform
 
-CELLS = 500
 TURN = 2 * math.pi
-
-Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
-Speed = Callable[[Tensor], Tensor]
 
 
 class TubeSet(SyntheticDistribution):
@@ -63,9 +59,11 @@ class TubeSet(SyntheticDistribution):
         return self
 
 
-@synthetic("torus", "uniform distribution on a torus", dims=(2, 3))
+@synthetic("torus", "uniform distribution on a torus")
 class Torus(TubeSet):
     """`((R + r cos theta) cos phi, (R + r cos theta) sin phi, r sin theta)`; area element `r (R + r cos theta)`."""
+
+    fixed_dims = (2, 3)
 
     @override
     def place(self, theta: Tensor, phi: Tensor) -> Tensor:
@@ -82,12 +80,14 @@ class Torus(TubeSet):
         return self.place(theta, torch.atan2(y[:, 1], y[:, 0]))
 
 
-@synthetic("klein", "uniform distribution on a Klein bottle in R^4", dims=(2, 4))
+@synthetic("klein", "uniform distribution on a Klein bottle in R^4")
 class Klein(TubeSet):
     """`((R + r cos theta) (cos phi, sin phi), r sin theta (cos phi/2, sin phi/2))`.
 
     Its area element is `r sqrt((R + r cos theta)² + r² sin² theta / 4)`.
     """
+
+    fixed_dims = (2, 4)
 
     @override
     def place(self, theta: Tensor, phi: Tensor) -> Tensor:
@@ -115,61 +115,39 @@ class Klein(TubeSet):
         return self.place(tube(y, phi), phi)
 
 
-class SheetSet(SyntheticDistribution):
+class SheetSet(CurveSet):
     """A curve `c: [low, high] -> R^2` times an interval `[0, width]`: `(c1(t), v, c2(t))`, t and v uniform."""
 
-    dims: ClassVar[tuple[int, int]] = (2, 3)
-    curve: ClassVar[Curve]
-    speed: ClassVar[Speed]
-    """Returns `|c'(t)|`."""
-    extent: ClassVar[tuple[float, float, float]]
-    """The numbers low, high and width."""
-
-    def place(self, t: Tensor, v: Tensor) -> Tensor:
-        """Return points `(*, 3)`."""
-        x, z = type(self).curve(t)
-        return torch.stack([x, v, z], -1)
+    fixed_dims = (2, 3)
+    pieces = 1
+    width: ClassVar[float]
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
-        low, high, width = self.extent
-        t = low + (high - low) * uniform(n, generator=generator)
-        return self.place(t, width * uniform(n, generator=generator))
+        t = self.draw_parameter(n, generator)
+        return self._place(self.curve(torch.zeros_like(t), t), self.width * uniform(n, generator=generator))
 
     @override
     def log_density(self, y: Tensor) -> Tensor:
-        low, high, width = self.extent
-        return -type(self).speed(self._locate(y)).log() - math.log((high - low) * width)
+        return super().log_density(y[:, ::2]) - math.log(self.width)
 
     @override
     def nearest(self, y: Tensor) -> Tensor:
-        return self.place(self._locate(y), y[:, 1].clamp(0, self.extent[2]))
+        return self._place(super().nearest(y[:, ::2]), y[:, 1].clamp(0, self.width))
 
-    def _locate(self, y: Tensor) -> Tensor:
-        def cost(t: Tensor, rows: slice) -> Tensor:
-            return (self.place(t, torch.zeros_like(t)) - y[rows, None])[..., [0, 2]].square().sum(-1)
+    noisy_log_density = SyntheticDistribution.noisy_log_density
 
-        low, high, _ = self.extent
-        return minimise(cost, len(y), low, high, CELLS)
+    def _place(self, on_curve: Tensor, v: Tensor) -> Tensor:
+        return torch.stack([on_curve[:, 0], v, on_curve[:, 1]], 1)
 
 
-def _sheet(name: str, description: str, curve: Curve, speed: Speed, extent: tuple[float, float, float]) -> None:
+def _sheet(name: str, description: str, formula: Curve, ends: tuple[float, float], width: float) -> None:
     kind = create_model(name, __base__=SheetSet)
-    kind.curve, kind.speed, kind.extent = staticmethod(curve), staticmethod(speed), extent
+    kind.formula, (kind.low, kind.high), kind.width = staticmethod(formula), ends, width
     synthetic(name, f"{description} in R^3, as in scikit-learn")(kind)
 
 
+_sheet("swiss_roll", "a swiss roll", lambda _, t: (t * t.cos(), t * t.sin()), (1.5 * math.pi, 4.5 * math.pi), 21.0)
 _sheet(
-    "swiss_roll",
-    "a swiss roll",
-    lambda t: (t * t.cos(), t * t.sin()),
-    lambda t: (1 + t.square()).sqrt(),
-    (1.5 * math.pi, 4.5 * math.pi, 21.0),
-)
-_sheet(
-    "s_curve",
-    "an S-curve",
-    lambda t: (t.sin(), t.sign() * (t.cos() - 1)),
-    torch.ones_like,
-    (-1.5 * math.pi, 1.5 * math.pi, 2.0),
+    "s_curve", "an S-curve", lambda _, t: (t.sin(), t.real.sign() * (t.cos() - 1)), (-1.5 * math.pi, 1.5 * math.pi), 2.0
 )

@@ -53,14 +53,9 @@ Kind = Literal["Gaussian", "cube"]
 
 
 class Calibration:
-    """Estimates for samples of a reference distribution, over its dimension.
+    """Estimates, by k neighbours, for samples of n points of a reference distribution, over its dimension d.
 
-    Args:
-        kind: a Gaussian, or a uniform cube.
-        stds: scales of its directions; in d dimensions it has the first d. `(limit,)`
-        n: points of each sample.
-        k: neighbours of each.
-        seed: of the samples.
+    A Gaussian or a uniform cube is scaled by the first d of `stds: (limit,)`.
     """
 
     def __init__(self, kind: Kind, stds: Tensor, n: int, k: int, seed: int = 0) -> None:
@@ -101,24 +96,17 @@ class Calibration:
     def samples(self, d: int) -> list[Neighbourhoods]:
         """Return neighbourhoods of samples in d dimensions, drawn once; samples in fewer are projections of them."""
         if d not in self._samples:
-            count = max(1, min(MOST, POINTS // self.n))
-            self._samples[d] = [self._sample(d, index) for index in range(count)]
+            self._samples[d] = []
+            draw = torch.randn if self.kind == "Gaussian" else torch.rand
+            for index in range(max(1, min(MOST, POINTS // self.n))):
+                generator = torch.Generator().manual_seed(derive(self.seed, "reference", self.kind, index))
+                columns = [draw(self.n, generator=generator, dtype=torch.double) for _ in range(d)]
+                self._samples[d].append(Neighbourhoods.of(torch.stack(columns, 1) * self.stds[:d], self.k))
         return self._samples[d]
-
-    def _sample(self, d: int, index: int) -> Neighbourhoods:
-        generator = torch.Generator().manual_seed(derive(self.seed, "reference", self.kind, index))
-        draw = torch.randn if self.kind == "Gaussian" else torch.rand
-        columns = [draw(self.n, generator=generator, dtype=torch.double) for _ in range(d)]
-        return Neighbourhoods.of(torch.stack(columns, 1) * self.stds[:d], self.k)
 
 
 def visible(stds: Tensor, distance: float) -> int:
-    """Return the number of directions that are wide enough to be visible at this distance of neighbours, 1 or more.
-
-    Args:
-        stds: of all directions, descending, `(rank,)`.
-        distance: r, to neighbours.
-    """
+    """Return how many directions of descending stds `(rank,)` are visible at a distance r of neighbours, 1 or more."""
     twice = 2 * stds.square().flip(0)
     below = twice.cumsum(0) - twice
     left = torch.arange(len(stds), 0, -1).to(stds)
@@ -129,14 +117,9 @@ def visible(stds: Tensor, distance: float) -> int:
 
 @dataclass(frozen=True)
 class ReferenceRatio:
-    """An estimate compared with those of samples of a full-dimensional distribution.
+    """The ratio of an estimate to the mean `estimates` of samples, and its std over them.
 
-    Args:
-        ratio: the estimate over the mean of the samples' estimates.
-        std: of the ratio over the samples.
-        estimates: of the samples.
-        rank: number of directions in which the data vary, the dimension of the reference distribution.
-        distribution: the reference distribution, in words.
+    `distribution` is the reference in words, and its dimension `rank` the number of directions in which the data vary.
     """
 
     ratio: float

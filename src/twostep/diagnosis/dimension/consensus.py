@@ -91,7 +91,15 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
         _vote(estimators.two_nn(near, seed), estimators.two_nn_value, *calibrations),
         Vote(local.value, local.low, local.high, local, local.value <= LOCAL * local.k),
     )
-    low, recommended, high = _agreed([vote for vote in votes if vote.counts], reference.rank)
+    counted = [vote for vote in votes if vote.counts]
+    low, recommended, high = (
+        max(1, min(reference.rank, round(value)))
+        for value in (
+            min(vote.low for vote in counted),
+            statistics.median(vote.value for vote in counted),
+            max(vote.high for vote in counted),
+        )
+    )
     curve = estimators.scale_curve(near, seed=seed)
     reasons = (*(_vote_reason(vote) for vote in votes), _curve_reason(curve), _reference_reason(reference, near))
     wide = len(calibrations[0].stds)
@@ -137,14 +145,6 @@ def _vote(
     low = even.correct(estimate.low, estimator)
     high = max(calibration.correct(estimate.high, estimator) for calibration in (edged, uneven))
     return Vote(max(corrected, uneven.correct(estimate.value, estimator)), low, high, estimate)
-
-
-def _agreed(votes: list[Vote], rank: int) -> tuple[int, int, int]:
-    """Return the lowest, the median and the highest dimension of the votes."""
-    low, high = min(vote.low for vote in votes), max(vote.high for vote in votes)
-    median = statistics.median(vote.value for vote in votes)
-    low, median, high = (max(1, min(rank, round(value))) for value in (low, median, high))
-    return low, median, high
 
 
 def _mixed_warning(near: Neighbourhoods, expected: float) -> str:

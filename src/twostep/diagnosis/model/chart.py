@@ -15,6 +15,9 @@ Jacobian         all directions count (`jacobian_spectrum`) at 95 % of the point
                  such direction
 embeddings       no estimate of their own dimension excludes that they fill latent_dim dimensions
 tears, folds     no point is torn, at most 1 % are folded (`tears_and_folds`)
+active units     all: the variance of the encoder's mean over the data is above 0.01 σ², σ the std of a Gaussian prior
+
+Source of active units: Importance Weighted Autoencoders (Burda et al., 2016, arXiv 1509.00519).
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from twostep.data.batches import embed
 from twostep.diagnosis.dimension.consensus import dimension_of
 from twostep.diagnosis.dimension.distinct_rows import LEAST
 from twostep.diagnosis.model.finding import Finding
-from twostep.diagnosis.model.jacobian_spectrum import COUNTS, Spectrum, active_units, decoder_spectrum
+from twostep.diagnosis.model.jacobian_spectrum import COUNTS, Spectrum, decoder_spectrum
 from twostep.diagnosis.model.tears_and_folds import TearsAndFolds, tears_and_folds
 from twostep.models.base import GeneralizedAutoencoder, evaluating
 
@@ -40,6 +43,7 @@ RARE = 0.01  # of all points
 ILL = 0.05  # of all points
 MANY = 0.1  # of all points
 NO_BETTER = 1.1  # times what principal components leave
+ACTIVE = 0.01  # of the variance of the prior
 
 FEWER = "use fewer dimensions: try latent_dim={}"
 MORE = "use more dimensions, or a larger network"
@@ -56,7 +60,6 @@ class Chart:
         embeddings: of these rows, `(n, d)`.
         spectrum: of the decoder's Jacobian at these rows.
         injectivity: tears and folds at these rows.
-        cycle: `‖f(g(z)) - z‖` over the rms radius of embeddings, at held-out rows, `(m,)`.
     """
 
     findings: tuple[Finding, ...]
@@ -64,7 +67,6 @@ class Chart:
     embeddings: Tensor
     spectrum: Spectrum
     injectivity: TearsAndFolds
-    cycle: Tensor
 
 
 def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed: int = 0) -> Chart:
@@ -93,16 +95,15 @@ def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed:
         cycle = ((gae.encode(gae.decode(z)) - z).norm(dim=1) / rms_radius).double()
     spectrum = decoder_spectrum(gae, embeddings)
     injectivity = tears_and_folds(gae, train, embeddings, spectrum.metric)
-    active = active_units(gae, embeddings)
     findings = (
         _reconstruction(errors, train, held_out, z.shape[1]),
         _cycle(cycle),
         *_jacobian(spectrum),
-        *([] if active is None else [_active(active)]),
+        *([] if gae.prior_std is None else [_active(embeddings, gae.prior_std)]),
         _embeddings(embeddings, seed),
         *_tears_and_folds(injectivity, train),
     )
-    return Chart(findings, train, embeddings, spectrum, injectivity, cycle)
+    return Chart(findings, train, embeddings, spectrum, injectivity)
 
 
 def _refuse_equal(rows: Tensor, message: str) -> None:
@@ -111,7 +112,6 @@ def _refuse_equal(rows: Tensor, message: str) -> None:
 
 
 def _reconstruction(errors: Tensor, train: Tensor, held_out: Tensor, d: int) -> Finding:
-    """Assess squared distances `(m,)` to the reconstructions of held-out rows by an autoencoder of d dimensions."""
     rows, others = train.double().flatten(1), held_out.double().flatten(1)
     mean, axes = leading_axes(rows, d)
     centred = others - mean
@@ -133,7 +133,6 @@ def _reconstruction(errors: Tensor, train: Tensor, held_out: Tensor, d: int) -> 
 
 
 def _cycle(errors: Tensor) -> Finding:
-    """Assess `‖f(g(z)) - z‖` over the rms radius of embeddings, `(m,)`."""
     share = float((errors > CYCLE).double().mean())
     median, worst = float(errors.median()), float(errors.max())
     text = f"f(g(z)) differs from z by {median:.2g} of the rms radius of embeddings (median; at worst {worst:.2g})"
@@ -143,10 +142,8 @@ def _cycle(errors: Tensor) -> Finding:
 
 
 def _jacobian(spectrum: Spectrum) -> list[Finding]:
-    """Assess rank and condition of a decoder's Jacobian, and its smallest singular value."""
-    d, dimension = spectrum.values.shape[1], spectrum.dimension
+    d, dimension, conditions = spectrum.values.shape[1], spectrum.dimension, spectrum.conditions
     ill = float((spectrum.ranks < d).double().mean())
-    conditions = spectrum.conditions
     singular = int(spectrum.singular.sum())
     text = (
         f"{dimension} of {d} directions move the data by 1 % of the largest or more (median), condition number "
@@ -171,15 +168,13 @@ def _smallest(smallest: Tensor, deficient: bool) -> Finding:
     return Finding("smallest singular value", text, advice, {"median": median, "worst": worst})
 
 
-def _active(active: Tensor) -> Finding:
-    """Assess which units are active, `(d,)`."""
-    count, d = int(active.sum()), len(active)
+def _active(embeddings: Tensor, prior_std: float) -> Finding:
+    count, d = int((embeddings.double().var(0) / prior_std**2 > ACTIVE).sum()), embeddings.shape[1]
     advice = FEWER.format(max(1, count)) if count < d else ""
     return Finding("active units", f"{count} of {d}", advice, {"active": float(count)})
 
 
 def _embeddings(embeddings: Tensor, seed: int) -> Finding:
-    """Assess the intrinsic dimension of embeddings `(n, d)`."""
     name, d = "dimension of embeddings", embeddings.shape[1]
     try:
         found = dimension_of(embeddings, seed=seed)
@@ -197,7 +192,6 @@ def _embeddings(embeddings: Tensor, seed: int) -> Finding:
 
 
 def _tears_and_folds(found: TearsAndFolds, rows: Tensor) -> list[Finding]:
-    """Assess tears, and folds, of the rows."""
     n, torn, folded = len(found.torn), int(found.torn.sum()), int(found.folded.sum())
     text = f"{torn:,} of {n:,} points have a near neighbour that the chart puts far away"
     text += f" (continuity {found.continuity:.3f})"

@@ -47,15 +47,7 @@ MOST = 1e9  # nats: where the support ends, the decay is infinite
 
 @dataclass(frozen=True)
 class DensityDecay:
-    """How a log-density decays when rows are moved.
-
-    Args:
-        scales: distances s, ascending, `(k,)`.
-        off: decay in random directions, nats, `(k,)`.
-        along: decay towards neighbours, nats, `(k,)`.
-        rms_radius: root mean square distance of the data to their mean.
-        contrast: (reach / thickness)² over that of a Gaussian with the data's covariance.
-    """
+    """Decay in nats, `off` and `along` the data, over ascending distances `scales`, each `(k,)`; and the contrast."""
 
     scales: Tensor
     off: Tensor
@@ -117,7 +109,13 @@ def density_decay(log_prob: LogProb, rows: Tensor, train: Tensor, seed: int = 0)
         return off, along, (_half(scales, along) / _half(scales, off)) ** 2
 
     off, along, contrast = decays(log_prob)
-    return DensityDecay(scales, off, along, rms_radius, contrast / decays(_gaussian(pool))[2])
+    mean, factor = mean_and_factor(pool)
+    gaussian = MultivariateNormal(mean, scale_tril=factor)
+
+    def gaussian_log_prob(x: Tensor) -> Tensor:
+        return gaussian.log_prob(x.double().flatten(1))
+
+    return DensityDecay(scales, off, along, rms_radius, contrast / decays(gaussian_log_prob)[2])
 
 
 def _half(scales: Tensor, values: Tensor) -> float:
@@ -141,14 +139,3 @@ def _decay(log_prob: LogProb, rows: Tensor, steps: Tensor, seed: int) -> float:
     known = values[0].isfinite()
     decays = (values[0] - values[1] / 2 - values[2] / 2)[known].nan_to_num(nan=MOST).clamp(-MOST, MOST)
     return float(decays.median()) if bool(known.any()) else 0.0
-
-
-def _gaussian(pool: Tensor) -> LogProb:
-    """Return the log-density of the Gaussian with mean and covariance of rows `(n, D)`."""
-    mean, factor = mean_and_factor(pool)
-    gaussian = MultivariateNormal(mean, scale_tril=factor)
-
-    def log_prob(x: Tensor) -> Tensor:
-        return gaussian.log_prob(x.double().flatten(1))
-
-    return log_prob

@@ -1,4 +1,4 @@
-"""Dimension of the data that a trained autoencoder shows: its decoder's Jacobian and its active units.
+"""Dimension of the data that a trained decoder's Jacobian shows.
 
 With J = dg/dz at an embedding and Σ = S Sᵀ the covariance of the embeddings of the data, the singular values of
 
@@ -10,10 +10,7 @@ number that count, its median over points, is the dimension that the decoder sho
 *curved* surface fill fewer dimensions than they have; an estimate of their intrinsic dimension does.
 
 log det JᵀJ is lost to rounding where the smallest singular value of J is at most machine precision times D of the
-largest, the rule of `numpy.linalg.matrix_rank`. An autoencoder with a Gaussian prior of std σ leaves the units that it
-does not need at the prior: a unit is active if the variance of the encoder's mean over the data is above 0.01 σ².
-
-Source of active units: Importance Weighted Autoencoders (Burda et al., 2016, arXiv 1509.00519).
+largest, the rule of `numpy.linalg.matrix_rank`.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ from twostep.models.base import GeneralizedAutoencoder, evaluating
 from twostep.nn.jacobian import BLOCK_ENTRIES, composed, tangents
 
 COUNTS = 0.01
-ACTIVE = 0.01
 
 
 @dataclass(frozen=True)
@@ -91,10 +87,3 @@ def _singular_values(J: Tensor) -> Tensor:
     """Return `(B, d)` of matrices `(B, D, d)`."""
     values = torch.linalg.svdvals(J)
     return torch.nn.functional.pad(values, (0, J.shape[2] - values.shape[1]))
-
-
-def active_units(gae: GeneralizedAutoencoder, z: Tensor) -> Tensor | None:
-    """Return which units are active, `(d,)`, from embeddings `(n, d)` of data; None for a model without a prior."""
-    if gae.prior_std is None:
-        return None
-    return z.double().var(0) / gae.prior_std**2 > ACTIVE

@@ -83,15 +83,7 @@ class Overfitting:
 def overfitting(
     near: Neighbourhoods, dimension: Dimension, curve: NoiseScaleCurve, thorough: bool = False, seed: int = 0
 ) -> Overfitting:
-    """Decide for points whose dimension and noise-scale curve are known.
-
-    Args:
-        near: the points with 20 neighbours or more.
-        dimension: of the points without their flat directions, if there are any.
-        curve: of the same.
-        thorough: whether to train a denoiser where the rest leaves the verdict undecided.
-        seed: of all random numbers.
-    """
+    """Decide for points with 20 neighbours or more, whose dimension and curve without flat directions are known."""
     points, stds = near.principal
     found = _from_directions(near, stds) or _from_shape(near, points, stds, dimension, thorough, seed)
     if found.verdict == "yes":
@@ -137,7 +129,7 @@ def _from_shape(
     if compared.is_manifold is False and (column := heaped_column(near.points)):
         evidence = f"{compared.sentence()}, but column {column} repeats one value in many rows, so some may be flat"
         return Overfitting("undecided", evidence, rank)
-    blind = compared.is_manifold is False and not enough_rows(_kept(near.n), rank)
+    blind = compared.is_manifold is False and not enough_rows(near.n - near.n // HELD_OUT, rank)
     if compared.is_manifold is not None and not blind:
         verdict: Verdict = "yes" if compared.is_manifold else "no"
         return Overfitting(verdict, compared.sentence(), rank - 1 if compared.is_manifold else rank)
@@ -164,14 +156,9 @@ def _from_few_rows(near: Neighbourhoods, stds: Tensor, dimension: Dimension, see
     return Overfitting("undecided", f"{evidence}: {near.n} rows are too few for {rank} directions", rank)
 
 
-def _kept(n: int) -> int:
-    """Return how many of n rows quadrics are fitted to; they are measured on the others."""
-    return n - n // HELD_OUT
-
-
 def _from_quadrics(white: Tensor, seed: int) -> Overfitting | None:
     generator = torch.Generator().manual_seed(derive(seed, "quadrics"))
-    held, kept = white[torch.randperm(len(white), generator=generator)].tensor_split([len(white) - _kept(len(white))])
+    held, kept = white[torch.randperm(len(white), generator=generator)].tensor_split([len(white) // HELD_OUT])
     if not enough_rows(len(kept), white.shape[1]):
         return None
     thickness = float(thinnest_quadrics(kept).thickness(held).min())

@@ -37,15 +37,7 @@ LogDensity = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LogNormalizer:
-    """Two estimates of `log Z` in nats, each with its standard error, from as many chains.
-
-    Args:
-        lower: log of the mean weight of the forward chains.
-        lower_error: its standard error.
-        upper: minus the log of the mean of the reverse chains' inverse weights.
-        upper_error: its standard error.
-        chains: in each direction.
-    """
+    """Estimates of `log Z` in nats from below and from above, with standard errors, by as many chains each way."""
 
     lower: float
     lower_error: float
@@ -71,14 +63,12 @@ class LogNormalizer:
 
 
 def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed: int) -> LogNormalizer:
-    """Estimate `log ∫ exp(-E)`.
+    """Estimate `log ∫ exp(-E)` by chains of T steps, the number of temperatures.
 
     Args:
         energy: maps points `(n, *S)` to energies `(n,)`; infinite where the density is 0.
         samples: points `(2n, *S)` that nearly follow the energy; every other one is where a reverse chain
             begins, to the rest q is fitted.
-        temperatures: number of steps T of every chain.
-        seed: of all that is drawn.
     """
     shape, flat = samples.shape[1:], samples.flatten(1)
     mean, factor = mean_and_factor(flat)
@@ -86,6 +76,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
     q, start = fitted_mixture(unit[::2], seed), unit[1::2]
     volume = factor.diagonal().log().sum()
     path = AnnealedPath(q.log_prob, lambda u: volume - energy((mean + u @ factor.T).unflatten(1, shape)))
+    start = start[path.log_p(start).isfinite()]  # rounding takes some at the edge of a box out of it
     betas = torch.linspace(0, 1, temperatures + 1).tolist()
     with torch.random.fork_rng([samples.device] if samples.is_cuda else []):
         torch.manual_seed(seed)
@@ -101,12 +92,7 @@ def log_normalizer(energy: LogDensity, samples: Tensor, temperatures: int, seed:
 
 @dataclass(frozen=True)
 class AnnealedPath:
-    """The distributions between two, whose log-densities `(n, d) -> (n,)` need not be normalised.
-
-    Args:
-        log_q: of the distribution that chains begin in.
-        log_p: of the distribution that they end in.
-    """
+    """The distributions between q and p, whose log-densities `(n, d) -> (n,)` need not be normalised."""
 
     log_q: LogDensity
     log_p: LogDensity

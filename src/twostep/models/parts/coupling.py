@@ -34,16 +34,7 @@ LEVELS = 3
 
 @dataclass(frozen=True)
 class Couplings:
-    """How the layers over one set of coordinates are made.
-
-    Args:
-        num_layers: number of layers.
-        hidden_units: width of the networks that compute the splines.
-        num_blocks_per_layer: residual blocks of each of those networks.
-        num_bins: bins of a spline.
-        tail_bound: splines act on `[-tail_bound, tail_bound]`.
-        linear_bias: whether the linear maps have a bias.
-    """
+    """How the layers over one set of coordinates are made; the fields are keys of `FlowConfig`."""
 
     num_layers: int = 4
     hidden_units: int = 64
@@ -53,12 +44,7 @@ class Couplings:
     linear_bias: bool = False
 
     def build(self, dim: int, network: Callable[[int, int, int, int], nn.Module]) -> list[FlowLayer]:
-        """Return layers over `dim` coordinates.
-
-        Args:
-            dim: number of coordinates.
-            network: makes what computes the splines, of sizes of its input, hidden layers and output, and blocks.
-        """
+        """Return layers over `dim` coordinates, given the class of networks that compute the splines."""
         kept, parameters = dim // 2, (dim - dim // 2) * (3 * self.num_bins - 1)
         return [
             FlowLayer(
@@ -75,14 +61,10 @@ class Couplings:
 
 
 class FlowLayer(nn.Module):
-    """Permutation, coupling spline and LU linear map of the last axis.
+    """Permutation by `order`, coupling splines on `[-bound, bound]`, and LU linear map of the last axis.
 
     Args:
-        conditioner: computes the splines' parameters from the kept half.
-        order: permutation of the coordinates.
-        bins: of a spline.
-        bound: splines act on `[-bound, bound]`.
-        bias: whether the linear map has one.
+        conditioner: computes the splines' parameters, `3 bins - 1` for each moved coordinate, from the kept half.
     """
 
     order: Tensor
@@ -145,11 +127,7 @@ class ConstantConditioner(nn.Module):
 
 
 class Stack(nn.Module):
-    """Layers one after the other; data `(B, D)` to noise `(B, D)`.
-
-    Args:
-        layers: invertible ones, such as `FlowLayer`; the first is applied to the data.
-    """
+    """Invertible layers, such as `FlowLayer`, one after the other; data `(B, D)` to noise `(B, D)`."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -170,12 +148,7 @@ def vector_layers(dim: int, couplings: Couplings) -> Stack:
 
 
 class Multiscale(nn.Module):
-    """Layers over the channels of an image, at up to three resolutions; data `(B, C, H, W)` to noise `(B, D)`.
-
-    Args:
-        shape: `(C, H, W)`, with even height and width.
-        couplings: how the layers of a level are made.
-    """
+    """Layers over the channels of an image, at up to three resolutions; data `(B, C, H, W)` to noise `(B, D)`."""
 
     def __init__(self, shape: tuple[int, int, int], couplings: Couplings) -> None:
         super().__init__()

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from twostep.core.schema import DataSpec, PositiveInt
-from twostep.models.base import DataArguments, DensityEstimator, Gather, Likelihood, ModelConfig, Role
+from twostep.models.base import DataArguments, DensityEstimator, Gather, Likelihood, Model, ModelConfig, Preset, Role
 from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
 from twostep.nn.distributions import normal_log_prob
-from twostep.nn.running import RunningMean
+from twostep.nn.layers import RunningMean
 
 SHARE = 0.1  # of a step in the running mean of squared errors, which fall fast in the first ones
 FLOOR = 1e-4  # under c, which would be 0 where the decoder makes no error
@@ -40,35 +40,17 @@ FLOOR = 1e-4  # under c, which would be 0 where the decoder makes no error
 SigmaFrom = Literal["parameter", "decoder", "calibrated"]
 
 
-class GaussianArguments(DataArguments, total=False):
-    """Keyword arguments of a model with a Gaussian about its decoder's mean.
-
-    Args:
-        single_sigma: one σ for all coordinates; False: the decoder's second half holds log σ of each.
-        sigma_from: where a single σ comes from. But for `parameter`, the decoder has one more entry on its first axis.
-        sigma_head: maps that entry, flattened to `(B, *)`, to log σ `(B, 1)`; None: its mean.
-        k: draws of the bound on log p.
-    """
-
-    single_sigma: bool
-    sigma_from: SigmaFrom
-    sigma_head: nn.Module | None
-    k: int
-
-
 class GaussianDecoder(EncoderDecoder, DensityEstimator):
     """An autoencoder that is a density too; a subclass has an encoder, and with it the weights of the bound.
 
     Args:
-        encoder: see the subclass.
         decoder: maps latents `(B, d)` to the mean of y `(B, *T)` and, with `sigma_from` and `single_sigma`, to what σ
             follows from.
-        latent_dim: d.
-        single_sigma: see `GaussianArguments`.
-        sigma_from: see `GaussianArguments`.
-        sigma_head: see `GaussianArguments`.
-        k: see `GaussianArguments`.
-        data: see `DataArguments`.
+        single_sigma: one σ for all coordinates; False: the decoder's second half holds log σ of each.
+        sigma_from: where a single σ comes from. But for `parameter`, the decoder has one more entry on its first axis.
+        sigma_head: maps that entry, flattened to `(B, *)`, to log σ `(B, 1)`; None: its mean.
+        k: draws of the bound on log p.
+        data: see `EncoderDecoder`.
     """
 
     likelihood: ClassVar[Likelihood] = "bound"
@@ -90,7 +72,7 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
         super().__init__(encoder, decoder, latent_dim, extra, **data)
         self.k, self.prior_std = k, self.prior_sigma
         self.log_sigma = nn.Parameter(torch.zeros(())) if extra == 0 else None
-        self.to_log_sigma = (sigma_head or _Mean()) if extra == 1 else None
+        self.to_log_sigma = (sigma_head or nn.AdaptiveAvgPool1d(1)) if extra == 1 else None
         self.mean_square = RunningMean(()) if extra == 1 and sigma_from == "calibrated" else None
         self._squares: Tensor | None = None  # of the step's rows; none where a rank has no rows in a batch
 
@@ -100,9 +82,8 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
 
     @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        mean, log_std = self._likelihood(self.prior_sigma * self.prior_noise(n, generator))
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return self.clamp(self.transform.inverse(mean + log_std.exp() * noise))
+        mean, log_std = self._likelihood(self.prior_sigma * self.draw(torch.randn, (n, self.latent_dim), generator))
+        return self.clamp(self.transform.inverse(mean + log_std.exp() * self.draw(torch.randn, mean.shape, generator)))
 
     def sigma_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of a single σ that are not the decoder's."""
@@ -148,11 +129,6 @@ def bound(log_weights: Tensor) -> Tensor:
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-class _Mean(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(1, keepdim=True)
-
-
 class GaussianDecoderConfig(EncoderDecoderConfig):
     """Keys of a model with a Gaussian about its decoder's mean."""
 
@@ -168,26 +144,18 @@ class GaussianDecoderConfig(EncoderDecoderConfig):
 
     @override
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        return {**super().defaults(spec, role), "sigma_from": "calibrated"}
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        values = super().defaults(spec, role, preset)
+        if preset != "reference":
+            return {**values, "sigma_from": "calibrated"}
+        nets = {"encoder_net": "mlp", "decoder_net": "mlp"} if role == "de" else {}
+        return {**values, **nets, "sigma_from": "decoder"}
 
     @override
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        hidden = {f"{side}_hidden_dims": (256,) for side in ("encoder", "decoder")}
-        nets = dict.fromkeys(("encoder_net", "decoder_net"), "mlp") if role == "de" else {}
-        return {**super().reference(spec, role), **hidden, **nets, "single_sigma": True, "sigma_from": "decoder"}
-
-    def gaussian_arguments(self, spec: DataSpec) -> GaussianArguments:
-        """Return the arguments of a constructor that say how σ is found and how the data are seen."""
+    def arguments(self, model: type[Model], spec: DataSpec) -> dict[str, Any]:
         pixels = 1 if self.is_flat() else math.prod(spec.shape[1:])
-        return {
-            "single_sigma": self.single_sigma,
-            "sigma_from": self.sigma_from,
-            "sigma_head": nn.Linear(pixels, 1) if self.extra(spec) == 1 and pixels > 1 else None,
-            "k": self.k,
-            **self.data_arguments(spec),
-        }
+        head = nn.Linear(pixels, 1) if self.extra(spec) == 1 and pixels > 1 else None
+        return {**super().arguments(model, spec), "sigma_head": head}
 
     def extra(self, spec: DataSpec) -> int:
         """Return the number of the decoder's outputs, on the first axis, that σ follows from."""

@@ -35,19 +35,11 @@ class Langevin:
 
     @torch.no_grad()
     def __call__(
-        self,
-        gradient: Callable[[Tensor], Tensor],
-        start: Tensor,
-        steps: int,
-        generator: torch.Generator | None = None,
+        self, gradient: Callable[[Tensor], Tensor], start: Tensor, steps: int, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Return where chains from `start` `(B, *)` are after some steps; `start` itself is left as it is.
+        """Return where chains from `start` `(B, *)`, which is left as it is, are after so many steps.
 
-        Args:
-            gradient: maps points `(B, *)` to the gradients of their energies.
-            start: first points of the chains.
-            steps: number of steps.
-            generator: of the noise; torch's own if it is None.
+        `gradient` maps points `(B, *)` to the gradients of their energies.
         """
         y, noise = start.clone(), torch.empty_like(start)
         for _ in range(steps):
@@ -60,12 +52,7 @@ class Langevin:
 
 
 class ReplayBuffer(nn.Module):
-    """The last rows that were appended, at most `size` of them; all of it lies in buffers, so it is saved.
-
-    Args:
-        size: number of rows.
-        shape: of a row.
-    """
+    """The last rows `(*shape)` that were appended, at most `size` of them; in buffers, so it is saved."""
 
     rows: Tensor
     position: Tensor

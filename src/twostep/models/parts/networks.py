@@ -6,15 +6,23 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, cast
 
 import torch
-from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
-from twostep.core.schema import DataSpec, PositiveInt, UserError
-from twostep.models.base import DataArguments, GeneralizedAutoencoder, ModelConfig, Role, evaluating
+from twostep.core.keys import STOPPING_METRIC, TEST_METRICS, VALID_METRICS
+from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
+from twostep.models.base import ERROR, DataArguments, GeneralizedAutoencoder, ModelConfig, Preset, Role, evaluating
 from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
-from twostep.nn.jacobian import Map
-from twostep.nn.layers import Activation, EndsAffinely
+from twostep.nn.jacobian import Map, layers_of
+from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
 Net = Literal["mlp", "cnn"]
@@ -44,14 +52,44 @@ LatentDim = Annotated[PositiveInt, WrapValidator(_integer_or_auto)]
 
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
-PADDING = "pad convolutions by half their kernel; False: not at all (cnn)"
 LAYERS = 4  # of the reference's convolutional networks
 
 # Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
 SMALL_SIDE = 16  # pixels that as many halvings as there are layers leave one of, which is too few to learn from
 
 
-class EncoderDecoderConfig(ModelConfig):
+class NetworkConfig(ModelConfig):
+    """Keys of a model with networks; those of each begin with its name, such as `encoder_hidden_dims`."""
+
+    padding: bool = Field(True, description="pad convolutions by half their kernel; False: not at all (cnn)")
+
+    @model_validator(mode="after")
+    def _one_entry_a_layer(self) -> Self:
+        for name in [key.removesuffix("_kernel_size") for key in type(self).model_fields if "_kernel_size" in key]:
+            channels = f"{name}_hidden_channels"
+            layers = len(getattr(self, channels))
+            for key in (f"{name}_kernel_size", f"{name}_stride"):
+                value = getattr(self, key)
+                if isinstance(value, tuple) and len(value) != layers:
+                    raise ValueError(
+                        f"{key} = {list(value)} has {len(value)} entries and {channels} {layers}: write one number, "
+                        f"or one for each layer"
+                    )
+        return self
+
+    def convolutions(self, name: str) -> Convolutions:
+        """Return the convolutions of a network."""
+        keys = {key: getattr(self, f"{name}_{key}") for key in ("kernel_size", "stride", "activation")}
+        return Convolutions(getattr(self, f"{name}_hidden_channels"), padding=self.padding, **keys)
+
+    def build_network(self, name: str, net: Net, spec: DataSpec, out_dim: int) -> nn.Sequential:
+        """Return a network from points, which an mlp takes as vectors, to `(B, out_dim)`."""
+        if net == "cnn":
+            return ConvEncoder(image_shape(spec), self.convolutions(name), out_dim)
+        return MLP(spec.dim, getattr(self, f"{name}_hidden_dims"), out_dim, getattr(self, f"{name}_activation"))
+
+
+class EncoderDecoderConfig(NetworkConfig):
     """Keys of a model with an encoder and a decoder."""
 
     latent_dim: LatentDim = Field(
@@ -73,13 +111,6 @@ class EncoderDecoderConfig(ModelConfig):
     decoder_kernel_size: PerLayer = Field(3, description=KERNEL)
     decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
-    padding: bool = Field(True, description=PADDING)
-
-    @model_validator(mode="after")
-    def _one_entry_a_layer(self) -> Self:
-        for side in ("encoder", "decoder"):
-            check_layers(self, f"{side}_hidden_channels", f"{side}_kernel_size", f"{side}_stride")
-        return self
 
     def is_flat(self) -> bool:
         """Whether both networks take vectors.
@@ -92,53 +123,65 @@ class EncoderDecoderConfig(ModelConfig):
         return self.encoder_net == "mlp"
 
     @classmethod
-    def defaults(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         """Scale images and whatever an autoencoder sees, whiten vectors for a density; convolve colour images.
 
-        Convolutions have stride 2 on all but small images.
-        An autoencoder for a second step has no more latent coordinates than its data have.
+        An autoencoder for a second step has no more latent coordinates than its data have. Convolutions have stride 2
+        on all but small images; the reference's stride 1 and, where the image is large enough, no padding.
         """
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
-        stride = 2 if spec.is_image and min(spec.shape[1:]) > SMALL_SIDE else 1
         whiten = role == "de" and not spec.is_image
         dims = {"latent_dim": spec.dim} if role == "gae" and spec.dim < cls.model_fields["latent_dim"].default else {}
-        return {
+        values = {
             **dims,
             "encoder_net": net,
             "decoder_net": net,
-            "encoder_stride": stride,
-            "decoder_stride": stride,
             "scale_data": not whiten,
             "whitening_transform": whiten,
-            "dequantize": role == "de" and spec.discrete,
         }
-
-    @classmethod
-    def reference(cls, spec: DataSpec, role: Role) -> dict[str, Any]:
-        """Convolve with stride 1 and, where the image is large enough, no padding; never dequantise."""
-        return {"encoder_stride": 1, "decoder_stride": 1, "padding": not unpadded(spec), "dequantize": False}
+        if preset == "reference":
+            return {**values, "padding": not unpadded(spec)}
+        stride = 2 if spec.is_image and min(spec.shape[1:]) > SMALL_SIDE else 1
+        dequantize = role == "de" and spec.discrete
+        return {**values, "encoder_stride": stride, "decoder_stride": stride, "dequantize": dequantize}
 
     def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
-        if self.is_flat():
-            return MLP(spec.dim, self.encoder_hidden_dims, out_dim, self.encoder_activation)
-        return ConvEncoder(image_shape(spec), self._convolutions("encoder"), out_dim)
+        return self.build_network("encoder", "mlp" if self.is_flat() else "cnn", spec, out_dim)
 
     def build_decoder(self, spec: DataSpec, extra: int = 0) -> nn.Module:
-        """Return a network from `(B, latent_dim)` to a point with `extra` more entries on the first axis.
-
-        Args:
-            spec: of the data.
-            extra: numbers beside a vector `(D,)`, channels beside those of an image `(C, H, W)`.
-        """
+        """Return a network from `(B, latent_dim)` to a point with `extra` more numbers or, of an image, channels."""
         if self.is_flat():
             return MLP(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
         channels, *sides = image_shape(spec)
-        return ConvDecoder(self.latent_dim, (channels + extra, *sides), self._convolutions("decoder"))
+        return ConvDecoder(self.latent_dim, (channels + extra, *sides), self.convolutions("decoder"))
 
-    def _convolutions(self, side: Literal["encoder", "decoder"]) -> Convolutions:
-        keys = {key: getattr(self, f"{side}_{key}") for key in ("kernel_size", "stride", "activation")}
-        return Convolutions(getattr(self, f"{side}_hidden_channels"), padding=self.padding, **keys)
+
+class AdversarialConfig(EncoderDecoderConfig):
+    """Keys of a model with a discriminator, whose losses have a learning rate each: `disc_lr` and another."""
+
+    lr: None = Field(None, description="not used: the losses have a learning rate each")
+    disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
+    use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
+    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field(
+        (256, 256), description="hidden layers of the discriminator"
+    )
+    discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
+    early_stopping_metric: str | None = Field(ERROR, description=STOPPING_METRIC)
+    valid_metrics: tuple[str, ...] = Field((ERROR,), description=VALID_METRICS)
+    test_metrics: tuple[str, ...] = Field((ERROR,), description=TEST_METRICS)
+
+    @field_validator("lr", mode="before")
+    @classmethod
+    def _not_one_rate(cls, value: Any) -> Any:
+        if value is not None:
+            rates = " and ".join(cls.rates.values())
+            raise ValueError(f"there is no one learning rate: set {rates}")
+        return value
+
+    def build_discriminator(self, in_dim: int) -> MLP:
+        """Return a network `(B, in_dim) -> (B, 1)`."""
+        return MLP(in_dim, self.discriminator_hidden_dims, 1, self.discriminator_activation)
 
 
 class EncoderDecoder(GeneralizedAutoencoder):
@@ -149,7 +192,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
         decoder: maps embeddings `(B, d)` to points `(B, *T)`, with `extra` more entries on the first axis after `B`.
         latent_dim: d.
         extra: number of these; None: as many as a point has.
-        data: see `DataArguments`.
+        data: see `Model`.
     """
 
     def __init__(
@@ -168,25 +211,25 @@ class EncoderDecoder(GeneralizedAutoencoder):
             self.event_shape = tuple(self.decode(like.new_zeros(1, latent_dim)).shape[1:])
 
     @override
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(self.transform(x))
+
+    @override
     def decode(self, z: Tensor) -> Tensor:
         return self._to_data(self.decoder(z))
 
     @override
     def decoder_parts(self) -> tuple[Map, Map]:
-        if not self.transform.affine or not isinstance(self.decoder, EndsAffinely):
+        if not self.transform.affine:
             return self.decode, nn.Identity()
-        layers, last = self.decoder.affine_tail()
-        return layers, lambda h: self._to_data(last(h))
+        *layers, last = layers_of(self.decoder)
+        if isinstance(last, nn.Linear):
+            return nn.Sequential(*cast("list[nn.Module]", layers)), lambda h: self._to_data(last(h))
+        return self.decoder, self._to_data
 
     def network_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of encoder and decoder."""
         return (*self.encoder.parameters(), *self.decoder.parameters())
-
-    def prior_noise(self, n: int, generator: torch.Generator | None, uniform: bool = False) -> Tensor:
-        """Return `(n, d)` draws of N(0, I), or of the uniform distribution on [0, 1), where the weights are."""
-        like = next(self.parameters())
-        draw = torch.rand if uniform else torch.randn
-        return draw(n, self.latent_dim, generator=generator, device=like.device, dtype=like.dtype)
 
     def split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the point `(B, *T)` in the decoder's output, and the other entries."""
@@ -196,27 +239,6 @@ class EncoderDecoder(GeneralizedAutoencoder):
 
     def _to_data(self, output: Tensor) -> Tensor:
         return self.transform.inverse(self.split_output(output)[0])
-
-
-def check_layers(config: Any, channels: str, *keys: str) -> None:
-    """Check that each key holds one number or one for each layer.
-
-    Args:
-        config: holds the keys.
-        channels: name of the key with the channels of each layer.
-        keys: names of the others.
-
-    Raises:
-        ValueError: naming the first that does not.
-    """
-    layers = len(getattr(config, channels))
-    for key in keys:
-        value = getattr(config, key)
-        if isinstance(value, tuple) and len(value) != layers:
-            raise ValueError(
-                f"{key} = {list(value)} has {len(value)} entries and {channels} {layers}: write one number, or one "
-                f"for each layer"
-            )
 
 
 def unpadded(spec: DataSpec) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from twostep.nn.running import RunningMean
+from twostep.nn.layers import RunningMean
 
 START = torch.tensor(7.0)
 
