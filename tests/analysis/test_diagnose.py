@@ -1,4 +1,4 @@
-"""Diagnosis of runs: what is said of which models, in words, in JSON and in a picture, and without changing the run."""
+"""Diagnosis of runs: what is said of which models, in words, in JSON and in a image, and without changing the run."""
 
 import hashlib
 import json
@@ -57,7 +57,7 @@ def contents(path):
     return {file: hashlib.sha256(file.read_bytes()).hexdigest() for file in path.rglob("*") if file.is_file()}
 
 
-def test_each_kind_of_run_is_told_what_it_has(diagnosed):
+def test_each_kind_of_run_gets_its_findings(diagnosed):
     known, training = "likelihood against the true distribution", "likelihood in training"
     assert names(diagnosed["two"]) == [*CHART, *DENSITY, known, training]
     assert names(diagnosed["ae"]) == CHART
@@ -65,7 +65,7 @@ def test_each_kind_of_run_is_told_what_it_has(diagnosed):
     assert names(diagnosed["ebm"]) == ["dimension of the data", *DENSITY]
 
 
-def test_a_density_on_a_circle_is_told_and_one_in_the_plane_is_not(diagnosed):
+def test_a_density_on_a_circle_is_warned_of_and_one_in_the_plane_is_not(diagnosed):
     alone = {finding.name: finding for finding in diagnosed["flow"].findings}
     assert "latent_dim=1" in alone["dimension of the data"].advice
     assert "measures concentration" in alone["likelihood against the true distribution"].advice
@@ -82,7 +82,7 @@ def test_a_diagnosis_repeats_itself_and_leaves_the_run_alone(runs, diagnosed):
     assert diagnose_run(runs["two"], seed=1).to_dict() != first.to_dict()
 
 
-def test_json_and_picture_hold_all(diagnosed, tmp_path):
+def test_json_and_image_hold_all(diagnosed, tmp_path):
     found = diagnosed["two"]
     write_json(tmp_path / "diagnosis.json", found.to_dict())
     kept = json.loads((tmp_path / "diagnosis.json").read_text())
@@ -95,7 +95,7 @@ def test_json_and_picture_hold_all(diagnosed, tmp_path):
         found.plot(tmp_path / "diagnosis.nothing")
 
 
-def test_pictures_are_diagnosed(blobs, tmp_path):
+def test_images_are_diagnosed(blobs, tmp_path):
     found = diagnose_run(trained(asked(("vae", "flow"), blobs, tmp_path)).run.path)
     units = {"active units"}
     assert set(names(found)) == {*CHART, *DENSITY, *units}
@@ -128,12 +128,12 @@ def test_data_that_have_gone_are_asked_back(tmp_path):
 
 
 def test_the_command_prints_and_keeps_what_python_gives(runs, diagnosed, twostep, tmp_path):
-    done = twostep("diagnose", str(runs["two"]), "--to", str(tmp_path / "told"))
+    done = twostep("diagnose", str(runs["two"]), "--to", str(tmp_path / "diagnosed"))
     assert done.status == 0
     assert done.out.startswith("".join(f"{line}\n" for line in diagnosed["two"].lines()))
-    kept = json.loads((tmp_path / "told" / "diagnosis.json").read_text())
+    kept = json.loads((tmp_path / "diagnosed" / "diagnosis.json").read_text())
     assert [finding["name"] for finding in kept["findings"]] == names(diagnosed["two"])
-    assert (tmp_path / "told" / "diagnosis.png").stat().st_size > 10_000
+    assert (tmp_path / "diagnosed" / "diagnosis.png").stat().st_size > 10_000
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def family(runs, tmp_path_factory):
     return {size: trained(request).run.path for size, request in made.items()}
 
 
-def test_runs_of_several_sizes_tell_where_more_coordinates_cease_to_help(family, tmp_path):
+def test_runs_of_several_sizes_show_where_more_coordinates_cease_to_help(family, tmp_path):
     found = diagnose_family([family[2], family[1]])
     assert found.sizes == (1, 2)
     assert all(0 < error < 1.5 for error in found.errors)
@@ -182,7 +182,7 @@ def test_families_are_of_one_model_on_the_same_data(runs, family, tmp_path):
 @pytest.mark.parametrize(
     ("errors", "end"), [((0.5, 0.01, 0.009, 0.0085), "knee of the"), ((0.5, 0.2, 0.1, 0.02), "no knee:")]
 )
-def test_the_knee_of_a_family_is_told(errors, end, tmp_path):
+def test_the_knee_of_a_family_is_reported(errors, end, tmp_path):
     found = Family("ae", (1, 2, 3, 4), errors, knee_of((1, 2, 3, 4), errors))
     found.plot(tmp_path / "family.png")
     assert found.lines()[-1].startswith(end)

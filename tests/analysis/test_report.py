@@ -1,4 +1,4 @@
-"""The page of a run: one file that holds results, pictures and curves, and trusts no text."""
+"""The page of a run: one file that holds results, images and curves, and trusts no text."""
 
 import base64
 import re
@@ -85,7 +85,7 @@ def test_results_are_shown_with_error_unit_kind_and_note(run):
     assert "not tested yet" not in text
 
 
-def test_pictures_and_curves_are_in_the_page_itself(run):
+def test_images_and_curves_are_in_the_page_itself(run):
     for name in ("samples", "reconstructions"):
         save_png(torch.rand(1, 8, 8), run.path / "samples" / f"{name}.png", 8)
     run.write_history(HISTORY)

@@ -161,18 +161,18 @@ def refused(twostep, tmp_path):
 
 
 def test_each_mistake_has_its_line(refused, two_step_run, plane, tmp_path):
-    pictures = tmp_path / "pictures.npy"
-    np.save(pictures, np.full((3, 6, 6), 200, dtype=np.uint8))
+    images = tmp_path / "images.npy"
+    np.save(images, np.full((3, 6, 6), 200, dtype=np.uint8))
     assert "its rows have the shape 5, those of the run 1x6x6" in refused(two_step_run, plane / "more.npy")
     assert "no such file or folder" in refused(two_step_run, tmp_path / "none.npy")
-    assert "no such directory" in refused(tmp_path / "none", pictures)
-    assert "scores.txt: write to a .csv file" in refused(two_step_run, pictures, to=tmp_path / "scores.txt")
-    assert "alpha" in refused(two_step_run, pictures, "--alpha", "1.5")
+    assert "no such directory" in refused(tmp_path / "none", images)
+    assert "scores.txt: write to a .csv file" in refused(two_step_run, images, to=tmp_path / "scores.txt")
+    assert "alpha" in refused(two_step_run, images, "--alpha", "1.5")
     np.save(tmp_path / "nan.npy", np.full((3, 1, 6, 6), np.nan))
     assert "is nan" in refused(two_step_run, tmp_path / "nan.npy")
 
 
-def test_pictures_in_other_units_are_warned_of(two_step_run, tmp_path, caplog):
+def test_images_in_other_units_are_warned_of(two_step_run, tmp_path, caplog):
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((3, 1, 6, 6)))
     score(two_step_run, tmp_path / "rows.npy", alpha=0.5)
     assert "are they in the same units?" in caplog.text

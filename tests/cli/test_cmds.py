@@ -28,17 +28,17 @@ SMALL_FLOW = (*TWO_EPOCHS, "hidden_units=8", "num_layers=1")
 
 
 @pytest.mark.parametrize(
-    ("dataset", "model", "flags", "config", "pictures"),
+    ("dataset", "model", "flags", "config", "images"),
     [
         ("fashion-mnist", "vae", ("--is-gae",), TWO_EPOCHS, ("samples", "reconstructions")),
         ("svhn", "flow", (), SMALL_FLOW, ("samples",)),
         ("cifar10", "vae", (), SMALL_CNN, ("samples", "reconstructions")),
     ],
 )
-def test_one_model_alone(shell, tmp_path, dataset, model, flags, config, pictures):
+def test_one_model_alone(shell, tmp_path, dataset, model, flags, config, images):
     shell("single_main.py", "--dataset", dataset, "--model", model, *flags, *repeated("--config", config))
     run = only_run(tmp_path / "runs")
-    check_finished(run, ("model",), pictures)
+    check_finished(run, ("model",), images)
     assert epochs(run) == {"model": 2}
     assert (run / ("gae_config.json" if flags else "config.json")).exists()
 
@@ -72,7 +72,7 @@ def test_a_pretrained_autoencoder_frozen_and_trained_further(shell, tmp_path):
     assert epochs(further) == {"gae": 3, "de": 2}
 
 
-def test_an_avb_alone_then_frozen_under_a_vae_then_told_from_other_data(shell, tmp_path):
+def test_an_avb_alone_then_frozen_under_a_vae_then_compared_with_other_data(shell, tmp_path):
     shell("single_main.py", *("--dataset", "fashion-mnist", "--model", "avb", "--is-gae", "--config", "max_epochs=2"))
     avb = only_run(tmp_path / "runs")
     check_finished(avb, ("model",))
@@ -266,8 +266,8 @@ def test_a_lost_rank_is_one_line_and_no_defect(sets, tmp_path):
     assert done.returncode != 0
     assert "this is a defect" not in done.stderr
     run = only_run(tmp_path / "runs")
-    told = [line for line in done.stderr.splitlines() if line.endswith(f"twostep train --load-dir runs/{run.name}")]
-    assert len(told) == 1, done.stderr
+    reported = [line for line in done.stderr.splitlines() if line.endswith(f"twostep train --load-dir runs/{run.name}")]
+    assert len(reported) == 1, done.stderr
 
 
 def test_nohup_is_respected(sets, tmp_path):
@@ -305,7 +305,7 @@ def on_two_ranks(sets, folder, *arguments):
     return subprocess.run(command, cwd=folder, env=environment(sets), capture_output=True, text=True, timeout=240)
 
 
-def test_a_mistake_on_all_ranks_is_told_once(sets, tmp_path):
+def test_a_mistake_on_all_ranks_is_reported_once(sets, tmp_path):
     arguments = ("--dataset", "digits", "--gae-model", "ae", "--de-model", "flow")
     done = on_two_ranks(sets, tmp_path, *arguments, "--gae-config", "latnt_dim=3")
     assert done.returncode != 0

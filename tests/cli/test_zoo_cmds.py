@@ -1,7 +1,7 @@
 """Whole commands over the registry: every density alone, every autoencoder pretrained, every pair in every order.
 
 Commands of the level `cmd` are processes of their own, those of `cmd_exhaustive` run in the process of the tests. A run
-counts as good only by what its directory holds: epochs, finite weights, results of every test row, pictures.
+counts as good only by what its directory holds: epochs, finite weights, results of every test row, images.
 """
 
 import functools
@@ -161,7 +161,7 @@ def test_every_density_on_every_pretrained_autoencoder(here, tmp_path, pretraine
 def test_every_pair_of_default_size_takes_turns_by_batches_on_digits(tmp_path, gae, de, seed):
     """The density is never far from a Gaussian fitted to the embeddings, 4 nats a coordinate after 44 steps.
 
-    Embeddings by an untrained autoencoder have a hundredth of the spread that a trained one's have.
+    Embeddings by an untrained autoencoder have a hundredth of the standard deviation that a trained one's have.
     """
     run = {"dataset": "digits", "logdir_root": tmp_path, "seed": seed, "device": "cpu"}
     run |= {"sequential_training": False, "alternate_by_epoch": False}

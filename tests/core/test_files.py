@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from twostep.core import figures as pictures
+from twostep.core import figures
 from twostep.core.files import atomic_write, move_into_place, temporary_folder
 from twostep.core.schema import DataSpec, UserError
 from twostep.experiment import artifacts
 
-SPEC = DataSpec(name="pictures", shape=(1, 6, 6), size=4, low=0, high=255)
+SPEC = DataSpec(name="images", shape=(1, 6, 6), size=4, low=0, high=255)
 SAMPLES = torch.zeros(4, 1, 6, 6)
 
 
@@ -94,7 +94,7 @@ def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.png", "x.npy", "x.npz"])
 def test_a_full_disk_halves_no_samples(tmp_path, monkeypatch, name):
-    pictures.write_samples(SAMPLES, SPEC, tmp_path / name)
+    figures.write_samples(SAMPLES, SPEC, tmp_path / name)
     before = (tmp_path / name).read_bytes()
 
     def write_half(self, *arguments, **options):
@@ -106,7 +106,7 @@ def test_a_full_disk_halves_no_samples(tmp_path, monkeypatch, name):
     monkeypatch.setattr(np, "save", write_half)
     monkeypatch.setattr(np, "savez", write_half)
     with pytest.raises(UserError, match="can't be written"):
-        pictures.write_samples(SAMPLES + 1, SPEC, tmp_path / name)
+        figures.write_samples(SAMPLES + 1, SPEC, tmp_path / name)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [before]
 
 

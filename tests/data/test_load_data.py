@@ -17,7 +17,7 @@ from twostep.data.load import load_data
 
 @pytest.fixture
 def counted(tmp_path):
-    """A file whose row i holds the number i, so that rows can be told apart."""
+    """A file whose row i holds the number i, so that each row is recognised."""
     path = tmp_path / "counted.npy"
     np.save(path, np.arange(100.0)[:, None])
     return str(path)
@@ -154,8 +154,8 @@ def test_encoded_images_in_parquet_are_a_dataset(tmp_path):
     for row, file in enumerate(encoded):
         Image.fromarray(np.full((4, 5), 10 * row, dtype=np.uint8)).save(file, "png")
     rows = [{"bytes": file.getvalue(), "path": None} for file in encoded]
-    parquet.write_table(pa.table({"image": rows}), tmp_path / "pictures.parquet")
-    splits = load_data(str(tmp_path / "pictures.parquet"), kwargs={"image_size": 2}, make_valid=False)
+    parquet.write_table(pa.table({"image": rows}), tmp_path / "images.parquet")
+    splits = load_data(str(tmp_path / "images.parquet"), kwargs={"image_size": 2}, make_valid=False)
     assert (splits.spec.shape, splits.spec.discrete, splits.spec.high) == ((1, 2, 2), True, 255.0)
     assert sorted({int(value) for rows in (splits.train, splits.test) for value in rows[:].flatten()}) == [
         *range(0, 80, 10)

@@ -188,7 +188,7 @@ def test_wrong_images_are_named_by_their_row(root):
     for wrong, says in (
         (small, "the image is 32 x 28 RGB, it should be 32 x 32 RGB"),
         (grey, "the image is 32 x 32 L, it should be 32 x 32 RGB"),
-        (b"no picture", "not an image, or damaged"),
+        (b"not an image", "not an image, or damaged"),
         (good[0][: len(good[0]) // 2], ""),
         (None, ""),
     ):

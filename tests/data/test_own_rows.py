@@ -15,7 +15,7 @@ from twostep.data.load import read_rows
 TABLE = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, 1e-3]])
 
 
-def pictures(n=3):
+def images(n=3):
     return np.random.default_rng(0).integers(0, 256, (n, 4, 5), dtype=np.uint8)
 
 
@@ -59,14 +59,14 @@ def test_arrays_may_hold_one_row_or_equal_ones(tmp_path):
 def test_images_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
     (tmp_path / "folder").mkdir()
     encoded = []
-    for number, picture in enumerate(pictures()):
+    for number, image in enumerate(images()):
         path = tmp_path / "folder" / f"{number}.png"
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
         encoded.append({"bytes": path.read_bytes(), "path": None})
     parquet.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet")
-    np.save(tmp_path / "rows.npy", pictures())
+    np.save(tmp_path / "rows.npy", images())
     for name in ("folder", "rows.parquet", "rows.npy"):
-        assert torch.equal(read_rows(tmp_path / name), torch.as_tensor(pictures()[:, None])), name
+        assert torch.equal(read_rows(tmp_path / name), torch.as_tensor(images()[:, None])), name
     assert read_rows(tmp_path / "folder", (2, 2)).shape == (3, 1, 2, 2)
 
 
@@ -179,7 +179,7 @@ def test_what_is_no_rows_is_refused(tmp_path):
     assert "write it with numpy.save or numpy.savez, or as a table, .csv or .parquet" in refused(tmp_path / "rows.txt")
     for split in ("train", "test"):
         (tmp_path / "both" / split).mkdir(parents=True)
-        Image.fromarray(pictures()[0]).save(tmp_path / "both" / split / "0.png")
+        Image.fromarray(images()[0]).save(tmp_path / "both" / split / "0.png")
     assert "both train and test" in refused(tmp_path / "both")
 
 
@@ -196,8 +196,8 @@ def test_no_other_program_decodes_an_image(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "webp", "bmp", "gif", "tif"])
 def test_images_of_common_formats_are_decoded_from_a_table(tmp_path, ending):
-    path = tmp_path / f"picture.{ending}"
-    Image.fromarray(pictures(1)[0]).save(path)
+    path = tmp_path / f"image.{ending}"
+    Image.fromarray(images(1)[0]).save(path)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     encoded = pa.array([{"bytes": path.read_bytes(), "path": None}] * 2, kind)
     parquet.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet")
@@ -205,7 +205,7 @@ def test_images_of_common_formats_are_decoded_from_a_table(tmp_path, ending):
 
 
 def test_a_table_may_not_name_a_file_of_this_machine(tmp_path):
-    Image.fromarray(pictures(1)[0]).save(tmp_path / "private.png")
+    Image.fromarray(images(1)[0]).save(tmp_path / "private.png")
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     encoded = pa.array([{"bytes": None, "path": str(tmp_path / "private.png")}] * 3, kind)
     parquet.write_table(pa.table({"image": encoded}), tmp_path / "rows.parquet")

@@ -63,10 +63,10 @@ def test_batches_and_embeddings_do_not_know_the_difference(ranks):
 
 
 def test_large_sets_have_the_rows_and_the_digest_of_small_ones(tmp_path, monkeypatch):
-    array = save_all(tmp_path / "pictures", random_images(40, (4, 4, 3)))
+    array = save_all(tmp_path / "images", random_images(40, (4, 4, 3)))
     np.save(tmp_path / "array.npy", array)
     np.save(tmp_path / "floats.npy", array.astype(np.float32))
-    names = [str(tmp_path / name) for name in ("pictures", "array.npy", "floats.npy")]
+    names = [str(tmp_path / name) for name in ("images", "array.npy", "floats.npy")]
     before = [load_data(name, seed=2) for name in names]
     cache.clear()
     monkeypatch.setattr(cache, "LARGE", 0)
@@ -115,8 +115,8 @@ except RuntimeError as error:
 def test_a_large_set_is_never_whole_in_memory(tmp_path):
     shades = np.arange(256, dtype=np.uint8)
     every = np.broadcast_to(shades[:, None, None, None], (256, 350, 350, 3))
-    save_all(tmp_path / "pictures", every, "bmp")
-    arguments = [sys.executable, "-c", CHILD, str(tmp_path / "pictures"), str(every.size)]
+    save_all(tmp_path / "images", every, "bmp")
+    arguments = [sys.executable, "-c", CHILD, str(tmp_path / "images"), str(every.size)]
     run = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     decoded, mapped, copied = run.stdout.splitlines()

@@ -44,7 +44,7 @@ class Chart:
         return self.name + "".join(f",{key}={value}" for key, value in self.kwargs.items())
 
     @property
-    def law(self):
+    def truth(self):
         return distribution(self.name, self.kwargs)
 
     def masses(self):
@@ -58,14 +58,14 @@ class Chart:
         ]
         jacobian = torch.stack(tangents, 2)
         volume = torch.linalg.det(jacobian.mT @ jacobian).clamp(min=0).sqrt() * steps.prod()
-        return p, steps, self.law.log_prob(self.place(*p.T)).exp() * volume
+        return p, steps, self.truth.log_prob(self.place(*p.T)).exp() * volume
 
 
 def plane(name, low, high, count, **kwargs):
     return Chart(name, columns, ((low, high, count), (low, high, count)), kwargs)
 
 
-def blurred(name, low, high, **kwargs):
+def noisy(name, low, high, **kwargs):
     """A planar curve with noise: cells as wide as the noise's std."""
     (x, y), (X, Y), noise = low, high, distribution(name, kwargs).noise
     counts = [math.ceil((top - bottom) / noise) for bottom, top in ((x, X), (y, Y))]
@@ -134,15 +134,15 @@ def no_noise(name):
 
 
 CHARTS = [
-    blurred("swissroll", (-4, -4), (4, 4)),
-    blurred("circles", (-4.5, -4.5), (4.5, 4.5)),
-    blurred("rings", (-3.5, -3.5), (3.5, 3.5)),
-    blurred("2spirals", (-4, -4), (4, 4)),
-    blurred("sawtooth", (-2.3, -1.3), (2.3, 1.3)),
-    blurred("quadspline", (-2.3, -1.3), (2.3, 1.3)),
-    blurred("sin-wave-mixture", (-4, -2), (4, 2)),
-    blurred("two_moons", (-1.6, -1.1), (2.6, 1.6)),
-    blurred("line", (-3.5, -3.5), (3.5, 3.5), noise=0.2),
+    noisy("swissroll", (-4, -4), (4, 4)),
+    noisy("circles", (-4.5, -4.5), (4.5, 4.5)),
+    noisy("rings", (-3.5, -3.5), (3.5, 3.5)),
+    noisy("2spirals", (-4, -4), (4, 4)),
+    noisy("sawtooth", (-2.3, -1.3), (2.3, 1.3)),
+    noisy("quadspline", (-2.3, -1.3), (2.3, 1.3)),
+    noisy("sin-wave-mixture", (-4, -2), (4, 2)),
+    noisy("two_moons", (-1.6, -1.1), (2.6, 1.6)),
+    noisy("line", (-3.5, -3.5), (3.5, 3.5), noise=0.2),
     Chart("line", lambda t: columns(t, t), ((-2.5, 2.5, 1000),)),
     Chart("cos", lambda t: columns(t, 2.5 * t.cos()), ((-2.5, 2.5, 2000),)),
     Chart("2lines", two_lines, ((-2, 6, 2000),)),
@@ -225,7 +225,7 @@ def test_the_density_has_mass_one_and_samples_follow_it(chart):
     spots = math.ceil(SPOTS * float(masses.square().sum()))
     p, masses = p[likely].repeat(spots, 1), masses[likely].repeat(spots) / spots
     points = chart.place(*(p + steps * (torch.rand(p.shape, generator=seeded(2), dtype=torch.double) - 0.5)).T)
-    sampled = chart.law.sample(SAMPLES, seeded())
+    sampled = chart.truth.sample(SAMPLES, seeded())
     ours, wrong = distances((sampled, biased(sampled)), points, masses)
     assert ours < CRITICAL < wrong
 
@@ -233,7 +233,7 @@ def test_the_density_has_mass_one_and_samples_follow_it(chart):
 def mean_log_prob(chart):
     """Return the entropy's negative by quadrature."""
     p, _, masses = chart.masses()
-    log_prob = chart.law.log_prob(chart.place(*p.T))
+    log_prob = chart.truth.log_prob(chart.place(*p.T))
     return float((masses * log_prob.where(masses > 0, 0)).sum())
 
 
@@ -271,15 +271,15 @@ def test_the_circle_has_its_largest_and_smallest_density_where_they_belong():
     assert float(uniform.log_prob(torch.tensor([[0.0, 1.0]]))) == pytest.approx(-1.837877)
 
 
-def on_circle(law_of, points=4096):
+def on_circle(model, points=4096):
     """Return the mean log-density over the von Mises circle itself."""
     angles = torch.arange(points).double() * TURN / points
     x = torch.stack([angles.cos(), angles.sin()], 1)
     weights = distribution("von-mises-circle").log_prob(x).exp() * TURN / points
-    return float((weights * law_of.log_prob(x)).sum())
+    return float((weights * model.log_prob(x)).sum())
 
 
-def test_the_blurred_circle_gains_a_nat_for_each_factor_of_e():
+def test_the_circle_with_noise_gains_a_nat_for_each_factor_of_e():
     figures = {0.1: -0.2425, 0.01: 2.0588, 0.001: 4.3614}
     for noise, figure in figures.items():
         assert on_circle(distribution("von-mises-circle", {"noise": noise})) == pytest.approx(figure, abs=1e-4)

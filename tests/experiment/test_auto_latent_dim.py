@@ -30,7 +30,7 @@ def plane(tmp_path):
     return tmp_path / "plane.npz"
 
 
-def told(run):
+def stored_in(run):
     return json.loads((run.path / "dimension.json").read_text())
 
 
@@ -66,7 +66,7 @@ def test_it_is_the_dimension_of_a_known_manifold(tmp_path, name, keys, may_be_cl
     request = asked(("ae", "flow"), name, tmp_path, run={"dataset_kwargs": {**keys, "n": 700}}, gae=AUTO)
     experiment = start(request)
     experiment.run.close()
-    found, d = told(experiment.run), distribution(name, keys).intrinsic_dim
+    found, d = stored_in(experiment.run), distribution(name, keys).intrinsic_dim
     assert found["latent_dim"] == stored(experiment.run) == experiment.module.gae.latent_dim == d
     assert experiment.module.de.event_shape == (d,)
     assert found["low"] <= d <= found["high"]
@@ -104,26 +104,26 @@ def test_a_density_alone_may_take_the_dimension_too(plane, tmp_path):
     request = asked(("vae",), plane, tmp_path / "runs", model=AUTO)
     experiment = start(Request(request.models, request.overrides, is_gae=False))
     experiment.run.close()
-    assert experiment.module.latent_dim == told(experiment.run)["latent_dim"] == 2
+    assert experiment.module.latent_dim == stored_in(experiment.run)["latent_dim"] == 2
 
 
-def test_pictures_are_estimated_flat_and_twice_alike(blobs, tmp_path):
+def test_images_are_estimated_flat_and_twice_alike(blobs, tmp_path):
     """A blob has two coordinates, and noise on each pixel above the distance of neighbours."""
     runs = [start(asked(("ae",), blobs, tmp_path / str(seed), model=AUTO)).run for seed in range(2)]
     for run in runs:
         run.close()
-    assert told(runs[0]) == told(runs[1])
-    assert 2 <= told(runs[0])["latent_dim"] <= 100
+    assert stored_in(runs[0]) == stored_in(runs[1])
+    assert 2 <= stored_in(runs[0])["latent_dim"] <= 100
 
 
 @pytest.mark.parametrize(("whitened", "d"), [(False, 1), (True, 2)])
-def test_columns_of_little_spread_count_if_the_network_sees_them_whitened(tmp_path, whitened, d):
+def test_columns_of_small_scale_count_if_the_network_sees_them_whitened(tmp_path, whitened, d):
     file = tmp_path / "table.npy"
     np.save(file, np.random.default_rng(0).normal(size=(300, 2)) * [1, 1e-4])
     keys = {**AUTO, "whitening_transform": whitened, "scale_data": not whitened}
     run = start(asked(("ae",), file, tmp_path / "runs", model=keys)).run
     run.close()
-    assert told(run)["latent_dim"] == d
+    assert stored_in(run)["latent_dim"] == d
 
 
 def test_only_training_rows_are_looked_at(plane, tmp_path):
@@ -133,7 +133,7 @@ def test_only_training_rows_are_looked_at(plane, tmp_path):
     runs = [start(asked(("ae",), file, tmp_path / file.stem, model=AUTO)).run for file in (plane, other)]
     for run in runs:
         run.close()
-    assert told(runs[0]) == told(runs[1])
+    assert stored_in(runs[0]) == stored_in(runs[1])
 
 
 def test_large_data_are_thinned_and_the_seed_is_the_runs(monkeypatch):
@@ -158,17 +158,17 @@ def test_large_data_are_thinned_and_the_seed_is_the_runs(monkeypatch):
 # ---- once
 
 
-def test_a_run_that_was_stopped_goes_on_without_estimating_again(plane, tmp_path, monkeypatch):
+def test_a_run_that_was_stopped_resumes_without_estimating_again(plane, tmp_path, monkeypatch):
     whole = trained(asked(("vae", "flow"), plane, tmp_path / "whole", gae=AUTO))
     broken = start(asked(("vae", "flow"), plane, tmp_path / "broken", gae=AUTO))
     assert break_off(broken, "step 3")
-    before = told(broken.run)
+    before = stored_in(broken.run)
     monkeypatch.setattr(latent_size, "dimension_of", never)
     again = resume(broken.run.path, writing=True)
     again.fit()
     again.run.close()
     assert not differences(again.state(), whole.state())
-    assert told(again.run) == before == told(whole.run)
+    assert stored_in(again.run) == before == stored_in(whole.run)
 
 
 def test_a_number_asks_for_no_estimate(plane, tmp_path, monkeypatch):
@@ -203,7 +203,7 @@ def replaced(arguments, old, new):
     return [new if item == old else item for item in arguments]
 
 
-def test_the_command_tells_the_number_its_range_and_reasons(plane, tmp_path, twostep):
+def test_the_command_prints_the_number_its_range_and_reasons(plane, tmp_path, twostep):
     root = tmp_path / "runs"
     done = twostep(*replaced(two_step_arguments(plane, root), "latent_dim=2", "latent_dim=auto"))
     assert done.status == 0, done.err

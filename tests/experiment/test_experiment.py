@@ -22,6 +22,7 @@ from twostep.experiment.load import load_finished
 from twostep.experiment.prepare import resume, start
 from twostep.models.two_step import TwoStep
 from twostep.runs.overrides import Request
+from twostep.training.engine import Engine
 from twostep.training.trainer import Trainer
 
 
@@ -101,7 +102,12 @@ def test_an_unwritable_root_is_one_line(own_images, tmp_path):
 
 
 def test_more_ranks_than_rows_of_a_batch_are_refused(own_images, tmp_path, monkeypatch):
-    monkeypatch.setattr("twostep.experiment.prepare.Engine.world_size", 3)
+    class Three(Engine):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.world_size = 3
+
+    monkeypatch.setattr("twostep.experiment.prepare.Engine", Three)
     for key in ("train_batch_size", "valid_batch_size", "test_batch_size"):
         with pytest.raises(
             UserError, match=r"^3 ranks are more than there are rows in a split \(5\) or in a batch \(2\)"
@@ -121,7 +127,7 @@ def test_a_default_of_early_stopping_is_left_out_without_validation_rows(own_ima
 
 
 @pytest.mark.parametrize("models", [("ae",), ("vae",), ("flow",), ("ae", "flow"), ("vae", "vae")])
-def test_a_run_leaves_results_curves_and_pictures(own_images, tmp_path, models):
+def test_a_run_leaves_results_curves_and_images(own_images, tmp_path, models):
     request = asked(models, own_images, tmp_path)
     if models == ("vae", "vae"):
         request.overrides["de"].pop("latent_dim")
@@ -136,12 +142,12 @@ def test_a_run_leaves_results_curves_and_pictures(own_images, tmp_path, models):
     assert {result.n for part in results.values() for result in part.values()} == {10}
     history = experiment.run.read_history()
     assert {part: len(epochs) for part, epochs in history.items()} == dict.fromkeys(parts - {"two_step"}, 4)
-    pictures = {"samples.png", "reconstructions.png"}
+    images = {"samples.png", "reconstructions.png"}
     if models == ("ae",):
-        pictures = {"reconstructions.png"}
+        images = {"reconstructions.png"}
     elif models == ("flow",):
-        pictures = {"samples.png"}
-    assert {file.name for file in (path / "samples").iterdir()} == pictures
+        images = {"samples.png"}
+    assert {file.name for file in (path / "samples").iterdir()} == images
     assert not [file for file in path.rglob("*") if "tmp" in file.name.removeprefix(path.name)]
 
 
@@ -190,7 +196,7 @@ def test_the_best_weights_are_tested(own_images, tmp_path):
     assert again.test()["model"]["l2_reconstruction_error"].value == error
 
 
-def test_an_unload_finished_says_so_when_it_is_tested(own_images, tmp_path, caplog):
+def test_an_unfinished_run_says_so_when_it_is_tested(own_images, tmp_path, caplog):
     experiment = start(asked(("ae",), own_images, tmp_path))
     assert break_off(experiment, "epoch model 2")
     resume(experiment.run.path).test()

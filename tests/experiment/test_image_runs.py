@@ -1,4 +1,4 @@
-"""Runs on a folder of pictures from the command line to the end, gone on with from elsewhere, and told from another."""
+"""Runs on a folder of images from the command line to the end, resumed from elsewhere, and compared with another."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def save_all(folder, every):
 
 @pytest.fixture(autouse=True)
 def mine(tmp_path, monkeypatch):
-    """Give a folder of 50 training and 10 test pictures, 6 x 6, grey, called `mine` in the current one."""
+    """Give a folder of 50 training and 10 test images, 6 x 6, grey, called `mine` in the current one."""
     monkeypatch.chdir(tmp_path)
     every = np.random.default_rng(0).integers(0, 256, (60, 6, 6), dtype=np.uint8)
     save_all(tmp_path / "mine" / "train", every[:50])
@@ -81,7 +81,7 @@ def test_a_pretrained_autoencoder_brings_its_folder_and_its_keys(twostep, mine, 
     assert run.digest == Run.open(gae).digest
 
 
-def test_another_folder_is_told_apart(twostep, mine, elsewhere):
+def test_another_folder_is_separated(twostep, mine, elsewhere):
     save_all(Path("others"), np.zeros((20, 9, 9), dtype=np.uint8))
     flags = ("ood_dataset=others", "ood_dataset_kwargs={'image_size': 6}")
     outcome = twostep(*two_step_arguments("mine", "out"), *repeated("--shared-config", flags), "--test-ood")
@@ -94,16 +94,16 @@ def test_another_folder_is_told_apart(twostep, mine, elsewhere):
     assert Run.open(run).read_metrics("test")["two_step"]["likelihood_ood_auroc"] == before
 
 
-def test_pictures_that_changed_or_are_gone_are_noticed(twostep, mine):
+def test_images_that_changed_or_are_gone_are_noticed(twostep, mine):
     assert twostep(*single_arguments("mine", "out")).status == 0
     run = only_run("out")
-    picture = mine / "test" / "00.png"
-    before = picture.read_bytes()
-    Image.fromarray(np.zeros((6, 6), np.uint8)).save(picture)
+    image = mine / "test" / "00.png"
+    before = image.read_bytes()
+    Image.fromarray(np.zeros((6, 6), np.uint8)).save(image)
     changed = twostep("evaluate", run)
     assert changed.status == 2
     assert f"{mine} does not hold the data" in changed.err
-    picture.write_bytes(before)
+    image.write_bytes(before)
     assert twostep("evaluate", run).status == 0
     mine.rename(mine.parent / "moved")
     gone = twostep("evaluate", run)
@@ -114,7 +114,7 @@ def test_pictures_that_changed_or_are_gone_are_noticed(twostep, mine):
 
 
 def test_a_folder_that_will_not_do_leaves_no_run(twostep, mine):
-    (mine / "train" / "00.png").write_bytes(b"no picture")
+    (mine / "train" / "00.png").write_bytes(b"no image")
     outcome = twostep(*single_arguments("mine", "out"))
     assert (outcome.status, outcome.err.count("\n")) == (2, 1)
     assert outcome.err.startswith(f"{mine / 'train' / '00.png'}: not an image, or damaged")

@@ -25,7 +25,7 @@ TWO_PART = [name.replace("distance", "two_part") for name in WITHOUT_DENSITY]
 
 @pytest.fixture
 def others(tmp_path):
-    """Give a file of 30 training and 8 test pictures that are half black, 6 x 6, grey."""
+    """Give a file of 30 training and 8 test images that are half black, 6 x 6, grey."""
     pixels = np.random.default_rng(1).integers(0, 256, (38, 6, 6), dtype=np.uint8)
     pixels[:, :3] = 0
     np.savez(tmp_path / "others.npz", train=pixels[:30], test=pixels[30:])
@@ -104,7 +104,7 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
 
 
 def assert_score_files(run, scores):
-    """Check that every array is listed with its shape and checksum, and every score has its picture."""
+    """Check that every array is listed with its shape and checksum, and every score has its image."""
     listed = json.loads((run / "ood" / "scores.json").read_text())
     assert set(listed) == {path.name for path in (run / "ood").glob("*.npy")}
     for name, facts in listed.items():
@@ -159,7 +159,7 @@ def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_image
     assert json.loads((run / "config.json").read_text())["ood_dataset"] == others
 
 
-def test_the_same_data_are_not_told_apart(own_images, tmp_path):
+def test_the_same_data_are_not_separated(own_images, tmp_path):
     run = {"ood_dataset": str(own_images), "make_valid_loader": False}
     experiment = start(asked(("vae", "flow"), own_images, tmp_path, run=run), test_ood=True)
     results = experiment.test()["two_step"]

@@ -93,7 +93,7 @@ def test_a_batch_that_was_asked_for_must_fit(mine, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("models", "spread", "keys", "hinted"),
+    ("models", "std", "keys", "hinted"),
     [
         (("ae", "flow"), 2e3, {}, True),
         (("ae",), 2e3, {}, True),
@@ -103,9 +103,9 @@ def test_a_batch_that_was_asked_for_must_fit(mine, tmp_path):
         (("flow",), 2e3, {"whitening_transform": False, "scale_data": True}, True),
     ],
 )
-def test_columns_that_one_scale_makes_too_small_are_told_once(tmp_path, caplog, models, spread, keys, hinted):
+def test_columns_that_one_scale_makes_too_small_are_reported_once(tmp_path, caplog, models, std, keys, hinted):
     file = tmp_path / "mine.npy"
-    np.save(file, np.random.default_rng(0).normal(size=(60, 3)) * [1, spread, 1])
+    np.save(file, np.random.default_rng(0).normal(size=(60, 3)) * [1, std, 1])
     with caplog.at_level(logging.WARNING, "twostep"):
         start(asked(models, file, tmp_path / "runs", model=keys)).run.close()
     hints = [line for line in caplog.messages if "whitening_transform=True" in line]
@@ -127,7 +127,7 @@ def test_only_files_are_located(mine, monkeypatch):
     assert located("nothing") == "nothing"
 
 
-def test_a_run_on_a_relative_path_goes_on_from_another_folder(mine, tmp_path, monkeypatch):
+def test_a_run_on_a_relative_path_resumes_from_another_folder(mine, tmp_path, monkeypatch):
     monkeypatch.chdir(mine.parent)
     path = trained(asked(("flow",), "mine.npy", tmp_path / "runs")).run.path
     monkeypatch.chdir(tmp_path)
@@ -190,7 +190,7 @@ def test_a_run_without_a_hash_opens_under_a_relative_name(mine, tmp_path, monkey
     resume(path)
 
 
-def test_a_digest_tells_every_change_of_rows_and_nothing_else():
+def test_a_digest_shows_every_change_of_rows_and_nothing_else():
     train, valid, test = torch.arange(12.0).view(4, 3), torch.ones(1, 3), torch.zeros(2, 3)
     spec, digest = VECTORS, Splits(VECTORS, train, valid, test).digest()
     assert Splits(spec.model_copy(update={"name": "x"}), train.clone(), valid, test).digest() == digest

@@ -7,5 +7,5 @@ from twostep.models.two_step import spec_seen
 
 def feature_sets(model, splits, training, held_out, keys, gather=lambda rows: rows, with_reference=True):
     """Return the sets in the features that the keys name for `splits` or their embeddings."""
-    make = FeatureChoice.of(spec_seen(model, splits.spec), keys, splits).extractor
+    make = FeatureChoice(spec_seen(model, splits.spec), keys, splits).extractor
     return FeatureSets(model, training, held_out, keys, make, gather, 0, with_reference)

@@ -36,7 +36,7 @@ def save(path, pixels, **options):
 
 
 def save_all(folder, every, ending="png"):
-    """Write images in order, and return them as the array of a data set, `N x C x H x W`."""
+    """Write images in order, and return them as the array of a dataset, `N x C x H x W`."""
     for number, pixels in enumerate(every):
         save(folder / f"{number:03}.{ending}", pixels)
     return every.reshape(*every.shape[:3], -1).transpose(0, 3, 1, 2)

@@ -98,7 +98,7 @@ def test_one_metric_may_be_written_without_a_list():
     assert MODELS["ae"].parse({"valid_metrics": "loss"}, "ae").valid_metrics == ("loss",)
 
 
-def test_a_list_of_metrics_that_lost_its_quotes_to_the_shell_is_told_of():
+def test_a_list_of_metrics_that_lost_its_quotes_to_the_shell_is_reported():
     with pytest.raises(UserError, match="quote each name"):
         MODELS["ae"].parse(parse_overrides(["test_metrics=[loss, fd]"]), "ae")
 

@@ -53,7 +53,8 @@ def test_an_error_of_the_first_rank_is_one_of_all(error, on_the_others):
                 shared.append(value)
             return shared[0]
 
-        engine = type("Rank", (Engine,), {"world_size": 2, "is_main": number == 0})("cpu")
+        engine = Engine("cpu")
+        engine.world_size, engine.is_main = 2, number == 0
         engine._fabric = SimpleNamespace(broadcast=broadcast)
         return engine
 
@@ -66,6 +67,8 @@ def test_an_error_of_the_first_rank_is_one_of_all(error, on_the_others):
 
 class Launched:
     """Stands for the ranks that are not started."""
+
+    device, global_rank, world_size = torch.device("cpu"), 0, 2
 
     def __init__(self, settings):
         self.settings = settings

@@ -104,7 +104,7 @@ def check(uninterrupted, dataset, root, models, place, **keys):
     second.run.close()
     assert differences(second.state(), state) == []
     assert torch.equal(drawn(second), samples)
-    assert differences(second.run.load("latest"), state) == []
+    assert differences(second.run.load(), state) == []
     return state.values
 
 
@@ -193,7 +193,7 @@ def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(o
         assert torch.equal(whitening(again).mean, whitening(raised).mean)
 
 
-def test_a_density_goes_on_from_its_best_weights_on_new_embeddings(own_images, tmp_path, caplog):
+def test_a_density_continues_from_its_best_weights_on_new_embeddings(own_images, tmp_path, caplog):
     caplog.set_level("INFO", logger="twostep")
     stop = {"early_stopping_metric": "loss", "max_bad_valid_epochs": 2, "denoising_sigma": 0}
     first = start(asked(("ae", "flow"), own_images, tmp_path, de=stop))
@@ -234,7 +234,7 @@ def test_a_density_whose_embeddings_are_the_same_is_left_alone(own_images, tmp_p
 
 
 @pytest.mark.parametrize("by_epoch", [True, False], ids=["by epoch", "by iteration"])
-def test_a_density_whose_turns_end_first_is_told_of(own_images, tmp_path, caplog, by_epoch):
+def test_a_density_whose_turns_end_first_is_reported(own_images, tmp_path, caplog, by_epoch):
     run = {"sequential_training": False, "alternate_by_epoch": by_epoch}
     limits = {"gae": {"max_epochs": 3}, "de": {"max_epochs": 2, "denoising_sigma": 0.0}}
     first = trained(asked(("ae", "flow"), own_images, tmp_path, run=run, **limits))

@@ -205,7 +205,7 @@ def test_callbacks_are_called_in_order():
     assert watcher.calls == ["begin", "best 1", "checkpoint", "epoch", "best 2", "checkpoint", "epoch", "end"]
 
 
-def test_a_finished_trainer_tells_nobody_and_changes_nothing():
+def test_a_finished_trainer_calls_nobody_and_changes_nothing():
     watcher = Watcher()
     trainer = trainer_of(build("ae", max_epochs=1), watcher)
     trainer.run()
@@ -392,7 +392,7 @@ def test_without_early_stopping_the_last_weights_stay():
     assert trainer.best_value is None
 
 
-def test_the_best_is_told_when_it_is_found():
+def test_the_best_is_reported_when_it_is_found():
     watcher = Watcher()
     stopping([3, 2, 2.5, 1, 4, 5], watcher=watcher).run()
     assert [call for call in watcher.calls if call.startswith("best")] == ["best 1", "best 2", "best 4"]
@@ -418,7 +418,7 @@ def test_a_run_that_stopped_early_does_not_train_when_it_is_loaded_again():
     assert same(weights(again.model), weights(trainer.model)), "the best weights, as before"
 
 
-def test_a_run_that_stopped_early_goes_on_from_its_last_weights_when_it_may():
+def test_a_run_that_stopped_early_continues_from_its_last_weights_when_it_may():
     values = [1, 2, 3, 4, 0.5, 6, 7]
     short, long = (stopping(values, patience, epochs=7) for patience in (2, 4))
     short.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,10 +25,8 @@ from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
 from twostep.models.ebm import EBM, NormalizedEBM
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.training.engine import Device
-
-logger = logging.getLogger("twostep")
 
 ROWS = 5000  # of data that show where a density has its mass
 
@@ -49,7 +46,7 @@ def evaluate_run(
 ) -> tuple[dict[str, Result], Path]:
     """Measure a run on its test split, and add the results as `metrics/evaluation-001.json`.
 
-    Scores of rows of other data lie in `ood/evaluation-001`.
+    Scores of rows of other data lie in `ood/evaluation-001`. The run is opened as by `load_run`.
 
     Args:
         path: directory of the run.
@@ -59,7 +56,6 @@ def evaluate_run(
         part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
         keys: of metrics that compare samples, those that differ from the run's.
         seed: of random draws; None: the run's.
-        best_first, device, data: as those of `load_finished`.
         show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:
@@ -90,10 +86,8 @@ def evaluate_run(
         results |= detection.results
     if density:
         results |= _certificate(evaluator, component, seed)
-    asked = {
-        **{"part": component.name, "seed": seed},
-        **{"metric_kwargs": metric_keys.model_dump(mode="json"), "ood": list(others)},
-    }
+    kwargs = metric_keys.model_dump(mode="json")
+    asked = {"part": component.name, "seed": seed, "metric_kwargs": kwargs, "ood": list(others)}
     weights = fingerprint(component.model)
     write_scores = None if detection is None else partial(write_detection, detection)
 
@@ -109,14 +103,14 @@ def _checked(
     evaluator: Evaluator, component: Component | Whole, metrics: Sequence[str], keys: Mapping[str, Any], with_ood: bool
 ) -> tuple[tuple[str, ...], MetricKeys]:
     """Refuse metrics that can't be measured, before anything is computed; return their names and keys."""
+    spec = spec_seen(component.model, evaluator.splits.spec)
     given = {**component.config.metric_kwargs.model_dump(), **keys}
-    metric_keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(metrics, component.spec.is_image)
+    metric_keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(metrics, spec.is_image)
     names = metric_keys.resolve_names(metrics)
     check_metrics(names, component.model, component.name)
     if asks_for_ood(names) and not with_ood:
         raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")
-    if line := check_features(names, metric_keys, component.spec, evaluator.splits):
-        logger.info("%s", line)
+    check_features(names, metric_keys, spec, evaluator.splits)
     return names, metric_keys
 
 

@@ -60,8 +60,9 @@ def train(
             raise UserError(f"{key}: set by a flag: --load-dir RUN --load-pretrained-gae [--freeze-pretrained-gae]")
     if "dataset" in run:
         flags.refuse(flags.TWICE, dataset=dataset)
-    limits = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
-    max_epochs = {name: limit for name, limit in limits.items() if limit is not None}
+    limits = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
+    of_models = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
+    max_epochs = {name: limit for name, limit in of_models.items() if limit is not None}
     if load_dir is not None and not load_pretrained_gae:
         flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
         flags.refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
@@ -84,8 +85,7 @@ def train(
                 flags.refuse("conflicts with --de-config max_epochs", max_epochs_loaded_de=max_epochs_loaded_de)
             de["max_epochs"] = max_epochs_loaded_de
         if freeze_pretrained_gae:
-            frozen = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
-            flags.refuse("conflicts with --freeze-pretrained-gae, which trains the autoencoder no further", **frozen)
+            flags.refuse("conflicts with --freeze-pretrained-gae, which trains the autoencoder no further", **limits)
         source = Run.open(load_dir)
         of_its_data = {"dataset", "dataset_kwargs", "data_root", "seed", "make_valid_loader"}
         run = {
@@ -96,14 +96,9 @@ def train(
         overrides, models = {**share(run, de=de), "gae": gae}, {"de": str(de_model)}
     else:
         flags.refuse("only with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
-        flags.refuse(
-            flags.WITHOUT_LOAD_DIR,
-            only_test=only_test,
-            load_best_valid_first=load_best_valid_first,
-            max_epochs_loaded=max_epochs_loaded,
-            max_epochs_loaded_gae=max_epochs_loaded_gae,
-            max_epochs_loaded_de=max_epochs_loaded_de,
-        )
+        limits |= {"max_epochs_loaded_de": max_epochs_loaded_de}
+        given = {"only_test": only_test, "load_best_valid_first": load_best_valid_first}
+        flags.refuse(flags.WITHOUT_LOAD_DIR, **given, **limits)
         flags.require(dataset=dataset or run.get("dataset"), gae_model=gae_model, de_model=de_model)
         overrides, models = share(run, gae=gae, de=de), {"gae": str(gae_model), "de": str(de_model)}
     if dataset is not None:

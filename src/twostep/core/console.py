@@ -109,11 +109,7 @@ def log_to_files(folder: Path) -> None:
 class ProgressBar:
     """A progress bar of one trainer with remaining time, shown on a terminal only, and not if quiet.
 
-    Args:
-        name: label of the bar.
-        total: total number of steps.
-        done: number of steps already taken.
-        above: another bar, under which this one is drawn; closing either closes both.
+    Of `total` steps `done` are taken already. It is drawn under the bar `above`; closing either closes both.
     """
 
     def __init__(self, name: str, total: int, done: int, above: ProgressBar | None = None) -> None:

@@ -1,4 +1,4 @@
-"""An estimate with its 95 % interval."""
+"""Estimates with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ NORMAL = 1.959964
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate with its interval.
-
-    Args:
-        value: the estimate.
-        low: lower end of its 95 % interval.
-        high: upper end of its 95 % interval.
-    """
+    """An estimate, and both ends of its 95 % interval."""
 
     value: float
     low: float

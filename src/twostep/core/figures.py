@@ -35,12 +35,9 @@ def plain(name: str) -> str:
 
 
 def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
-    """Arrange images `(n, C, H, W)` in a grid `(C, height, width)` with values in [0, 1].
+    """Arrange images `(n, C, H, W)` in units of the data in a grid `(C, height, width)` with values in [0, 1].
 
-    Args:
-        images: in units of the data; values out of its range are clamped.
-        spec: of the data.
-        columns: images in a row; None: the square root of their number.
+    Values out of the data's range are clamped. `columns`: images in a row; None: the square root of their number.
     """
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -92,7 +89,7 @@ def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path
 
 
 def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel: str) -> None:
-    """Draw histograms on existing axes."""
+    """Draw the histograms of `histogram` on existing axes."""
     finite = [values[np.isfinite(values)] for values in series.values()]
     ends = np.array([np.quantile(values, [0.005, 0.995]) for values in finite if len(values)] or [[0.0, 1.0]])
     low, high = float(ends.min()), float(ends.max())
@@ -120,11 +117,7 @@ def curves_svg(series: Mapping[str, Sequence[float]], title: str, xlabel: str) -
 
 
 def check_writable(path: Path, spec: DataSpec) -> None:
-    """Check that `write_samples` can write such points to such a file.
-
-    Raises:
-        UserError: for an ending that is not .png, .npz or .npy, or .png for points that are not images.
-    """
+    """Check that `write_samples` can write such points to a file of this ending."""
     if path.suffix not in (".png", ".npz", ".npy"):
         raise UserError(f"{path}: write to a .png, .npz or .npy file")
     if path.suffix == ".png" and not spec.is_image:

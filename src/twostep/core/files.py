@@ -60,11 +60,7 @@ def atomic_write(path: Path, *, new: bool = False) -> Generator[Path]:
 
 
 def require_free(path: Path, force: bool = False) -> None:
-    """Check, before any work, that a file can be written without replacing another, unless `force`.
-
-    Raises:
-        UserError: if it exists, or its folder can't be written.
-    """
+    """Check, before any work, that a file can be written without replacing another, unless `force`."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder: give the path of a file")
     if path.exists() and not force:
@@ -75,11 +71,7 @@ def require_free(path: Path, force: bool = False) -> None:
 
 
 def refuse_links(path: Path) -> None:
-    """Refuse symbolic links within a folder: they could refer to any file of the user.
-
-    Raises:
-        UserError: naming the first.
-    """
+    """Refuse symbolic links within a folder: they could refer to any file of the user."""
     for folder, folders, files in os.walk(path):
         for name in sorted((*folders, *files)):
             if (link := Path(folder, name)).is_symlink():
@@ -88,11 +80,7 @@ def refuse_links(path: Path) -> None:
 
 @contextmanager
 def temporary_folder(parent: Path) -> Generator[Path]:
-    """Give a hidden folder to fill, which `put` brings to its place; it goes at the end if it is still there.
-
-    Raises:
-        OSError: if it can't be created.
-    """
+    """Give a hidden folder to fill, for `move_into_place`; it goes at the end if it is still there."""
     parent.mkdir(parents=True, exist_ok=True)
     folder = _hidden(parent)
     folder.mkdir()
@@ -157,11 +145,7 @@ def write_json(path: Path, values: Any, *, new: bool = False) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: if it is missing or damaged.
-    """
+    """Read a JSON object; a missing or damaged file is a `UserError`."""
     try:
         if path.stat().st_size > LARGEST_JSON:
             raise UserError(f"{path}: has more bytes than the JSON files of runs ({LARGEST_JSON:,})")

@@ -65,11 +65,7 @@ METRIC_KEYS = MetricKeys.model_validate({})
 
 
 def metric_names(value: Any) -> Any:
-    """Return one name or several as a tuple, for the validator of a config.
-
-    Raises:
-        ValueError: for a list whose quotes were removed by the shell.
-    """
+    """Return one name or several as a tuple, for the validator of a config."""
     if isinstance(value, str):
         if value.startswith(("[", "(")):
             raise ValueError("quote each name, and the list for the shell, as \"['loss', 'fd']\"")
@@ -109,14 +105,10 @@ Config = TypeVar("Config", bound=Frozen)
 
 
 def resolve_fid(config: Config, is_image: bool) -> Config:
-    """Return a config that names the features of its `fid`, so that a run keeps them.
+    """Return a config of a model or a run that names the features of its `fid`, so that a run keeps them.
 
     If `fid` of images is asked for, Inception's weights are given and no features are, `features` becomes `inception`;
     in other features, `fid` becomes `fd`.
-
-    Args:
-        config: of a model or a run, with metrics and `metric_kwargs` or without.
-        is_image: whether images are compared.
     """
     named = {key: getattr(config, key) for key in METRIC_NAMES if getattr(config, key, None)}
     if not named:

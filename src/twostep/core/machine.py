@@ -19,11 +19,7 @@ class Ranks(NamedTuple):
 
     @classmethod
     def of_environment(cls) -> Self:
-        """Read the variables; without `WORLD_SIZE` this is the only process, whatever `RANK` is.
-
-        Raises:
-            UserError: if they are not numbers, or are inconsistent.
-        """
+        """Read the variables; without `WORLD_SIZE` this is the only process, whatever `RANK` is."""
         if "WORLD_SIZE" not in os.environ:
             return cls(0, 1, 1)
         texts = {name: os.environ.get(name, default) for name, default in VARIABLES.items()}

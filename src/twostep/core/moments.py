@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +13,7 @@ BLOCK = 4096  # rows
 STRIPE = 512  # columns
 
 
-@dataclass(frozen=True)
-class Moments:
+class Moments(NamedTuple):
     """Mean `(D,)` and scatter `(D, D)`, the sum of the outer products of the centred rows, of n rows, in float64."""
 
     n: int
@@ -30,17 +28,15 @@ class Moments:
     @staticmethod
     def of_blocks(blocks: Iterable[Tensor]) -> Moments:
         """Return the moments of rows that come in blocks `(b, D)`; only one block is held at a time."""
-        return functools.reduce(Moments.merge, map(Moments._of_block, blocks))
+        return functools.reduce(Moments._merge, map(Moments._of_block, blocks))
 
     @staticmethod
     def _of_block(block: Tensor) -> Moments:
         x = block.double()
         mean = x.mean(0)
-        x = x - mean
-        return Moments(len(x), mean, _gram(x))
+        return Moments(len(x), mean, _gram(x - mean))
 
-    def merge(self, other: Moments) -> Moments:
-        """Return the moments of the union of both sets of rows."""
+    def _merge(self, other: Moments) -> Moments:
         n = self.n + other.n
         gap = other.mean - self.mean
         scatter = (self.scatter + other.scatter).addr_(gap, gap, alpha=self.n * other.n / n)
@@ -79,15 +75,10 @@ def gaussian_mixture(
     score: Callable[[Any], float] | None = None,
     **keys: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit Gaussian mixtures with several numbers of components and return the best one.
+    """Fit Gaussian mixtures with several numbers of components to points `(n, D)` and return the best one.
 
-    Args:
-        points: `(n, D)`.
-        counts: numbers of components to try.
-        seed: of the initial means.
-        kind: covariances of scikit-learn's `GaussianMixture`.
-        score: of a fitted mixture, larger is better; None: the Bayesian information criterion.
-        **keys: further arguments of `GaussianMixture`.
+    `kind` and `keys` are arguments of scikit-learn's `GaussianMixture`; of the fitted mixtures that with the largest
+    `score` is the best, or without any that with the least Bayesian information criterion.
 
     Returns:
         weights `(K,)`, means `(K, D)` and covariances in scikit-learn's shape for this kind.

@@ -16,11 +16,7 @@ logger = logging.getLogger("twostep")
 
 
 class Registry(Generic[T]):
-    """A table of objects of one kind, which other packages extend by the entry-point group `twostep.<kind>s`.
-
-    Args:
-        kind: kind of the entries, for messages ("model").
-    """
+    """A table of objects of one kind ("model"), which other packages extend by entry points ("twostep.models")."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -39,11 +35,7 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        """Return the entry of a name.
-
-        Raises:
-            UserError: for an unknown name, suggesting the nearest one.
-        """
+        """Return the entry of a name; of an unknown one, the error suggests the nearest."""
         self._load_plugins()
         if name in self._entries:
             return self._entries[name]

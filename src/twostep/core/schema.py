@@ -25,11 +25,11 @@ class LostRankError(RuntimeError):
 
 
 def reason(error: Exception) -> str:
-    """Return why something failed, in one line."""
+    """Return why something failed, in one line of at most 200 characters."""
     cause = error.__cause__ or error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return " ".join(str(cause).split())[:200] or type(cause).__name__
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -62,11 +62,7 @@ class Frozen(BaseModel):
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], owner: str) -> Self:
-        """Build the config from `values`.
-
-        Raises:
-            UserError: naming every invalid key; `owner` is whose keys they are ("vae", "the run").
-        """
+        """Build the config, or raise one `UserError` that names every invalid key; `owner`: of these ("the run")."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -101,8 +97,7 @@ class DataSpec(Frozen):
         name: name of the dataset.
         shape: shape of one data point: `(C, H, W)` for images, `(D,)` for vectors.
         size: number of training rows.
-        low: smallest possible value.
-        high: largest possible value.
+        low, high: smallest and largest possible value.
         discrete: whether values are integers, each representing a bin of width 1 (pixels).
     """
 

@@ -16,11 +16,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal requested termination of the process.
-
-    Args:
-        number: number of the signal.
-    """
+    """A signal, by its number, requested termination of the process."""
 
     def __init__(self, number: int = signal.SIGINT) -> None:
         super().__init__(number)
@@ -62,13 +58,12 @@ class FirstNoted:
     @contextmanager
     def listening(self) -> Generator[None]:
         """Record the signals that would interrupt this process: Ctrl-C, and in the command line all of `ENDING`."""
-        handlers = {number: signal.getsignal(number) for number in ENDING}
-        heard = [
-            number
-            for number, handler in handlers.items()
-            if handler is signal.default_int_handler or isinstance(handler, _Interrupter)
-        ]
-        with _handling(heard, self._note):
+
+        def interrupts(number: int) -> bool:
+            handler = signal.getsignal(number)
+            return handler is signal.default_int_handler or isinstance(handler, _Interrupter)
+
+        with _handling(filter(interrupts, ENDING), self._note):
             yield
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -72,11 +72,7 @@ def subsample(data: Rows, size: int) -> Tensor:
 def embed(encode: Callable[[Tensor], Tensor], data: Rows, device: torch.device | str = "cpu") -> Tensor:
     """Return the embeddings `(N, d)` of `data` `(N, *S)`, on the CPU; `encode` must be in evaluation mode."""
     with torch.no_grad():
-        return torch.cat([encode(_as_float(rows, device)).cpu() for rows in data.split(EMBED_ROWS)])
-
-
-def _as_float(rows: Tensor, device: torch.device | str) -> Tensor:
-    return rows.to(device, rows.dtype if rows.is_floating_point() else torch.get_default_dtype())
+        return torch.cat([rows.cpu() for rows in Batches(data, EMBED_ROWS, device=device, encode=encode)])
 
 
 @dataclass(frozen=True)
@@ -119,5 +115,5 @@ class Batches:
         return self._prepare(self.data.index_select(0, rows[self.rank :: self.world_size]))
 
     def _prepare(self, rows: Tensor) -> Tensor:
-        batch = _as_float(rows, self.device)
+        batch = rows.to(self.device, rows.dtype if rows.is_floating_point() else torch.get_default_dtype())
         return batch if self.encode is None else self.encode(batch)

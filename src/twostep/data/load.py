@@ -13,10 +13,9 @@ from torch import Generator, Tensor
 from twostep.core.schema import DataSpec, Frozen, UserError
 from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
-from twostep.data.files.arrays import is_file_name, read_array, read_arrays
-from twostep.data.files.folders import read_folder
+from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.images import ImageKeys, Size, read_images
-from twostep.data.files.sources import ImageSource, from_hub, from_parquet, is_hub_id
+from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hub, from_parquet
 from twostep.data.files.tables import open_parquet
 
 MAX_TRAINING_ROWS = 20_000
@@ -26,7 +25,7 @@ Keys = TypeVar("Keys", bound=Frozen)
 
 def is_path(name: str) -> bool:
     """Return whether a dataset name is the path of the user's own file or folder."""
-    return is_file_name(name) or (name not in DATASETS and Path(name).exists())
+    return Path(name).suffix.lower() in ENDINGS or (name not in DATASETS and Path(name).exists())
 
 
 def located(name: str) -> str:
@@ -130,26 +129,18 @@ def read_path(path: Path, kwargs: Mapping[str, Any]) -> Source:
 
 
 def takes_image_size(name: str) -> bool:
-    """Return whether a dataset has the key `image_size`.
-
-    Raises:
-        UserError: for a missing path or an unknown name.
-    """
+    """Return whether a dataset has the key `image_size`."""
     if is_path(name):
         return images_at(Path(name)) is not None
     if name in DATASETS or "/" not in name:
         return "image_size" in DATASETS[name].keys.model_fields
-    return is_hub_id(name)
+    return HUB_ID.fullmatch(name) is not None
 
 
 def images_at(path: Path) -> ImageSource | None:
-    """Return the images of a folder or of a `.parquet` file, or None if `path` is a file of numbers.
-
-    Raises:
-        UserError: for a folder without images, a damaged `.parquet` file, or a missing path.
-    """
+    """Return the images of a folder or of a `.parquet` file, or None if `path` is a file of numbers."""
     if path.is_dir():
-        return read_folder(path.resolve())
+        return from_folder(path.resolve())
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
     if path.suffix.lower() == ".parquet":
@@ -165,7 +156,7 @@ def _read(name: str, data_root: Path, kwargs: Mapping[str, Any]) -> Source:
     if name in DATASETS or "/" not in name:
         loader = DATASETS[name]
         return loader.load(data_root, _options(loader.keys, kwargs, name))
-    if not is_hub_id(name):
+    if not HUB_ID.fullmatch(name):
         raise UserError(f"{name}: no such file or folder")
     size = _options(ImageKeys, kwargs, name).image_size
     return read_images(name, from_hub(name, f"{name}: no such file or folder,"), size=size)

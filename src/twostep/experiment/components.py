@@ -17,13 +17,12 @@ from twostep.runs.config import Settings, TwoStepRunConfig
 class Component:
     """A model of a run: its name in checkpoints and results (`model`; or `gae` and `de`), itself, and its keys.
 
-    It models data of facts `spec`: the run's, or their embeddings by `encoder`. `trained` is False for a frozen one.
+    It models the run's data, or their embeddings by `encoder`. `trained` is False for a frozen one.
     """
 
     name: str
     model: Model
     config: ModelConfig
-    spec: DataSpec
     encoder: GeneralizedAutoencoder | None = None
     trained: bool = True
 
@@ -34,7 +33,6 @@ class Whole:
 
     model: TwoStep
     config: TwoStepRunConfig
-    spec: DataSpec
     name: str = "two_step"
     encoder: None = None
 
@@ -52,13 +50,13 @@ def build(settings: Settings, spec: DataSpec) -> Model | TwoStep:
     return TwoStep(model, de)
 
 
-def components_of(settings: Settings, spec: DataSpec, module: Model | TwoStep) -> tuple[Component, ...]:
+def components_of(settings: Settings, module: Model | TwoStep) -> tuple[Component, ...]:
     """Return the one model of a run, or its two."""
     if not isinstance(module, TwoStep):
-        return (Component("model", module, settings.first, spec),)
-    gae, de = module.gae, module.de
-    gae_config, de_config = settings.models.values()
+        ((name, config),) = settings.models.items()
+        return (Component(name, module, config),)
+    (gae, gae_config), (de, de_config) = settings.models.items()
     return (
-        Component("gae", gae, gae_config, spec, trained=not settings.freezes_gae),
-        Component("de", de, de_config, latent_spec(spec, gae.latent_dim), encoder=gae),
+        Component(gae, module.gae, gae_config, trained=not settings.freezes_gae),
+        Component(de, module.de, de_config, encoder=module.gae),
     )

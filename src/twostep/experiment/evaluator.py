@@ -41,10 +41,10 @@ class Evaluator:
     def __init__(self, settings: Settings, splits: Splits, engine: Engine, module: Model | TwoStep) -> None:
         self.settings, self.splits, self.engine, self.module = settings, splits, engine, module
         self.run = settings.run
-        self.models = components_of(settings, splits.spec, module)
+        self.models = components_of(settings, module)
         self.components: tuple[Component | Whole, ...] = self.models
         if isinstance(module, TwoStep) and settings.two_step is not None:
-            self.components += (Whole(module, settings.two_step, splits.spec),)
+            self.components += (Whole(module, settings.two_step),)
         self.whole = self.components[-1]
 
     def batches(self, data: Rows, size: int) -> Batches:
@@ -113,18 +113,13 @@ class Evaluator:
         return Detection(results, scores, p_values, against)
 
     def _gallery(
-        self,
-        component: Component | Whole,
-        train: Batches | None,
-        held_out: Batches,
-        keys: MetricKeys | None,
-        seed: int,
+        self, component: Component | Whole, train: Batches | None, held_out: Batches, keys: MetricKeys | None, seed: int
     ) -> FeatureSets | None:
         """Return what samples are compared with: in validation, the batches `train`; in a test, all training rows."""
         if not isinstance(component.model, Sampler):
             return None
         keys = keys or component.config.metric_kwargs
-        choice = FeatureChoice.of(spec_seen(component.model, self.splits.spec), keys, self.splits)
+        choice = FeatureChoice(spec_seen(component.model, self.splits.spec), keys, self.splits)
         return FeatureSets(
             component.model,
             lambda: self.seen(component, self.splits.train) if train is None else train,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
-from twostep.experiment.components import Component, Whole
+from twostep.experiment.components import Component
 from twostep.experiment.evaluator import Evaluator
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.features.choice import FeatureChoice
@@ -17,7 +17,7 @@ from twostep.metrics.ood.conformal import MIN_ROWS
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models.base import DensityEstimator, Model, ModelConfig
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, spec_seen
 from twostep.runs.config import RunConfig
 
 BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
@@ -25,15 +25,22 @@ BADLY_SCALED = 1000  # standard deviations of columns, largest to smallest
 logger = logging.getLogger("twostep")
 
 
-def preflight(evaluator: Evaluator, ood: Mapping[str, Splits]) -> None:
-    """Refuse what training or its test, also on other data, would fail at, and warn of what they will lack."""
+def preflight(evaluator: Evaluator, ood: Mapping[str, Splits], testing: bool) -> None:
+    """Refuse what training or its test, also on other data, would fail at, and warn of what they will lack.
+
+    Only a run that is tested needs the features of its metrics.
+    """
     splits = evaluator.splits
     check_ranks(evaluator.run, splits, evaluator.engine.world_size)
-    for component in evaluator.components:
-        if isinstance(component, Component):
-            _check_early_stopping(component, splits)
-        name = component.config.name if isinstance(component, Component) else "a two-step model"
-        check_metrics(_metrics_of(component), component.model, name)
+    for one in evaluator.components:
+        metrics, name = one.config.test_metrics, "a two-step model"
+        if isinstance(one, Component):
+            _check_early_stopping(one, splits)
+            stop, name = one.config.early_stopping_metric, one.config.name
+            metrics = (*one.config.valid_metrics, *metrics, *([stop] if stop else []))
+        check_metrics(metrics, one.model, name)
+        if testing:
+            check_features(metrics, one.config.metric_kwargs, spec_seen(one.model, splits.spec), splits)
     _hint_at_standardisation(evaluator.settings.first, splits)
     check_ood(evaluator.module, splits, ood)
 
@@ -56,15 +63,15 @@ def check_ood(module: Model | TwoStep, splits: Splits, ood: Mapping[str, Splits]
         logger.warning("too few validation rows for calibration (make_valid_loader): no p-values, no two-part score")
 
 
-def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> str:
-    """Return in which features samples will be compared, in words; empty if no metric compares any.
+def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, splits: Splits) -> None:
+    """Report in which features samples will be compared, if a metric compares any.
 
     Raises:
         UserError: if the data can't have such features, or have too few rows.
     """
     wanted = [one for one in (METRICS[name] for name in dict.fromkeys(names)) if isinstance(one, SampleMetric)]
     if not wanted:
-        return ""
+        return
     rows = min(len(splits.train), len(splits.test), keys.gen_samples)
     for metric in wanted:
         if rows < (least := metric.min_rows(keys.nearest_k)):
@@ -72,27 +79,14 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
                 f"{metric.name}: needs {least} training rows, test rows and samples, and {spec.name} has "
                 f"{len(splits.train)}, {len(splits.test)} and {keys.gen_samples}: leave it out, or give more"
             )
-    choice = FeatureChoice.of(spec, keys, splits)
+    choice = FeatureChoice(spec, keys, splits)
     choice.check()
-    called = [metric.name for metric in wanted]
-    no_fid = "fd" in called and choice.name != INCEPTION
+    called = ", ".join(metric.name for metric in wanted)
+    no_fid = METRICS["fd"] in wanted and choice.name != INCEPTION
     note = "; fd is not FID, which needs Inception's features" if no_fid else ""
     if no_fid and spec.is_image and keys.weights is None:
         note += f", whose weights are missing (key inception_weights, or {INCEPTION_VARIABLE})"
-    return f"{', '.join(called)}: in {choice.name} features of {spec.name} (key metric_kwargs){note}"
-
-
-def features_of(evaluator: Evaluator) -> list[str]:
-    """Return in which features a run's samples will be compared, a line for each model that has such metrics.
-
-    Raises:
-        UserError: if the data can't have such features, or a file that these need is missing.
-    """
-    lines = [
-        check_features(_metrics_of(one), one.config.metric_kwargs, one.spec, evaluator.splits)
-        for one in evaluator.components
-    ]
-    return [line for line in lines if line]
+    logger.info("%s: in %s features of %s (key metric_kwargs)%s", called, choice.name, spec.name, note)
 
 
 def _check_early_stopping(component: Component, splits: Splits) -> None:
@@ -100,25 +94,13 @@ def _check_early_stopping(component: Component, splits: Splits) -> None:
     stop = config.early_stopping_metric
     named = f"early_stopping_metric={stop} of {config.name}"
     if stop is not None and splits.valid is None and component.trained:
-        raise UserError(
-            f"{named} needs validation rows, and the test rows are not for that: leave make_valid_loader=True, or set "
-            "early_stopping_metric=None"
-        )
+        advice = "leave make_valid_loader=True, or set early_stopping_metric=None"
+        raise UserError(f"{named} needs validation rows, and the test rows are not for that: {advice}")
     if stop is not None and not METRICS[stop].stops:
         raise UserError(f"{named} is not a single value on validation rows: use loss or fd")
     if asks_for_ood(config.valid_metrics):
-        raise UserError(
-            f"valid_metrics of {config.name}: metrics of the OOD test belong to test_metrics: validation has no other "
-            "dataset"
-        )
-
-
-def _metrics_of(component: Component | Whole) -> tuple[str, ...]:
-    config = component.config
-    if not isinstance(config, ModelConfig):
-        return config.test_metrics
-    stop = config.early_stopping_metric
-    return (*config.valid_metrics, *config.test_metrics, *([stop] if stop else []))
+        advice = "metrics of the OOD test belong to test_metrics: validation has no other dataset"
+        raise UserError(f"valid_metrics of {config.name}: {advice}")
 
 
 def _hint_at_standardisation(config: ModelConfig, splits: Splits) -> None:

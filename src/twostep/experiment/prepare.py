@@ -14,16 +14,15 @@ from twostep.data.load import located
 from twostep.experiment.components import build
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.experiment import Experiment
-from twostep.experiment.preflight import features_of, preflight
+from twostep.experiment.preflight import preflight
 from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings, TwoStepRunConfig
-from twostep.runs.directory import Run, tags
+from twostep.runs.directory import Run
 from twostep.runs.overrides import Overrides, Request
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
-from twostep.training.trainer import Trainer
 
 Epochs = Mapping[str, int]
 """New epoch limits of a loaded run, by model: `model`, or `gae` and `de`; a model that is not named keeps its own."""
@@ -55,8 +54,7 @@ def start(
     splits = load_splits(run_config)
     engine = Engine(run_config.device, run_config.precision)
     settings, size = resolve(request, run_config, splits, engine, loaded)
-    evaluator, ood = _checked(settings, splits, engine, test_ood or asks_for_ood(settings.test_metrics))
-    features = features_of(evaluator)
+    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=True)
     if splits.valid is None:
         logger.info(
             "no validation rows (make_valid_loader=False): nothing is validated, no p-values; unlike in the paper's "
@@ -65,7 +63,7 @@ def start(
     state, digest = None, splits.digest()
     if source is not None:
         assert isinstance(evaluator.module, TwoStep)
-        state = source.load(*tags(best_first)).under("model")
+        state = source.load(best_first).under("model")
         load_weights(evaluator.module.gae, state, f"{source.path}: the autoencoder is for other data")
         if source.digest and source.digest != digest:
             logger.warning(
@@ -81,8 +79,6 @@ def start(
     if state is not None:
         _take_pretrained(experiment, state, max_epochs or {})
     logger.info("run directory: %s", path)
-    for line in features:
-        logger.info("%s", line)
     return experiment
 
 
@@ -112,26 +108,25 @@ def resume(
     if max_epochs and "gae" in max_epochs and settings.freezes_gae:
         raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
     engine = Engine(settings.run.device, settings.run.precision)
-    evaluator, ood = _checked(settings, splits, engine, test_ood or (writing and asks_for_ood(settings.test_metrics)))
-    features = features_of(evaluator) if writing else []
+    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=writing)
     if writing:
         engine.on_first(run.claim)
     try:
         experiment = Experiment(evaluator, run, ood)
         if run.has_checkpoint():
-            experiment.load(run.load(*tags(best_first)))
+            experiment.load(run.load(best_first))
         elif settings.two_step is not None and settings.two_step.pretrained_gae is not None:
             raise UserError(f"{path}: stopped before its pretrained autoencoder was copied into it; start a new run")
         else:
             logger.warning("%s: no checkpoint yet; starting from the beginning", path)
-        _set_limits(experiment.trainers, max_epochs or {})
+        for trainer in experiment.trainers:
+            if max_epochs and trainer.name in max_epochs:
+                trainer.set_max_epochs(max_epochs[trainer.name])
         if writing:
             engine.on_first(lambda: run.record(engine.world_size))
     except UserError:
         run.close()
         raise
-    for line in features:
-        logger.info("%s", line)
     return experiment
 
 
@@ -158,11 +153,14 @@ def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, 
     return Run(run.path, settings, then, run.digest), splits
 
 
-def _checked(settings: Settings, splits: Splits, engine: Engine, with_ood: bool) -> tuple[Evaluator, dict[str, Splits]]:
+def _checked(
+    settings: Settings, splits: Splits, engine: Engine, test_ood: bool, testing: bool
+) -> tuple[Evaluator, dict[str, Splits]]:
     """Build the models, load other data if they are asked for, and refuse what can't be trained or tested."""
-    ood = load_others(settings.run, splits.spec) if with_ood else {}
     evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
-    preflight(evaluator, ood)
+    metrics = [name for one in evaluator.components for name in one.config.test_metrics]
+    ood = load_others(settings.run, splits.spec) if test_ood or (testing and asks_for_ood(metrics)) else {}
+    preflight(evaluator, ood, testing)
     return evaluator, ood
 
 
@@ -172,7 +170,8 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
     if (gae := experiment.trainer.gae) is not None:
         gae.load_state_dict(state)
         gae.first_epoch = gae.epochs_done
-        _set_limits((gae,), max_epochs)
+        if gae.name in max_epochs:
+            gae.set_max_epochs(max_epochs[gae.name])
         if gae.finished:
             logger.warning(
                 "the pretrained autoencoder has had its %d epochs and is not trained further: raise them by "
@@ -182,13 +181,3 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
         experiment.engine.on_first(experiment.keep_limits)
     if experiment.engine.is_main:
         experiment.run.save("latest", experiment.state())
-
-
-def _set_limits(trainers: tuple[Trainer, ...], max_epochs: Epochs) -> None:
-    for trainer in trainers:
-        limit, done = max_epochs.get(trainer.name), trainer.epochs_done
-        if limit is None:
-            continue
-        if limit < done:
-            logger.info("%s: has had %d epochs already, more than the new limit of %d", trainer.name, done, limit)
-        trainer.set_max_epochs(max(limit, done))

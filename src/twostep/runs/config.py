@@ -96,12 +96,6 @@ class Settings:
         """Whether the autoencoder is not trained in this run."""
         return self.two_step is not None and self.two_step.freeze_pretrained_gae
 
-    @property
-    def test_metrics(self) -> tuple[str, ...]:
-        """The test metrics of all models, and of the two of them as one."""
-        configs = (*self.models.values(), *([self.two_step] if self.two_step else []))
-        return tuple(name for config in configs for name in config.test_metrics)
-
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the config files of a run directory, by name."""
         run = self.run.model_dump(mode="json")
@@ -150,15 +144,12 @@ class Settings:
             return [f"they are of a run with {', '.join(sorted(files))}"]
         mine, others = (Settings.from_files(one).adjusted({}, is_image) for one in (self.files(), files))
         known = {key for values in files.values() for key in values}
-        pairs = [
-            ("the run", mine.run, others.run),
-            *((name, mine.models[name], others.models[name]) for name in mine.models),
-        ]
+        ours, theirs = ({"the run": one.run, **one.models} for one in (mine, others))
         return [
-            f"{key} of {owner} is {getattr(other, key, None)!r} there and {getattr(config, key)!r} here"
-            for owner, config, other in pairs
+            f"{key} of {owner} is {getattr(theirs[owner], key, None)!r} there and {getattr(config, key)!r} here"
+            for owner, config in ours.items()
             for key in type(config).model_fields
-            if key in known - config.adjustable - NOT_TIED and getattr(other, key, None) != getattr(config, key)
+            if key in known - config.adjustable - NOT_TIED and getattr(theirs[owner], key, None) != getattr(config, key)
         ]
 
 

@@ -32,6 +32,9 @@ def _together() -> Generator[None]:
 class Engine:
     """Where and how training runs; launched by torchrun with several ranks, else with one.
 
+    `rank` is the number of this process among all `world_size`, and `device` its own; the first one, `is_main`, writes
+    files.
+
     Args:
         device: `auto` takes CUDA if it is there; Apple's has no double precision, which statistics and metrics need.
         precision: `32`, or `bf16` for mixed precision with 32-bit weights.
@@ -59,26 +62,8 @@ class Engine:
             precision="bf16-mixed" if precision == "bf16" else "32-true",
         )
         self._fabric.launch()
-
-    @property
-    def device(self) -> torch.device:
-        """Device of this rank."""
-        return self._fabric.device
-
-    @property
-    def rank(self) -> int:
-        """Number of this process among all; the first one, 0, writes files."""
-        return self._fabric.global_rank
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self._fabric.world_size
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this rank writes files."""
-        return self._fabric.is_global_zero
+        self.device, self.rank, self.world_size = self._fabric.device, self._fabric.global_rank, self._fabric.world_size
+        self.is_main = self.rank == 0
 
     def seed(self, value: int) -> None:
         """Seed the generators that models on this device draw from (`torch.manual_seed` seeds all, 0.1 ms a call)."""

@@ -13,7 +13,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from twostep.core.checkpoint import State
 from twostep.data.batches import Batches, embed
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
@@ -52,23 +51,18 @@ class TwoStepTrainer:
             trainer.callbacks = callbacks
         if self.gae is not None:
             self.gae.set_data(train, valid)
-        if self.gae is None or self.schedule == "sequential":
-            self._fit_sequentially(train, valid)
-        else:
+        if self.gae is not None and self.schedule != "sequential":
             self._alternate(self.gae, train, valid)
-
-    def state_dict(self) -> State:
-        """Return everything from which training can continue; of a frozen autoencoder, its weights."""
-        frozen = State({f"model.{key}": value for key, value in self.model.gae.state_dict().items()})
-        return State.join({"gae": frozen if self.gae is None else self.gae.state_dict(), "de": self.de.state_dict()})
-
-    def load_state_dict(self, state: State) -> None:
-        """Load what `state_dict` returned."""
-        if self.gae is None:
-            self.model.gae.load_state_dict(state.under("gae.model").tensors)
-        else:
-            self.gae.load_state_dict(state.under("gae"))
-        self.de.load_state_dict(state.under("de"))
+            return
+        if self.gae is not None:
+            self.gae.run()
+        if self.schedule == "sequential" and self.de.steps_done and self._version != self.de.data_version:
+            if self.de.had_all_epochs:
+                self._warn_of_stale_density()
+            else:
+                logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
+        self._set_embeddings(train, valid, self._version)
+        self.de.run()
 
     def embed(self, data: Batches) -> Batches:
         """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now."""
@@ -83,17 +77,6 @@ class TwoStepTrainer:
 
     def _set_embeddings(self, train: Batches, valid: Batches | None, version: int) -> None:
         self.de.set_data(self.embed(train), None if valid is None else self.embed(valid), version)
-
-    def _fit_sequentially(self, train: Batches, valid: Batches | None) -> None:
-        if self.gae is not None:
-            self.gae.run()
-        if self.schedule == "sequential" and self.de.steps_done and self._version != self.de.data_version:
-            if self.de.had_all_epochs:
-                self._warn_of_stale_density()
-            else:
-                logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
-        self._set_embeddings(train, valid, self._version)
-        self.de.run()
 
     def _alternate(self, gae: Trainer, train: Batches, valid: Batches | None) -> None:
         """Give each turn to the model that has had fewer, the autoencoder first.

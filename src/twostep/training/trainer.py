@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ from twostep.training.engine import Engine
 from twostep.training.optim import Stepper
 
 REFIT_ROWS = 512  # from which the statistics of non-stationary embeddings are estimated, before every step
+
+logger = logging.getLogger("twostep")
 
 Validate = Callable[[Batches, Batches], dict[str, float]]
 """Maps training and validation batches to validation metrics by name."""
@@ -151,9 +154,12 @@ class Trainer:
 
     def set_max_epochs(self, max_epochs: int) -> None:
         """Set the number of epochs; a trainer that stopped early below it continues, counting bad epochs from 0."""
-        if max_epochs > self.epochs_done and self.stopped_early:
+        done = self.epochs_done
+        if max_epochs < done:
+            logger.info("%s: has had %d epochs already, more than the new limit of %d", self.name, done, max_epochs)
+        if max_epochs > done and self.stopped_early:
             self.bad_epochs = 0
-        self.max_epochs = max_epochs
+        self.max_epochs = max(max_epochs, done)
 
     def use_best(self) -> None:
         """Take the best weights by the early-stopping metric, if early stopping is on."""

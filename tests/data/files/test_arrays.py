@@ -27,7 +27,7 @@ def read(path):
     return source.train, source.test, source.discrete
 
 
-def pictures(*shape):
+def random_uint8(*shape):
     return RANDOM.integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -42,7 +42,7 @@ def refused(path):
 
 
 def test_uint8_images_get_their_channels_first(tmp_path):
-    grey, last, first = pictures(5, 7, 9), pictures(5, 7, 9, 3), pictures(5, 3, 7, 9)
+    grey, last, first = random_uint8(5, 7, 9), random_uint8(5, 7, 9, 3), random_uint8(5, 3, 7, 9)
     for array, expected in ((grey, grey[:, None]), (last, np.moveaxis(last, 3, 1)), (first, first)):
         train, test, discrete = read(saved(tmp_path, array))
         assert train.dtype == torch.uint8
@@ -73,7 +73,7 @@ def test_float_images_are_kept(tmp_path):
 
 def test_npz_with_train_and_test_and_with_one_array(tmp_path):
     path = tmp_path / "own.npz"
-    np.savez(path, train=pictures(4, 8, 8), test=pictures(2, 8, 8, 1))
+    np.savez(path, train=random_uint8(4, 8, 8), test=random_uint8(2, 8, 8, 1))
     train, test, _ = read(path)
     assert (train.shape, test.shape) == ((4, 1, 8, 8), (2, 1, 8, 8))
     np.savez_compressed(path, anything=np.arange(8.0))
@@ -84,9 +84,9 @@ def test_npz_with_train_and_test_and_with_one_array(tmp_path):
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (pictures(4, 3, 8, 3), "4 x 3 x 8 x 3 is ambiguous, channels may be first or last"),
-        (pictures(4, 5, 8, 2), "4 x 5 x 8 x 2: accepted are vectors N x D"),
-        (pictures(4, 5, 8, 2, 2), "accepted are"),
+        (random_uint8(4, 3, 8, 3), "4 x 3 x 8 x 3 is ambiguous, channels may be first or last"),
+        (random_uint8(4, 5, 8, 2), "4 x 5 x 8 x 2: accepted are vectors N x D"),
+        (random_uint8(4, 5, 8, 2, 2), "accepted are"),
         (RANDOM.random((4, 8, 8)), "float64 of shape 4 x 8 x 8: accepted are"),
         (RANDOM.random((4, 8, 8, 3)), "float64 of shape 4 x 8 x 8 x 3: accepted are"),
         (np.zeros((4, 1, 8, 8), dtype=np.int64), "int64 of shape 4 x 1 x 8 x 8: accepted are"),
@@ -146,7 +146,7 @@ def test_train_and_test_must_be_alike(tmp_path):
     path = tmp_path / "own.npz"
     np.savez(path, train=np.zeros((4, 2)), test=np.zeros((4, 3)))
     assert "train has float32 rows of shape 2, test has float32 rows of shape 3" in refused(path)
-    np.savez(path, train=pictures(4, 8, 8), test=np.zeros((4, 1, 8, 8)))
+    np.savez(path, train=random_uint8(4, 8, 8), test=np.zeros((4, 1, 8, 8)))
     assert "train has uint8 rows of shape 1 x 8 x 8, test has float32 rows of shape 1 x 8 x 8" in refused(path)
 
 
@@ -188,11 +188,11 @@ def test_python_objects_are_called_that(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "array", [np.full((5, 3), 2.0), pictures(1, 4, 4).repeat(5, 0), np.ones(5), np.ones((5, 1, 4, 4))]
+    "array", [np.full((5, 3), 2.0), random_uint8(1, 4, 4).repeat(5, 0), np.ones(5), np.ones((5, 1, 4, 4))]
 )
 def test_rows_that_are_all_the_same_are_refused(tmp_path, array):
     assert "all rows are equal: there is nothing to learn" in refused(saved(tmp_path, array))
-    np.savez(tmp_path / "own.npz", train=array, test=pictures(*array.shape).astype(array.dtype))
+    np.savez(tmp_path / "own.npz", train=array, test=random_uint8(*array.shape).astype(array.dtype))
     assert "all rows are equal" in refused(tmp_path / "own.npz")
 
 

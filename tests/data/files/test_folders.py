@@ -24,11 +24,11 @@ def loaded(folder, **keys):
     return load_data(str(folder), make_valid=False, kwargs=keys)
 
 
-def one(folder, picture):
+def one(folder, image):
     """Return what an image of 6 x 6 is decoded to, `C x 6 x 6`."""
     for place in ("train/a.png", "train/c.png", "test/a.png"):
         save(folder / place, np.zeros((6, 6), np.uint8))
-    save(folder / "train" / "b.png", picture)
+    save(folder / "train" / "b.png", image)
     return loaded(folder).train[1]
 
 
@@ -97,7 +97,7 @@ def test_other_and_hidden_files_are_passed_over(folder):
     save_all(folder / "test", random_images(1, (4, 4)))
     save_all(folder / "train" / ".thumbnails", random_images(2, (4, 4)))
     for name in ("notes.txt", "._000.png", ".DS_Store"):
-        (folder / "train" / name).write_bytes(b"no picture")
+        (folder / "train" / name).write_bytes(b"not an image")
     assert torch.equal(loaded(folder).train, torch.as_tensor(array))
 
 
@@ -139,8 +139,8 @@ def test_images_of_two_sizes_are_refused_with_the_key_that_helps(folder):
 def test_the_middle_is_kept(folder):
     wide = np.zeros((6, 10), np.uint8)
     wide[:, 2:8] = 255
-    for number, picture in enumerate((wide, wide.T)):
-        save(folder / "train" / f"{number}.png", picture)
+    for number, image in enumerate((wide, wide.T)):
+        save(folder / "train" / f"{number}.png", image)
     save(folder / "test" / "0.png", wide)
     for side in (3, 6):
         assert (loaded(folder, image_size=side).train == 255).all()
@@ -154,8 +154,8 @@ def test_scaling_averages_rather_than_picks(folder):
 
 
 def coloured(mode):
-    picture = Image.fromarray(random_images(1, (6, 6, 3))[0])
-    return picture.convert(mode, palette=Image.Palette.ADAPTIVE) if mode == "P" else picture.convert(mode)
+    image = Image.fromarray(random_images(1, (6, 6, 3))[0])
+    return image.convert(mode, palette=Image.Palette.ADAPTIVE) if mode == "P" else image.convert(mode)
 
 
 def test_palettes_become_the_colours_that_they_stand_for(folder):

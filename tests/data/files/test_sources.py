@@ -21,12 +21,12 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def table(rows, column="image", pictured=True, **others):
+def table(rows, column="image", as_images=True, **others):
     import datasets
 
     items = [row if isinstance(row, dict) else {"bytes": png(row), "path": None} for row in rows]
     made = datasets.Dataset.from_dict({column: items, **others})
-    return made.cast_column(column, datasets.Image()) if pictured else made
+    return made.cast_column(column, datasets.Image()) if as_images else made
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def published(monkeypatch):
 
 
 def loaded(**keys):
-    return load_data("some-one/pictures.v2", make_valid=False, kwargs=keys)
+    return load_data("some-one/images.v2", make_valid=False, kwargs=keys)
 
 
-def refused(name="some-one/pictures.v2"):
+def refused(name="some-one/images.v2"):
     with pytest.raises(UserError) as caught:
         load_data(name)
     assert "\n" not in str(caught.value)
@@ -87,7 +87,7 @@ def test_one_split_is_cut_like_an_array(published, split):
 def test_sizes_are_brought_to_one_by_the_key(published):
     published(train=table([*ROWS[:3], np.zeros((9, 9, 3), np.uint8)]), test=table(ROWS[:1]))
     line = refused()
-    assert line.startswith("the hub's some-one/pictures.v2, train, row 3: the image is 9 x 9, that of the hub's ")
+    assert line.startswith("the hub's some-one/images.v2, train, row 3: the image is 9 x 9, that of the hub's ")
     assert "row 0 is 7 x 5" in line
     assert "image_size" in line
     assert loaded(image_size=4).spec.shape == (3, 4, 4)
@@ -102,7 +102,7 @@ def test_sizes_are_brought_to_one_by_the_key(published):
         ),
         (lambda: {"one": table(ROWS), "two": table(ROWS)}, ": none of its splits is called train; found: one, two"),
         (
-            lambda: {"train": table(ROWS, pictured=False, image2=ROWS[:, 0, 0, 0].tolist()).remove_columns("image")},
+            lambda: {"train": table(ROWS, as_images=False, image2=ROWS[:, 0, 0, 0].tolist()).remove_columns("image")},
             ", train: needs a column image (or img); found: image2",
         ),
         (
@@ -117,12 +117,12 @@ def test_sizes_are_brought_to_one_by_the_key(published):
 )
 def test_unsuitable_sets_are_refused(published, splits, says):
     published(**splits())
-    assert refused() == f"the hub's some-one/pictures.v2{says}"
+    assert refused() == f"the hub's some-one/images.v2{says}"
 
 
 def test_a_set_without_rows_is_refused(published):
     published(train=table(ROWS).select([]))
-    assert refused() == "some-one/pictures.v2: contains no images"
+    assert refused() == "some-one/images.v2: contains no images"
 
 
 def test_several_columns_of_images_need_a_known_name(published):
@@ -137,7 +137,7 @@ def test_several_columns_of_images_need_a_known_name(published):
 
 def test_what_cannot_be_had_is_one_line(monkeypatch):
     assert refused().startswith(
-        "some-one/pictures.v2: no such file or folder, and the hub's some-one/pictures.v2 can't be loaded ("
+        "some-one/images.v2: no such file or folder, and the hub's some-one/images.v2 can't be loaded ("
     ), "offline"
     from huggingface_hub import constants
 
@@ -157,7 +157,7 @@ def private_hub(monkeypatch):
         def do_GET(self):
             seen.append((self.path, self.headers.get("authorization")))
             known = self.headers.get("authorization") == "Bearer secret"
-            content = b'{"id": "some-one/pictures.v2"}' if known else b"{}"
+            content = b'{"id": "some-one/images.v2"}' if known else b"{}"
             self.send_response(200 if known else 401)
             self.send_header("content-length", str(len(content)))
             self.end_headers()
@@ -186,10 +186,10 @@ def test_a_private_set_is_asked_for_with_the_users_login(private_hub, monkeypatc
     assert "401" in refused()
     monkeypatch.setenv("HF_TOKEN", "secret")
     assert len(loaded().train) == 9
-    assert private_hub == [("/api/datasets/some-one/pictures.v2", auth) for auth in (None, "Bearer secret")]
+    assert private_hub == [("/api/datasets/some-one/images.v2", auth) for auth in (None, "Bearer secret")]
 
 
-@pytest.mark.parametrize("name", ["/nowhere/pictures", "a/b/c", "./a", "../a/b", "a/", "~/a", "a b/c"])
+@pytest.mark.parametrize("name", ["/nowhere/images", "a/b/c", "./a", "../a/b", "a/", "~/a", "a b/c"])
 def test_what_can_be_no_id_is_not_looked_for_on_the_hub(name, monkeypatch):
     monkeypatch.setattr("twostep.data.load.from_hub", None)
     assert refused(name) == f"{name}: no such file or folder"

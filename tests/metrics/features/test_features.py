@@ -27,7 +27,7 @@ def test_pixels_are_scaled_by_the_range_and_flattened():
 
 def test_columns_are_standardised_by_the_training_data_alone():
     train = gaussian(200, 3, 5, 4) * torch.tensor([1.0, 100.0, 0.01])
-    extractor = standardised(train.split(60))
+    extractor = standardised(train.split(60), (3,))
     found = extractor(train)
     torch.testing.assert_close(found.mean(0), torch.zeros(3).double(), atol=1e-5, rtol=0)
     torch.testing.assert_close(found.std(0, correction=0), torch.ones(3).double(), atol=1e-5, rtol=0)

@@ -28,6 +28,10 @@ PICTURES = DataSpec(name="pictures", shape=(1, 6, 6), size=60, low=0, high=255, 
 VECTORS = DataSpec(name="rows", shape=(3,), size=60, low=-9, high=9)
 
 
+def unlabelled(spec):
+    return Splits(spec, torch.zeros(8, *spec.shape), None, torch.zeros(8, *spec.shape))
+
+
 @pytest.fixture
 def weights(tmp_path):
     """Give a file of Inception's weights that takes little room."""
@@ -57,10 +61,10 @@ def test_defaults_follow_from_the_data():
     pictures, rows = torch.zeros(8, 1, 6, 6, dtype=torch.uint8), torch.zeros(8, 3)
     keys = MetricKeys.parse({}, "keys")
     labelled = Splits(PICTURES, pictures, None, pictures, labels)
-    assert FeatureChoice.of(PICTURES, keys, labelled).name == "classifier"
-    assert FeatureChoice.of(PICTURES, keys, Splits(PICTURES, pictures, None, pictures)).name == "pca"
-    assert FeatureChoice.of(VECTORS, keys, labelled).name == "standardised", "labels are not those of embeddings"
-    assert FeatureChoice.of(VECTORS, keys, Splits(VECTORS, rows, None, rows, labels)).name == "standardised"
+    assert FeatureChoice(PICTURES, keys, labelled).name == "classifier"
+    assert FeatureChoice(PICTURES, keys, Splits(PICTURES, pictures, None, pictures)).name == "pca"
+    assert FeatureChoice(VECTORS, keys, labelled).name == "standardised", "labels are not those of embeddings"
+    assert FeatureChoice(VECTORS, keys, Splits(VECTORS, rows, None, rows, labels)).name == "standardised"
 
 
 @pytest.mark.parametrize(
@@ -75,18 +79,18 @@ def test_defaults_follow_from_the_data():
 )
 def test_each_kind_says_what_it_lacks_before_there_are_training_batches(name, spec, says):
     with pytest.raises(UserError, match=says):
-        FeatureChoice(spec, MetricKeys.parse({"features": name}, "keys")).check()
+        FeatureChoice(spec, MetricKeys.parse({"features": name}, "keys"), unlabelled(spec)).check()
 
 
 def test_missing_weights_are_looked_for_where_the_key_says_then_where_the_environment_does(weights, monkeypatch):
     keys = MetricKeys.parse({"features": "inception"}, "keys")
     monkeypatch.setenv("TWOSTEP_INCEPTION", "/nowhere/else.pth")
     with pytest.raises(UserError, match=r"inception: /nowhere/else\.pth: no such file"):
-        FeatureChoice(PICTURES, keys).check()
+        FeatureChoice(PICTURES, keys, unlabelled(PICTURES)).check()
     both = MetricKeys.parse({"features": "inception", "inception_weights": str(weights)}, "keys")
-    FeatureChoice(PICTURES, both).check()
+    FeatureChoice(PICTURES, both, unlabelled(PICTURES)).check()
     monkeypatch.setenv("TWOSTEP_INCEPTION", str(weights))
-    FeatureChoice(PICTURES, keys).check()
+    FeatureChoice(PICTURES, keys, unlabelled(PICTURES)).check()
     monkeypatch.chdir(weights.parent)
     assert MetricKeys.parse({"inception_weights": weights.name}, "keys").inception_weights == weights
 

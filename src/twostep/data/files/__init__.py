@@ -1,1 +1,1 @@
-"""Readers of files: arrays, tables, folders of images, the hub, and the cache."""
+"""Readers of arrays, tables, folders of images and the hub, and the cache; what they can't read is a `UserError`."""

@@ -19,24 +19,17 @@ Array = NDArray[Any]
 
 logger = logging.getLogger("twostep")
 
+ENDINGS = frozenset({".npy", ".npz", *tables.ENDINGS})
 ACCEPTED = (
     "accepted are vectors N x D or N, uint8 images N x H x W, N x H x W x C or N x C x H x W, "
     "and float images N x C x H x W, where C is 1 or 3"
 )
 
 
-def is_file_name(name: str) -> bool:
-    """Return whether a name has the suffix of an array or a table."""
-    return Path(name).suffix.lower() in {".npy", ".npz", *tables.ENDINGS}
-
-
 def read_arrays(path: Path) -> Source:
     """Read training data: a `.npy` file, a table, or a `.npz` file with the keys `train` and `test` or with one array.
 
     uint8 images become `N x C x H x W`, uint8, discrete; everything else becomes float32.
-
-    Raises:
-        UserError: if the file is missing, damaged, or holds anything but finite numbers of an accepted shape.
     """
     arrays = _load(path)
     if len(arrays) != 1 and set(arrays) != {"train", "test"}:
@@ -56,11 +49,7 @@ def read_arrays(path: Path) -> Source:
 
 
 def read_array(path: Path) -> Tensor:
-    """Read all rows of a `.npy` file, a table, or a `.npz` file with one array, `N x *S`, without checking variation.
-
-    Raises:
-        UserError: as `read_arrays` does, and for several arrays.
-    """
+    """Read all rows `N x *S` of a `.npy` file, a table, or a `.npz` file with one array, without checking variation."""
     arrays = _load(path)
     if len(arrays) != 1:
         raise UserError(f"{path}: must hold exactly one array; found: {', '.join(sorted(arrays)) or 'none'}")

@@ -62,11 +62,7 @@ class Form(NamedTuple):
     exact: bool = False
 
     def decode(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return the pixels of an image, `(C, H, W)`.
-
-        Raises:
-            UserError: if its form differs and must not.
-        """
+        """Return the pixels of an image, `(C, H, W)`."""
         mode, size = {1: "L", 3: "RGB"}[self.channels], (self.width, self.height)
         if not self.exact:
             image = _centre_crop(_convert(image, mode), size).resize(size, Image.Resampling.BILINEAR)
@@ -79,14 +75,7 @@ class Form(NamedTuple):
 def read_images(name: str, source: ImageSource, form: Form | None = None, size: Size | None = None) -> Source:
     """Return the images of a source from the cache, or decode them and keep them there.
 
-    Args:
-        name: name of the dataset, for messages and the cache file.
-        source: where the images come from.
-        form: their form; None: as in their headers, resized to `size`.
-        size: height and width; None: all images must have the same size.
-
-    Raises:
-        UserError: naming an image that is damaged, of another size or of another form.
+    Without a `form` their headers give it, and they are resized to `size` or must all have the same size.
     """
     start, done = time.perf_counter(), "read from the cache"
     key = cache.key(name, [*source.facts, form and form[:3], size])
@@ -97,7 +86,8 @@ def read_images(name: str, source: ImageSource, form: Form | None = None, size: 
         arrays = (kept and cache.load(key)) or arrays
     found = Source(**arrays, discrete=True, low=0.0, high=255.0)
     count = len(found.train) + (0 if found.test is None else len(found.test))
-    shape, megabytes = "x".join(map(str, found.train.shape[1:])), sum(array.nbytes for array in arrays.values()) / 1e6
+    shape = "x".join(map(str, found.train.shape[1:]))
+    megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
     done = f"{count:,} images {shape} {done} in {time.perf_counter() - start:.2f} s, {megabytes:.0f} MB"
     logger.info("%s: %s%s", name, done, f"; kept in {kept.parent}" if kept else "")
     return found
@@ -113,7 +103,8 @@ def _survey(name: str, images: Iterable[EncodedImage], size: Size | None) -> For
             gray = gray and image.mode in GRAY
             if size is not None:
                 continue
-            found = _upright_size(image)
+            rotated = image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) >= 5
+            found = (image.width, image.height) if rotated else (image.height, image.width)
             if wanted is None:
                 first, wanted = encoded.where, found
             elif found != wanted:
@@ -177,11 +168,6 @@ def _centre_crop(image: Image.Image, size: Size) -> Image.Image:
     width, height = (max(1, round(side * scale)) for side in size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def _upright_size(image: Image.Image) -> Size:
-    rotated = image.format in WITH_EXIF and image.getexif().get(ORIENTATION, 1) >= 5
-    return (image.width, image.height) if rotated else (image.height, image.width)
 
 
 def _times(size: Size) -> str:

@@ -1,4 +1,7 @@
-"""Where encoded images come from: files, parquet files and the Hugging Face hub."""
+"""Where encoded images come from: files, folders, parquet files and the Hugging Face hub.
+
+A folder of images is flat, or has one subfolder per label, or `train/` and `test/` of either kind.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,9 @@ from twostep.data.files.tables import damaged, open_parquet
 
 HUB_TIMEOUT = 5  # seconds
 BATCH = 1000
-HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 VALIDATION = ("valid", "validation")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 logger = logging.getLogger("twostep")
 
@@ -45,33 +49,72 @@ class Table(NamedTuple):
 
 
 class ImageSource(NamedTuple):
-    """A source of encoded images.
-
-    Args:
-        facts: JSON values that change when the images do, for the cache's key.
-        open: gives the images of `train` and, if there are any, of `test`.
-    """
+    """JSON values that change when the images do, for the cache, and what gives those of `train` and maybe `test`."""
 
     facts: list[object]
     open: Callable[[], dict[str, Table]]
 
 
-def from_files(splits: Mapping[str, Sequence[EncodedImage]]) -> ImageSource:
-    """Return the images of files by split.
+def from_files(splits: Mapping[str, Sequence[tuple[Path, int | None]]]) -> ImageSource:
+    """Return the images of files, with a label or None, by split."""
 
-    Raises:
-        UserError: if a file can't be read.
+    def table(files: Sequence[tuple[Path, int | None]]) -> Table:
+        return Table(len(files), lambda: (EncodedImage(str(path), path, label) for path, label in files))
+
+    facts = _facts({split: [path for path, _ in files] for split, files in splits.items()})
+    return ImageSource(facts, lambda: {split: table(files) for split, files in splits.items()})
+
+
+def from_folder(folder: Path, labelled: bool = False) -> ImageSource:
+    """Return the images below a folder, sorted by label and name; labels number the sorted names of the subfolders.
+
+    Hidden files and files with other suffixes are skipped. `labelled`: `train/<label>` and `test/<label>` are required.
     """
-    facts = _facts({split: [Path(image.where) for image in images] for split, images in splits.items()})
-    return ImageSource(facts, lambda: {split: Table(len(images), images.__iter__) for split, images in splits.items()})
+    splits = {split: folder / split for split in ("train", "test") if (folder / split).is_dir()}
+    if "test" in splits and "train" not in splits:
+        raise UserError(f"{folder}: has a folder test but none called train: put training images there")
+    found = {split: _in_folder(path) for split, path in (splits or {"train": folder}).items()}
+    for split in ("train", "test") if labelled else ():
+        if split not in found or not found[split][0][0]:
+            raise UserError(f"{folder}: {split}/<label>/*.png is missing: put it there too")
+    names = sorted({label for images in found.values() for label, _ in images if label})
+    numbers = {label: number for number, label in enumerate(names)}
+    return from_files(
+        {split: [(path, numbers.get(label)) for label, path in images] for split, images in found.items()}
+    )
+
+
+def _in_folder(folder: Path) -> list[tuple[str, Path]]:
+    """Return label, empty for none, and path of each image."""
+    flat: list[tuple[str, Path]] = []
+    labelled: list[tuple[str, Path]] = []
+    for path in _visible(folder):
+        if path.is_dir():
+            labelled += [(path.name, inner) for inner in _visible(path) if inner.suffix.lower() in SUFFIXES]
+        elif path.suffix.lower() in SUFFIXES:
+            flat.append(("", path))
+    if flat and labelled:
+        raise UserError(
+            f"{folder}: {flat[0][1].name} lies beside the folder {labelled[0][0]}: put every image into the folder of "
+            "its label, or all into one folder"
+        )
+    if not flat and not labelled:
+        raise UserError(
+            f"{folder}: no images found: put .png, .jpg, .webp or .bmp files into it, into one subfolder per label, or "
+            "into train and test"
+        )
+    return flat or labelled
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: can't be read ({error.strerror})") from error
 
 
 def from_parquet(files: Mapping[str, Sequence[Path]], labelled: bool = False) -> ImageSource:
-    """Return the images of parquet files by split; `labelled`: whether each row must have a label.
-
-    Raises:
-        UserError: if a file can't be read.
-    """
+    """Return the images of parquet files by split; `labelled`: whether each row must have a label."""
 
     def table(path: Path) -> Table:
         file = open_parquet(path)
@@ -96,14 +139,8 @@ def from_hub(
 ) -> ImageSource:
     """Return the images of a dataset on the hub; once decoded, they are not looked for there again.
 
-    A single split is for training, and so are validation rows.
-
-    Args:
-        hub_id: its id, `owner/name`.
-        instead: what to do without it: the start of the message if it can't be loaded.
-        config: which of its configurations, if it has several.
-        splits: its splits to load; None: all.
-        labelled: whether each row must have a label.
+    A single split is for training, and so are validation rows. If it can't be loaded, the message starts with
+    `instead`. Of a dataset with several configurations `config` is loaded, and of its splits `splits`, or else all.
     """
     where = f"the hub's {hub_id}"
 
@@ -198,9 +235,6 @@ def parquet_files(folder: Path) -> dict[str, list[Path]] | None:
     """Return the files `train-*.parquet` and `test-*.parquet` of a folder by split, or None without any.
 
     Files of validation rows are added to the training files.
-
-    Raises:
-        UserError: if only one of the two splits is there.
     """
     files = {split: sorted(folder.glob(f"{split}-*.parquet")) for split in ("train", "test")}
     missing = [split for split, found in files.items() if not found]
@@ -210,11 +244,6 @@ def parquet_files(folder: Path) -> dict[str, list[Path]] | None:
         raise UserError(f"{folder}: {missing[0]}-*.parquet is missing: put it there too")
     files["train"] += [path for split in VALIDATION for path in sorted(folder.glob(f"{split}-*.parquet"))]
     return files
-
-
-def is_hub_id(name: str) -> bool:
-    """Return whether a name has the form of an id on the hub, `owner/name`."""
-    return HUB_ID.fullmatch(name) is not None
 
 
 def _facts(splits: Mapping[str, Sequence[Path]]) -> list[object]:

@@ -29,9 +29,6 @@ def read_table(path: Path) -> Array:
     """Return the numbers of a `.csv` or `.parquet` file, `N x D`.
 
     Columns without a name that are empty or only number the rows (an index) are dropped with a warning.
-
-    Raises:
-        UserError: if it is damaged, or holds anything but numbers.
     """
     is_csv = path.suffix.lower() == ".csv"
     names, table = _read_csv(path) if is_csv else _read_parquet(path)
@@ -161,11 +158,7 @@ def _read_parquet(path: Path) -> tuple[list[str], Array]:
 
 
 def open_parquet(path: Path) -> Any:
-    """Return a `pyarrow.parquet.ParquetFile`.
-
-    Raises:
-        UserError: if it is damaged.
-    """
+    """Return a `pyarrow.parquet.ParquetFile`."""
     from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]  # here because few need it
 
     try:

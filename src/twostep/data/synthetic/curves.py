@@ -35,7 +35,10 @@ Curve = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class CurveSet(SyntheticDistribution):
-    """A mixture of `pieces` curves `c_k: [low, high] -> R^2` with a uniform parameter."""
+    """A mixture of `pieces` curves `c_k: [low, high] -> R^2`, whose parameter is a root of a uniform number.
+
+    With `power` 1 it is uniform, with 2 points of a spiral are about even along it.
+    """
 
     fixed_dims = (1, 2)
     formula: ClassVar[Curve]
@@ -43,6 +46,7 @@ class CurveSet(SyntheticDistribution):
     pieces: ClassVar[int]
     low: ClassVar[float]
     high: ClassVar[float]
+    power: ClassVar[int] = 1
 
     def curve(self, piece: Tensor, t: Tensor) -> Tensor:
         """Return points `(*, 2)` for number of the curve and parameter, both `(*,)`."""
@@ -50,11 +54,12 @@ class CurveSet(SyntheticDistribution):
 
     def draw_parameter(self, n: int, generator: Generator) -> Tensor:
         """Draw `(n,)` parameters."""
-        return self.low + (self.high - self.low) * uniform(n, generator=generator)
+        return self.low + (self.high - self.low) * uniform(n, generator=generator) ** (1 / self.power)
 
     def log_parameter_density(self, t: Tensor) -> Tensor:
         """Return the log-density of the parameter, `(*,)` to `(*,)`."""
-        return torch.full_like(t, -math.log(self.high - self.low))
+        length = self.high - self.low
+        return torch.xlogy(self.power - 1, (t - self.low) / length) + math.log(self.power / length)
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
@@ -110,18 +115,6 @@ class CurveSet(SyntheticDistribution):
         return piece, torch.stack(ts).gather(0, piece[None])[0]
 
 
-class SquareRootCurves(CurveSet):
-    """Curves whose parameter is `high sqrt(u)`, with density `2 t / high²`: about even along a spiral."""
-
-    @override
-    def draw_parameter(self, n: int, generator: Generator) -> Tensor:
-        return self.high * uniform(n, generator=generator).sqrt()
-
-    @override
-    def log_parameter_density(self, t: Tensor) -> Tensor:
-        return t.log() + math.log(2 / self.high**2)
-
-
 def _curves(
     name: str,
     description: str,
@@ -129,11 +122,12 @@ def _curves(
     ends: tuple[float, float],
     pieces: int = 1,
     noise: float = 0.0,
-    base: type[CurveSet] = CurveSet,
+    power: int = 1,
 ) -> None:
     noise_key = Field(noise, description="std of Gaussian noise around the curve; 0: points on the curve")
-    kind = create_model(name, __base__=base, noise=(NonNegativeFloat, noise_key))
-    kind.formula, kind.pieces, (kind.low, kind.high) = staticmethod(formula), pieces, ends
+    kind = create_model(name, __base__=CurveSet, noise=(NonNegativeFloat, noise_key))
+    kind.formula, kind.pieces, kind.power = staticmethod(formula), pieces, power
+    kind.low, kind.high = ends
     synthetic(name, f"{description}, {'with' if noise else 'without'} noise")(kind)
 
 
@@ -167,7 +161,7 @@ RINGS = "four concentric circles of radii 3, 2.25, 1.5 and 0.75"
 _curves("swissroll", "a spiral of one and a half turns in the plane", _spiral, (1.5 * PI, 4.5 * PI), noise=0.2)
 _curves("circles", CIRCLES, lambda k, t: _circle(3.0 - 1.5 * k, t), (0.0, 2 * PI), 2, 0.24)
 _curves("rings", RINGS, lambda k, t: _circle(3.0 - 0.75 * k, t), (0.0, 2 * PI), 4, 0.08)
-_curves("2spirals", "two intertwined spirals", _two_spirals, (0.0, 3 * PI), 2, 0.1, SquareRootCurves)
+_curves("2spirals", "two intertwined spirals", _two_spirals, (0.0, 3 * PI), 2, 0.1, power=2)
 _curves("line", "a line segment", lambda _, t: (t, t), (-2.5, 2.5))
 _curves("cos", "a cosine curve", lambda _, t: (t, 2.5 * t.cos()), (-2.5, 2.5))
 _curves("2lines", "two parallel line segments", lambda k, t: (t, _sign(k)), (-2.0, 2.0), 2)

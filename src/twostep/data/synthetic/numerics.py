@@ -54,14 +54,8 @@ def gauss_legendre(low: Tensor | float, high: Tensor | float, order: int = 200) 
 def minimise(cost: Callable[[Tensor, slice], Tensor], n: int, low: float, high: float, cells: int) -> Tensor:
     """Return for each of `n` rows the parameter in `[low, high]` of least cost, `(n,)`.
 
-    Grid search, refined by golden-section search.
-
-    Args:
-        cost: maps parameters `(r, k)` and the slice of their r rows to costs `(r, k)`.
-        n: number of rows.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        cells: cells of the grid, so many that the cost has one minimum in two adjacent cells.
+    `cost` maps parameters `(r, k)` and the slice of their r rows to costs `(r, k)`. Grid search, refined by
+    golden-section search; there are so many `cells` that the cost has one minimum in two adjacent ones.
     """
     grid = torch.linspace(low, high, cells + 1, dtype=torch.double)
     step = (high - low) / cells

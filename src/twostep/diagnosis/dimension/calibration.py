@@ -53,14 +53,9 @@ Kind = Literal["Gaussian", "cube"]
 
 
 class Calibration:
-    """Estimates for samples of a reference distribution, over its dimension.
+    """Estimates, by k neighbours, for samples of n points of a reference distribution, over its dimension d.
 
-    Args:
-        kind: a Gaussian, or a uniform cube.
-        stds: scales of its directions; in d dimensions it has the first d. `(limit,)`
-        n: points of each sample.
-        k: neighbours of each.
-        seed: of the samples.
+    A Gaussian or a uniform cube is scaled by the first d of `stds: (limit,)`.
     """
 
     def __init__(self, kind: Kind, stds: Tensor, n: int, k: int, seed: int = 0) -> None:
@@ -122,14 +117,9 @@ def visible(stds: Tensor, distance: float) -> int:
 
 @dataclass(frozen=True)
 class ReferenceRatio:
-    """An estimate compared with those of samples of a full-dimensional distribution.
+    """The ratio of an estimate to the mean `estimates` of samples, and its std over them.
 
-    Args:
-        ratio: the estimate over the mean of the samples' estimates.
-        std: of the ratio over the samples.
-        estimates: of the samples.
-        rank: number of directions in which the data vary, the dimension of the reference distribution.
-        distribution: the reference distribution, in words.
+    `distribution` is the reference in words, and its dimension `rank` the number of directions in which the data vary.
     """
 
     ratio: float

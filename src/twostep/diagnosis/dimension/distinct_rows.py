@@ -35,13 +35,7 @@ class DistinctRows(NamedTuple):
 
 
 def distinct_rows(x: Tensor, n: int | None = None, seed: int = 0) -> DistinctRows:
-    """Return the distinct rows of data `(N, *S)` of any number type.
-
-    Args:
-        x: the data.
-        n: largest number of rows to keep, a random subsample; None: all.
-        seed: of the subsample.
-    """
+    """Return the distinct rows of data `(N, *S)` of any number type, or a random subsample of n of them."""
     if n is not None and n < LEAST:
         raise UserError(f"n={n} rows are too few to estimate a dimension: use {LEAST} or more")
     table = _table(x)

@@ -90,13 +90,9 @@ class Neighbourhoods:
 
 
 def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -> Neighbourhoods:
-    """Return the k nearest neighbours of each distinct row, or all others where there are fewer.
+    """Return the k nearest neighbours of each distinct row of data `(N, *S)`, or of a random subsample of n of them.
 
-    Args:
-        x: data `(N, *S)` of any number type.
-        k: neighbours, 2 or more.
-        n: largest number of distinct rows, a random subsample; None: all.
-        seed: of the subsample, and of the noise on grids.
+    Where there are fewer others, all are neighbours.
     """
     found = distinct_rows(x, n, seed)
     rows, warnings = found.rows, found.warnings

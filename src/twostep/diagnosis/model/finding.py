@@ -10,14 +10,7 @@ Verdict = Literal["good", "check"]
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one measure of a model.
-
-    Args:
-        name: of the measure.
-        text: the result in words with its numbers.
-        advice: what to do about it; empty if it is good.
-        numbers: the result, by name.
-    """
+    """The result of one measure of a model, in words and in numbers by name; without advice, it is good."""
 
     name: str
     text: str

@@ -40,15 +40,11 @@ ROWS = 512  # whose distances to all are held at once
 
 @dataclass(frozen=True)
 class TearsAndFolds:
-    """How neighbours in data space and among embeddings agree.
+    """Which points are torn or folded, `(n,)`, and how neighbours in data space and among embeddings agree.
 
     Args:
-        torn: points with a neighbour in data space that is far away in the chart, `(n,)`.
-        folded: points with a neighbour among embeddings that is far away in data space, `(n,)`.
         detours: the decoder's path over the distance, largest over the suspect neighbours, `(n,)`; 1 without any.
         widest: rows of the two points with the longest detour; None where nothing is torn.
-        continuity: how well neighbours in data space are kept, about 1/2 to 1.
-        trustworthiness: how well neighbours among embeddings are those in data space.
     """
 
     torn: Tensor

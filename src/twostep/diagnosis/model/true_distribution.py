@@ -32,16 +32,10 @@ NAME = "likelihood against the true distribution"
 
 
 def compare_with_truth(log_probs: Tensor, rows: Tensor, truth: SyntheticDistribution, dim: int) -> Finding | None:
-    """Compare a model's log-densities with the true ones.
+    """Compare a model's log-densities `(n,)`, in nats, at held-out rows `(n, D)` with the true ones.
 
-    Args:
-        log_probs: of the model at the rows, in nats, `(n,)`; those that are not finite are left out.
-        rows: held-out rows, `(n, D)`.
-        truth: distribution of the rows.
-        dim: dimensions m of the volume that the model's density refers to: D, or latent_dim of a two-step model.
-
-    Returns:
-        None where the true density is not known, or is one of more dimensions.
+    `dim` is the m of the volume that the model's density refers to: D, or latent_dim of a two-step model. None where
+    the true density is not known, or is one of more dimensions.
     """
     try:
         expected = truth.log_prob(rows)

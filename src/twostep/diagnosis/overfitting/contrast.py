@@ -37,16 +37,10 @@ FAR = 0.75  # of the lowest estimate
 
 @dataclass(frozen=True)
 class Contrast:
-    """An estimate beside those of full-dimensional distributions.
+    """An estimate by k neighbours in `dim` dimensions, beside those of full-dimensional distributions.
 
-    Args:
-        estimate: of the data; its interval includes the references' errors.
-        full: the lowest estimate of the fitted full-dimensional distributions.
-        reduced: of the same distribution without one dimension.
-        lowest: the lowest estimate of any full-dimensional distribution.
-        distribution: name of the one with the estimate `full`.
-        k: neighbours.
-        dim: dimension D of the space.
+    `full` is of the `distribution` with that name, `reduced` of the same without one dimension, and the estimate's
+    interval includes their errors.
     """
 
     estimate: Estimate

@@ -50,12 +50,9 @@ HALFWAY = 1.55
 
 @dataclass(frozen=True)
 class NoiseScale(Estimate):
-    """The dimension d(s) of the data with noise of one scale, averaged over resolved points.
+    """The dimension d(s) of the data with noise of std `scale`, in units of the data, averaged over resolved points.
 
-    Args:
-        scale: std s of the noise, in units of the data.
-        gaussian: d(s) of a Gaussian with the covariance of the data.
-        share: of the points that are resolved.
+    `gaussian` is d(s) of a Gaussian with the covariance of the data, `share` that of the points that are resolved.
     """
 
     scale: float
@@ -70,12 +67,9 @@ class NoiseScale(Estimate):
 
 @dataclass(frozen=True)
 class NoiseScaleCurve:
-    """The curve d(s).
+    """The curve d(s) of D = `dim` coordinates, at ascending scales at which some points are resolved.
 
-    Args:
-        scales: those at which some points are resolved, ascending.
-        dim: number of coordinates D.
-        rms_radius: root mean square distance of the points to their mean, in units of the data.
+    `rms_radius` is the root mean square distance of the points to their mean, in units of the data.
     """
 
     scales: tuple[NoiseScale, ...]

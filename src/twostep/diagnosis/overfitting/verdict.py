@@ -83,15 +83,7 @@ class Overfitting:
 def overfitting(
     near: Neighbourhoods, dimension: Dimension, curve: NoiseScaleCurve, thorough: bool = False, seed: int = 0
 ) -> Overfitting:
-    """Decide for points whose dimension and noise-scale curve are known.
-
-    Args:
-        near: the points with 20 neighbours or more.
-        dimension: of the points without their flat directions, if there are any.
-        curve: of the same.
-        thorough: whether to train a denoiser where the rest leaves the verdict undecided.
-        seed: of all random numbers.
-    """
+    """Decide for points with 20 neighbours or more, whose dimension and curve without flat directions are known."""
     points, stds = near.principal
     found = _from_directions(near, stds) or _from_shape(near, points, stds, dimension, thorough, seed)
     if found.verdict == "yes":

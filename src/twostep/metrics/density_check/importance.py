@@ -29,10 +29,7 @@ CHUNK = 2**12
 
 @dataclass(frozen=True)
 class StudentMixture:
-    """A mixture of multivariate Student's t, in float64.
-
-    Shapes: `weights: (K,)`, `means: (K, d)`, Cholesky factors of the scale matrices `factors: (K, d, d)`.
-    """
+    """A mixture of multivariate Student's t, with Cholesky factors `(K, d, d)` of the scale matrices, in float64."""
 
     weights: Tensor
     means: Tensor

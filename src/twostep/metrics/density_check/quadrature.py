@@ -38,39 +38,40 @@ class Integral:
     evaluations: int
     effective: float = math.inf
 
-    def __add__(self, other: Integral) -> Integral:
-        return Integral(self.value + other.value, self.error + other.error, self.evaluations + other.evaluations)
-
 
 def integrate(f: Integrand, points: Tensor, tolerance: float, evaluations: int) -> Integral:
-    """Return the integral of a non-negative function over R^d.
+    """Return the integral over R^d of a non-negative function of points `(n, d)` in float64, with values `(n,)`.
 
-    Args:
-        f: maps points `(n, d)` in float64 to values `(n,)`.
-        points: where f is large, `(N, d)`.
-        tolerance: cells are halved until the sum of their errors is smaller.
-        evaluations: maximal number of evaluations of f.
+    It should be large at `points`, `(N, d)`. Cells are halved until the sum of their errors is below the tolerance, or
+    about so many evaluations are used.
     """
     points = points.double()
     low, high = points.amin(0), points.amax(0)
     margin = MARGIN * (high - low) + (high == low)
     low, high = low - margin, high + margin
-    found = _cells(f, *_leaves(points, low, high), tolerance, evaluations)
+    value, error, used = _cells(f, *_leaves(points, low, high), tolerance, evaluations)
     for _ in range(SHELLS):
         pad = (high - low) / 2
-        shell = _cells(f, *_around(low, high, pad), tolerance / 4, evaluations - found.evaluations)
-        low, high, found = low - pad, high + pad, found + shell
-        if shell.value <= tolerance / 4 or found.evaluations >= evaluations:
-            return found + Integral(0, shell.value, 0)
-    return found + Integral(0, math.inf, 0)
+        shell, its_error, its_use = _cells(f, *_around(low, high, pad), tolerance / 4, evaluations - used)
+        low, high = low - pad, high + pad
+        value, error, used = value + shell, error + its_error, used + its_use
+        if shell <= tolerance / 4 or used >= evaluations:
+            return Integral(value, error + shell, used)
+    return Integral(value, math.inf, used)
 
 
-def _cells(f: Integrand, low: Tensor, high: Tensor, tolerance: float, evaluations: int) -> Integral:
-    """Integrate over cells `(m, d)`; in each round those of the smallest errors are final, the others halved."""
+def _cells(f: Integrand, low: Tensor, high: Tensor, tolerance: float, evaluations: int) -> tuple[float, float, int]:
+    """Integrate over cells `(m, d)`; in each round those of the smallest errors are final, the others halved.
+
+    Returns value, error and number of evaluations.
+    """
     each, halves = ORDER ** low.shape[1], 2 ** low.shape[1]
+    corner = torch.tensor(list(product((0.0, 0.5), repeat=low.shape[1])), dtype=low.dtype)
     values, total, error, used = _sums(f, low, high), 0.0, 0.0, len(low) * each
     while len(low):
-        inner_low, inner_high = _halves(low, high)
+        sides = (high - low)[:, None]
+        inner_low = low[:, None] + sides * corner  # of the halves, (m, 2^d, d)
+        inner_high = inner_low + sides / 2
         inner = _sums(f, inner_low.flatten(0, 1), inner_high.flatten(0, 1)).view(inner_low.shape[:2])
         used += inner.numel() * each
         errors, order = (SAFETY * (inner.sum(1) - values).abs()).sort()
@@ -80,7 +81,7 @@ def _cells(f: Integrand, low: Tensor, high: Tensor, tolerance: float, evaluation
         total += float(inner[final].sum())
         error += float(errors[: len(final)].sum())
         low, high, values = inner_low[rest].flatten(0, 1), inner_high[rest].flatten(0, 1), inner[rest].flatten()
-    return Integral(total, error, used)
+    return total, error, used
 
 
 def _sums(f: Integrand, low: Tensor, high: Tensor) -> Tensor:
@@ -96,13 +97,6 @@ def _sums(f: Integrand, low: Tensor, high: Tensor) -> Tensor:
         for start, side in zip(low.split(cells), sides.split(cells), strict=True)
     ]
     return torch.cat(values) @ weight * sides.prod(1)
-
-
-def _halves(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the 2^d halves of each cell `(m, d)`, as lower and upper corners `(m, 2^d, d)`."""
-    corner = torch.tensor(list(product((0.0, 0.5), repeat=low.shape[1])), dtype=low.dtype)
-    inner = low[:, None] + (high - low)[:, None] * corner
-    return inner, inner + (high - low)[:, None] / 2
 
 
 def _leaves(points: Tensor, low: Tensor, high: Tensor, axis: int = 0) -> tuple[Tensor, Tensor]:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import cast
 
 import torch
@@ -23,15 +22,10 @@ from twostep.nn.transforms import Whiten
 
 @dataclass(frozen=True)
 class Extractor:
-    """A feature extractor.
+    """A feature extractor: a map `of` points `(B, *S)` on any device.
 
-    Args:
-        name: name of the features.
-        preprocessing: description of the preprocessing.
-        digest: SHA-256 of name, settings and weights.
-        of: the map, which takes points `(B, *S)` on any device.
-        cached: whether to cache features of data between runs.
-        weights: description of weights that the user provided.
+    `preprocessing` describes also weights that the user provided; `digest` is the SHA-256 of name, settings and
+    weights. Features of data may be `cached` between runs.
     """
 
     name: str
@@ -39,7 +33,6 @@ class Extractor:
     digest: str
     of: Callable[[Tensor], Tensor]
     cached: bool = False
-    weights: str = ""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map points `(B, *S)` in data units to features `(B, D)`, without gradients."""
@@ -63,12 +56,10 @@ def pixels(low: float, high: float) -> Extractor:
     return Extractor("pixels", words, digest_of(f"pixels {words}"), lambda x: (x - low) / (high - low))
 
 
-def standardised(train: Iterable[Tensor]) -> Extractor:
-    """Return the coordinates of points, standardised by batches `(b, *S)` of training data: the choice for vectors."""
-    batches = iter(train)
-    first = next(batches)
-    scale = Whiten(first.shape[1:])
-    scale.fit(chain([first], batches))
+def standardised(train: Iterable[Tensor], shape: Sequence[int]) -> Extractor:
+    """Return the coordinates of points, standardised by batches `(b, *shape)` of training data: for vectors."""
+    scale = Whiten(torch.Size(shape))
+    scale.fit(train)
     words = "every coordinate to mean 0 and variance 1 of the training data"
     digest = digest_of("standardised", (scale.mean, scale.std))
     return Extractor("standardised", words, digest, lambda x: cast(Tensor, scale.to(x.device)(x)))

@@ -21,24 +21,19 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class FeatureChoice:
-    """The features in which some data are compared.
-
-    Args:
-        spec: facts about the data.
-        keys: keys of the metrics.
-        labelled: subsets of images and labels on which a classifier may be trained.
-    """
+    """The features, by keys of metrics, in which data of `splits`, or embeddings with facts `spec`, are compared."""
 
     spec: DataSpec
     keys: MetricKeys
-    labelled: tuple[tuple[Rows, Tensor], ...] = ()
+    splits: Splits
 
-    @classmethod
-    def of(cls, spec: DataSpec, keys: MetricKeys, splits: Splits) -> FeatureChoice:
-        """Return the choice for `splits`, or for their embeddings, with facts `spec`."""
+    @property
+    def labelled(self) -> list[tuple[Rows, Tensor]]:
+        """Subsets of images and labels on which a classifier may be trained."""
+        splits = self.splits
         known = ((splits.train, splits.train_labels), (splits.valid, splits.valid_labels))
-        of_data = spec.shape == splits.spec.shape
-        return cls(spec, keys, tuple((x, y) for x, y in known if of_data and x is not None and y is not None))
+        of_data = self.spec.shape == splits.spec.shape
+        return [(x, y) for x, y in known if of_data and x is not None and y is not None]
 
     @property
     def name(self) -> FeatureName:
@@ -48,11 +43,7 @@ class FeatureChoice:
         return "standardised" if not self.spec.is_image else "classifier" if self.labelled else "pca"
 
     def check(self) -> None:
-        """Refuse features that are undefined for these data, before anything is trained.
-
-        Raises:
-            UserError: saying what is missing.
-        """
+        """Raise a `UserError` for features that are undefined for these data, before anything is trained."""
         name, spec = self.name, self.spec
         if name in ("standardised", "pca"):
             return
@@ -72,7 +63,7 @@ class FeatureChoice:
         in_blocks = Batches(training.data, BATCH, device=training.device, encode=training.encode)
         match self.name:
             case "standardised":
-                return standardised(in_blocks)
+                return standardised(in_blocks, self.spec.shape)
             case "pixels":
                 return pixels(low, high)
             case "pca":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,36 +21,28 @@ from twostep.data.files import cache
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 
 WIDTH = 128
-SIDE = 32
-"""Larger images are downsampled to this side."""
-
+SIDE = 32  # larger images are downsampled to it
 LAST = 7  # index of the layer of logits
-
+MAX_IMAGES = 20_000  # to train on
 BATCH, EPOCHS, RATE = 128, 6, 3e-3
-
 BLOCK = 1000  # images converted to float64 at once
-
-MAX_IMAGES = 20_000
-"""Maximal number of training images."""
 
 State = dict[str, Tensor]
 
 logger = logging.getLogger("twostep")
 
 
-def cached_classifier(name: str, labelled: Iterable[tuple[Rows, Tensor]], low: float, high: float) -> Extractor:
-    """Return the extractor of a classifier from the cache, or train and cache one.
+def cached_classifier(name: str, labelled: Sequence[tuple[Rows, Tensor]], low: float, high: float) -> Extractor:
+    """Return the extractor of a classifier of data in [low, high] from the cache, or train and cache one.
 
-    Args:
-        name: name of the data, for that of the file.
-        labelled: subsets of images `(n, C, H, W)` and labels `(n,)`; their order does not matter.
-        low: smallest possible value of the data.
-        high: largest possible value of the data.
+    It is trained on subsets of images `(n, C, H, W)` and labels `(n,)`, whose order does not matter.
     """
-    subsets = list(labelled)
-    images = torch.cat([subsample(rows, len(rows)) for rows, _ in subsets])
-    labels = torch.cat([labels for _, labels in subsets])
-    order = _order(images)[:MAX_IMAGES]
+    images = torch.cat([subsample(rows, len(rows)) for rows, _ in labelled])
+    labels = torch.cat([labels for _, labels in labelled])
+    # in the order of a random projection of the images, which depends on their content alone
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(images[0].numel(), generator=generator, dtype=torch.float64)
+    order = torch.cat([block.flatten(1).double() @ weights for block in images.split(BLOCK)]).argsort()[:MAX_IMAGES]
     images, labels = images[order], labels[order]
     content = hashlib.sha256(images.numpy().data)
     content.update(labels.numpy().data)
@@ -69,12 +61,8 @@ def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, se
 
     It takes about 1 ms of one core per image of 28 x 28. The state of torch's global generator is preserved.
 
-    Args:
-        images: `(N, C, H, W)`, of any dtype, in data units.
-        labels: `(N,)`, integers.
-        low: smallest possible value of the data.
-        high: largest possible value of the data.
-        seed: seed of the weights and of the order of the images.
+    The images `(N, C, H, W)`, of any dtype, have values in [low, high] and integer labels `(N,)`. The seed is that of
+    the weights and of the order of the images.
 
     Raises:
         UserError: if these are not images with two or more labels.
@@ -136,11 +124,3 @@ def _network(shape: Sequence[int], kinds: int) -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(WIDTH, kinds),
     )
-
-
-def _order(images: Tensor) -> Tensor:
-    """Return a permutation of images that sorts them by content, whatever their order."""
-    flat = images.flatten(1)
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(flat.shape[1], generator=generator, dtype=torch.float64)
-    return torch.cat([rows.double() @ weights for rows in flat.split(BLOCK)]).argsort()

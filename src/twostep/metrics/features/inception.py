@@ -33,17 +33,13 @@ NAME = "inception"
 SIDE = 299
 BLOCK = 32  # images in the network: a thousand would need 6 GB
 
+# the published file of weights, used by pytorch-fid and torch-fidelity, and its SHA-256
 FILE = "pt_inception-2015-12-05-6726825d.pth"
-"""The published file of weights, used by pytorch-fid and torch-fidelity."""
-
 PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Its SHA-256."""
 
 
 def inception(low: float, high: float, weights: Path) -> Extractor:
-    """Return the extractor of 2,048 features for data in [low, high].
-
-    The weights are a .pth or .safetensors file with the tensors of `network`.
+    """Return the extractor of 2,048 features for data in [low, high]; the weights are a .pth or .safetensors file.
 
     Raises:
         UserError: if the data have no finite range, or the file is missing, damaged or of another network.
@@ -59,12 +55,8 @@ def inception(low: float, high: float, weights: Path) -> Extractor:
         net.to(x.device)
         return torch.cat([net(normalise(block, low, high)) for block in x.split(BLOCK)])
 
-    return Extractor(NAME, words, digest_of(f"{NAME} {digest} {words}"), features, True, f"weights {origin(digest)}")
-
-
-def origin(digest: str) -> str:
-    """Describe weights by the SHA-256 of their file: whether it is the published one."""
-    return f"{digest[:8]}, {'those of published FIDs' if digest == PUBLISHED else 'not those of published FIDs'}"
+    origin = f"weights {digest[:8]}, {'' if digest == PUBLISHED else 'not '}those of published FIDs"
+    return Extractor(NAME, f"{origin}; {words}", digest_of(f"{NAME} {digest} {words}"), features, cached=True)
 
 
 def normalise(x: Tensor, low: float, high: float) -> Tensor:
@@ -74,11 +66,7 @@ def normalise(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def load(path: Path) -> tuple[nn.Module, str]:
-    """Return the network without its layer of logits, and the SHA-256 of the file of its weights, which is read once.
-
-    Raises:
-        UserError: if the file is missing, damaged or of another network.
-    """
+    """Return the network without its layer of logits, and the SHA-256 of its weights' file, which is read once."""
     if not path.is_file():
         raise UserError(f"{NAME}: {path}: no such file; give the path of {FILE}")
     return _load(*cache.file_facts(path))

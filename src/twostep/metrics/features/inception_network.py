@@ -18,11 +18,18 @@ LABELS = 1008
 EPSILON = 1e-3  # of the batch norms
 
 Kernel = int | tuple[int, int]
+# channels and kernel of convolutions; two kernels are applied to the same input, and their outputs concatenated
 Chains = dict[str, list[tuple[int, Kernel] | tuple[int, Kernel, Kernel]]]
-"""Channels and kernel of convolutions; two kernels are applied to the same input, and their outputs concatenated."""
 
-DOUBLE: Chains = {"branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}
 ROW, COLUMN = (1, 7), (7, 1)
+DOUBLE: Chains = {"branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}
+SQUARES: Chains = {"branch1x1": [(64, 1)], "branch5x5": [(48, 1), (64, 5)], **DOUBLE}
+FORKS: Chains = {
+    "branch1x1": [(320, 1)],
+    "branch3x3": [(384, 1), (384, (1, 3), (3, 1))],
+    "branch3x3dbl": [(448, 1), (384, 3), (384, (1, 3), (3, 1))],
+}
+SHRINKING: Chains = {"branch3x3": [(192, 1), (320, 3)], "branch7x7x3": [(192, 1), (192, ROW), (192, COLUMN), (192, 3)]}
 
 
 def network() -> nn.Sequential:
@@ -30,6 +37,7 @@ def network() -> nn.Sequential:
 
     It maps images `(B, 3, 299, 299)` to logits `(B, 1008)`; without its last layer, to features `(B, 2048)`.
     """
+    mean = nn.AvgPool2d(3, 1, 1, count_include_pad=False)
     with torch.device("meta"):
         layers: dict[str, nn.Module] = {
             "Conv2d_1a_3x3": _convolution(3, 32, 3, stride=2),
@@ -39,23 +47,17 @@ def network() -> nn.Sequential:
             "Conv2d_3b_1x1": _convolution(64, 80, 1),
             "Conv2d_4a_3x3": _convolution(80, 192, 3),
             "MaxPool_2": nn.MaxPool2d(3, 2),
-            "Mixed_5b": _squares(192, 32),
-            "Mixed_5c": _squares(256, 64),
-            "Mixed_5d": _squares(288, 64),
+            "Mixed_5b": Block(192, SQUARES, mean, 32),
+            "Mixed_5c": Block(256, SQUARES, mean, 64),
+            "Mixed_5d": Block(288, SQUARES, mean, 64),
             "Mixed_6a": Block(288, {"branch3x3": [(384, 3)], **DOUBLE}),
-            "Mixed_6b": _strips(128),
-            "Mixed_6c": _strips(160),
-            "Mixed_6d": _strips(160),
-            "Mixed_6e": _strips(192),
-            "Mixed_7a": Block(
-                768,
-                {
-                    "branch3x3": [(192, 1), (320, 3)],
-                    "branch7x7x3": [(192, 1), (192, ROW), (192, COLUMN), (192, 3)],
-                },
-            ),
-            "Mixed_7b": _forks(1280, _mean()),
-            "Mixed_7c": _forks(2048, nn.MaxPool2d(3, 1, 1)),
+            "Mixed_6b": Block(768, _strips(128), mean, 192),
+            "Mixed_6c": Block(768, _strips(160), mean, 192),
+            "Mixed_6d": Block(768, _strips(160), mean, 192),
+            "Mixed_6e": Block(768, _strips(192), mean, 192),
+            "Mixed_7a": Block(768, SHRINKING),
+            "Mixed_7b": Block(1280, FORKS, mean, 192),
+            "Mixed_7c": Block(2048, FORKS, nn.MaxPool2d(3, 1, 1), 192),
             "AvgPool": nn.AdaptiveAvgPool2d(1),
             "flatten": nn.Flatten(),
             "fc": nn.Linear(2048, LABELS),
@@ -101,32 +103,12 @@ class Block(nn.Module):
         return torch.cat([*found, self.branch_pool(self.pool(x))], 1)
 
 
-def _squares(inputs: int, pooled: int) -> Block:
-    chains: Chains = {"branch1x1": [(64, 1)], "branch5x5": [(48, 1), (64, 5)], **DOUBLE}
-    return Block(inputs, chains, _mean(), pooled)
-
-
-def _strips(width: int) -> Block:
-    chains: Chains = {
+def _strips(width: int) -> Chains:
+    return {
         "branch1x1": [(192, 1)],
         "branch7x7": [(width, 1), (width, ROW), (192, COLUMN)],
         "branch7x7dbl": [(width, 1), (width, COLUMN), (width, ROW), (width, COLUMN), (192, ROW)],
     }
-    return Block(768, chains, _mean(), 192)
-
-
-def _forks(inputs: int, pool: nn.Module) -> Block:
-    both = (384, (1, 3), (3, 1))
-    chains: Chains = {
-        "branch1x1": [(320, 1)],
-        "branch3x3": [(384, 1), both],
-        "branch3x3dbl": [(448, 1), (384, 3), both],
-    }
-    return Block(inputs, chains, pool, 192)
-
-
-def _mean() -> nn.Module:
-    return nn.AvgPool2d(3, 1, 1, count_include_pad=False)
 
 
 def _convolution(inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: str = "valid") -> nn.Module:

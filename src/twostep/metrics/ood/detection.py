@@ -28,17 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twostep.core.estimate import NORMAL, Estimate, wilson
-
-Array = NDArray[np.float64]
+from twostep.metrics.ood.scores import Array
 
 RESAMPLES = 200
 
 
 def detection_figures(inside: Array, outside: Array, seed: int) -> dict[str, Estimate]:
-    """Return `auroc`, `aupr`, `aupr_out` and `fpr95` of finite scores of in-distribution and OOD rows.
-
-    Shapes: `inside: (n,)`, `outside: (m,)`. The seed is that of the bootstrap.
-    """
+    """Return `auroc`, `aupr`, `aupr_out` and `fpr95` of finite scores `(n,)` of in-distribution and `(m,)` OOD rows."""
     values, ranks = np.unique(np.concatenate([inside, outside]), return_inverse=True)
     sets = np.split(ranks, [len(inside)])
     random = np.random.default_rng(seed)
@@ -64,7 +60,7 @@ def detection_figures(inside: Array, outside: Array, seed: int) -> dict[str, Est
 
 def auroc(inside: Array, outside: Array) -> Estimate:
     """Return the AUROC with DeLong's interval, from finite scores `(n,)` and `(m,)`."""
-    above, below = _share_below(outside, inside), _share_below(inside, outside)
+    above, below = share_below(outside, inside), share_below(inside, outside)
     area = float(above.mean())
     if 0 < area < 1:
         # the largest possible variance for a set of one row
@@ -80,12 +76,8 @@ def stump(inside: tuple[Array, Array], outside: tuple[Array, Array]) -> tuple[fl
     """Return the threshold of a decision stump, infinite without a split, and its balanced accuracy on test rows.
 
     Rows with `score > threshold` count as in-distribution. The stump (Gini impurity, equal weights of the sets) is
-    fitted to training rows of both sets, as in the paper's code (Loaiza-Ganem et al., 2022, arXiv 2204.07172): it uses
-    OOD data, which a detector in use does not have.
-
-    Args:
-        inside: finite scores of in-distribution training rows and test rows.
-        outside: those of the OOD set.
+    fitted to finite scores of training rows of both sets, the first of each pair, as in the paper's code
+    (Loaiza-Ganem et al., 2022, arXiv 2204.07172): it uses OOD data, which a detector in use does not have.
     """
     from sklearn.tree import DecisionTreeClassifier  # here because it takes a second
 
@@ -96,7 +88,8 @@ def stump(inside: tuple[Array, Array], outside: tuple[Array, Array]) -> tuple[fl
     return threshold, float(np.mean(inside[1] > threshold) + np.mean(outside[1] <= threshold)) / 2
 
 
-def _share_below(others: Array, scores: Array) -> Array:
+def share_below(others: Array, scores: Array) -> Array:
+    """Return for each score `(m,)` the share of the others `(n,)` that are smaller; equal ones count half."""
     ordered = np.sort(others)
     below, up_to = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
     return (below + up_to) / (2 * len(others))

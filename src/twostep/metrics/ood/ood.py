@@ -17,7 +17,7 @@ Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Lo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor, nn
@@ -27,14 +27,13 @@ from twostep.data.batches import subsample
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
 from twostep.metrics.ood.detection import detection_figures, stump
-from twostep.metrics.ood.scores import MAX_ROWS, TWO_PART, Array, Score, finite, scores_of
+from twostep.metrics.ood.scores import MAX_ROWS, TWO_PART, Array, finite, scores_of
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
 LEVEL = 0.05
 
-Scores = dict[str, dict[str, Array]]
-"""Scores or p-values, by name of the score and split."""
+Scores = dict[str, dict[str, Array]]  # or p-values, by name of the score and split
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,7 @@ def asks_for_ood(names: Iterable[str]) -> bool:
 
 @dataclass(frozen=True)
 class OODComparison:
-    """Names of the dataset that a model was trained on and of another one.
-
-    Splits and figures of the other dataset have names that end in `label`; it is empty if there is only one comparison.
-    """
+    """Names of a model's own dataset and another one, whose splits and figures have names that end in `label`."""
 
     own: str
     other: str
@@ -124,60 +120,50 @@ def calibrate(model: nn.Module, scored: Scores, seed: int) -> tuple[Scores, Scor
 def detection(
     model: nn.Module, scores: Scores, p_values: Scores, comparison: OODComparison, seed: int
 ) -> dict[str, Result]:
-    """Return how well each score separates the test rows of two datasets.
-
-    Args:
-        model: the model.
-        scores: scores from `calibrate`.
-        p_values: p-values of test rows from `calibrate`.
-        comparison: the datasets.
-        seed: seed of the bootstrap.
-    """
+    """Return how well each score, from `calibrate`, separates the test rows of two datasets."""
     results: dict[str, Result] = {}
     for score in (*scores_of(model), TWO_PART):
+        found: dict[str, Result] = {}
         if score.name in scores:
-            results |= _figures(score, scores[score.name], comparison, seed)
+            found |= _figures(scores[score.name], comparison, seed, with_accuracy=bool(score.kind))
         if score.name in p_values:
             held_out = len(next(iter(scores.values()))["in_valid"])
-            calibrated_on = held_out // 2 if score is TWO_PART else held_out
-            results |= _rates(score, p_values[score.name], calibrated_on, comparison)
+            found |= _rates(p_values[score.name], held_out // 2 if score is TWO_PART else held_out, comparison)
+        for name, result in found.items():
+            figure = f"{score.figure.format(name)}{comparison.label}"
+            results[figure] = replace(result, kind=score.kind, measure=score.measure)
     return results
 
 
-def _figures(score: Score, rows: Mapping[str, Array], comparison: OODComparison, seed: int) -> dict[str, Result]:
+def _figures(rows: Mapping[str, Array], comparison: OODComparison, seed: int, with_accuracy: bool) -> dict[str, Result]:
     mine = {split: rows[split] for split in ("in_train", "in_test")}
     mine |= {split: rows[f"{split}{comparison.label}"] for split in ("ood_train", "ood_test")}
     in_train, in_test, ood_train, ood_test = (finite(values) for values in mine.values())
-    n, odd = len(in_test) + len(ood_test), ""
-    for split, values in mine.items():
-        for what, test in (("+inf, highest", np.isposinf), ("-inf, lowest", np.isneginf), ("NaN, lowest", np.isnan)):
-            count = test(values).sum()
-            odd += f"; {count:,} scores of {split}: {what}" if count else ""
-
-    def result(value: float, interval: tuple[float, float] | None, unit: str, note: str) -> Result:
-        note = f"{comparison.own} against {comparison.other}; in-distribution = higher score; {note}{odd}"
-        return Result(value, unit, n, kind=score.kind, measure=score.measure, note=note, interval=interval)
-
-    found: dict[str, Result] = {}
-    if score.kind:
-        _, accuracy = stump((in_train, in_test), (ood_train, ood_test))
-        tuned = f"uses OOD data: threshold tuned on training rows of both, also of {comparison.other}; chance 0.5"
-        found["acc"] = result(accuracy, None, "balanced accuracy", tuned)
+    figures = {name: (one.value, one.interval) for name, one in detection_figures(in_test, ood_test, seed).items()}
+    if with_accuracy:
+        figures = {"acc": (stump((in_train, in_test), (ood_train, ood_test))[1], None), **figures}
+    n = len(in_test) + len(ood_test)
     share = len(in_test) / n
-    units = {
+    tuned = f"threshold tuned on training rows of both, also of {comparison.other}"
+    about = {
+        "acc": ("balanced accuracy", f"uses OOD data: {tuned}; chance 0.5"),
         "auroc": ("area under the ROC curve", "chance 0.5"),
         "aupr": ("average precision", f"in-distribution rows are positives, chance {share:.3g}"),
         "aupr_out": ("average precision", f"OOD rows are positives, chance {1 - share:.3g}"),
         "fpr95": ("of OOD rows", "at the threshold that keeps 95 % of in-distribution rows, chance 0.95"),
     }
-    for name, one in detection_figures(in_test, ood_test, seed).items():
-        found[name] = result(one.value, one.interval, *units[name])
-    return {f"{score.figure.format(name)}{comparison.label}": value for name, value in found.items()}
+    direction, odd = f"{comparison.own} against {comparison.other}; in-distribution = higher score", ""
+    for split, values in mine.items():
+        for what, test in (("+inf, highest", np.isposinf), ("-inf, lowest", np.isneginf), ("NaN, lowest", np.isnan)):
+            count = test(values).sum()
+            odd += f"; {count:,} scores of {split}: {what}" if count else ""
+    return {
+        name: Result(value, about[name][0], n, note=f"{direction}; {about[name][1]}{odd}", interval=interval)
+        for name, (value, interval) in figures.items()
+    }
 
 
-def _rates(
-    score: Score, p_values: Mapping[str, Array], calibrated_on: int, comparison: OODComparison
-) -> dict[str, Result]:
+def _rates(p_values: Mapping[str, Array], calibrated_on: int, comparison: OODComparison) -> dict[str, Result]:
     results: dict[str, Result] = {}
     deviation = float(np.sqrt(LEVEL * (1 - LEVEL) / calibrated_on))  # see `conformal`
     expected = f"expected {LEVEL:g} ± {deviation:.2g} with {calibrated_on:,} validation rows"
@@ -187,7 +173,5 @@ def _rates(
     ):
         n, share = len(p_values[split]), float((p_values[split] <= LEVEL).mean())
         note = f"rows of {dataset} with a conformal p-value <= {LEVEL:g}, calibrated on validation rows only; {about}"
-        error = float(np.sqrt(share * (1 - share) / n))
-        name = f"{score.figure.format(name)}{comparison.label}"
-        results[name] = Result(share, "of test rows", n, error, score.kind, score.measure, note)
+        results[name] = Result(share, "of test rows", n, float(np.sqrt(share * (1 - share) / n)), note=note)
     return results

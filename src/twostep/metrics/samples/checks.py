@@ -10,18 +10,12 @@ from torch import Tensor
 from twostep.core.estimate import Estimate
 from twostep.core.schema import UserError
 
-LARGEST = 1e18
-"""Squared distances between larger features overflow in float32."""
+LARGEST = 1e18  # squared distances between larger features overflow in float32
 
 
 @dataclass(frozen=True)
 class SampleEstimate(Estimate):
-    """An estimate from features of two sets.
-
-    Args:
-        n: number of rows of both sets.
-        method: how the interval was computed, and of what it is one.
-    """
+    """An estimate from two sets of n rows; `method` says how its interval was computed, and of what it is one."""
 
     n: tuple[int, int]
     method: str
@@ -29,10 +23,6 @@ class SampleEstimate(Estimate):
 
 def check_features(min_rows: int, **sets: Tensor) -> None:
     """Check that sets of features `(n, D)` can be compared.
-
-    Args:
-        min_rows: number of rows that each must have.
-        sets: the features, by their names in messages.
 
     Raises:
         UserError: naming the set of another shape, with too few rows, or with values that are not finite.

@@ -9,9 +9,8 @@ With `B(x)` the closed ball around x to its k-th nearest neighbour in x's own se
 
 The boundary belongs to a ball (`<=`): a set compared with itself has precision, recall and coverage 1.
 
-Points of one set share neighbours, so they are not independent, and the binomial interval is too narrow (it covers the
-mean precision in half of the cases in two dimensions). The interval here follows from the variance between five
-disjoint fifths of both sets, and is at least as wide as the binomial one.
+Points of one set share neighbours, so they are not independent, and the binomial interval is too narrow. The interval
+here follows from the variance between five disjoint fifths of both sets, and is at least as wide as the binomial one.
 
 Sources: Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019, arXiv
 1904.06991); Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020, arXiv 2002.09797).
@@ -27,7 +26,7 @@ from torch import Tensor
 
 from twostep.core.estimate import NORMAL, wilson
 from twostep.core.neighbours import count_within, radii
-from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, permutation
 
 K = 5
 GROUPS = 5
@@ -45,18 +44,10 @@ class PRDC(NamedTuple):
 
 
 def prdc(data: Tensor, samples: Tensor, k: int = K, seed: int = 0) -> PRDC:
-    """Return precision, recall, density and coverage of samples.
+    """Return precision, recall, density and coverage, from features `(n, D)` of data and `(m, D)` of samples.
 
-    Args:
-        data: features of the data, `(n, D)`.
-        samples: features of the samples, `(m, D)`.
-        k: number of neighbours within a ball.
-        seed: seed of the fifths for the intervals.
-
-    Raises:
-        UserError: if the features can't be compared, or have fewer than 5 (k + 2) rows.
+    The seed is that of the fifths for the intervals, each of which needs k + 2 rows.
     """
-    check_features(min_rows(k), data=data, samples=samples)
     orders = [permutation(len(x), seed, x.device).tensor_split(GROUPS) for x in (data, samples)]
     means = [[hits.mean() for hits in _hits(data[a], samples[b], k)] for a, b in zip(*orders, strict=True)]
     margins = (torch.tensor(means).std(0) * (STUDENT / math.sqrt(GROUPS))).tolist()
@@ -72,11 +63,6 @@ def prdc(data: Tensor, samples: Tensor, k: int = K, seed: int = 0) -> PRDC:
             low, high = max(0.0, min(low, value - margin)), min(1.0, max(high, value + margin))
             found.append(SampleEstimate(value, low, high, n, METHOD))
     return PRDC(*found)
-
-
-def min_rows(k: int) -> int:
-    """Return the number of rows that both sets need: each fifth of them needs k neighbours."""
-    return GROUPS * (k + 2)
 
 
 def _hits(data: Tensor, samples: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Densities in the plane in closed form: boxes, an annulus, Gaussian mixtures.
+"""Flat distributions in closed form: densities in the plane, a Gaussian on a subspace, repeated coordinates.
 
 Datasets named as in FFJORD (Grathwohl et al., 2019, arXiv 1810.01367) have its shapes.
 """
@@ -6,15 +6,15 @@ Datasets named as in FFJORD (Grathwohl et al., 2019, arXiv 1810.01367) have its 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 from torch import Generator, Tensor
 from typing_extensions import override
 
-from twostep.core.schema import NonNegativeFloat, PositiveFloat
-from twostep.data.synthetic.base import SyntheticDistribution, synthetic
+from twostep.core.schema import NonNegativeFloat, PositiveFloat, PositiveInt
+from twostep.data.synthetic.base import SyntheticDistribution, distribution, synthetic
 from twostep.data.synthetic.numerics import choice, log_normal, normal, uniform
 
 
@@ -99,14 +99,10 @@ class EightGaussians(SyntheticDistribution):
 
     @override
     def log_density(self, y: Tensor) -> Tensor:
-        return self._mixture(y, self.std)
-
-    @override
-    def noisy_log_density(self, y: Tensor) -> Tensor:
-        return self._mixture(y, math.hypot(self.std, self.noise))
-
-    def _mixture(self, y: Tensor, std: float) -> Tensor:
+        std = math.hypot(self.std, self.noise)
         return torch.logsumexp(log_normal(y[:, None] - self.centres, std), 1) - math.log(8)
+
+    noisy_log_density = log_density
 
 
 @synthetic("split-gaussian", "a Gaussian split into two halves, separated by a gap")
@@ -154,3 +150,66 @@ class Pinwheel(SyntheticDistribution):
         angle = (arm * (2 * math.pi / 5) + radius.exp() / 4) * (-1 if back else 1)
         cos, sin = angle.cos(), angle.sin()
         return torch.stack([cos * y[:, 0] - sin * y[:, 1], sin * y[:, 0] + cos * y[:, 1]], 1)
+
+
+@synthetic("affine", "a Gaussian on a linear subspace")
+class Affine(SyntheticDistribution):
+    """`N(0, std² I)` on a random d-dimensional subspace; with noise s, `N(0, std² Q Qᵀ + s² I)`."""
+
+    manifold_dim: PositiveInt = Field(2, description="dimension d of the subspace")
+    std: PositiveFloat = Field(1.0, description="std of the Gaussian in every direction of the subspace")
+    ambient_dim: PositiveInt | None = Field(5, description="dimension D of the space, at least d; None: d")
+
+    @property
+    @override
+    def dims(self) -> tuple[int, int]:
+        return self.manifold_dim, self.manifold_dim
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return self.std * normal(n, self.native_dim, generator=generator)
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        return log_normal(y, math.hypot(self.std, self.noise))
+
+    noisy_log_density = log_density
+
+
+@synthetic("repeated", "a planar dataset with its two coordinates repeated up to 24")
+class Repeated(SyntheticDistribution):
+    """`(y, y, ..., y)` for a planar dataset y: a plane in R^D, on which lengths are scaled by `sqrt(D / 2)`."""
+
+    base: str = Field(EightGaussians.name, description="the planar dataset, with its default keys")
+    ambient_dim: PositiveInt | None = Field(24, description="dimension D of the space, an even number; None: 2")
+
+    @property
+    @override
+    def dims(self) -> tuple[int, int]:
+        return 2 if self._planar.measure == "Lebesgue" else self._planar.intrinsic_dim, self.ambient_dim or 2
+
+    @override
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return self._planar.sample(n, generator).repeat(1, self.native_dim // 2)
+
+    @override
+    def log_density(self, y: Tensor) -> Tensor:
+        return self._planar.log_prob(y[:, :2]) - self.intrinsic_dim / 2 * math.log(self.native_dim // 2)
+
+    @override
+    def nearest(self, y: Tensor) -> Tensor:
+        mean = y.unflatten(1, (-1, 2)).mean(1)
+        on = self._planar.nearest(mean) if self.intrinsic_dim < 2 else mean
+        return on.repeat(1, self.native_dim // 2)
+
+    @property
+    def _planar(self) -> SyntheticDistribution:
+        return distribution(self.base)
+
+    @model_validator(mode="after")
+    def _check_base(self) -> Self:
+        if self.base == "repeated" or self._planar.dim != 2:
+            raise ValueError(f"base={self.base}: choose a planar dataset")
+        if self.native_dim % 2:
+            raise ValueError(f"ambient_dim={self.ambient_dim} must be even")
+        return self
