@@ -15,11 +15,7 @@ from twostep.models.base import evaluating
 
 
 def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
-    """Check that metrics exist and are defined for a model, which messages call `owner`.
-
-    Raises:
-        UserError: naming the metric, the model and the reason.
-    """
+    """Raise a `UserError` for a metric that does not exist or is undefined for a model, which it calls `owner`."""
     for name in names:
         reason = METRICS[name].refusal(model)
         if reason:
@@ -41,7 +37,7 @@ def evaluate(
         model: the model.
         batches: this rank's rows of data.
         sum_over_ranks: sums a tensor over all ranks.
-        seed: seed of the random numbers that row metrics draw.
+        seed: of the random numbers that row metrics draw.
         feature_sets: what samples are compared with; required if a metric compares samples.
     """
     results: dict[str, Result] = {}

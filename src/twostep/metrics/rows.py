@@ -15,7 +15,7 @@ from twostep.models.two_step import TwoStep
 
 
 class Loss(RowMetric):
-    """Mean training loss, in the space of the network's input; of adversarial models, that of encoder and decoder."""
+    """Mean training loss, in the space of the network's input."""
 
     name = "loss"
     summary = "training loss; of adversarial models, that of the encoder and decoder"

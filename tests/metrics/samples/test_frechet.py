@@ -9,7 +9,6 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from helpers.distributions import coverage, gaussian
 from twostep.core.moments import Moments
-from twostep.core.schema import UserError
 from twostep.metrics.samples.frechet import distance, fd_infinity, frechet
 
 
@@ -96,8 +95,3 @@ def test_the_extrapolation_is_the_same_for_the_same_seed():
     first, second = gaussian(50, 3), gaussian(50, 3, seed=1)
     assert fd_infinity(first, second, 1) == fd_infinity(first, second, 1)
     assert fd_infinity(first, second, 1) != fd_infinity(first, second, 2)
-
-
-def test_one_row_is_refused():
-    with pytest.raises(UserError, match=r"^second: 1 rows of features are too few"):
-        frechet(gaussian(10, 2), gaussian(1, 2))

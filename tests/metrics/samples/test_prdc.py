@@ -9,7 +9,6 @@ import torch
 from prdc import compute_prdc
 
 from helpers.distributions import coverage, gaussian
-from twostep.core.schema import UserError
 from twostep.metrics.samples.prdc import prdc
 
 NAMES = ("precision", "recall", "density", "coverage")
@@ -80,21 +79,3 @@ def test_intervals_hold_the_mean(shift, scale, dim):
     found = [prdc(gaussian(200, dim, seed=2 * i), gaussian(200, dim, shift, scale, seed=2 * i + 1)) for i in range(40)]
     for name in NAMES:
         assert coverage([getattr(one, name) for one in found]) >= 0.8  # 95 % of 40: below 33 in 1 of 1,000
-
-
-def test_too_few_rows_are_refused():
-    with pytest.raises(UserError, match=r"^samples: 34 rows of features are too few, .* 35 "):
-        prdc(gaussian(100, 2), gaussian(34, 2))
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
-def test_values_that_are_no_numbers_are_refused(bad):
-    samples = gaussian(100, 2)
-    samples[3, 1] = bad
-    with pytest.raises(UserError, match=r"^samples: features are not finite"):
-        prdc(gaussian(100, 2), samples)
-
-
-def test_features_of_two_extractors_are_refused():
-    with pytest.raises(UserError, match=r"one shape .*, not data \(100, 2\), samples \(100, 3\)"):
-        prdc(gaussian(100, 2), gaussian(100, 3))

@@ -1,7 +1,5 @@
 """Metrics of samples: what they compare, in which features, and that each set is made once."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -15,6 +13,7 @@ from twostep.data.batches import Batches
 from twostep.data.load import load_data
 from twostep.experiment.prepare import start
 from twostep.metrics import METRICS, evaluate
+from twostep.metrics.samples.checks import check_features
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator
@@ -103,16 +102,25 @@ def test_samples_are_drawn_once_for_all_metrics_and_again_for_no_seed():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_least_rows_are_those_that_a_comparison_takes(name):
-    metric, keys = METRICS[name], MetricKeys.parse({"nearest_k": 3}, "keys")
-    least = metric.min_rows(keys.nearest_k)
-    metric.compare(*of(least, keys))
+    metric, keys = METRICS[name], {"nearest_k": 3}
+    least = metric.min_rows(3)
+    metric(sets(given(), {**keys, "gen_samples": least}))
     with pytest.raises(UserError, match="are too few"):
-        metric.compare(*of(least - 1, keys))
+        metric(sets(given(), {**keys, "gen_samples": least - 1}))
 
 
-def of(n, keys):
-    data = normal(n, 1)
-    return data, normal(n, 2), SimpleNamespace(seed=0, keys=keys, unseen=normal(n, 3), all_data=lambda: [data])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+def test_values_that_are_not_finite_are_refused(bad):
+    model, samples = given(), normal(100, 3)
+    samples[3, 1] = bad
+    model.sample = lambda n, generator: samples[:n]
+    with pytest.raises(UserError, match=r"^samples: features are not finite"):
+        METRICS["fd"](sets(model, {"gen_samples": 100}))
+
+
+def test_features_of_two_extractors_are_refused():
+    with pytest.raises(UserError, match=r"one shape .*, not data \(9, 2\), samples \(9, 3\)"):
+        check_features(2, data=normal(9, 1), samples=normal(9, 2, (3,)))
 
 
 def test_training_rows_are_asked_for_once():

@@ -36,12 +36,7 @@ EFFECTIVE = 200  # smaller effective sample sizes allow no decision
 
 @dataclass(frozen=True)
 class Certificate:
-    """The integral of a density, and the conclusion.
-
-    Args:
-        verdict: normalised, a bound (at most 1), not normalised, or undecided if the error is too large.
-        integral: with its error, kind and measure of the density, and the method.
-    """
+    """The integral of a density, and the verdict, which is undecided if the error is too large."""
 
     verdict: Verdict
     integral: Result

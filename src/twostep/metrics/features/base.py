@@ -22,14 +22,10 @@ from twostep.nn.transforms import Whiten
 
 @dataclass(frozen=True)
 class Extractor:
-    """A feature extractor.
+    """A feature extractor: a map `of` points `(B, *S)` on any device.
 
-    Args:
-        name: name of the features.
-        preprocessing: description of the preprocessing, and of weights that the user provided.
-        digest: SHA-256 of name, settings and weights.
-        of: the map, which takes points `(B, *S)` on any device.
-        cached: whether to cache features of data between runs.
+    `preprocessing` describes also weights that the user provided; `digest` is the SHA-256 of name, settings and
+    weights. Features of data may be `cached` between runs.
     """
 
     name: str

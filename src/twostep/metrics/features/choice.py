@@ -21,13 +21,7 @@ BATCH = 1000
 
 @dataclass(frozen=True)
 class FeatureChoice:
-    """The features in which some data are compared.
-
-    Args:
-        spec: facts about what is compared: the data of `splits` or their embeddings.
-        keys: keys of the metrics.
-        splits: the data.
-    """
+    """The features, by keys of metrics, in which data of `splits`, or embeddings with facts `spec`, are compared."""
 
     spec: DataSpec
     keys: MetricKeys
@@ -49,11 +43,7 @@ class FeatureChoice:
         return "standardised" if not self.spec.is_image else "classifier" if self.labelled else "pca"
 
     def check(self) -> None:
-        """Refuse features that are undefined for these data, before anything is trained.
-
-        Raises:
-            UserError: saying what is missing.
-        """
+        """Raise a `UserError` for features that are undefined for these data, before anything is trained."""
         name, spec = self.name, self.spec
         if name in ("standardised", "pca"):
             return

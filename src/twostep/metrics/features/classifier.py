@@ -21,17 +21,11 @@ from twostep.data.files import cache
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 
 WIDTH = 128
-SIDE = 32
-"""Larger images are downsampled to this side."""
-
+SIDE = 32  # larger images are downsampled to it
 LAST = 7  # index of the layer of logits
-
+MAX_IMAGES = 20_000  # to train on
 BATCH, EPOCHS, RATE = 128, 6, 3e-3
-
 BLOCK = 1000  # images converted to float64 at once
-
-MAX_IMAGES = 20_000
-"""Maximal number of training images."""
 
 State = dict[str, Tensor]
 
@@ -67,12 +61,8 @@ def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, se
 
     It takes about 1 ms of one core per image of 28 x 28. The state of torch's global generator is preserved.
 
-    Args:
-        images: `(N, C, H, W)`, of any dtype, with values in [low, high].
-        labels: `(N,)`, integers.
-        low: smallest possible value of the data.
-        high: largest possible value of the data.
-        seed: seed of the weights and of the order of the images.
+    The images `(N, C, H, W)`, of any dtype, have values in [low, high] and integer labels `(N,)`. The seed is that of
+    the weights and of the order of the images.
 
     Raises:
         UserError: if these are not images with two or more labels.

@@ -21,8 +21,7 @@ from twostep.core.schema import UserError
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 
 NAME = "efficientnet-lite0"
-SIDE = 32
-"""Smaller images are upsampled to this side."""
+SIDE = 32  # smaller images are upsampled to it
 
 
 def efficientnet_lite0(low: float, high: float) -> Extractor:

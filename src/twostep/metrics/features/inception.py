@@ -33,11 +33,9 @@ NAME = "inception"
 SIDE = 299
 BLOCK = 32  # images in the network: a thousand would need 6 GB
 
+# the published file of weights, used by pytorch-fid and torch-fidelity, and its SHA-256
 FILE = "pt_inception-2015-12-05-6726825d.pth"
-"""The published file of weights, used by pytorch-fid and torch-fidelity."""
-
 PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Its SHA-256."""
 
 
 def inception(low: float, high: float, weights: Path) -> Extractor:

@@ -18,8 +18,8 @@ LABELS = 1008
 EPSILON = 1e-3  # of the batch norms
 
 Kernel = int | tuple[int, int]
+# channels and kernel of convolutions; two kernels are applied to the same input, and their outputs concatenated
 Chains = dict[str, list[tuple[int, Kernel] | tuple[int, Kernel, Kernel]]]
-"""Channels and kernel of convolutions; two kernels are applied to the same input, and their outputs concatenated."""
 
 ROW, COLUMN = (1, 7), (7, 1)
 DOUBLE: Chains = {"branch3x3dbl": [(64, 1), (96, 3), (96, 3)]}

@@ -5,14 +5,14 @@ With scores s_1..s_n of held-out in-distribution rows and the score s of a new r
     p(s) = (1 + #{i: s_i <= s}) / (n + 1).
 
 If the new row has the same distribution, the n + 1 scores are exchangeable, and `p <= a` has probability at most a,
-for any distribution of the scores; without ties it is `⌊a (n + 1)⌋ / (n + 1)`. Ties count in favour of the new row. If
-scores can be too high as well as too low, both sides are tested at a/2:
+for any distribution of the scores; without ties it is `⌊a (n + 1)⌋ / (n + 1)`. If scores can be too high as well as too
+low, both sides are tested at a/2:
 
     p₂(s) = min(1, 2 min(p(s), p of -s among -s_i)).
 
 The probability is over the held-out rows, too: given n of them, the false-positive rate has a beta distribution with
 standard deviation about sqrt(a (1 - a) / n). The held-out rows must be like new ones *for the model*, so they can't be
-training rows. Early stopping uses validation rows, which changes the rate slightly if they are few.
+training rows. Early stopping by the same rows changes the rate slightly if they are few.
 
 `TwoPart` combines two scores: a point is unusual if it is far from the manifold, or if the density of its projection is
 too low or too high. On one half of the held-out rows, each side of each score gets a smooth scale, its surprise
@@ -28,8 +28,8 @@ S_low + log 0.9. The score is the log of the weighted geometric mean of the two 
     T(x) = -(3/4 S_distance(x) + 1/4 S_density(x)).
 
 On the other half T becomes a conformal p-value as above; T depends on the first half only, so the level holds for any
-dependence of the scores. Unlike the minimum of two p-values, T adds up weak evidence of both; and the surprise of a
-point far from the manifold is unbounded, so an uninformative density with a quarter of the weight costs little.
+dependence of the scores. T adds up weak evidence of both scores; and the surprise of a point far from the manifold is
+unbounded, so an uninformative density with a quarter of the weight costs little.
 
 Sources: Algorithmic Learning in a Random World (Vovk, Gammerman & Shafer, 2005); Testing for Outliers with Conformal
 p-values (Bates, Candès, Lei, Romano & Sesia, 2023, arXiv 2104.08279); On the Weighted Combination of Significance Tests
@@ -47,23 +47,14 @@ from twostep.core.schema import UserError
 from twostep.metrics.ood.scores import DISTANCE, FAR, TWO_PART, Array, finite
 from twostep.models.two_step import TwoStep
 
-TAIL = 0.1
+TAIL = 0.1  # share of the rows
 WEIGHTS = {DISTANCE: 0.75, "log_prob": 0.25}
-
+# share of the false positives of a score by side: 1 for too low, -1 for too high
 SIDES = {(DISTANCE, 1): 1.0, ("log_prob", 1): 0.9, ("log_prob", -1): 0.1}
-"""Share of the false positives of a score by side: 1 for too low, -1 for too high."""
-
-MIN_ROWS = 4
-"""Held-out rows that a `TwoPart` needs, two in each half."""
-
-SUPPORT = 3
-"""Rows expected in the share of a side for the side to be used, unless its share is the largest."""
-
-SHRINKAGE = 2
-"""Weight of the Gaussian tail in the scale of a tail, in rows."""
-
-GAUSSIAN_EXCESS = 0.35
-"""Mean excess of a Gaussian beyond its outer tenth, in interquartile ranges."""
+MIN_ROWS = 4  # held-out rows that a `TwoPart` needs, two in each half
+SUPPORT = 3  # rows expected in the share of a side for the side to be used, unless its share is the largest
+SHRINKAGE = 2  # weight of the Gaussian tail in the scale of a tail, in rows
+GAUSSIAN_EXCESS = 0.35  # mean excess of a Gaussian beyond its outer tenth, in interquartile ranges
 
 
 class ConformalCalibrator:
@@ -71,19 +62,12 @@ class ConformalCalibrator:
 
     One of the scores is the model's headline, whose p-value decides:
 
-        two-step model   the two-part score
+        two-step model   the two-part score, whose halves follow from the seed
         density          log-density, two-sided: too high a density is unusual as well
         autoencoder      distance, one-sided
 
-    It is calibrated on `calibrated_on` rows, with the smallest possible p-value `smallest`.
-
-    Args:
-        model: the model.
-        held_out: by score, those of in-distribution rows that the model was not trained on, `(n,)`.
-        seed: seed of the halves of the two-part score.
-
-    Raises:
-        UserError: if there are too few rows.
+    It is calibrated on `calibrated_on` of the held-out rows, which the model was not trained on, of at least four; its
+    smallest possible p-value is `smallest`.
     """
 
     def __init__(self, model: nn.Module, held_out: Mapping[str, Array], seed: int) -> None:

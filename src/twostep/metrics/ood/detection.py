@@ -28,8 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twostep.core.estimate import NORMAL, Estimate, wilson
-
-Array = NDArray[np.float64]
+from twostep.metrics.ood.scores import Array
 
 RESAMPLES = 200
 
@@ -61,7 +60,7 @@ def detection_figures(inside: Array, outside: Array, seed: int) -> dict[str, Est
 
 def auroc(inside: Array, outside: Array) -> Estimate:
     """Return the AUROC with DeLong's interval, from finite scores `(n,)` and `(m,)`."""
-    above, below = _share_below(outside, inside), _share_below(inside, outside)
+    above, below = share_below(outside, inside), share_below(inside, outside)
     area = float(above.mean())
     if 0 < area < 1:
         # the largest possible variance for a set of one row
@@ -89,7 +88,8 @@ def stump(inside: tuple[Array, Array], outside: tuple[Array, Array]) -> tuple[fl
     return threshold, float(np.mean(inside[1] > threshold) + np.mean(outside[1] <= threshold)) / 2
 
 
-def _share_below(others: Array, scores: Array) -> Array:
+def share_below(others: Array, scores: Array) -> Array:
+    """Return for each score `(m,)` the share of the others `(n,)` that are smaller; equal ones count half."""
     ordered = np.sort(others)
     below, up_to = (np.searchsorted(ordered, scores, side) for side in ("left", "right"))
     return (below + up_to) / (2 * len(others))

@@ -33,8 +33,7 @@ from twostep.models.two_step import TwoStep
 
 LEVEL = 0.05
 
-Scores = dict[str, dict[str, Array]]
-"""Scores or p-values, by name of the score and split."""
+Scores = dict[str, dict[str, Array]]  # or p-values, by name of the score and split
 
 
 @dataclass(frozen=True)

@@ -25,23 +25,16 @@ from twostep.models.two_step import TwoStep
 
 Array = NDArray[np.float64]
 
-MAX_ROWS = 10_000
-"""Maximal number of rows to score per split: a density on a manifold needs the decoder's Jacobian at each."""
-
+MAX_ROWS = 10_000  # to score per split: a density on a manifold needs the decoder's Jacobian at each
 FAR = 1e30
 DISTANCE = "reconstruction_error"
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score of points.
+    """A score of points, with a template of the names of its figures, and kind and reference measure of a density.
 
-    Args:
-        name: name of the arrays of scores.
-        figure: template of the names of its figures.
-        of: maps points `(B, *S)` to scores `(B,)`; None: it is computed from the other scores (the two-part score).
-        kind: of a density: exact, bound, estimate or unnormalised.
-        measure: reference measure of a density.
+    `of` maps points `(B, *S)` to scores `(B,)`; the two-part score, which is computed from other scores, has none.
     """
 
     name: str
@@ -70,11 +63,7 @@ def scores_of(model: nn.Module) -> list[Score]:
 def score_splits(
     model: nn.Module, splits: Mapping[str, Batches], sum_over_ranks: SumOverRanks, seed: int
 ) -> dict[str, dict[str, Array]]:
-    """Score the rows of every split in evaluation mode; the same seed gives the same random numbers.
-
-    Returns:
-        by score and split, the scores of the rows of all ranks, in order.
-    """
+    """Return the scores of the rows of all ranks, in order, by score and split; the same seed gives the same ones."""
     scored: dict[str, dict[str, Array]] = {}
     with evaluating(model):
         for score in scores_of(model):

@@ -10,8 +10,7 @@ from torch import Tensor
 from twostep.core.estimate import Estimate
 from twostep.core.schema import UserError
 
-LARGEST = 1e18
-"""Squared distances between larger features overflow in float32."""
+LARGEST = 1e18  # squared distances between larger features overflow in float32
 
 
 @dataclass(frozen=True)

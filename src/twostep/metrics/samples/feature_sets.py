@@ -17,8 +17,7 @@ from twostep.data.files import cache
 from twostep.metrics.features.base import Extractor
 from twostep.models.base import Sampler
 
-BLOCK = 10_000
-"""Rows per block when the features of all training rows are needed."""
+BLOCK = 10_000  # rows, when the features of all training rows are needed
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class FeatureSets:
         keys: number of samples, batch size, and number of neighbours.
         make_extractor: returns the feature extractor, given the training batches.
         gather: gathers the rows of all ranks, each of which draws a share of the samples.
-        seed: seed of the samples and of the metrics.
-        with_reference: whether metrics also compare held-out data with the training data, as a reference.
+        seed: of the samples and of the metrics.
+        with_reference: whether metrics also compare held-out data with the training data.
     """
 
     model: Sampler

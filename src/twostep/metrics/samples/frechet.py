@@ -28,29 +28,25 @@ from torch import Tensor
 
 from twostep.core.estimate import NORMAL
 from twostep.core.moments import BLOCK, Moments
-from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, permutation
 
-CUTS = (1, 2, 3, 4)
-"""Numbers of subsets that `fd_infinity` divides the sets into."""
+CUTS = (1, 2, 3, 4)  # numbers of subsets that `fd_infinity` divides the sets into
 
 
 def distance(first: Moments, second: Moments) -> float:
     """Return the Fréchet distance of two Gaussians, in squared units of the features."""
-    S = _root(first.covariance)
-    eigenvalues = torch.linalg.eigvalsh(_between(S, second.covariance))
-    return _distance(first, second, eigenvalues)
+    return _distance(first, second, torch.linalg.eigvalsh(_matrices(first, second)[1]))
 
 
 def frechet(first: Tensor, second: Tensor) -> SampleEstimate:
     """Return the Fréchet distance of two sets of features `(n, D)` and `(m, D)`, in squared units of the features.
 
-    Memory grows with D², not with the number of rows. Features that can't be compared raise a `UserError`.
+    Memory grows with D², not with the number of rows.
     """
-    check_features(2, first=first, second=second)
     one, two = Moments.of(first), Moments.of(second)
-    S = _root(one.covariance)
-    eigenvalues, axes = torch.linalg.eigh(_between(S, two.covariance))
-    roots = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)[:, None] ** 0.25
+    S, M = _matrices(one, two)
+    eigenvalues, axes = torch.linalg.eigh(M)
+    roots = _above_rounding(eigenvalues)[:, None] ** 0.25
     if S.shape[0] == S.shape[1]:
         inverted = torch.linalg.solve_triangular(S, axes.T, upper=False, left=False)
     else:
@@ -77,9 +73,7 @@ def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> SampleEstimate:
     Both sets are divided at random into k disjoint subsets each, k = 1, 2, 3, 4; the mean distance of the subsets is
     linear in k to first order (in 1/n, as in the source), and is extrapolated to k = 0. As every k uses all rows, the
     interval has the width of that of `frechet`. For a linear relation, subsets need several times more rows than D.
-    Features that can't be compared, or fewer than 8 rows, raise a `UserError`.
     """
-    check_features(2 * CUTS[-1], first=first, second=second)
     one, two = (permutation(len(x), seed, x.device) for x in (first, second))
     means: list[float] = []
     for cuts in CUTS:
@@ -91,27 +85,26 @@ def fd_infinity(first: Tensor, second: Tensor, seed: int = 0) -> SampleEstimate:
 
 
 def _distance(first: Moments, second: Moments, eigenvalues: Tensor) -> float:
-    kept = torch.where(eigenvalues > _negligible(eigenvalues), eigenvalues, 0)
-    traces = first.covariance.trace() + second.covariance.trace() - 2 * kept.sqrt().sum()
+    trace = _above_rounding(eigenvalues).sqrt().sum()
+    traces = first.covariance.trace() + second.covariance.trace() - 2 * trace
     return max(0.0, float((first.mean - second.mean).square().sum() + traces))
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """Return S with `S Sᵀ` the covariance: triangular, or with as many columns as its rank if it is singular."""
-    S, info = torch.linalg.cholesky_ex(covariance)
-    pivots = S.diagonal().square()
-    if not int(info) and bool(pivots.min() > len(S) * torch.finfo(S.dtype).eps * pivots.max()):
-        return S
-    eigenvalues, axes = torch.linalg.eigh(covariance)
-    kept = eigenvalues > _negligible(eigenvalues)
-    return axes[:, kept] * eigenvalues[kept].sqrt()
+def _matrices(first: Moments, second: Moments) -> tuple[Tensor, Tensor]:
+    """Return S, which is triangular, or has as many columns as the covariance's rank if that is singular, and M."""
+    root, info = torch.linalg.cholesky_ex(first.covariance)
+    pivots = root.diagonal().square()
+    if int(info) or bool(pivots.min() <= len(root) * torch.finfo(root.dtype).eps * pivots.max()):
+        eigenvalues, axes = torch.linalg.eigh(first.covariance)
+        kept = _above_rounding(eigenvalues) > 0
+        root = axes[:, kept] * eigenvalues[kept].sqrt()
+    M = root.T @ second.covariance @ root
+    return root, (M + M.T) / 2
 
 
-def _between(S: Tensor, covariance: Tensor) -> Tensor:
-    M = S.T @ covariance @ S
-    return (M + M.T) / 2
-
-
-def _negligible(eigenvalues: Tensor) -> float:
-    """Return a bound on the rounding errors of eigenvalues that are 0."""
-    return len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * float(eigenvalues.max()) if len(eigenvalues) else 0.0
+def _above_rounding(eigenvalues: Tensor) -> Tensor:
+    """Return the eigenvalues, with those that may be 0 but for rounding set to 0."""
+    if not len(eigenvalues):
+        return eigenvalues
+    bound = len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * float(eigenvalues.max())
+    return torch.where(eigenvalues > bound, eigenvalues, 0)

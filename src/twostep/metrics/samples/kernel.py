@@ -26,7 +26,7 @@ from torch import Tensor
 
 from twostep.core.estimate import NORMAL
 from twostep.core.seeds import derive
-from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, permutation
 
 BLOCK = 1024
 MEDIAN_ROWS = 500
@@ -37,9 +37,7 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
 
     The interval includes the variance of the U-statistic of `min(n, m)` pairs, averaged over the subsets, and that of
     the choice of subsets. Subsets are no larger than the smaller set; if one holds all rows, it is the only one.
-    Features that can't be compared, or fewer than 4 rows, raise a `UserError`.
     """
-    check_features(4, data=data, samples=samples)
     n = min(len(data), len(samples))
     size = min(subset_size, n)
     count = 1 if size == max(len(data), len(samples)) else subsets
@@ -64,9 +62,8 @@ def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the squared discrepancy of features `(n, D)` and `(m, D)` with a Gaussian kernel.
 
     Its width is the median distance between rows. The larger set is cut to the size of the smaller one. Memory does not
-    grow with n². Features that can't be compared, or fewer than 4 rows, raise a `UserError`.
+    grow with n².
     """
-    check_features(4, data=data, samples=samples)
     n = min(len(data), len(samples))
     centre = data.mean(0)
     x, y = _some(data, n, derive(seed, "data")) - centre, _some(samples, n, derive(seed, "samples")) - centre

@@ -20,12 +20,14 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.stats import rankdata, tiecorrect
 from torch import Tensor
 
 from twostep.core.estimate import NORMAL, wilson
 from twostep.core.neighbours import nearest
+from twostep.metrics.ood.detection import share_below
 from twostep.metrics.samples.checks import SampleEstimate, check_features
 
 QUANTILE = 0.01
@@ -44,8 +46,10 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
     """Compare the distances of samples and of held-out data to the training data; the seed is that of a bootstrap.
 
     The features of all training data come in blocks `(b, D)`, one in memory at a time: copies of rows that are left out
-    would not be found. Those of held-out data of the same distribution are `(m, D)`, of samples `(n, D)`. Features that
-    can't be compared, or fewer than 2 rows, raise a `UserError`.
+    would not be found. Those of held-out data of the same distribution are `(m, D)`, of samples `(n, D)`.
+
+    Raises:
+        UserError: if the features can't be compared, or sets have fewer than 2 rows.
     """
     rows = held_out if samples is held_out else torch.cat([held_out, samples])
     least = torch.full((len(rows),), math.inf, dtype=torch.float64, device=rows.device)
@@ -60,12 +64,13 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
 def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = "") -> Memorisation:
     """Compare distances to the training data, `(m,)` and `(n,)`, or their squares; `about` begins the method."""
     m, n = len(held_out), len(samples)
-    above, below = _shares_below(samples, held_out), _shares_below(held_out, samples)
+    ours, theirs = samples.cpu().numpy(), held_out.cpu().numpy()
+    above, below = share_below(theirs, ours), share_below(ours, theirs)
     farther = float(above.mean())
-    margin = NORMAL * math.sqrt(float(above.var()) / n + float(below.var()) / m)
+    margin = NORMAL * math.sqrt(float(above.var(ddof=1)) / n + float(below.var(ddof=1)) / m)
     # of `farther` if all orders of the pooled distances, with ties, are equally likely
-    pooled = torch.cat([held_out, samples]).cpu()
-    deviation = math.sqrt(max(0.0, (m + n + 1) * tiecorrect(rankdata(pooled))) / (12 * m * n))
+    ties = tiecorrect(rankdata(np.concatenate([theirs, ours])))
+    deviation = math.sqrt(max(0.0, (m + n + 1) * ties) / (12 * m * n))
     low, value, high = ((farther + end - 0.5) / deviation if deviation else 0.0 for end in (-margin, 0, margin))
     method = f"{about}DeLong's variance"
     return Memorisation(
@@ -73,13 +78,6 @@ def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = 
         SampleEstimate(value, low, high, (m, n), method),
         _copies(held_out, samples, seed, about),
     )
-
-
-def _shares_below(values: Tensor, others: Tensor) -> Tensor:
-    """Return for each value the share of the others that are smaller; equal ones count half."""
-    ordered = others.sort().values
-    left, right = torch.searchsorted(ordered, values), torch.searchsorted(ordered, values, right=True)
-    return (left + right).double() / (2 * len(others))
 
 
 def _copies(held_out: Tensor, samples: Tensor, seed: int, about: str) -> SampleEstimate:

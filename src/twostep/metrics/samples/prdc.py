@@ -26,7 +26,7 @@ from torch import Tensor
 
 from twostep.core.estimate import NORMAL, wilson
 from twostep.core.neighbours import count_within, radii
-from twostep.metrics.samples.checks import SampleEstimate, check_features, permutation
+from twostep.metrics.samples.checks import SampleEstimate, permutation
 
 K = 5
 GROUPS = 5
@@ -46,10 +46,8 @@ class PRDC(NamedTuple):
 def prdc(data: Tensor, samples: Tensor, k: int = K, seed: int = 0) -> PRDC:
     """Return precision, recall, density and coverage, from features `(n, D)` of data and `(m, D)` of samples.
 
-    The seed is that of the fifths for the intervals. Features that can't be compared, or fewer than 5 (k + 2) rows,
-    raise a `UserError`.
+    The seed is that of the fifths for the intervals, each of which needs k + 2 rows.
     """
-    check_features(min_rows(k), data=data, samples=samples)
     orders = [permutation(len(x), seed, x.device).tensor_split(GROUPS) for x in (data, samples)]
     means = [[hits.mean() for hits in _hits(data[a], samples[b], k)] for a, b in zip(*orders, strict=True)]
     margins = (torch.tensor(means).std(0) * (STUDENT / math.sqrt(GROUPS))).tolist()
@@ -65,11 +63,6 @@ def prdc(data: Tensor, samples: Tensor, k: int = K, seed: int = 0) -> PRDC:
             low, high = max(0.0, min(low, value - margin)), min(1.0, max(high, value + margin))
             found.append(SampleEstimate(value, low, high, n, METHOD))
     return PRDC(*found)
-
-
-def min_rows(k: int) -> int:
-    """Return the number of rows that both sets need: each fifth of them needs k neighbours."""
-    return GROUPS * (k + 2)
 
 
 def _hits(data: Tensor, samples: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from twostep.core.estimate import NORMAL
-from twostep.metrics.samples.checks import SampleEstimate, check_features
+from twostep.metrics.samples.checks import SampleEstimate
 
 DIRECTIONS = 256
 AT_ONCE = 32
@@ -28,9 +28,8 @@ AT_ONCE = 32
 def sliced_wasserstein(first: Tensor, second: Tensor, directions: int = DIRECTIONS, seed: int = 0) -> SampleEstimate:
     """Return the sliced Wasserstein distance of features `(n, D)` and `(m, D)`, in units of the features.
 
-    Memory grows with the number of rows, not of directions. Features that can't be compared raise a `UserError`.
+    Memory grows with the number of rows, not of directions.
     """
-    check_features(2, first=first, second=second)
     n, m, device = len(first), len(second), first.device
     # the optimal transport matches the sorted values i[p] and j[p] with mass widths[p]
     ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()  # in units of 1 / nm

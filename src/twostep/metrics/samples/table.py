@@ -16,7 +16,7 @@ from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.features import inception
 from twostep.metrics.samples import frechet, kernel, prdc
 from twostep.metrics.samples.c2st import MIN_ROWS, c2st
-from twostep.metrics.samples.checks import SampleEstimate
+from twostep.metrics.samples.checks import SampleEstimate, check_features
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.metrics.samples.memorisation import Memorisation, memorisation
 from twostep.metrics.samples.sliced import sliced_wasserstein
@@ -33,7 +33,6 @@ class SampleMetric(Metric):
         compare: maps features `(n, D)` of training data and `(m, D)` of samples, or of held-out data, to an estimate,
             or to a named tuple of several.
         unit: unit of the values.
-        features: the only features in which it may have this name; empty: any.
         min_rows: number of rows of training data, held-out data and samples that it needs, by the key `nearest_k`.
     """
 
@@ -42,20 +41,16 @@ class SampleMetric(Metric):
     compare: Callable[[Tensor, Tensor, FeatureSets], SampleEstimate | prdc.PRDC | Memorisation]
     unit: str = ""
     lower_is_better: bool = True
-    features: str = ""
     min_rows: Callable[[int], int] = lambda k: 2
     stops: bool = True
     models: tuple[type, ...] = (Sampler,)
     refused: str = "it does not sample: train a density on its embeddings"
 
     def __call__(self, sets: FeatureSets) -> dict[str, Result]:
-        """Compare the samples, and held-out data if a reference is asked for, with training data.
-
-        Too few rows, features that are not finite, or features of another name raise a `UserError`.
-        """
+        """Compare the samples, and held-out data if a reference is asked for, with training data."""
         used = sets.extractor
-        if self.features not in ("", used.name):
-            raise UserError(f"{self.name}: defined in {self.features} features only, not in {used.name}: use fd")
+        if self.name == "fid" and used.name != inception.NAME:
+            raise UserError(f"fid: defined in {inception.NAME} features only, not in {used.name}: use fd")
         found = self._estimates(sets.samples, sets)
         reference = self._estimates(sets.unseen, sets) if sets.with_reference else {}
         features = f"{used.name} features {used.digest[:DIGITS]} ({used.preprocessing})"
@@ -70,6 +65,7 @@ class SampleMetric(Metric):
         return results
 
     def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, SampleEstimate]:
+        check_features(self.min_rows(sets.keys.nearest_k), data=sets.data, samples=rows)
         found = self.compare(sets.data, rows, sets)
         return {self.name: found} if isinstance(found, SampleEstimate) else found._asdict()
 
@@ -86,7 +82,6 @@ for _metric in (
         "Fréchet inception distance, if Inception's weights are given; else `fd`",
         lambda data, rows, _: frechet.frechet(data, rows),
         unit="squared feature units",
-        features=inception.NAME,
     ),
     SampleMetric(
         "fd_infinity",
@@ -126,7 +121,7 @@ for _metric in (
         lambda data, rows, sets: prdc.prdc(data, rows, sets.keys.nearest_k, sets.seed),
         stops=False,
         lower_is_better=False,
-        min_rows=prdc.min_rows,
+        min_rows=lambda k: prdc.GROUPS * (k + 2),
     ),
     SampleMetric(
         "memorisation",
