@@ -149,13 +149,18 @@ def test_a_table_without_variation_is_refused_as_an_array_is(tmp_path, caplog):
     assert "1 of 2 columns are constant: 1" in caplog.text
 
 
-def test_encoded_images_in_parquet_are_a_dataset(tmp_path):
+@pytest.mark.parametrize("column", ["image", "photo"])
+@pytest.mark.parametrize(("label", "labelled"), [(pa.array(range(8)), True), (pa.array(["a"] * 8), False)])
+@pytest.mark.parametrize("encoding", ["plain", "dictionary"])
+def test_encoded_images_in_parquet_are_a_dataset(tmp_path, column, label, labelled, encoding):
     encoded = [io.BytesIO() for _ in range(8)]
     for row, file in enumerate(encoded):
         Image.fromarray(np.full((4, 5), 10 * row, dtype=np.uint8)).save(file, "png")
     rows = [{"bytes": file.getvalue(), "path": None} for file in encoded]
-    parquet.write_table(pa.table({"image": rows}), tmp_path / "images.parquet")
+    labels = label.dictionary_encode() if encoding == "dictionary" else label
+    parquet.write_table(pa.table({column: rows, "label": labels}), tmp_path / "images.parquet")
     splits = load_data(str(tmp_path / "images.parquet"), kwargs={"image_size": 2}, make_valid=False)
+    assert (splits.train_labels is not None) == labelled
     assert (splits.spec.shape, splits.spec.discrete, splits.spec.high) == ((1, 2, 2), True, 255.0)
     assert sorted({int(value) for rows in (splits.train, splits.test) for value in rows[:].flatten()}) == [
         *range(0, 80, 10)

@@ -105,8 +105,7 @@ def _checked(
     """Refuse metrics that can't be measured, before anything is computed; return their names and keys."""
     spec = spec_seen(component.model, evaluator.splits.spec)
     given = {**component.config.metric_kwargs.model_dump(), **keys}
-    metric_keys = MetricKeys.parse(given, "metric_kwargs").for_metrics(metrics, spec.is_image)
-    names = metric_keys.resolve_names(metrics)
+    metric_keys, names = MetricKeys.parse(given, "metric_kwargs").resolve(metrics, spec.is_image)
     check_metrics(names, component.model, component.name)
     if asks_for_ood(names) and not with_ood:
         raise UserError("--metrics: metrics of the OOD test need other data: add --ood NAME or PATH")

@@ -27,7 +27,9 @@ class _Terminal(logging.Handler):
         self._stream = stream
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=getattr(sys, self._stream), flush=True)
+        stream = getattr(sys, self._stream)
+        stream.write(self.format(record) + "\n")
+        stream.flush()
 
 
 class _RunFile(logging.FileHandler):

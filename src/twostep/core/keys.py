@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, Self, TypeVar, cast
 
 from pydantic import Field, field_validator
 
@@ -49,16 +49,16 @@ class MetricKeys(Frozen):
         named = os.environ.get(INCEPTION_VARIABLE)
         return self.inception_weights or (Path(named).expanduser() if named else None)
 
-    def for_metrics(self, names: Iterable[str], is_image: bool) -> MetricKeys:
-        """Return the keys for these metrics: with `features="inception"` if `fid` is among them and can be computed."""
-        if "fid" in names and is_image and self.features is None and self.weights is not None:
-            return self.model_copy(update={"features": "inception"})
-        return self
+    def resolve(self, names: Collection[str], is_image: bool) -> tuple[Self, tuple[str, ...]]:
+        """Return the keys for these metrics, and their names, each once.
 
-    def resolve_names(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return names of metrics, each once; in other features than Inception's, `fid` becomes `fd`."""
+        If `fid` of images is among them and can be computed, features that are not given are Inception's; in other
+        features `fid` becomes `fd`.
+        """
+        if "fid" in names and is_image and self.features is None and self.weights is not None:
+            return self.model_copy(update={"features": "inception"}), tuple(dict.fromkeys(names))
         distance = "fid" if self.features == "inception" else "fd"
-        return tuple(dict.fromkeys(distance if name == "fid" else name for name in names))
+        return self, tuple(dict.fromkeys(distance if name == "fid" else name for name in names))
 
 
 METRIC_KEYS = MetricKeys.model_validate({})
@@ -105,16 +105,13 @@ Config = TypeVar("Config", bound=Frozen)
 
 
 def resolve_fid(config: Config, is_image: bool) -> Config:
-    """Return a config of a model or a run that names the features of its `fid`, so that a run keeps them.
-
-    If `fid` of images is asked for, Inception's weights are given and no features are, `features` becomes `inception`;
-    in other features, `fid` becomes `fd`.
-    """
-    named = {key: getattr(config, key) for key in METRIC_NAMES if getattr(config, key, None)}
+    """Return a config of a model or a run with the features and metrics of `MetricKeys.resolve`, which a run keeps."""
+    named = {key: metric_names(getattr(config, key)) for key in METRIC_NAMES if getattr(config, key, None)}
     if not named:
         return config
     given: MetricKeys = cast(Any, config).metric_kwargs
-    keys = given.for_metrics([name for value in named.values() for name in metric_names(value)], is_image)
-    names = {key: keys.resolve_names(metric_names(value)) for key, value in named.items()}
-    update = {key: found[0] if isinstance(named[key], str) else found for key, found in names.items()}
+    keys, _ = given.resolve([name for names in named.values() for name in names], is_image)
+    update: dict[str, Any] = {key: keys.resolve(names, is_image)[1] for key, names in named.items()}
+    if "early_stopping_metric" in update:
+        (update["early_stopping_metric"],) = update["early_stopping_metric"]
     return config.model_copy(update={"metric_kwargs": keys, **update})

@@ -198,11 +198,11 @@ def _images(
     number = 0
     for batch in batches([column, *others]):
         values = batch[column].to_pylist()
-        labels: list[int | None] = [None] * len(values)
-        if others and "int" in str(batch["label"].type) and not batch["label"].null_count:
-            labels = batch["label"].to_pylist()
-        elif labelled:
-            raise UserError(f"{where}: column label must hold an integer in every row")
+        labels: list[Any] = batch["label"].to_pylist() if others else [None] * len(values)
+        if not all(type(label) is int for label in labels):
+            if labelled:
+                raise UserError(f"{where}: column label must hold an integer in every row")
+            labels = [None] * len(values)
         for value, label in zip(values, labels, strict=True):
             encoded = value if isinstance(value, dict) else {"bytes": value}
             path, content = encoded.get("path"), encoded.get("bytes")
@@ -221,7 +221,7 @@ def _columns(where: str, kinds: Mapping[str, str], labelled: bool) -> tuple[str,
     """Return the column of images, and that of labels if there is one."""
     labels = [name for name in ("label",) if name in kinds]
     named = [name for name in ("image", "img") if name in kinds]
-    images = [name for name, kind in kinds.items() if kind.startswith("struct<bytes")]
+    images = [name for name, kind in kinds.items() if kind.startswith("struct") and "bytes: " in kind]
     if (labelled and not labels) or not (named or len(images) == 1):
         needed = "the columns image (or img) and label" if labelled else "a column image (or img)"
         raise UserError(f"{where}: needs {needed}; found: {', '.join(kinds)}")
