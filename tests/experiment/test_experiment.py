@@ -196,7 +196,7 @@ def test_the_best_weights_are_tested(own_images, tmp_path):
     assert again.test()["model"]["l2_reconstruction_error"].value == error
 
 
-def test_an_unload_finished_says_so_when_it_is_tested(own_images, tmp_path, caplog):
+def test_an_unfinished_run_says_so_when_it_is_tested(own_images, tmp_path, caplog):
     experiment = start(asked(("ae",), own_images, tmp_path))
     assert break_off(experiment, "epoch model 2")
     resume(experiment.run.path).test()

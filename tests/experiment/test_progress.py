@@ -155,22 +155,22 @@ def test_the_best_is_saved_when_it_is_found_and_then_with_every_epoch_of_a_densi
     experiment.fit()
     assert [step for tag, step in notes if tag == "best_valid"] == [3, 6, 15, 18, 21, 24]
     assert notes[-2:] == [("best_valid", 24), ("latest", 24)], "the latest of an epoch is never older than the best"
-    best = experiment.run.load("best_valid")
+    best = experiment.run.load(best_first=True)
     assert best.values["gae.best_value"] == 1.0
     assert best.under("gae").under("best").tensors.keys() == best.under("gae").under("model").tensors.keys()
-    assert differences(best, experiment.run.load("latest")) == []
+    assert differences(best, experiment.run.load()) == []
 
 
 def test_the_best_file_is_the_state_at_the_best_epoch_to_the_end(own_images, tmp_path):
     experiment = start(asked(("ae",), own_images, tmp_path, model={"early_stopping_metric": "loss"}))
     first_of_two_best(experiment, "model")
     after_epoch, watcher = [], Callback()
-    watcher.epoch = lambda trainer: after_epoch.append(experiment.run.load("latest"))
+    watcher.epoch = lambda trainer: after_epoch.append(experiment.run.load())
     experiment.callbacks.append(watcher)
     experiment.fit()
     experiment.test()
     experiment.run.close()
-    assert differences(experiment.run.load("best_valid"), after_epoch[0]) == []
+    assert differences(experiment.run.load(best_first=True), after_epoch[0]) == []
     history = experiment.run.read_history()
     again = resume(experiment.run.path, best_first=True)
     assert again.trainer.epochs_done == 1
@@ -207,14 +207,14 @@ def test_a_process_that_dies_before_any_save_leaves_files_as_if_it_had_not(own_i
             first.fit()
         first.run.close()
         path = first.run.path
-        if first.run.has_checkpoint("best_valid") and not first.run.load("best_valid").values["de.steps_done"]:
+        if first.run.has_checkpoint("best_valid") and not first.run.load(best_first=True).values["de.steps_done"]:
             with pytest.raises(UserError, match="de is not trained yet"):
                 load_module(path, best_first=True)
         second = prepared(resume(path))
         second.fit()
         second.run.close()
-        for tag in ("latest", "best_valid"):
-            assert differences(second.run.load(tag), whole.run.load(tag)) == [], (number, tag)
+        for best_first in (False, True):
+            assert differences(second.run.load(best_first), whole.run.load(best_first)) == [], (number, best_first)
 
 
 @pytest.mark.parametrize("look", [load_finished, load_module, load_run])
@@ -392,7 +392,7 @@ def test_a_signal_stops_after_the_step_under_way_and_keeps_it(own_images, tmp_pa
     assert (stopped.value.number, stopped.value.status) == (number, 128 + number)
     assert not isinstance(stopped.value, Exception), "`except Exception` of a caller must not swallow it"
     assert signal.getsignal(number) is before, "the handler is put back"
-    assert experiment.run.load("latest").values["model.steps_done"] == 5
+    assert experiment.run.load().values["model.steps_done"] == 5
 
 
 def test_in_python_ctrl_c_alone_is_listened_to(own_images, tmp_path):
@@ -411,7 +411,7 @@ def test_in_python_ctrl_c_alone_is_listened_to(own_images, tmp_path):
         experiment.fit()
     assert seen[0][1:] == before[1:]
     assert seen[0][0] != before[0]
-    assert experiment.run.load("latest").values["model.steps_done"] == 5
+    assert experiment.run.load().values["model.steps_done"] == 5
 
 
 def test_a_signal_in_the_middle_of_an_import_is_heard_when_that_is_done(tmp_path, monkeypatch):

@@ -456,8 +456,8 @@ def test_the_first_whole_checkpoint_is_loaded(run, caplog):
     assert not run.has_checkpoint()
     put_both(run)
     assert run.has_checkpoint()
-    assert run.load("latest", "best_valid").values == {"epoch": 2}
-    assert run.load("best_valid", "latest").values == {"epoch": 1}
+    assert run.load().values == {"epoch": 2}
+    assert run.load(best_first=True).values == {"epoch": 1}
     assert caplog.text == ""
     assert sorted(file.name for file in (run.path / "checkpoints").iterdir()) == [
         "best_valid.safetensors",
@@ -470,7 +470,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(run, caplog, how):
     put_both(run)
     latest = run.path / "checkpoints" / "latest.safetensors"
     damage(latest, how)
-    assert run.load("latest", "best_valid").values == {"epoch": 1}
+    assert run.load().values == {"epoch": 1}
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.message.startswith(f"{latest}: ")
@@ -483,7 +483,7 @@ def test_without_a_whole_checkpoint_one_line_names_both(run, how):
     for tag in ("latest", "best_valid"):
         damage(run.path / "checkpoints" / f"{tag}.safetensors", how)
     with pytest.raises(CheckpointError) as caught:
-        run.load("latest", "best_valid")
+        run.load()
     message = str(caught.value)
     assert "\n" not in message
     assert "latest.safetensors: " in message
@@ -675,18 +675,3 @@ def test_two_creations_share_nothing(tmp_path):
 def test_configs_of_a_request_are_those_on_disk(tmp_path, own_images):
     experiment = start(asked(("vae", "flow"), own_images, tmp_path))
     assert Run.open(experiment.run.path).settings == experiment.settings
-
-
-def test_results_that_are_no_numbers_are_plain_json_and_come_back(run):
-    def refuse(word):
-        raise AssertionError(f"{word} is no JSON")
-
-    results = {"model": {"loss": Result(math.nan, "nats", 3), "log_likelihood": Result(math.inf, "nats", 3)}}
-    path = run.write_metrics("test", results, "w")
-    run.write_history({"model": [{"losses": {"loss": -math.inf}, "valid": {}}]})
-    for file in path.parent.iterdir():
-        json.loads(file.read_text(), parse_constant=refuse)
-    read = run.read_metrics("test")["model"]
-    assert math.isnan(read["loss"].value)
-    assert read["log_likelihood"].value == math.inf
-    assert run.read_history()["model"][0]["losses"]["loss"] == -math.inf

@@ -104,7 +104,7 @@ def check(uninterrupted, dataset, root, models, place, **keys):
     second.run.close()
     assert differences(second.state(), state) == []
     assert torch.equal(drawn(second), samples)
-    assert differences(second.run.load("latest"), state) == []
+    assert differences(second.run.load(), state) == []
     return state.values
 
 

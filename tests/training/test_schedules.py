@@ -181,7 +181,8 @@ def test_a_run_broken_off_anywhere_ends_as_one_that_was_not(schedule, stop):
     with pytest.raises(InterruptedTraining):
         fit(first)
     again = pair(schedule)
-    again.load_state_dict(first.state_dict())
+    for one, other in zip(again.trainers, first.trainers, strict=True):
+        one.load_state_dict(other.state_dict())
     fit(again)
     for one, other in zip(again.trainers, whole.trainers, strict=True):
         assert same(weights(one.model), weights(other.model))

@@ -84,7 +84,7 @@ class RunDiagnosis:
 
 
 def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: Path | None = None) -> RunDiagnosis:
-    """Diagnose a run by its best weights, on its training and test rows; `device` and `data` as in `load_finished`.
+    """Diagnose a run by its best weights, on its training and test rows; it is opened as by `load_run`.
 
     Raises:
         UserError: if the run can't be opened, or has too few rows.
@@ -188,8 +188,7 @@ class Family:
 def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: Path | None = None) -> Family:
     """Find the knee of the reconstruction error of two runs or more, each with its best weights.
 
-    It is measured on validation rows, as a share of their variance: test rows choose no size. `device` and `data` are
-    as in `load_finished`.
+    It is measured on validation rows, as a share of their variance: test rows choose no size.
 
     Raises:
         UserError: if one can't be opened, has no autoencoder, no validation rows, another model than the first or

@@ -46,7 +46,7 @@ def evaluate_run(
 ) -> tuple[dict[str, Result], Path]:
     """Measure a run on its test split, and add the results as `metrics/evaluation-001.json`.
 
-    Scores of rows of other data lie in `ood/evaluation-001`.
+    Scores of rows of other data lie in `ood/evaluation-001`. The run is opened as by `load_run`.
 
     Args:
         path: directory of the run.
@@ -56,7 +56,6 @@ def evaluate_run(
         part: the component: `model`; or `gae`, `de`, `two_step`. None: the whole.
         keys: of metrics that compare samples, those that differ from the run's.
         seed: of random draws; None: the run's.
-        best_first, device, data: as those of `load_finished`.
         show: is given the results on the main rank before they are written, for a disk may be full.
 
     Returns:
@@ -87,10 +86,8 @@ def evaluate_run(
         results |= detection.results
     if density:
         results |= _certificate(evaluator, component, seed)
-    asked = {
-        **{"part": component.name, "seed": seed},
-        **{"metric_kwargs": metric_keys.model_dump(mode="json"), "ood": list(others)},
-    }
+    kwargs = metric_keys.model_dump(mode="json")
+    asked = {"part": component.name, "seed": seed, "metric_kwargs": kwargs, "ood": list(others)}
     weights = fingerprint(component.model)
     write_scores = None if detection is None else partial(write_detection, detection)
 

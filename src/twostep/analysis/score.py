@@ -61,12 +61,12 @@ def score(
     """Score the rows of a file or folder by a run's model.
 
     Where the validation rows are too few for p-values, or for a verdict at `alpha`, these are left out with a warning.
+    The run is opened as by `load_run`.
 
     Args:
         run: its directory.
         rows: what `read_rows` reads; rows must have the shape of the run's. Image files of any size are resized.
         alpha: level of the verdict: the share of in-distribution rows that are called "out".
-        best_first, device, data: as those of `load_finished`.
 
     Raises:
         UserError: for a directory that is no run, or rows that can't be read or are of another shape.

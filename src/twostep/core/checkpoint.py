@@ -19,7 +19,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from twostep.core.files import atomic_write
-from twostep.core.schema import UserError
+from twostep.core.schema import UserError, reason
 
 FORMAT = "twostep-checkpoint-1"
 
@@ -107,7 +107,7 @@ def load_weights(model: nn.Module, state: State, problem: str) -> None:
     try:
         model.load_state_dict(state.under("best").tensors or state.under("model").tensors)
     except RuntimeError as error:
-        raise CheckpointError(f"{problem} ({short(error)})") from None
+        raise CheckpointError(f"{problem} ({reason(error)})") from None
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -116,8 +116,3 @@ def fingerprint(model: nn.Module) -> str:
     for tensor in model.state_dict().values():
         digest.update(_bytes(tensor))
     return digest.hexdigest()
-
-
-def short(error: Exception) -> str:
-    """Return an error's message as one line of at most 200 characters."""
-    return " ".join(str(error).split())[:200]

@@ -25,11 +25,11 @@ class LostRankError(RuntimeError):
 
 
 def reason(error: Exception) -> str:
-    """Return why something failed, in one line."""
+    """Return why something failed, in one line of at most 200 characters."""
     cause = error.__cause__ or error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return " ".join(str(cause).split()) or type(cause).__name__
+    return " ".join(str(cause).split())[:200] or type(cause).__name__
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -14,9 +14,8 @@ from twostep.core.schema import DataSpec, Frozen, UserError
 from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
 from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
-from twostep.data.files.folders import read_folder
 from twostep.data.files.images import ImageKeys, Size, read_images
-from twostep.data.files.sources import HUB_ID, ImageSource, from_hub, from_parquet
+from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hub, from_parquet
 from twostep.data.files.tables import open_parquet
 
 MAX_TRAINING_ROWS = 20_000
@@ -141,7 +140,7 @@ def takes_image_size(name: str) -> bool:
 def images_at(path: Path) -> ImageSource | None:
     """Return the images of a folder or of a `.parquet` file, or None if `path` is a file of numbers."""
     if path.is_dir():
-        return read_folder(path.resolve())
+        return from_folder(path.resolve())
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
     if path.suffix.lower() == ".parquet":

@@ -13,9 +13,8 @@ from typing_extensions import override
 
 from twostep.core.schema import Frozen, PositiveInt, UserError
 from twostep.data.base import DATASETS, DatasetLoader, NoKeys, Source, hold_out
-from twostep.data.files.folders import read_folder
 from twostep.data.files.images import Form, read_images
-from twostep.data.files.sources import EncodedImage, ImageSource, from_files, from_hub, from_parquet, parquet_files
+from twostep.data.files.sources import ImageSource, from_files, from_folder, from_hub, from_parquet, parquet_files
 
 CELEBA_HUB = "flwrlabs/celeba"
 CELEBA_LISTS = ("list_eval_partition.csv", "list_eval_partition.txt")
@@ -63,7 +62,7 @@ class ImageDataset(DatasetLoader):
         if files is not None:
             return from_parquet(files, labelled)
         if any((folder / split).is_dir() for split in ("train", "test")):
-            return read_folder(folder, labelled)
+            return from_folder(folder, labelled)
         splits = ("train", "test") if labelled else None  # svhn has a third, of many images
         instead = f"{self.name}: put {layouts} into {folder}: nothing is there"
         return from_hub(self.hub_id, instead, self.hub_config, splits, labelled)
@@ -102,7 +101,7 @@ def _partitioned(listed: Path) -> ImageSource:
         raise UserError(f"{listed}: the images it lists are missing: put them into {images}")
     nested = images / CELEBA_IMAGES
     images = nested if nested.is_dir() else images
-    found: dict[str, list[EncodedImage]] = {"0": [], "1": [], "2": []}
+    found: dict[str, list[tuple[Path, None]]] = {"0": [], "1": [], "2": []}
     lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, line in enumerate(lines, 1):
         words = line.replace(",", " ").split()
@@ -110,7 +109,7 @@ def _partitioned(listed: Path) -> ImageSource:
             continue
         if len(words) != 2 or words[1] not in found:
             raise UserError(f"{listed}, line {number}: must hold a file name and 0, 1 or 2; found: {line[:60]}")
-        found[words[1]].append(EncodedImage(str(images / words[0]), images / words[0]))
+        found[words[1]].append((images / words[0], None))
     if not found["0"] or not found["2"]:
         raise UserError(f"{listed}: lists no images for training (0) or none for test (2)")
     return from_files({"train": found["0"] + found["1"], "test": found["2"]})

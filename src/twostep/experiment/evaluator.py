@@ -113,12 +113,7 @@ class Evaluator:
         return Detection(results, scores, p_values, against)
 
     def _gallery(
-        self,
-        component: Component | Whole,
-        train: Batches | None,
-        held_out: Batches,
-        keys: MetricKeys | None,
-        seed: int,
+        self, component: Component | Whole, train: Batches | None, held_out: Batches, keys: MetricKeys | None, seed: int
     ) -> FeatureSets | None:
         """Return what samples are compared with: in validation, the batches `train`; in a test, all training rows."""
         if not isinstance(component.model, Sampler):

@@ -8,7 +8,8 @@ from functools import partial
 
 import torch
 
-from twostep.core.checkpoint import CheckpointError, State, fingerprint, short
+from twostep.core.checkpoint import CheckpointError, State, fingerprint
+from twostep.core.schema import reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment.artifacts import draw_images, write_detection
@@ -38,17 +39,16 @@ class Experiment:
         self.settings, self.splits = evaluator.settings, evaluator.splits
         self.engine, self.module = evaluator.engine, evaluator.module
         self.module.to(self.engine.device)
-        self.trainer = self._trainer()
+        self.trainers = tuple(self._trainer_of(one) for one in evaluator.models if one.trained)
+        self.trainer: Trainer | TwoStepTrainer = self.trainers[-1]
+        if isinstance(self.module, TwoStep) and self.settings.two_step is not None:
+            gae = None if self.settings.freezes_gae else self.trainers[0]
+            self.trainer = TwoStepTrainer(self.module, gae, self.trainers[-1], self.settings.two_step.schedule)
         self.signals = StopOnSignal(self.engine)
         self.callbacks: list[Callback] = [self.signals]
         if self.engine.is_main:
             checkpoints = Checkpoints(run, self.state, self.trainers)
             self.callbacks += [Curves(run, self.trainers), Lines(len(self.trainers) > 1), checkpoints]
-
-    @property
-    def trainers(self) -> tuple[Trainer, ...]:
-        """The trainers of the models that are trained."""
-        return (self.trainer,) if isinstance(self.trainer, Trainer) else self.trainer.trainers
 
     def fit(self) -> None:
         """Train what is not trained yet.
@@ -103,10 +103,10 @@ class Experiment:
                 curves.add_image(name, canvas, self._steps_done)
 
     def state(self) -> State:
-        """Return the state of the whole run."""
-        trainer = self.trainer
-        state = trainer.state_dict()
-        return State.join({trainer.name: state}) if isinstance(trainer, Trainer) else state
+        """Return the state of the whole run: of its trainers, and the weights of a frozen autoencoder."""
+        frozen = [one for one in self.evaluator.models if not one.trained]
+        weights = {one.name: State.join({"model": State(one.model.state_dict())}) for one in frozen}
+        return State.join({**weights, **{trainer.name: trainer.state_dict() for trainer in self.trainers}})
 
     def load(self, state: State) -> None:
         """Load a state of this run.
@@ -114,12 +114,14 @@ class Experiment:
         Raises:
             CheckpointError: if it is that of another model.
         """
-        trainer = self.trainer
         try:
-            trainer.load_state_dict(state.under(trainer.name) if isinstance(trainer, Trainer) else state)
+            for one in self.evaluator.models:
+                one.model.load_state_dict(state.under(f"{one.name}.model").tensors)
+            for trainer in self.trainers:
+                trainer.load_state_dict(state.under(trainer.name))
         except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
-                f"{self.run.path}: the checkpoint is of other models than the configs describe ({short(error)})"
+                f"{self.run.path}: the checkpoint is of other models than the configs describe ({reason(error)})"
             ) from None
 
     def keep_limits(self) -> None:
@@ -129,13 +131,6 @@ class Experiment:
     @property
     def _steps_done(self) -> int:
         return sum(trainer.steps_done for trainer in self.trainers)
-
-    def _trainer(self) -> Trainer | TwoStepTrainer:
-        *first, last = [self._trainer_of(one) for one in self.evaluator.models if one.trained]
-        if not isinstance(self.module, TwoStep):
-            return last
-        assert self.settings.two_step is not None
-        return TwoStepTrainer(self.module, first[0] if first else None, last, self.settings.two_step.schedule)
 
     def _trainer_of(self, component: Component) -> Trainer:
         config, stop = component.config, component.config.early_stopping_metric

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from twostep.core.checkpoint import CheckpointError, load_weights, short
-from twostep.core.schema import DataSpec, UserError
+from twostep.core.checkpoint import CheckpointError, load_weights
+from twostep.core.schema import DataSpec, UserError, reason
 from twostep.data.batches import Batches
 from twostep.experiment.components import build, components_of
 from twostep.experiment.evaluator import Evaluator
@@ -18,7 +18,7 @@ from twostep.experiment.prepare import resume, with_data
 from twostep.experiment.resolve import moved
 from twostep.models.base import Model
 from twostep.models.two_step import TwoStep
-from twostep.runs.directory import Run, tags
+from twostep.runs.directory import Run
 from twostep.training.engine import Device, Engine
 from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Progress, Trainer
@@ -45,18 +45,7 @@ class FinishedRun(NamedTuple):
 def load_finished(
     path: Path, best_first: bool = False, device: Device | None = None, data: Path | None = None
 ) -> FinishedRun:
-    """Open a run to evaluate its models, which have their best weights.
-
-    Args:
-        path: its directory.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        device: where to compute; None: where it was trained.
-        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
-
-    Raises:
-        UserError: for a directory that is no run, one whose data or checkpoint are missing, damaged or those of
-            another run, or a model that is not trained yet.
-    """
+    """Open a run to evaluate its models, which have their best weights, by arguments and with errors as `load_run`."""
     stored = Run.open(path)
     require_checkpoint(stored)
     run, splits = with_data(stored, {"run": moved(stored.settings.run, device, data)}, for_training=False)
@@ -84,7 +73,15 @@ def load_run(
 ) -> LoadedRun:
     """Load a run: its module in eval mode with its best weights, its trainer, and its data in batches.
 
-    The arguments are those of `load_finished`, and so are the errors.
+    Args:
+        run_dir: directory of a run, of one model or two.
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+        device: where to compute; None: where it was trained.
+        data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
+
+    Raises:
+        UserError: for a directory that is no run, one whose data or checkpoint are missing, damaged or those of
+            another run, or a model that is not trained yet.
     """
     stored = Run.open(Path(run_dir))
     require_checkpoint(stored)
@@ -106,7 +103,7 @@ def require_checkpoint(run: Run) -> None:
 
 def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, dict[str, Progress]]:
     """Return a run's model with its best weights, in eval mode, and how far each of its models is trained."""
-    state = run.load(*tags(best_first))
+    state = run.load(best_first)
     with torch.random.fork_rng([]):
         module = build(run.settings, spec)
     models = components_of(run.settings, module)
@@ -114,7 +111,7 @@ def _load(run: Run, spec: DataSpec, best_first: bool) -> tuple[Model | TwoStep, 
         progress = {one.name: Progress.model_validate(state.under(one.name).values) for one in models if one.trained}
     except ValueError as error:
         raise CheckpointError(
-            f"{run.path}: the checkpoint is of other models than the configs say ({short(error)})"
+            f"{run.path}: the checkpoint is of other models than the configs say ({reason(error)})"
         ) from None
     _refuse_untrained(run.path, {name: one.steps_done for name, one in progress.items()}, best_first)
     for one in models:

@@ -19,11 +19,10 @@ from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings, TwoStepRunConfig
-from twostep.runs.directory import Run, tags
+from twostep.runs.directory import Run
 from twostep.runs.overrides import Overrides, Request
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
-from twostep.training.trainer import Trainer
 
 Epochs = Mapping[str, int]
 """New epoch limits of a loaded run, by model: `model`, or `gae` and `de`; a model that is not named keeps its own."""
@@ -64,7 +63,7 @@ def start(
     state, digest = None, splits.digest()
     if source is not None:
         assert isinstance(evaluator.module, TwoStep)
-        state = source.load(*tags(best_first)).under("model")
+        state = source.load(best_first).under("model")
         load_weights(evaluator.module.gae, state, f"{source.path}: the autoencoder is for other data")
         if source.digest and source.digest != digest:
             logger.warning(
@@ -115,12 +114,14 @@ def resume(
     try:
         experiment = Experiment(evaluator, run, ood)
         if run.has_checkpoint():
-            experiment.load(run.load(*tags(best_first)))
+            experiment.load(run.load(best_first))
         elif settings.two_step is not None and settings.two_step.pretrained_gae is not None:
             raise UserError(f"{path}: stopped before its pretrained autoencoder was copied into it; start a new run")
         else:
             logger.warning("%s: no checkpoint yet; starting from the beginning", path)
-        _set_limits(experiment.trainers, max_epochs or {})
+        for trainer in experiment.trainers:
+            if max_epochs and trainer.name in max_epochs:
+                trainer.set_max_epochs(max_epochs[trainer.name])
         if writing:
             engine.on_first(lambda: run.record(engine.world_size))
     except UserError:
@@ -156,9 +157,9 @@ def _checked(
     settings: Settings, splits: Splits, engine: Engine, test_ood: bool, testing: bool
 ) -> tuple[Evaluator, dict[str, Splits]]:
     """Build the models, load other data if they are asked for, and refuse what can't be trained or tested."""
-    with_ood = test_ood or (testing and asks_for_ood(settings.test_metrics))
-    ood = load_others(settings.run, splits.spec) if with_ood else {}
     evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
+    metrics = [name for one in evaluator.components for name in one.config.test_metrics]
+    ood = load_others(settings.run, splits.spec) if test_ood or (testing and asks_for_ood(metrics)) else {}
     preflight(evaluator, ood, testing)
     return evaluator, ood
 
@@ -169,7 +170,8 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
     if (gae := experiment.trainer.gae) is not None:
         gae.load_state_dict(state)
         gae.first_epoch = gae.epochs_done
-        _set_limits((gae,), max_epochs)
+        if gae.name in max_epochs:
+            gae.set_max_epochs(max_epochs[gae.name])
         if gae.finished:
             logger.warning(
                 "the pretrained autoencoder has had its %d epochs and is not trained further: raise them by "
@@ -179,9 +181,3 @@ def _take_pretrained(experiment: Experiment, state: State, max_epochs: Epochs) -
         experiment.engine.on_first(experiment.keep_limits)
     if experiment.engine.is_main:
         experiment.run.save("latest", experiment.state())
-
-
-def _set_limits(trainers: tuple[Trainer, ...], max_epochs: Epochs) -> None:
-    for trainer in trainers:
-        if trainer.name in max_epochs:
-            trainer.set_max_epochs(max_epochs[trainer.name])

@@ -151,10 +151,11 @@ class AVB(GaussianDecoder):
         if self.covariance is None:
             z = self.encoder(y, self._noise(len(y), y))
             return z, z, z.new_zeros(())
-        z, pair = self._draw_and_pair(self.encoder.features(y))
-        with torch.autocast(z.device.type, enabled=False):  # moments and factor in full precision
-            z, pair = z.to(self.noise_set.dtype), pair.to(self.noise_set.dtype)
-            mean, halves = pair.mean(1), (pair[:, 0] - pair[:, 1]) / 2
+        one, other = self.encoder.side(self._noise(2 * len(y), y)).chunk(2)
+        draws = self.encoder.rest(self.encoder.features(y) + torch.stack([one, other, -other]))
+        with torch.autocast(draws.device.type, enabled=False):  # moments and factor in full precision
+            z, *pair = draws.to(self.noise_set.dtype)
+            mean, halves = (pair[0] + pair[1]) / 2, (pair[0] - pair[1]) / 2
             now = halves.T @ halves / len(halves)
             if self.training:
                 self._halves = halves.detach()
@@ -180,12 +181,6 @@ class AVB(GaussianDecoder):
 
     def _noise(self, n: int, like: Tensor) -> Tensor:
         return like.new_empty(n, self.encoder.side_dim).normal_(std=self.input_sigma)
-
-    def _draw_and_pair(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a draw at every point, `(B, d)`, and two more of opposite noise, `(B, 2, d)`."""
-        one, other = self.encoder.side(self._noise(2 * len(features), features)).chunk(2)
-        draws = self.encoder.rest(features + torch.stack([one, other, -other]))
-        return draws[0], draws[1:].transpose(0, 1)
 
     def _draws(self, y: Tensor) -> Tensor:
         """Return the encoder's outputs over the fixed set of noise, `(B, m, d)`."""

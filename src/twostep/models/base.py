@@ -134,11 +134,7 @@ class GeneralizedAutoencoder(Model):
         return (x - self.decode(self.encode(x))).square().flatten(1).sum(1)
 
     def decoder_parts(self) -> tuple[jacobian.Map, jacobian.Map]:
-        """Return two maps that are `decode` one after the other, the second affine.
-
-        `log_volume` needs the derivatives of the first alone, so an autoencoder that can end in an affine map of few
-        inputs should say so.
-        """
+        """Return two maps that are `decode` one after the other, the second affine; few inputs of it save time."""
         return self.decode, nn.Identity()
 
     def log_volume(self, z: Tensor) -> Tensor:
@@ -204,9 +200,7 @@ class OptimizerConfig:
 
 class _NameKeys(Frozen):
     name: Any  # each model narrows it to the literal of its name
-    preset: Preset = Field(
-        "twostep", description="which defaults: the better ones found here, or those of the paper's code"
-    )
+    preset: Preset = Field("twostep", description="defaults: the better ones found here, or those of the paper's code")
 
 
 class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
@@ -240,11 +234,7 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
 
     @abstractmethod
     def build(self, spec: DataSpec) -> Model:
-        """Return the model, with fresh weights from torch's generator.
-
-        Raises:
-            UserError: for keys that contradict the data.
-        """
+        """Return the model, with fresh weights from torch's generator; keys that contradict the data: `UserError`."""
 
     @abstractmethod
     def is_flat(self) -> bool:

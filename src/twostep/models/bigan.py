@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
@@ -28,7 +28,7 @@ from typing_extensions import Unpack, override
 from twostep.core.keys import PATIENCE
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import ERROR, MODELS, DataArguments, Gather, Objective, Preset, Role
-from twostep.models.parts.networks import AdversarialConfig, EncoderDecoder
+from twostep.models.parts.networks import LAMBDA, AdversarialConfig, EncoderDecoder
 from twostep.nn.mlp import JoinedNet
 
 # Small datasets are not inverted with the paper's rates of 1e-4 and weight of 1 (benchmarks/defaults.py).
@@ -138,7 +138,7 @@ class BiGANConfig(AdversarialConfig):
     wasserstein: bool = Field(True, description="Wasserstein distance of the pairs; False: the classical logistic loss")
     gradient_penalty: bool = Field(True, description="hold the Wasserstein critic's slope near 1; False: clamp weights")
     penalty_weight: NonNegativeFloat = Field(
-        10.0, validation_alias=AliasChoices("lambda", "_lambda"), description="weight of the gradient penalty"
+        10.0, validation_alias=LAMBDA, description="weight of the gradient penalty"
     )
     clamp: PositiveFloat = Field(0.01, description="limit of the Wasserstein critic's weights, without the penalty")
     recon_weight: NonNegativeFloat = Field(1.0, description="weight of the squared error of reconstructions")
@@ -160,9 +160,6 @@ class BiGANConfig(AdversarialConfig):
 
     @override
     def build(self, spec: DataSpec) -> BiGAN:
-        return BiGAN(
-            self.build_encoder(spec, self.latent_dim),
-            self.build_decoder(spec),
-            JoinedNet(self.build_discriminator(spec.dim), self.latent_dim),
-            **self.arguments(BiGAN, spec),
-        )
+        networks = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
+        critic = JoinedNet(self.build_discriminator(spec.dim), self.latent_dim)
+        return BiGAN(*networks, critic, **self.arguments(BiGAN, spec))

@@ -45,7 +45,7 @@ from twostep.models.base import (
 )
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
 from twostep.models.parts.langevin import Langevin, ReplayBuffer
-from twostep.models.parts.networks import KERNEL, STRIDE, Net, NetworkConfig, PerLayer, unpadded
+from twostep.models.parts.networks import KERNEL, STRIDE, Channels, Net, NetworkConfig, PerLayer, Sizes, unpadded
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.layers import Activation, SpectralNorm
 from twostep.nn.principal import Principal
@@ -261,18 +261,14 @@ class EBMConfig(NetworkConfig, OneLossConfig):
 
     name: Literal["ebm"] = "ebm"
     net: Net = Field("mlp", description="kind of energy")
-    energy_func_hidden_dims: tuple[PositiveInt, ...] = Field((64, 32), description="hidden layers (mlp)")
-    energy_func_hidden_channels: tuple[PositiveInt, ...] = Field(
-        (64, 64, 32, 32), min_length=1, description="channels (cnn)"
-    )
+    energy_func_hidden_dims: Sizes = Field((64, 32), description="hidden layers (mlp)")
+    energy_func_hidden_channels: Channels = Field((64, 64, 32, 32), description="channels (cnn)")
     energy_func_kernel_size: PerLayer = Field(3, description=KERNEL)
     energy_func_stride: PerLayer = Field(1, description=STRIDE)
     energy_func_activation: Activation = Field("swish", description="after each hidden layer")
     spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
     base: Literal["none", "gaussian"] = Field("none", description="what exp(-F) is relative to: 1 or a Gaussian")
-    x_lims: tuple[FiniteFloat, FiniteFloat] = Field(
-        (-1.0, 1.0), description="box of the negatives, in units of the network"
-    )
+    x_lims: tuple[FiniteFloat, FiniteFloat] = Field((-1.0, 1.0), description="box of the negatives, as transformed")
     loss_alpha: NonNegativeFloat = Field(0.1, description="weight of the squared energies")
     max_length_buffer: PositiveInt = Field(8192, description="negatives that are kept to start from")
     ld_steps: PositiveInt = Field(60, description="Langevin steps, in training and in sampling")

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import AliasChoices, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
@@ -24,7 +24,7 @@ from typing_extensions import Unpack, override
 from twostep.core.keys import PATIENCE
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import ERROR, MODELS, DataArguments, Objective, Preset, Role
-from twostep.models.parts.networks import AdversarialConfig, EncoderDecoder
+from twostep.models.parts.networks import LAMBDA, AdversarialConfig, Channels, EncoderDecoder
 
 # The paper's weight of the penalty is for errors of so many coordinates (benchmarks/defaults.py).
 PAPERS_DIM = 784
@@ -89,15 +89,9 @@ class WAEConfig(AdversarialConfig):
     rates: ClassVar[dict[str, str]] = {"discriminator": "disc_lr", "reconstruction": "rec_lr"}
 
     name: Literal["wae"] = "wae"
-    encoder_hidden_channels: tuple[PositiveInt, ...] = Field(
-        (64, 64, 32, 32), min_length=1, description="channels (cnn)"
-    )
-    decoder_hidden_channels: tuple[PositiveInt, ...] = Field(
-        (32, 32, 64, 64), min_length=1, description="channels (cnn)"
-    )
-    penalty_weight: NonNegativeFloat = Field(
-        10.0, validation_alias=AliasChoices("_lambda", "lambda"), description="weight of the penalty on the embeddings"
-    )
+    encoder_hidden_channels: Channels = Field((64, 64, 32, 32), description="channels (cnn)")
+    decoder_hidden_channels: Channels = Field((32, 32, 64, 64), description="channels (cnn)")
+    penalty_weight: NonNegativeFloat = Field(10.0, validation_alias=LAMBDA, description="weight of the penalty")
     sigma: PositiveFloat = Field(1.0, description="std of the latent prior")
     disc_lr: PositiveFloat = Field(2.5e-4, description="learning rate of the discriminator")
     rec_lr: PositiveFloat = Field(5e-4, description="learning rate of encoder and decoder")
@@ -117,9 +111,5 @@ class WAEConfig(AdversarialConfig):
 
     @override
     def build(self, spec: DataSpec) -> WAE:
-        return WAE(
-            self.build_encoder(spec, self.latent_dim),
-            self.build_decoder(spec),
-            self.build_discriminator(self.latent_dim),
-            **self.arguments(WAE, spec),
-        )
+        networks = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
+        return WAE(*networks, self.build_discriminator(self.latent_dim), **self.arguments(WAE, spec))

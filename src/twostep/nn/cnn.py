@@ -73,11 +73,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """The mirror of `ConvEncoder`: a linear layer and transposed convolutions; `(B, in_dim) -> (B, C, H, W)`.
-
-    Raises:
-        UserError: if there is no padding and the mirrored encoder has a kernel larger than what it is applied to.
-    """
+    """The mirror of `ConvEncoder`: a linear layer and transposed convolutions; `(B, in_dim) -> (B, C, H, W)`."""
 
     def __init__(self, in_dim: int, out_shape: Sequence[int], layers: Convolutions) -> None:
         super().__init__()
@@ -114,11 +110,7 @@ def _channels_innermost(x: Tensor) -> Tensor:
 
 
 def _sizes(shape: Sequence[int], windows: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
-    """Return height and width before the first convolution and after each.
-
-    Raises:
-        UserError: if a kernel is larger than what it is applied to.
-    """
+    """Return height and width before the first convolution and after each."""
     height, width = shape[1:]
     sizes = [(height, width)]
     for kernel, step, pad in windows:

@@ -71,10 +71,7 @@ def _pushed(layers: Iterable[Map], z: Tensor) -> Tensor:
 
 @contextmanager
 def full_precision() -> Generator[None]:
-    """Multiply in all 24 bits of single precision, not in the 11 of TF32, which is too few to decide ranks.
-
-    The settings of `torch.set_float32_matmul_precision` and of cuDNN's convolutions are put back afterwards.
-    """
+    """Multiply in all 24 bits of single precision, not in the 11 of TF32, which is too few to decide ranks."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

@@ -32,9 +32,6 @@ class SpectralNorm(nn.Module):
     The power iteration moves only in `advance`, so that it takes as many steps on every rank.
 
     Source: Spectral Normalization for Generative Adversarial Networks (Miyato et al., 2018, arXiv 1802.05957).
-
-    Args:
-        weight: `(out, *)`; the axes after the first count as one.
     """
 
     u: Tensor

@@ -71,11 +71,7 @@ class Flatten(DataTransform):
 
 
 class Scale(DataTransform):
-    """Divide by the largest absolute value of the training data: `y = x / m`.
-
-    Args:
-        dequantized: whether data are dequantised integers; m is then the end of the last bin.
-    """
+    """Divide by the largest absolute value of the training data, of dequantised integers the end of its bin."""
 
     affine = True
     scale: Tensor
@@ -236,11 +232,9 @@ class MappedBatches:
 class Noise(nn.Module):
     """Noise that is put on data before a model sees them; a shift, so its Jacobian is 1 once it is drawn.
 
-    Args:
-        dequantize: add uniform noise on [0, 1) to integers. The mean log-density of the noisy data is then a
-            lower bound on the log-probability of the integers (A note on the evaluation of generative models,
-            Theis et al., 2016, arXiv 1511.01844).
-        sigma: standard deviation of the Gaussian noise added in training, in units of the data.
+    Uniform noise on [0, 1) dequantises integers: the mean log-density is then a lower bound on their log-probability
+    (A note on the evaluation of generative models, Theis et al., 2016, arXiv 1511.01844). Gaussian noise of std
+    `sigma`, in units of the data, is added in training only.
     """
 
     def __init__(self, dequantize: bool = False, sigma: float = 0.0) -> None:
@@ -278,12 +272,7 @@ class TransformKeys(Frozen):
         return 0.0 if value is None else value
 
     def build_transform(self, spec: DataSpec, flat: bool) -> Chain:
-        """Return the map from data to what a network sees, of vectors if it is `flat`; not fitted yet.
-
-        Raises:
-            UserError: if `flatten` contradicts the network, `dequantize` is set for data that are not integers, or
-                `logit_transform` where values lie outside the unit interval.
-        """
+        """Return the map from data to what a network sees, vectors if it is `flat`; not fitted yet."""
         if spec.is_image and self.flatten not in (None, flat):
             shape = "vectors" if flat else "images of shape (C, H, W)"
             raise UserError(f"flatten={self.flatten}: the network takes {shape}; leave the key out")

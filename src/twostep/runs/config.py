@@ -96,12 +96,6 @@ class Settings:
         """Whether the autoencoder is not trained in this run."""
         return self.two_step is not None and self.two_step.freeze_pretrained_gae
 
-    @property
-    def test_metrics(self) -> tuple[str, ...]:
-        """The test metrics of all models, and of the two of them as one."""
-        configs = (*self.models.values(), *([self.two_step] if self.two_step else []))
-        return tuple(name for config in configs for name in config.test_metrics)
-
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the config files of a run directory, by name."""
         run = self.run.model_dump(mode="json")

@@ -37,11 +37,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Tag = Literal["latest", "best_valid"]
-
-LATEST_FIRST: tuple[Tag, ...] = ("latest", "best_valid")
-
-SETTINGS, DATA = "settings", "data_sha256"
-"""Values of a checkpoint that tie it to its run."""
+TAGS: tuple[Tag, ...] = ("latest", "best_valid")
 
 CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
@@ -160,18 +156,18 @@ class Run(ResultFiles):
         Raises:
             UserError: if the disk is full or can't be written.
         """
-        tied = {SETTINGS: self.settings.files(), DATA: self.digest}
+        tied = {"settings": self.settings.files(), "data_sha256": self.digest}
         checkpoint.save(self._checkpoint(tag), State(state.tensors, {**state.values, **tied}))
 
-    def load(self, *tags: Tag) -> State:
-        """Read the first checkpoint that is there and whole, with a warning for each one before it that is not.
+    def load(self, best_first: bool = False) -> State:
+        """Read the first whole checkpoint, `latest` or `best_valid`, with a warning for one before it that is not.
 
         Raises:
             CheckpointError: if there is none.
             UserError: if it was written with other configs or data than the run's, naming what differs.
         """
         problems: list[str] = []
-        for tag in tags:
+        for tag in TAGS[::-1] if best_first else TAGS:
             try:
                 state = checkpoint.load(self._checkpoint(tag))
             except CheckpointError as error:
@@ -179,7 +175,8 @@ class Run(ResultFiles):
                 continue
             for problem in problems:
                 logger.warning("%s; taking %s instead", problem, self._checkpoint(tag).name)
-            files, digest = state.values.pop(SETTINGS, None), state.values.pop(DATA, "")  # an earlier version has none
+            files = state.values.pop("settings", None)  # an earlier version has none
+            digest = state.values.pop("data_sha256", "")
             differ = [] if files is None else self.settings.differences(files, self.spec.is_image)
             if digest and self.digest and digest != self.digest:
                 differ.append("other data")
@@ -193,7 +190,7 @@ class Run(ResultFiles):
 
     def has_checkpoint(self, *tags: Tag) -> bool:
         """Whether training has saved any of these yet; without tags, anything."""
-        return any(self._checkpoint(tag).exists() for tag in tags or LATEST_FIRST)
+        return any(self._checkpoint(tag).exists() for tag in tags or TAGS)
 
     @contextmanager
     def curves(self, resuming_from: int | None = None) -> Generator[SummaryWriter]:
@@ -229,8 +226,3 @@ class Run(ResultFiles):
 
     def _checkpoint(self, tag: Tag) -> Path:
         return self.path / "checkpoints" / f"{tag}.safetensors"
-
-
-def tags(best_first: bool) -> tuple[Tag, ...]:
-    """Return the checkpoints to try, in order."""
-    return LATEST_FIRST[::-1] if best_first else LATEST_FIRST

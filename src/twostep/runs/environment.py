@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel, TypeAdapter
 
 LIBRARIES = ("twostep", "torch", "lightning-fabric", "zuko", "numpy", "safetensors", "pydantic")
@@ -31,8 +32,6 @@ ENVIRONMENT = TypeAdapter(_Environment)
 
 def environment(seed: int, ranks: int) -> dict[str, Any]:
     """Return this process's command and time, the commit of this code, versions, and the machine's facts."""
-    import torch  # here because the command line asks for its ranks before it needs torch
-
     tracked = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

@@ -13,7 +13,6 @@ from typing import Literal
 
 from torch import Tensor
 
-from twostep.core.checkpoint import State
 from twostep.data.batches import Batches, embed
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
@@ -64,19 +63,6 @@ class TwoStepTrainer:
                 logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
         self._set_embeddings(train, valid, self._version)
         self.de.run()
-
-    def state_dict(self) -> State:
-        """Return everything from which training can continue; of a frozen autoencoder, its weights."""
-        frozen = State({f"model.{key}": value for key, value in self.model.gae.state_dict().items()})
-        return State.join({"gae": frozen if self.gae is None else self.gae.state_dict(), "de": self.de.state_dict()})
-
-    def load_state_dict(self, state: State) -> None:
-        """Load what `state_dict` returned."""
-        if self.gae is None:
-            self.model.gae.load_state_dict(state.under("gae.model").tensors)
-        else:
-            self.gae.load_state_dict(state.under("gae"))
-        self.de.load_state_dict(state.under("de"))
 
     def embed(self, data: Batches) -> Batches:
         """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now."""

@@ -86,7 +86,8 @@ def read_images(name: str, source: ImageSource, form: Form | None = None, size: 
         arrays = (kept and cache.load(key)) or arrays
     found = Source(**arrays, discrete=True, low=0.0, high=255.0)
     count = len(found.train) + (0 if found.test is None else len(found.test))
-    shape, megabytes = "x".join(map(str, found.train.shape[1:])), sum(array.nbytes for array in arrays.values()) / 1e6
+    shape = "x".join(map(str, found.train.shape[1:]))
+    megabytes = sum(array.nbytes for array in arrays.values()) / 1e6
     done = f"{count:,} images {shape} {done} in {time.perf_counter() - start:.2f} s, {megabytes:.0f} MB"
     logger.info("%s: %s%s", name, done, f"; kept in {kept.parent}" if kept else "")
     return found

@@ -1,4 +1,7 @@
-"""Where encoded images come from: files, parquet files and the Hugging Face hub."""
+"""Where encoded images come from: files, folders, parquet files and the Hugging Face hub.
+
+A folder of images is flat, or has one subfolder per label, or `train/` and `test/` of either kind.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ HUB_TIMEOUT = 5  # seconds
 BATCH = 1000
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # owner/name
 VALIDATION = ("valid", "validation")
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})
 
 logger = logging.getLogger("twostep")
 
@@ -51,10 +55,62 @@ class ImageSource(NamedTuple):
     open: Callable[[], dict[str, Table]]
 
 
-def from_files(splits: Mapping[str, Sequence[EncodedImage]]) -> ImageSource:
-    """Return the images of files by split."""
-    facts = _facts({split: [Path(image.where) for image in images] for split, images in splits.items()})
-    return ImageSource(facts, lambda: {split: Table(len(images), images.__iter__) for split, images in splits.items()})
+def from_files(splits: Mapping[str, Sequence[tuple[Path, int | None]]]) -> ImageSource:
+    """Return the images of files, with a label or None, by split."""
+
+    def table(files: Sequence[tuple[Path, int | None]]) -> Table:
+        return Table(len(files), lambda: (EncodedImage(str(path), path, label) for path, label in files))
+
+    facts = _facts({split: [path for path, _ in files] for split, files in splits.items()})
+    return ImageSource(facts, lambda: {split: table(files) for split, files in splits.items()})
+
+
+def from_folder(folder: Path, labelled: bool = False) -> ImageSource:
+    """Return the images below a folder, sorted by label and name; labels number the sorted names of the subfolders.
+
+    Hidden files and files with other suffixes are skipped. `labelled`: `train/<label>` and `test/<label>` are required.
+    """
+    splits = {split: folder / split for split in ("train", "test") if (folder / split).is_dir()}
+    if "test" in splits and "train" not in splits:
+        raise UserError(f"{folder}: has a folder test but none called train: put training images there")
+    found = {split: _in_folder(path) for split, path in (splits or {"train": folder}).items()}
+    for split in ("train", "test") if labelled else ():
+        if split not in found or not found[split][0][0]:
+            raise UserError(f"{folder}: {split}/<label>/*.png is missing: put it there too")
+    names = sorted({label for images in found.values() for label, _ in images if label})
+    numbers = {label: number for number, label in enumerate(names)}
+    return from_files(
+        {split: [(path, numbers.get(label)) for label, path in images] for split, images in found.items()}
+    )
+
+
+def _in_folder(folder: Path) -> list[tuple[str, Path]]:
+    """Return label, empty for none, and path of each image."""
+    flat: list[tuple[str, Path]] = []
+    labelled: list[tuple[str, Path]] = []
+    for path in _visible(folder):
+        if path.is_dir():
+            labelled += [(path.name, inner) for inner in _visible(path) if inner.suffix.lower() in SUFFIXES]
+        elif path.suffix.lower() in SUFFIXES:
+            flat.append(("", path))
+    if flat and labelled:
+        raise UserError(
+            f"{folder}: {flat[0][1].name} lies beside the folder {labelled[0][0]}: put every image into the folder of "
+            "its label, or all into one folder"
+        )
+    if not flat and not labelled:
+        raise UserError(
+            f"{folder}: no images found: put .png, .jpg, .webp or .bmp files into it, into one subfolder per label, or "
+            "into train and test"
+        )
+    return flat or labelled
+
+
+def _visible(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder}: can't be read ({error.strerror})") from error
 
 
 def from_parquet(files: Mapping[str, Sequence[Path]], labelled: bool = False) -> ImageSource:

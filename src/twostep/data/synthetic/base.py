@@ -43,8 +43,7 @@ class SyntheticDistribution(Frozen, ABC):
     seed: NonNegativeInt = Field(0, description="seed of the points and the isometry, independent of the run's seed")
     noise: NonNegativeFloat = Field(0.0, description="std of Gaussian noise added to every coordinate of R^D")
     ambient_dim: PositiveInt | None = Field(
-        None,
-        description="dimension D of the space, into which a random isometry maps; None: the smallest",
+        None, description="dimension D of the space, into which a random isometry maps; None: the smallest"
     )
 
     @property
@@ -113,10 +112,8 @@ class SyntheticDistribution(Frozen, ABC):
 
     def noisy_log_density(self, y: Tensor) -> Tensor:
         """Return the log-density of point plus noise in R^m at `(n, m)`, in nats, of shape `(n,)`, if it is known."""
-        raise UserError(
-            f"{self.name}: no log-density with noise={self.noise:g}: the density of the noisy points has no closed "
-            "form; set noise=0"
-        )
+        fault = f"no log-density with noise={self.noise:g}: the density of the noisy points has no closed form"
+        raise UserError(f"{self.name}: {fault}; set noise=0")
 
     @cached_property
     def isometry(self) -> Tensor:
@@ -160,11 +157,9 @@ class SyntheticLoader(DatasetLoader):
                 f"{self.name}: n={drawn.n} points of {drawn.dim} coordinates take {needed / 1e9:,.0f} GB, but this "
                 f"machine has {memory() / 1e9:,.0f} GB: use fewer"
             )
-
-        def split(name: str, n: int) -> Tensor:
-            return drawn.sample(n, torch.Generator().manual_seed(derive(drawn.seed, name))).float()
-
-        return Source(split("train", drawn.n), split("test", max(1, drawn.n // 5)))
+        seeds = (derive(drawn.seed, split) for split in ("train", "test"))
+        train, test = (torch.Generator().manual_seed(seed) for seed in seeds)
+        return Source(drawn.sample(drawn.n, train).float(), drawn.sample(max(1, drawn.n // 5), test).float())
 
 
 def synthetic(name: str, description: str) -> Callable[[type[S]], type[S]]:

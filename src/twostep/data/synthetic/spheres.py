@@ -86,8 +86,8 @@ class VonMisesFisherSet(SphereSet):
 
     @property
     def concentration(self) -> float:
-        """Concentration around the first axis; 0: uniform."""
-        return 0.0
+        """The key `kappa`; 0, which is uniform, for sets without it."""
+        return vars(self).get("kappa", 0.0)
 
     @override
     def draw(self, n: int, generator: Generator) -> Tensor:
@@ -124,11 +124,6 @@ class VonMisesFisherSphere(AnySphere, VonMisesFisherSet):
 
     kappa: NonNegativeFloat = Field(4.0, description=KAPPA)
 
-    @property
-    @override
-    def concentration(self) -> float:
-        return self.kappa
-
 
 @synthetic("uniform_sphere", "uniform distribution on a sphere")
 class UniformSphere(AnySphere, VonMisesFisherSet):
@@ -142,11 +137,6 @@ class VonMisesCircle(VonMisesFisherSet):
     fixed_dims = (1, 2)
 
     kappa: NonNegativeFloat = Field(1.0, description=KAPPA)
-
-    @property
-    @override
-    def concentration(self) -> float:
-        return self.kappa
 
 
 def _first_axis(m: int) -> Tensor:

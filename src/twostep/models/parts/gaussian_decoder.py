@@ -137,8 +137,7 @@ class GaussianDecoderConfig(EncoderDecoderConfig):
     single_sigma: bool = Field(True, description="one std for all coordinates; False: one for each")
     sigma_from: SigmaFrom = Field(
         "parameter",
-        description="the single std: a free parameter, an output of the decoder for each latent, or that times a "
-        "running mean of the error in closed form",
+        description="the single std: a parameter, an output of the decoder, or that times a running mean of errors",
     )
     k: PositiveInt = Field(1, description="samples in the bound on log p; 1 is the evidence lower bound")
 

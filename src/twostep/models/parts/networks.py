@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self, cast
 
 import torch
 from pydantic import (
+    AliasChoices,
     BeforeValidator,
     Field,
     ValidatorFunctionWrapHandler,
@@ -26,6 +27,8 @@ from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
 Net = Literal["mlp", "cnn"]
+Sizes = tuple[PositiveInt, ...]
+Channels = Annotated[Sizes, Field(min_length=1)]
 
 
 def _per_layer(value: Any) -> Any:
@@ -38,6 +41,7 @@ def _per_layer(value: Any) -> Any:
 PerLayer = Annotated[int | tuple[int, ...], BeforeValidator(_per_layer)]
 """One number for all layers of a network, or one for each."""
 
+LAMBDA = AliasChoices("lambda", "_lambda")
 AUTO = "auto"
 
 
@@ -92,43 +96,29 @@ class NetworkConfig(ModelConfig):
 class EncoderDecoderConfig(NetworkConfig):
     """Keys of a model with an encoder and a decoder."""
 
-    latent_dim: LatentDim = Field(
-        20, description="number of latent coordinates d; auto: the intrinsic dimension, estimated when a run starts"
-    )
+    latent_dim: LatentDim = Field(20, description="latent coordinates d; auto: the estimated intrinsic dimension")
     encoder_net: Net = Field("mlp", description="kind of encoder")
-    encoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
-    encoder_hidden_channels: tuple[PositiveInt, ...] = Field(
-        (32, 32, 16, 16), min_length=1, description="channels (cnn)"
-    )
+    encoder_hidden_dims: Sizes = Field((256,), description="hidden layers (mlp)")
+    encoder_hidden_channels: Channels = Field((32, 32, 16, 16), description="channels (cnn)")
     encoder_kernel_size: PerLayer = Field(3, description=KERNEL)
     encoder_stride: PerLayer = Field(1, description=STRIDE)
     encoder_activation: Activation = Field("relu", description="after each hidden layer")
     decoder_net: Net = Field("mlp", description="kind of decoder")
-    decoder_hidden_dims: tuple[PositiveInt, ...] = Field((256,), description="hidden layers (mlp)")
-    decoder_hidden_channels: tuple[PositiveInt, ...] = Field(
-        (16, 16, 32, 32), min_length=1, description="channels (cnn)"
-    )
+    decoder_hidden_dims: Sizes = Field((256,), description="hidden layers (mlp)")
+    decoder_hidden_channels: Channels = Field((16, 16, 32, 32), description="channels (cnn)")
     decoder_kernel_size: PerLayer = Field(3, description=KERNEL)
     decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
 
+    @override
     def is_flat(self) -> bool:
-        """Whether both networks take vectors.
-
-        Raises:
-            UserError: if one takes vectors and the other images.
-        """
         if self.encoder_net != self.decoder_net:
             raise UserError("encoder_net and decoder_net differ: set both to mlp or both to cnn")
         return self.encoder_net == "mlp"
 
+    @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        """Scale images and whatever an autoencoder sees, whiten vectors for a density; convolve colour images.
-
-        An autoencoder for a second step has no more latent coordinates than its data have. Convolutions have stride 2
-        on all but small images; the reference's stride 1 and, where the image is large enough, no padding.
-        """
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
         whiten = role == "de" and not spec.is_image
         dims = {"latent_dim": spec.dim} if role == "gae" and spec.dim < cls.model_fields["latent_dim"].default else {}
@@ -163,9 +153,7 @@ class AdversarialConfig(EncoderDecoderConfig):
     lr: None = Field(None, description="not used: the losses have a learning rate each")
     disc_lr: PositiveFloat = Field(1e-3, description="learning rate of the discriminator")
     use_disc_lr_scheduler: bool = Field(True, description="cosine decay of disc_lr to 0 over all steps")
-    discriminator_hidden_dims: tuple[PositiveInt, ...] = Field(
-        (256, 256), description="hidden layers of the discriminator"
-    )
+    discriminator_hidden_dims: Sizes = Field((256, 256), description="hidden layers of the discriminator")
     discriminator_activation: Activation = Field("relu", description="after each hidden layer of the discriminator")
     early_stopping_metric: str | None = Field(ERROR, description=STOPPING_METRIC)
     valid_metrics: tuple[str, ...] = Field((ERROR,), description=VALID_METRICS)
@@ -247,11 +235,7 @@ def unpadded(spec: DataSpec) -> bool:
 
 
 def image_shape(spec: DataSpec) -> tuple[int, int, int]:
-    """Return the shape `(C, H, W)` of images.
-
-    Raises:
-        UserError: for other data.
-    """
+    """Return the shape `(C, H, W)` of images, or raise `UserError`."""
     if not spec.is_image:
         raise UserError(f"a cnn needs images; {spec.name} has points of shape {spec.shape}: use mlp")
     return spec.shape[0], spec.shape[1], spec.shape[2]
