@@ -18,8 +18,6 @@ from twostep.models.two_step import TwoStep
 
 METRICS: Registry[Metric] = Registry("metric")
 
-OLD_REFERENCE = "null"  # name of the field in files of older versions
-
 SumOverRanks = Callable[[Tensor], Tensor]
 
 
@@ -47,7 +45,8 @@ class Result:
     measure: str = ""
     note: str = ""
     interval: tuple[float, float] | None = None
-    reference: Annotated[float | None, Field(validation_alias=AliasChoices("reference", OLD_REFERENCE))] = None
+    # "null" in files of older versions
+    reference: Annotated[float | None, Field(validation_alias=AliasChoices("reference", "null"))] = None
 
     @property
     def shown(self) -> str:
@@ -70,23 +69,14 @@ class Result:
 
 
 class Metric(ABC):
-    """A metric of a model: a `RowMetric`, a `SampleMetric` or an `OODAccuracy`.
-
-    Args:
-        name: name of the metric.
-        summary: one line about it.
-        lower_is_better: direction.
-        models: types of the models that have it.
-        refused: why others have not.
-        stops: whether it can stop training: its first result has the metric's name.
-    """
+    """A metric of a model: a `RowMetric`, a `SampleMetric` or an `OODAccuracy`."""
 
     name: str
-    summary: str
+    summary: str  # one line
     lower_is_better: bool
-    models: tuple[type, ...]
-    refused: str
-    stops: bool = True
+    models: tuple[type, ...]  # those that have it
+    refused: str  # why others have not
+    stops: bool = True  # whether it can stop training: its first result has the metric's name
 
     def refusal(self, model: nn.Module) -> str:
         """Return why the metric is undefined for a model, or an empty string if it is defined."""
@@ -117,15 +107,11 @@ class RowMean:
 
     @classmethod
     def of(cls, values: Iterable[Tensor], sum_over_ranks: SumOverRanks, leave_out: float | None = None) -> RowMean:
-        """Return the mean, in float64, of values `(B,)` of each batch without those equal to `leave_out`.
-
-        A rank may have no batches.
-        """
+        """Return the mean, in float64, of values `(B,)` of each batch, if any, without those equal to `leave_out`."""
         every = torch.cat([torch.empty(0), *(batch.cpu() for batch in values)]).double()
         kept = every if leave_out is None else every[every != leave_out]
-        n, left_out, total = sum_over_ranks(
-            torch.stack([every.new_tensor(len(kept)), every.new_tensor(len(every) - len(kept)), kept.sum()])
-        ).tolist()
+        mine = every.new_tensor([len(kept), len(every) - len(kept), kept.sum().item()])
+        n, left_out, total = sum_over_ranks(mine).tolist()
         mean = total / n if n else math.nan
         squares = sum_over_ranks((kept - mean).square().sum()).item()
         error = math.sqrt(squares / n / (n - 1)) if n > 1 and math.isfinite(squares) else None

@@ -17,8 +17,7 @@ from twostep.models.base import evaluating
 def check_metrics(names: Iterable[str], model: nn.Module, owner: str) -> None:
     """Raise a `UserError` for a metric that does not exist or is undefined for a model, which it calls `owner`."""
     for name in names:
-        reason = METRICS[name].refusal(model)
-        if reason:
+        if reason := METRICS[name].refusal(model):
             raise UserError(f"{name}: {owner} has no such metric: {reason}")
 
 

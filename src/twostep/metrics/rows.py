@@ -50,9 +50,8 @@ class LogLikelihood(RowMetric):
     """Mean log-density in data space, or on the learned manifold for a two-step model.
 
     A density of dequantised integers is evaluated on dequantised integers, and also gives bits per dimension,
-    `-log p / (D log 2)`, an upper bound on those of the probability of the integers.
-
-    Points at which the decoder of a two-step model has no full rank are counted and left out.
+    `-log p / (D log 2)`, an upper bound on those of the probability of the integers. Points at which the decoder of a
+    two-step model has no full rank are counted and left out.
     """
 
     name = "log_likelihood"

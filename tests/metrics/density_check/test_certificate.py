@@ -1,4 +1,4 @@
-"""What integrates to 1 is certified; planted errors, bounds and densities that can't be told are named so."""
+"""What integrates to 1 is certified; planted errors, bounds and undecided densities are reported as such."""
 
 import math
 
@@ -104,7 +104,7 @@ def test_an_unnormalised_density_is_refused():
         check_normalised(density("ebm", 2))
 
 
-def test_a_density_that_is_no_number_is_refused():
+def test_a_density_that_is_not_a_number_is_refused():
     model = density("flow", 2)
     model.log_prob = lambda x: torch.full((len(x),), torch.nan)
     with pytest.raises(UserError, match="not a number at"):

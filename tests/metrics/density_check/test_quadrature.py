@@ -18,8 +18,8 @@ def drawn(n, dim, seed=0):
 
 def gaussian(dim, mass=1.0):
     factor = torch.linalg.cholesky(0.3 * torch.eye(dim).double() + 0.7)
-    law = torch.distributions.MultivariateNormal(torch.full((dim,), 2.0).double(), scale_tril=factor)
-    return (lambda x: mass * law.log_prob(x).exp()), 2 + drawn(1000, dim) @ factor.T
+    distribution = torch.distributions.MultivariateNormal(torch.full((dim,), 2.0).double(), scale_tril=factor)
+    return (lambda x: mass * distribution.log_prob(x).exp()), 2 + drawn(1000, dim) @ factor.T
 
 
 def holds(found, truth):
@@ -74,18 +74,20 @@ def test_points_that_are_all_alike_have_a_region_too():
 
 
 def test_the_distribution_of_the_draws_has_the_density_it_says():
-    law = importance.StudentMixture.fit(drawn(400, 3) * torch.tensor([1.0, 5.0, 0.1]) + 3, 0)
-    x = law.sample(50, torch.Generator().manual_seed(0))
+    mixture = importance.StudentMixture.fit(drawn(400, 3) * torch.tensor([1.0, 5.0, 0.1]) + 3, 0)
+    x = mixture.sample(50, torch.Generator().manual_seed(0))
     parts = [
         float(weight) * stats.multivariate_t(mean, factor @ factor.T, importance.FREEDOM).pdf(x)
-        for weight, mean, factor in zip(law.weights, law.means, law.factors, strict=True)
+        for weight, mean, factor in zip(mixture.weights, mixture.means, mixture.factors, strict=True)
     ]
-    assert np.allclose(law.log_prob(x).exp(), sum(parts), rtol=1e-9)
+    assert np.allclose(mixture.log_prob(x).exp(), sum(parts), rtol=1e-9)
 
 
 def test_draws_have_the_covariance_of_students_t():
-    law = importance.StudentMixture(*(part.double() for part in (torch.ones(1), torch.ones(1, 2), torch.eye(2)[None])))
-    x = law.sample(40_000, torch.Generator().manual_seed(0))
+    mixture = importance.StudentMixture(
+        *(part.double() for part in (torch.ones(1), torch.ones(1, 2), torch.eye(2)[None]))
+    )
+    x = mixture.sample(40_000, torch.Generator().manual_seed(0))
     assert torch.allclose(torch.cov(x.T), torch.eye(2).double() * 10 / 8, atol=0.04)
 
 

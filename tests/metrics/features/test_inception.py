@@ -104,7 +104,7 @@ def test_images_are_rounded_and_kept_within_their_range_as_if_they_came_from_fil
     seen = normalise(values.view(-1, 1, 1, 1), 0, 1)
     assert seen.shape == (7, 3, 299, 299)
     assert (seen[:, 0, 0, 0] * 128 + 128).tolist() == [0, 0, 0, 1, 128, 255, 255]
-    assert torch.equal(seen, seen[:, :1, :1, :1].expand_as(seen)), "grey is repeated, and one pixel fills the picture"
+    assert torch.equal(seen, seen[:, :1, :1, :1].expand_as(seen)), "grey is repeated, and one pixel fills the image"
     colours = torch.randint(0, 256, (2, 3, 9, 12), dtype=torch.uint8)
     assert torch.equal(normalise(colours, 0, 255), normalise(colours / 255 * 2 - 1, -1, 1))
 

@@ -20,7 +20,7 @@ def skewed(random, n):
 
 
 def rates(trials, draw, two_sided=False, held_out=39, new=4):
-    """Return the false-alarm rate at each level, over held-out rows and new ones, and its standard error."""
+    """Return the false-positive rate at each level, over held-out rows and new ones, and its standard error."""
     random = np.random.default_rng(0)
     found = []
     for _ in range(trials):
@@ -36,7 +36,7 @@ def test_the_level_is_exact_for_any_distribution(draw):
     assert (np.abs(rate - expected) < 4 * error + 1e-12).all()
 
 
-def test_two_sided_alarms_come_from_both_sides_within_the_level():
+def test_two_sided_false_positives_come_from_both_sides_within_the_level():
     rate, error = rates(4000, cauchy, two_sided=True)
     expected = 2 * np.floor(np.array(LEVELS) * 20 + 1e-9) / 40
     assert (np.abs(rate - expected) < 4 * error + 1e-12).all()
@@ -47,12 +47,12 @@ def test_two_sided_alarms_come_from_both_sides_within_the_level():
     assert p_values(held_out, np.array([100.0])) == 1.0
 
 
-def test_ties_raise_fewer_alarms_never_more():
-    def whole(random, n):
+def test_ties_give_fewer_false_positives_never_more():
+    def integers(random, n):
         return random.integers(0, 6, n).astype(float)
 
     for two_sided in (False, True):
-        rate, error = rates(3000, whole, two_sided)
+        rate, error = rates(3000, integers, two_sided)
         assert (rate < np.array(LEVELS) + 3 * error).all()
     assert p_values(np.zeros(9), np.zeros(2)).tolist() == [1.0, 1.0]
 
@@ -90,9 +90,9 @@ def parts(random, n, dependence):
 
 
 @pytest.mark.parametrize("dependence", ["independent", "same", "opposed"])
-def test_the_false_alarm_rate_of_the_combination_is_the_level(dependence):
+def test_the_false_positive_rate_of_the_combination_is_the_level(dependence):
     random = np.random.default_rng(0)
-    trials, n = 1500, 78
+    trials, n = 1000, 78
     found = []
     for seed in range(trials):
         held_out, new = parts(random, n, dependence), parts(random, 4, dependence)
@@ -105,14 +105,14 @@ def test_the_false_alarm_rate_of_the_combination_is_the_level(dependence):
 
 
 def test_calibrating_on_the_rows_of_the_scales_breaks_the_level():
-    """The planted mistake: the minimum of the parts' own p-values, not calibrated again, alarms too often."""
-    random, alarms = np.random.default_rng(0), []
+    """The planted mistake: the minimum of the parts' own p-values, not calibrated again, is too often small."""
+    random, found = np.random.default_rng(0), []
     for _ in range(1000):
         held_out, new = parts(random, 39, "opposed"), parts(random, 4, "opposed")
         density = p_values(held_out["log_prob"], new["log_prob"], two_sided=True)
         distance = p_values(held_out["reconstruction_error"], new["reconstruction_error"])
-        alarms.append(np.minimum(density, distance) <= 0.1)
-    assert np.mean(alarms) > 0.13
+        found.append(np.minimum(density, distance) <= 0.1)
+    assert np.mean(found) > 0.13
 
 
 def test_the_score_repeats_and_its_halves_follow_the_seed():
@@ -130,7 +130,7 @@ def test_rows_are_evaluated_one_by_one():
     assert np.array_equal(fitted.p_values(new), alone)
 
 
-def test_each_oddity_is_found_and_being_near_is_none():
+def test_each_unusual_score_is_found_and_a_small_distance_is_not_unusual():
     fitted = TwoPart(parts(np.random.default_rng(0), 2000, "independent"), 0)
     usual = {"log_prob": -100.0, "reconstruction_error": -1.0}
     odd = [
@@ -164,7 +164,7 @@ def areas(seed, **odd):
 
 
 @pytest.mark.parametrize("gap", [1.5, 2.5, 3.5])
-def test_a_density_that_knows_nothing_costs_little(gap):
+def test_an_uninformative_density_costs_little(gap):
     distance, density, both = areas(0, distance=gap)
     assert density == pytest.approx(0.5, abs=0.01)
     assert both > distance - 0.025

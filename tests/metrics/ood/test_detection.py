@@ -8,6 +8,7 @@ import pytest
 from sklearn import metrics
 
 from helpers.known_models import SPLITS, normal, rows
+from twostep.metrics.ood import detection
 from twostep.metrics.ood.detection import auroc, detection_figures, stump
 
 
@@ -21,13 +22,13 @@ def figures_of(scored):
 @pytest.mark.parametrize("n_out", [4000, 400])
 def test_figures_of_two_normal_distributions_are_those_of_the_closed_form(gap, n_out):
     figures = figures_of(rows(gap, n_out=n_out))
-    law = NormalDist()
+    standard = NormalDist()
     error = 4 * math.sqrt(0.25 / n_out)
-    assert figures["auroc"] == pytest.approx(law.cdf(gap / math.sqrt(2)), abs=error)
-    assert figures["fpr95"] == pytest.approx(1 - law.cdf(gap + law.inv_cdf(0.05)), abs=error)
+    assert figures["auroc"] == pytest.approx(standard.cdf(gap / math.sqrt(2)), abs=error)
+    assert figures["fpr95"] == pytest.approx(1 - standard.cdf(gap + standard.inv_cdf(0.05)), abs=error)
     if gap:
         # the best threshold lies half-way, also where one set is ten times the other
-        assert figures["acc"] == pytest.approx(law.cdf(gap / 2), abs=error)
+        assert figures["acc"] == pytest.approx(standard.cdf(gap / 2), abs=error)
     else:
         assert figures["aupr"] == pytest.approx(4000 / (4000 + n_out), abs=error)
 
@@ -65,7 +66,7 @@ def best_split(scored):
     return min(middles, key=impurity)
 
 
-def test_a_density_that_is_upside_down_is_not_negated():
+def test_an_anti_correlated_density_is_not_negated():
     figures = figures_of(rows(-2.0))
     assert figures["auroc"] < 0.1
     assert figures["acc"] < 0.2
@@ -119,16 +120,17 @@ def test_delongs_variance_is_that_of_the_pairs():
     )
 
 
-def test_sets_that_are_apart_are_not_called_certain():
+def test_separated_sets_have_an_uncertain_auroc():
     found = auroc(np.arange(10.0), np.arange(-20.0, -5))
     assert (found.value, found.high) == (1.0, 1.0)
     assert found.low == pytest.approx(0.025**0.1)
     assert auroc(np.arange(-20.0, -5), np.arange(10.0)).interval == (0.0, pytest.approx(1 - 0.025**0.1))
 
 
-def test_bootstrap_intervals_cover_and_repeat():
-    law, gap = NormalDist(), 1.5
-    truth = 1 - law.cdf(gap + law.inv_cdf(0.05))
+def test_bootstrap_intervals_cover_and_repeat(monkeypatch):
+    monkeypatch.setattr(detection, "RESAMPLES", 100)
+    standard, gap = NormalDist(), 1.5
+    truth = 1 - standard.cdf(gap + standard.inv_cdf(0.05))
     covered = []
     for trial in range(60):
         inside, outside = normal(200, gap, seed=2 * trial), normal(200, 0, seed=2 * trial + 1)
@@ -141,13 +143,14 @@ def test_bootstrap_intervals_cover_and_repeat():
     assert first["fpr95"].interval != other["fpr95"].interval
 
 
-def test_intervals_of_sets_that_are_nearly_apart_cover():
-    law, gap, n = NormalDist(), 5.0, 100
+def test_intervals_of_nearly_separated_sets_cover(monkeypatch):
+    monkeypatch.setattr(detection, "RESAMPLES", 100)
+    standard, gap, n = NormalDist(), 5.0, 100
     scores = np.linspace(-8, gap + 8, 20001)
-    recall, alarms = (1 - np.vectorize(law.cdf)(scores - shift) for shift in (gap, 0.0))
-    precision = recall / np.maximum(recall + alarms, 1e-300)
+    recall, false_positives = (1 - np.vectorize(standard.cdf)(scores - shift) for shift in (gap, 0.0))
+    precision = recall / np.maximum(recall + false_positives, 1e-300)
     area = -float(np.trapezoid(precision, recall))
-    truths = {"aupr": area, "aupr_out": area, "fpr95": 1 - law.cdf(gap + law.inv_cdf(0.05))}
+    truths = {"aupr": area, "aupr_out": area, "fpr95": 1 - standard.cdf(gap + standard.inv_cdf(0.05))}
     random = np.random.default_rng(0)
     trials = [detection_figures(random.normal(gap, 1, n), random.normal(0, 1, n), seed) for seed in range(30)]
     for name, truth in truths.items():

@@ -1,4 +1,4 @@
-"""What the figures of a comparison say of themselves, scores that are no numbers, and no leak of the other data."""
+"""Descriptions of the figures of a comparison, scores that are not finite, and no leak of the other data."""
 
 import math
 
@@ -73,7 +73,7 @@ def test_reversed_scores_are_not_negated_and_both_precisions_see_it():
 
 
 def three_scores(gap, n=2000, seed=0):
-    """Give scores of a two-step model: distances tell, densities don't, and all of them depend on one another."""
+    """Give scores of a two-step model: distances are informative, densities are not, and all of them are dependent."""
     random = np.random.default_rng(seed)
     scored = {name: {} for name in ("log_prob", "log_prob_latent", "reconstruction_error")}
     for split in ("in_train", "in_valid", "in_test", "ood_train", "ood_test"):
@@ -83,7 +83,7 @@ def three_scores(gap, n=2000, seed=0):
     return scored
 
 
-def test_the_two_part_score_and_all_alarms_know_nothing_of_other_data():
+def test_the_two_part_score_and_p_values_do_not_depend_on_other_data():
     model, scored = two_step(), three_scores(3.0)
     scores, p_values = ood.calibrate(model, scored, seed=0)
     changed = {name: {**found, "ood_train": -found["ood_train"][:7]} for name, found in scored.items()}
@@ -107,7 +107,7 @@ def test_false_positives_are_as_many_as_announced_and_others_are_found():
     assert "distance_ood_acc" not in results
 
 
-def test_false_positives_tell_how_far_few_validation_rows_move_them():
+def test_false_positives_report_their_deviation_for_few_validation_rows():
     random = np.random.default_rng(0)
     rates = [(p_values(random.normal(size=2000), random.normal(size=4000)) <= 0.05).mean() for _ in range(200)]
     assert np.std(rates) == pytest.approx(np.hypot(0.0049, np.sqrt(0.05 * 0.95 / 4000)), rel=0.2)

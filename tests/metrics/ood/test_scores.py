@@ -28,7 +28,7 @@ def test_a_density_alone_has_no_distance_and_an_autoencoder_no_density():
     assert [score.name for score in scores_of(two_step().gae)] == ["reconstruction_error"]
 
 
-def test_the_distance_is_turned_so_that_points_on_the_manifold_come_highest():
+def test_the_distance_is_negated_so_that_points_on_the_manifold_come_highest():
     model = two_step()
     on = model.decode(model.encode(points(20))).detach()
     score = scores_of(model)[2].of
@@ -84,8 +84,8 @@ def test_integers_are_dequantised_for_a_density_that_was_trained_so():
     spec = DataSpec(name="pixels", shape=(3,), size=50, low=0, high=9, discrete=True)
     data = {"in_test": Batches(torch.arange(30, dtype=torch.uint8).reshape(10, 3), 4)}
     (plain,) = score_splits(given(spec), data, lambda values: values, seed=0).values()
-    (spread,) = score_splits(given(spec, dequantize=True), data, lambda values: values, seed=0).values()
+    (dequantised,) = score_splits(given(spec, dequantize=True), data, lambda values: values, seed=0).values()
     assert np.array_equal(plain["in_test"], np.arange(0, 30, 3))
-    bins = spread["in_test"] - plain["in_test"]
+    bins = dequantised["in_test"] - plain["in_test"]
     assert bins.min() >= 0
     assert 0 < bins.max() < 1

@@ -172,10 +172,10 @@ def test_a_run_without_weights_says_so_before_it_starts(data, tmp_path, caplog):
     run = {"test_metrics": "fid", "metric_kwargs": {"gen_samples": 20}}
     experiment = start(asked(("vae", "flow"), data, tmp_path / "runs", run=run, gae=KEYS, de=KEYS))
     experiment.run.close()
-    told = [record.message for record in caplog.records if record.message.startswith("fd")]
+    logged = [record.message for record in caplog.records if record.message.startswith("fd")]
     weightless = ", whose weights are missing (key inception_weights, or TWOSTEP_INCEPTION)"
     no_fid = "; fd is not FID, which needs Inception's features"
-    assert told == [
+    assert logged == [
         f"fd, kid: in pca features of {data} (key metric_kwargs){no_fid}{weightless}",
         f"fd, kid: in standardised features of embeddings of {data} (key metric_kwargs){no_fid}",
         f"fd: in pca features of {data} (key metric_kwargs){no_fid}{weightless}",

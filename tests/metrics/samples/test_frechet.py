@@ -1,4 +1,4 @@
-"""Fréchet distances: closed forms, torchmetrics, bias at the null, intervals that hold."""
+"""Fréchet distances: closed forms, torchmetrics, bias for equal distributions, intervals that hold."""
 
 import math
 
@@ -30,7 +30,7 @@ def torchmetrics_fid(first, second):
     return float(metric.compute())
 
 
-def law(mean, covariance):
+def distribution(mean, covariance):
     return Moments(2, torch.as_tensor(mean).double(), torch.as_tensor(covariance).double())
 
 
@@ -45,8 +45,8 @@ def test_equal_to_torchmetrics(dim):
 def test_closed_form_of_commuting_covariances_also_where_they_are_singular():
     axes = torch.linalg.qr(gaussian(6, 6)).Q
     one, two = torch.tensor([4.0, 1.0, 9.0, 0.0, 0.0, 2.0]), torch.tensor([1.0, 1.0, 0.0, 4.0, 0.0, 8.0])
-    first = law(torch.zeros(6), axes @ torch.diag(one.double()) @ axes.T)
-    second = law(torch.ones(6), axes @ torch.diag(two.double()) @ axes.T)
+    first = distribution(torch.zeros(6), axes @ torch.diag(one.double()) @ axes.T)
+    second = distribution(torch.ones(6), axes @ torch.diag(two.double()) @ axes.T)
     expected = 6 + float((one.sqrt() - two.sqrt()).square().sum())
     assert distance(first, second) == pytest.approx(expected, rel=1e-10)
     assert distance(second, first) == pytest.approx(expected, rel=1e-10)
@@ -70,7 +70,7 @@ def test_equal_sets_and_constant_sets():
 
 
 def test_bias_of_two_samples_of_one_distribution():
-    """The closed form of the bias for isotropic laws is D (D + 1) / 2n + ...: 0.54 D²/n at D = 64, n = 5000."""
+    """The closed form of the bias of isotropic Gaussians is D (D + 1) / 2n + ...: 0.54 D²/n at D = 64, n = 5000."""
     values = [frechet(gaussian(5000, 64, seed=2 * i), gaussian(5000, 64, seed=2 * i + 1)).value for i in range(3)]
     assert sum(values) / 3 == pytest.approx(0.54 * 64**2 / 5000, rel=0.03)
 
@@ -87,8 +87,8 @@ def test_intervals_hold_the_mean_at_this_n_and_the_truth_without_the_bias(shift,
     assert sum(one.value for one in infinite) / 100 == pytest.approx(truth, abs=0.03)
     if scale > 1:
         widths = torch.tensor([one.margin for one in plain])
-        spread = torch.tensor([one.value for one in plain]).std() * 1.96
-        assert float(widths.mean() / spread) == pytest.approx(1, abs=0.2)
+        deviation = torch.tensor([one.value for one in plain]).std() * 1.96
+        assert float(widths.mean() / deviation) == pytest.approx(1, abs=0.2)
 
 
 def test_the_extrapolation_is_the_same_for_the_same_seed():

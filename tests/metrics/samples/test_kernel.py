@@ -1,4 +1,4 @@
-"""Kernel distances: torchmetrics, brute force, no bias at the null, intervals that hold."""
+"""Kernel distances: torchmetrics, brute force, no bias for equal distributions, intervals that hold."""
 
 import itertools
 
@@ -65,8 +65,8 @@ def test_intervals_hold_the_mean(shift):
     for found in (repeated(kid, shift), repeated(mmd, shift)):
         assert coverage(found) >= 0.88
         widths = torch.tensor([one.margin for one in found])
-        spread = torch.tensor([one.value for one in found]).std() * 1.96
-        assert float(widths.mean() / spread) == pytest.approx(1, abs=0.25)
+        deviation = torch.tensor([one.value for one in found]).std() * 1.96
+        assert float(widths.mean() / deviation) == pytest.approx(1, abs=0.25)
 
 
 @pytest.mark.parametrize("measure", [kid, mmd])

@@ -81,13 +81,13 @@ def test_distances_and_their_squares_give_the_same():
 @pytest.mark.parametrize("shift", [0.0, 0.5, 1.5])
 def test_intervals_hold_the_truth(shift):
     """Of normal distances both truths are closed forms."""
-    law = NormalDist()
+    distribution = NormalDist()
     rounds = [
         of_distances(gaussian(300, 1, seed=2 * i)[:, 0], gaussian(200, 1, -shift, seed=2 * i + 1)[:, 0], i)
         for i in range(40)
     ]
-    assert coverage([one.farther for one in rounds], law.cdf(-shift / math.sqrt(2))) >= 0.85
-    assert coverage([one.copies for one in rounds], law.cdf(law.inv_cdf(0.01) + shift)) >= 0.85
+    assert coverage([one.farther for one in rounds], distribution.cdf(-shift / math.sqrt(2))) >= 0.85
+    assert coverage([one.copies for one in rounds], distribution.cdf(distribution.inv_cdf(0.01) + shift)) >= 0.85
 
 
 def test_distances_that_are_all_alike_have_no_z():

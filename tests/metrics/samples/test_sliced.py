@@ -53,5 +53,5 @@ def test_intervals_hold_the_mean(n, m, shift):
     ]
     assert coverage(found) >= 0.85
     widths = torch.tensor([one.margin for one in found])
-    spread = torch.tensor([one.value for one in found]).std() * 1.96
-    assert float(widths.mean() / spread) == pytest.approx(1, abs=0.3)
+    deviation = torch.tensor([one.value for one in found]).std() * 1.96
+    assert float(widths.mean() / deviation) == pytest.approx(1, abs=0.3)

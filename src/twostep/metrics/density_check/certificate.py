@@ -22,7 +22,7 @@ from torch import Tensor
 from twostep.core.schema import UserError
 from twostep.metrics.base import Result, measure_of
 from twostep.metrics.density_check import importance, quadrature
-from twostep.models.base import DensityEstimator, Likelihood, evaluating
+from twostep.models.base import DensityEstimator, evaluating
 from twostep.models.two_step import TwoStep
 
 Verdict = Literal["normalised", "a bound", "not normalised", "undecided"]
@@ -66,27 +66,32 @@ def check_normalised(
     density = _Density(model)
     with evaluating(model), torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        points = density.where(data, torch.Generator().manual_seed(seed))
+        source = model.de if isinstance(model, TwoStep) else model
+        points = source.sample(SAMPLES, torch.Generator().manual_seed(seed))
+        if data is not None:
+            x = data.to(points)
+            points = torch.cat([points, model.encode(x) if isinstance(model, TwoStep) else model.noise.dequantize(x)])
+        points = points.flatten(1)
         if points.shape[1] <= 3 and kind != "bound":
             found = quadrature.integrate(density, points, TOLERANCE / 10, evaluations)
             error, about = found.error, "quadrature"
         else:
             found = importance.integrate(density, points, evaluations // density.draws, seed)
             error, about = 3 * found.error, f"importance sampling, effective sample size {found.effective:,.0f}"
-    verdict = "undecided" if found.effective < EFFECTIVE else _verdict(kind, found.value, max(error, TOLERANCE))
+    excess, allowed = found.value - 1, max(error, TOLERANCE)
+    if found.effective < EFFECTIVE:
+        verdict = "undecided"
+    elif excess > allowed or (kind != "bound" and -excess > allowed):
+        verdict = "not normalised"
+    elif allowed > UNDECIDED:
+        verdict = "undecided"
+    else:
+        verdict = "a bound" if kind == "bound" else "normalised"
     if density.singular:
         rank = f"the decoder's Jacobian has rank below {points.shape[1]}"
         about += f"; at {density.singular:,} of {density.seen:,} points {rank}, counted as 0"
     integral = Result(found.value, "probability", found.evaluations, found.error, kind, measure_of(model), about)
     return Certificate(verdict, integral)
-
-
-def _verdict(kind: Likelihood, value: float, allowed: float) -> Verdict:
-    if value - 1 > allowed or (kind != "bound" and 1 - value > allowed):
-        return "not normalised"
-    if allowed > UNDECIDED:
-        return "undecided"
-    return "a bound" if kind == "bound" else "normalised"
 
 
 class _Density:
@@ -98,15 +103,6 @@ class _Density:
     def __init__(self, model: DensityEstimator | TwoStep) -> None:
         self.model, self.singular, self.seen = model, 0, 0
         self.draws = DRAWS if model.likelihood == "bound" else 1
-
-    def where(self, data: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Return points `(N, d)` where the density is large."""
-        model = self.model
-        drawn = (model.de if isinstance(model, TwoStep) else model).sample(SAMPLES, generator)
-        if data is not None:
-            x = data.to(drawn)
-            drawn = torch.cat([drawn, model.encode(x) if isinstance(model, TwoStep) else model.noise.dequantize(x)])
-        return drawn.flatten(1)
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return the integrand at `(n, d)`, of shape `(n,)`."""

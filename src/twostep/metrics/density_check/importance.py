@@ -67,11 +67,7 @@ class StudentMixture:
 
 
 def integrate(f: Callable[[Tensor], Tensor], points: Tensor, n: int, seed: int) -> Integral:
-    """Return the integral of a non-negative function over R^d by n draws of a proposal.
-
-    The function maps points `(b, d)` in float64 to values `(b,)`. The proposal is fitted to `points`, `(N, d)`, where
-    it is large.
-    """
+    """Return the integral over R^d of a function as in `quadrature` by n draws of a proposal, fitted to the points."""
     proposal = StudentMixture.fit(points, seed)
     draws = proposal.sample(n, torch.Generator().manual_seed(seed))
     w = torch.cat([f(block) / proposal.log_prob(block).exp() for block in draws.split(CHUNK)])

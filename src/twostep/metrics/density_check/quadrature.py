@@ -61,10 +61,7 @@ def integrate(f: Integrand, points: Tensor, tolerance: float, evaluations: int) 
 
 
 def _cells(f: Integrand, low: Tensor, high: Tensor, tolerance: float, evaluations: int) -> tuple[float, float, int]:
-    """Integrate over cells `(m, d)`; in each round those of the smallest errors are final, the others halved.
-
-    Returns value, error and number of evaluations.
-    """
+    """Return value, error and number of evaluations of the integral over cells `(m, d)`."""
     each, halves = ORDER ** low.shape[1], 2 ** low.shape[1]
     corner = torch.tensor(list(product((0.0, 0.5), repeat=low.shape[1])), dtype=low.dtype)
     values, total, error, used = _sums(f, low, high), 0.0, 0.0, len(low) * each
@@ -77,7 +74,7 @@ def _cells(f: Integrand, low: Tensor, high: Tensor, tolerance: float, evaluation
         errors, order = (SAFETY * (inner.sum(1) - values).abs()).sort()
         small = int((errors.cumsum(0) <= (tolerance - error) / 2).sum())
         too_many = len(low) - max(0, evaluations - used) // (halves**2 * each)
-        final, rest = order.tensor_split([max(small, too_many)])
+        final, rest = order.tensor_split([max(small, too_many)])  # the others are halved
         total += float(inner[final].sum())
         error += float(errors[: len(final)].sum())
         low, high, values = inner_low[rest].flatten(0, 1), inner_high[rest].flatten(0, 1), inner[rest].flatten()
@@ -115,6 +112,5 @@ def _leaves(points: Tensor, low: Tensor, high: Tensor, axis: int = 0) -> tuple[T
 def _around(low: Tensor, high: Tensor, pad: Tensor) -> tuple[Tensor, Tensor]:
     """Return the 3^d - 1 boxes of the shell of thickness `pad` around a box."""
     edges = torch.stack([low - pad, low, high, high + pad])
-    places = [place for place in product((0, 1, 2), repeat=len(low)) if any(index != 1 for index in place)]
-    start = torch.tensor(places)
+    start = torch.tensor([place for place in product((0, 1, 2), repeat=len(low)) if set(place) != {1}])
     return edges.gather(0, start), edges.gather(0, start + 1)

@@ -68,8 +68,7 @@ def standardised(train: Iterable[Tensor], shape: Sequence[int]) -> Extractor:
 def pca(train: Iterable[Tensor], dim: int) -> Extractor:
     """Return the first `dim` principal components of batches `(b, *S)` of training data, in data units."""
     moments = Moments.of_blocks(batch.flatten(1) for batch in train)
-    axes = principal_axes(moments.covariance)[1][:, :dim]
-    mean = moments.mean
+    mean, axes = moments.mean, principal_axes(moments.covariance)[1][:, :dim]
     words = f"flattened, first {axes.shape[1]} principal components of the training data, in data units"
     digest = digest_of("pca", (mean, axes))
     return Extractor("pca", words, digest, lambda x: (x.flatten(1) - mean.to(x)) @ axes.to(x))

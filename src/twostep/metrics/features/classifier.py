@@ -6,7 +6,6 @@ same images, labels and seed give the same weights on one machine.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 
@@ -44,9 +43,7 @@ def cached_classifier(name: str, labelled: Sequence[tuple[Rows, Tensor]], low: f
     weights = torch.randn(images[0].numel(), generator=generator, dtype=torch.float64)
     order = torch.cat([block.flatten(1).double() @ weights for block in images.split(BLOCK)]).argsort()[:MAX_IMAGES]
     images, labels = images[order], labels[order]
-    content = hashlib.sha256(images.numpy().data)
-    content.update(labels.numpy().data)
-    key = cache.key(f"classifier-{name}", [content.hexdigest(), low, high])
+    key = cache.key(f"classifier-{name}", [digest_of("images and labels", (images, labels)), low, high])
     state = cache.load(key)
     if state is None:
         logger.info("features: training a classifier on %s labelled images", f"{len(images):,}")
@@ -62,10 +59,7 @@ def train_classifier(images: Tensor, labels: Tensor, low: float, high: float, se
     It takes about 1 ms of one core per image of 28 x 28. The state of torch's global generator is preserved.
 
     The images `(N, C, H, W)`, of any dtype, have values in [low, high] and integer labels `(N,)`. The seed is that of
-    the weights and of the order of the images.
-
-    Raises:
-        UserError: if these are not images with two or more labels.
+    the weights and of the order of the images. Other data, or fewer than two labels, raise a `UserError`.
     """
     check_range("classifier", low, high)
     if images.ndim != 4:

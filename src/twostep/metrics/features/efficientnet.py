@@ -27,8 +27,7 @@ SIDE = 32  # smaller images are upsampled to it
 def efficientnet_lite0(low: float, high: float) -> Extractor:
     """Return the extractor of 1,280 features, the last activations averaged over positions, for data in [low, high].
 
-    Raises:
-        UserError: if the packages are missing or the data have no finite range; when called, for anything but images.
+    Missing packages and data without a finite range raise a `UserError`, as its calls do for anything but images.
     """
     check_range(NAME, low, high)
     net, weights = _network()

@@ -41,8 +41,7 @@ PUBLISHED = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 def inception(low: float, high: float, weights: Path) -> Extractor:
     """Return the extractor of 2,048 features for data in [low, high]; the weights are a .pth or .safetensors file.
 
-    Raises:
-        UserError: if the data have no finite range, or the file is missing, damaged or of another network.
+    Data without a finite range, and a file that is missing, damaged or of another network, raise a `UserError`.
     """
     check_range(NAME, low, high)
     net, digest = load(weights)
@@ -76,31 +75,26 @@ def load(path: Path) -> tuple[nn.Module, str]:
 def _load(path: str, size: int, changed: int) -> tuple[nn.Module, str]:
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{NAME}: {path}: {error.strerror}") from None
+        if path.endswith(".safetensors"):
+            read: Any = safetensors.torch.load(content)
+        else:
+            read = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise many types
+        problem = f"damaged, or without weights ({size:,} bytes; {type(error).__name__})"
+        raise UserError(f"{NAME}: {path}: {problem}") from None
+    if not isinstance(read, dict) or not all(isinstance(one, Tensor) for one in cast(dict[str, Any], read).values()):
+        raise UserError(f"{NAME}: {path} contains no state dict")
     net = network()
     wanted = net.state_dict()
     # old files lack this counter of batch normalisation, which has no effect
-    found = {name: torch.zeros(()) for name in wanted if name.endswith("num_batches_tracked")} | _parse(path, content)
+    found = {name: torch.zeros(()) for name in wanted if name.endswith("num_batches_tracked")}
+    found |= cast(dict[str, Tensor], read)
     for name in [*wanted, *found]:
         here, there = (str(tuple(x[name].shape)) if name in x else "missing" for x in (wanted, found))
         if here != there:
             raise UserError(f"{NAME}: {path} is of another network: {name} is {there}, not {here}")
     net.load_state_dict({name: tensor.float() for name, tensor in found.items()}, assign=True)
     return net[:-1].requires_grad_(False), hashlib.sha256(content).hexdigest()
-
-
-def _parse(path: str, content: bytes) -> dict[str, Tensor]:
-    try:
-        if path.endswith(".safetensors"):
-            return safetensors.torch.load(content)
-        found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files raise many types
-        problem = f"damaged, or without weights ({len(content):,} bytes; {type(error).__name__})"
-        raise UserError(f"{NAME}: {path}: {problem}") from None
-    if not isinstance(found, dict) or not all(isinstance(one, Tensor) for one in cast(dict[str, Any], found).values()):
-        raise UserError(f"{NAME}: {path} contains no state dict")
-    return cast(dict[str, Tensor], found)
 
 
 def _resize(x: Tensor, side: int) -> Tensor:

@@ -14,9 +14,6 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-LABELS = 1008
-EPSILON = 1e-3  # of the batch norms
-
 Kernel = int | tuple[int, int]
 # channels and kernel of convolutions; two kernels are applied to the same input, and their outputs concatenated
 Chains = dict[str, list[tuple[int, Kernel] | tuple[int, Kernel, Kernel]]]
@@ -60,7 +57,7 @@ def network() -> nn.Sequential:
             "Mixed_7c": Block(2048, FORKS, nn.MaxPool2d(3, 1, 1), 192),
             "AvgPool": nn.AdaptiveAvgPool2d(1),
             "flatten": nn.Flatten(),
-            "fc": nn.Linear(2048, LABELS),
+            "fc": nn.Linear(2048, 1008),
         }
     return nn.Sequential(OrderedDict(layers)).eval()
 
@@ -114,7 +111,7 @@ def _strips(width: int) -> Chains:
 def _convolution(inputs: int, outputs: int, kernel: Kernel, stride: int = 1, padding: str = "valid") -> nn.Module:
     layers: dict[str, nn.Module] = {
         "conv": nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False),
-        "bn": nn.BatchNorm2d(outputs, EPSILON),
+        "bn": nn.BatchNorm2d(outputs, eps=1e-3),
         "relu": nn.ReLU(inplace=True),
     }
     return nn.Sequential(OrderedDict(layers))

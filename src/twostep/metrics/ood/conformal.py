@@ -74,8 +74,7 @@ class ConformalCalibrator:
         self.held_out = held_out
         self.calibrated_on = len(next(iter(held_out.values())))
         if self.calibrated_on < MIN_ROWS:
-            few = f"{self.calibrated_on} validation rows are too few for p-values"
-            raise UserError(f"{few}: at least {MIN_ROWS} are needed")
+            raise UserError(f"p-values need at least {MIN_ROWS} validation rows, not {self.calibrated_on}")
         self.headline = "log_prob" if "log_prob" in held_out else DISTANCE
         self.two_part = None
         if isinstance(model, TwoStep):
@@ -92,10 +91,7 @@ class ConformalCalibrator:
 
 
 def p_values(held_out: Array, scores: Array, two_sided: bool = False) -> Array:
-    """Return the conformal p-values, in [1/(n+1), 1], of scores `(m,)` by those of held-out rows, `(n,)`.
-
-    `two_sided` says whether scores can be too high as well as too low.
-    """
+    """Return the conformal p-values, in [1/(n+1), 1], of scores `(m,)` by those of held-out rows, `(n,)`."""
     held_out, scores = finite(held_out), finite(scores)
     low = (1 + np.searchsorted(np.sort(held_out), scores, "right")) / (len(held_out) + 1)
     if not two_sided:

@@ -1,22 +1,20 @@
-"""Figures of detection, each with a 95 % interval. Higher scores mean more in-distribution.
+"""Figures of detection, each with a 95 % interval.
 
     AUROC  P(score of an in-distribution row > score of an OOD row), ties count half
     AUPR   average precision Σ (R_k - R_k-1) P_k over thresholds, with in-distribution or OOD rows as positives
     FPR95  share of OOD rows at or above the highest threshold that keeps 95 % of in-distribution rows
 
-Scores are never negated: anti-correlated scores get an AUROC below 1/2.
-
-The AUROC is a U-statistic. With the placements V_i = share of OOD rows below in-distribution row i, W_j = share of
+Higher scores mean more in-distribution; they are never negated: anti-correlated ones get an AUROC below 1/2. The AUROC
+is a U-statistic. With the placements V_i = share of OOD rows below in-distribution row i, W_j = share of
 in-distribution rows above OOD row j, its variance is `Var(V) / n_in + Var(W) / n_out`; the interval is symmetric on
 the logit scale, so it stays within [0, 1]. For separated sets the variance is 0, and the limit is that of the
 min(n_in, n_out) disjoint pairs, all in the right order: `0.025^(1/min)`. The other figures have percentile intervals of
 a bootstrap within each set. As resamples of nearly separated sets are separated as well, these intervals are at least
-as wide as Wilson's for a share of the rows of the figure (binomial intervals of the AUPR: Boyd, Eng & Page).
+as wide as Wilson's for a share of the rows of the figure.
 
-Sources: Comparing the Areas under Two or More Correlated ROC Curves (DeLong, DeLong & Clarke-Pearson, 1988); A
-Baseline for Detecting Misclassified and Out-of-Distribution Examples in Neural Networks (Hendrycks & Gimpel, 2017,
-arXiv 1610.02136); Area under the Precision-Recall Curve: Point Estimates and Confidence Intervals (Boyd, Eng & Page,
-2013).
+Sources: Comparing the Areas under Two or More Correlated ROC Curves (DeLong et al., 1988); A Baseline for Detecting
+Misclassified and Out-of-Distribution Examples in Neural Networks (Hendrycks & Gimpel, 2017, arXiv 1610.02136); Area
+under the Precision-Recall Curve: Point Estimates and Confidence Intervals (Boyd et al., 2013).
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Out-of-distribution detection: whether the scores of a model separate its test rows from those of other datasets.
 
-Higher scores mean more in-distribution; scores are never negated.
-
     <score>_ood_auroc, _aupr, _aupr_out, _fpr95   see `detection`: without a threshold
     <score>_ood_false_positive_rate               in-distribution test rows with a conformal p-value <= 0.05
     <score>_ood_detection_rate                    OOD test rows with such a p-value; calibrated on validation rows only
@@ -106,11 +104,8 @@ def calibrate(model: nn.Module, scored: Scores, seed: int) -> tuple[Scores, Scor
         return scored, {}
     by_split = {split: {name: rows[split] for name, rows in scored.items()} for split in splits}
     calibrator = ConformalCalibrator(model, by_split.pop("in_valid"), seed)
-    found = {
-        split: calibrator.p_values(rows)
-        for split, rows in by_split.items()
-        if split.startswith(("in_test", "ood_test"))
-    }
+    tested = [split for split in by_split if split.startswith(("in_test", "ood_test"))]
+    found = {split: calibrator.p_values(by_split[split]) for split in tested}
     p_values = {name: {split: found[split][name] for split in found} for name in found["in_test"]}
     if calibrator.two_part is not None:
         scored = scored | {TWO_PART.name: {split: calibrator.two_part.score(rows) for split, rows in by_split.items()}}

@@ -18,7 +18,6 @@ from twostep.core.estimate import wilson
 from twostep.core.seeds import derive
 from twostep.metrics.samples.checks import SampleEstimate, permutation
 
-HIDDEN = 64
 MAX_ROWS = 10_000  # of each set
 MIN_ROWS = 20
 
@@ -41,7 +40,7 @@ def c2st(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     train, test = (((x - mean) / torch.where(std > 0, std, 1)).numpy() for x in (train, test))
     labels = torch.tensor([0, 1]).repeat_interleave(half).numpy()
     state = derive(seed, "network") % 2**32
-    network: Any = MLPClassifier((HIDDEN,), early_stopping=True, max_iter=100, random_state=state)
+    network: Any = MLPClassifier((64,), early_stopping=True, max_iter=100, random_state=state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a classifier all the same
         network.fit(train, labels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from twostep.core.keys import MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.batches import Batches, subsample
 from twostep.data.files import cache
-from twostep.metrics.features.base import Extractor
+from twostep.metrics.features.base import Extractor, digest_of
 from twostep.models.base import Sampler
 
 BLOCK = 10_000  # rows, when the features of all training rows are needed
@@ -22,27 +21,16 @@ BLOCK = 10_000  # rows, when the features of all training rows are needed
 
 @dataclass(frozen=True)
 class FeatureSets:
-    """The samples of a model and what they are compared with, in one feature space; all of it is computed when needed.
-
-    Args:
-        model: the model that is sampled.
-        training: returns the batches that it was trained on.
-        held_out: batches of data that it was not trained on.
-        keys: number of samples, batch size, and number of neighbours.
-        make_extractor: returns the feature extractor, given the training batches.
-        gather: gathers the rows of all ranks, each of which draws a share of the samples.
-        seed: of the samples and of the metrics.
-        with_reference: whether metrics also compare held-out data with the training data.
-    """
+    """The samples of a model and what they are compared with, in one feature space, computed when needed."""
 
     model: Sampler
-    training: Callable[[], Batches]
-    held_out: Batches
+    training: Callable[[], Batches]  # that the model was trained on
+    held_out: Batches  # of data that it was not trained on
     keys: MetricKeys
-    make_extractor: Callable[[Batches], Extractor]
-    gather: Callable[[Tensor], Tensor]
-    seed: int
-    with_reference: bool
+    make_extractor: Callable[[Batches], Extractor]  # given the training batches
+    gather: Callable[[Tensor], Tensor]  # the rows of all ranks, each of which draws a share of the samples
+    seed: int  # of the samples and of the metrics
+    with_reference: bool  # whether metrics also compare held-out data with the training data
 
     @cached_property
     def _trained_on(self) -> Batches:
@@ -86,9 +74,7 @@ class FeatureSets:
         every = replace(batches, data=rows, batch_size=self.keys.gen_batch_size, rank=0, world_size=1)
         if batches.encode is not None or not self.extractor.cached:
             return torch.cat([self.extractor(x) for x in every])
-        content = hashlib.sha256(rows.contiguous().view(torch.uint8).numpy().data).hexdigest()
-        facts = [self.extractor.digest, str(rows.dtype), tuple(rows.shape), content]
-        key = cache.key(f"features-{self.extractor.name}", facts)
+        key = cache.key(f"features-{self.extractor.name}", [digest_of(self.extractor.digest, [rows])])
         known = cache.load(key)
         if known is None:
             known = {"features": torch.cat([self.extractor(x) for x in every]).cpu()}

@@ -61,8 +61,7 @@ def kid(data: Tensor, samples: Tensor, subsets: int = 100, subset_size: int = 10
 def mmd(data: Tensor, samples: Tensor, seed: int = 0) -> SampleEstimate:
     """Return the squared discrepancy of features `(n, D)` and `(m, D)` with a Gaussian kernel.
 
-    Its width is the median distance between rows. The larger set is cut to the size of the smaller one. Memory does not
-    grow with n².
+    Its width is the median distance between rows. The larger set is cut to the size of the smaller one.
     """
     n = min(len(data), len(samples))
     centre = data.mean(0)

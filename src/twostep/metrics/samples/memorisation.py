@@ -47,9 +47,6 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
 
     The features of all training data come in blocks `(b, D)`, one in memory at a time: copies of rows that are left out
     would not be found. Those of held-out data of the same distribution are `(m, D)`, of samples `(n, D)`.
-
-    Raises:
-        UserError: if the features can't be compared, or sets have fewer than 2 rows.
     """
     rows = held_out if samples is held_out else torch.cat([held_out, samples])
     least = torch.full((len(rows),), math.inf, dtype=torch.float64, device=rows.device)

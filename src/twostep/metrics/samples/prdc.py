@@ -9,8 +9,8 @@ With `B(x)` the closed ball around x to its k-th nearest neighbour in x's own se
 
 The boundary belongs to a ball (`<=`): a set compared with itself has precision, recall and coverage 1.
 
-Points of one set share neighbours, so they are not independent, and the binomial interval is too narrow. The interval
-here follows from the variance between five disjoint fifths of both sets, and is at least as wide as the binomial one.
+Points of one set share neighbours, so the binomial interval is too narrow. The one here follows from the variance
+between five disjoint fifths of both sets, and is at least as wide.
 
 Sources: Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019, arXiv
 1904.06991); Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al., 2020, arXiv 2002.09797).

@@ -22,18 +22,12 @@ from twostep.metrics.samples.memorisation import Memorisation, memorisation
 from twostep.metrics.samples.sliced import sliced_wasserstein
 from twostep.models.base import Sampler
 
-DIGITS = 12  # of an extractor's digest that a note shows
-
 
 @dataclass(frozen=True)
 class SampleMetric(Metric):
-    """A comparison of samples with training data.
+    """A comparison of features `(n, D)` of training data with `(m, D)` of samples, or of held-out data.
 
-    Args:
-        compare: maps features `(n, D)` of training data and `(m, D)` of samples, or of held-out data, to an estimate,
-            or to a named tuple of several.
-        unit: unit of the values.
-        min_rows: number of rows of training data, held-out data and samples that it needs, by the key `nearest_k`.
+    It gives an estimate, or a named tuple of several, and needs at least `min_rows` rows, by the key `nearest_k`.
     """
 
     name: str
@@ -53,15 +47,14 @@ class SampleMetric(Metric):
             raise UserError(f"fid: defined in {inception.NAME} features only, not in {used.name}: use fd")
         found = self._estimates(sets.samples, sets)
         reference = self._estimates(sets.unseen, sets) if sets.with_reference else {}
-        features = f"{used.name} features {used.digest[:DIGITS]} ({used.preprocessing})"
+        features = f"{used.name} features {used.digest[:12]} ({used.preprocessing})"
         held_out = f", held-out data of {len(sets.unseen):,}" if reference else ""
         results: dict[str, Result] = {}
         for name, one in found.items():
             note = f"{features} of {one.n[0]:,} and {one.n[1]:,} rows{held_out}; {one.method}"
             expected = reference[name].value if reference else None
-            results[name] = Result(
-                one.value, self.unit, len(sets.samples), note=note, interval=one.interval, reference=expected
-            )
+            n = len(sets.samples)
+            results[name] = Result(one.value, self.unit, n, note=note, interval=one.interval, reference=expected)
         return results
 
     def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, SampleEstimate]:
