@@ -1,4 +1,4 @@
-"""Registries of models, metrics, features and datasets by name."""
+"""Registries of models, metrics and datasets by name."""
 
 from __future__ import annotations
 
