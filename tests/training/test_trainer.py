@@ -11,6 +11,7 @@ from helpers.toys import SPEC, Watcher, build, data, new_trainer, same, scripted
 from twostep.core.checkpoint import State
 from twostep.core.seeds import derive
 from twostep.training.callbacks import InterruptedTraining, NonFiniteLossError
+from twostep.training.engine import Engine
 
 # ---- steps
 
@@ -542,7 +543,8 @@ def test_every_step_of_every_model_and_rank_draws_noise_of_its_own():
     def noise(name="model", seed=0, rank=0):
         trainer = trainer_of(build("ae", max_epochs=2))
         trainer.name, trainer.seed = name, seed
-        trainer.engine = type("Rank", (type(trainer.engine),), {"rank": rank})("cpu")
+        trainer.engine = Engine("cpu")
+        trainer.engine.rank = rank
         objective, drawn = trainer.stepper.objectives[0], []
 
         def draw(x):

@@ -43,14 +43,10 @@ logger = logging.getLogger("twostep")
 
 @dataclass(frozen=True)
 class RunDiagnosis:
-    """The findings about a run.
+    """The findings about a run: about its density, and about its autoencoder, if it has them.
 
-    Args:
-        path: its directory.
-        density: findings about its density.
-        chart: about its autoencoder; None where it has none.
-        decay: decay of its density, in data space or, of a two-step run, among embeddings; None where it has none.
-        likelihood: mean log-likelihood of each epoch of the density, in nats.
+    `decay` is that of its density, in data space or, of a two-step run, among embeddings; `likelihood` the mean
+    log-likelihood of each epoch of the density, in nats.
     """
 
     path: Path
@@ -150,13 +146,10 @@ def _rows(data: Rows, most: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Family:
-    """The reconstruction errors of runs that differ in `latent_dim`.
+    """The reconstruction errors of an autoencoder in runs that differ in `latent_dim`, in ascending order.
 
-    Args:
-        model: name of the autoencoder.
-        sizes: latent dimensions, ascending.
-        errors: unexplained share of the variance of validation rows, of each.
-        knee: the smallest size after which more coordinates hardly help; None if there is none.
+    An error is the unexplained share of the variance of validation rows. After the `knee`, if there is one, more
+    coordinates hardly help.
     """
 
     model: str

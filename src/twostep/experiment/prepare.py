@@ -90,15 +90,10 @@ def resume(
     writing: bool = False,
     test_ood: bool = False,
 ) -> Experiment:
-    """Open a run and load its last state.
+    """Open a run and load its last state, or its best one if `best_first`, with new epoch limits.
 
-    Args:
-        path: its directory.
-        overrides: values by key, for `run` and each model, of keys that can change in a run that exists.
-        best_first: prefer the `best_valid` checkpoint to `latest`.
-        max_epochs: new epoch limits.
-        writing: keep other processes from writing into the run, and record this command in it.
-        test_ood: add the OOD test, as a metric of that test in `test_metrics` does.
+    Overrides are values by key, for `run` and each model, of keys that can change in a run that exists. `writing` keeps
+    other processes from writing into the run, and records this command in it. `test_ood` is as for `start`.
 
     Raises:
         UserError: for a directory that is no run, a damaged one, one in use, or a key that can't change.

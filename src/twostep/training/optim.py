@@ -64,12 +64,8 @@ class Stepper:
     def step(self, x: Tensor, number: int, done: float, weight: float, check: Check) -> dict[str, Tensor]:
         """Take one step for each objective that is due; return the detached losses, means over all ranks.
 
-        Args:
-            x: rows of this rank; it may have none.
-            number: of the step, which decides what is due.
-            done: share of all steps, which decides the learning rates.
-            weight: share of this rank in the rows of the batch.
-            check: of each loss and gradient norm.
+        `number` of the step decides what is due, the share `done` of all steps the rates. `x` are this rank's rows, if
+        it has any, and `weight` their share in the batch. Each loss and gradient norm is checked.
         """
         losses: dict[str, Tensor] = {}
         for objective in self.objectives:

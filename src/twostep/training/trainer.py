@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 
 from pydantic import BaseModel
@@ -50,12 +51,9 @@ class Trainer:
     Args:
         name: of the model in its run, for logs and seeds.
         model: to be trained; it is moved to the engine's device.
-        keys: epochs, optimiser, clipping, early stopping.
+        keys: epochs, optimiser, clipping, early stopping, for whose metric `lower_is_better` or not.
         optimizers: learning rate and schedule of each objective, by its name.
-        engine: device, precision, ranks.
         validate: measures the model on training and validation batches.
-        seed: of the run.
-        lower_is_better: direction of the early-stopping metric.
         kind: of the model, for logs.
     """
 
@@ -164,7 +162,7 @@ class Trainer:
     def use_best(self) -> None:
         """Take the best weights by the early-stopping metric, if early stopping is on."""
         if self._best:
-            self._last = self._last or _copy(self.model.state_dict())
+            self._last = self._last or deepcopy(self.model.state_dict())
             self.model.load_state_dict(self._best)
 
     def run_epoch(self) -> None:
@@ -278,7 +276,7 @@ class Trainer:
         best = math.inf if self.best_value is None else sign * self.best_value
         if math.isfinite(value) and sign * value < best:
             self.best_value, self.bad_epochs = value, 0
-            self._best = _copy(self.model.state_dict())
+            self._best = deepcopy(self.model.state_dict())
             return True
         self.bad_epochs += 1
         return False
@@ -293,7 +291,3 @@ class Trainer:
         every = next(objective.every for objective in self.stepper.objectives if objective.name == name)
         first = self.steps_done - self.batches_done
         return sum(self._weight(batch) for batch in range(self.batches_done) if (first + batch) % every == 0)
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
