@@ -62,7 +62,7 @@ def test_the_slope_is_that_of_the_energy_whatever_the_blocks(net, base, monkeypa
     with torch.no_grad():
         y, shift = model._starts(11, torch.Generator().manual_seed(0)), torch.randn(11, *model.ring.rows.shape[1:])
         expected = (model.energy(y + 1e-6 * shift) - model.energy(y - 1e-6 * shift)) / 2e-6
-        monkeypatch.setattr("twostep.models.ebm.BLOCK", 4)
+        monkeypatch.setattr("twostep.nn.jacobian.BATCH", 4)
         got = model._slope(y)
     assert not got.requires_grad
     assert torch.allclose((got * shift).flatten(1).sum(1), expected, atol=1e-6)

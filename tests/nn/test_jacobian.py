@@ -289,3 +289,14 @@ def test_ranks_are_judged_in_full_precision_whatever_is_set(precision, tf32, fai
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.mark.parametrize("kind", ["relu", "tanh", "square", "images"])
+def test_the_gradient_in_the_input_is_that_of_autograd_in_any_blocks(kind, monkeypatch):
+    monkeypatch.setattr(jacobian, "BATCH", 4)
+    network, x = decoder(kind), latents().requires_grad_()
+    (expected,) = torch.autograd.grad(network(x).sum(), x)
+    found = jacobian.input_gradient(network, x.detach())
+    torch.testing.assert_close(found, expected)
+    assert not found.requires_grad
+    assert all(parameter.grad is None for parameter in network.parameters())

@@ -47,12 +47,12 @@ from twostep.models.parts.annealing import LogNormalizer, log_normalizer
 from twostep.models.parts.langevin import Langevin, ReplayBuffer
 from twostep.models.parts.networks import KERNEL, STRIDE, Channels, Net, NetworkConfig, PerLayer, Sizes, unpadded
 from twostep.nn.distributions import normal_log_prob
+from twostep.nn.jacobian import input_gradient
 from twostep.nn.layers import Activation, SpectralNorm
 from twostep.nn.principal import Principal
 from twostep.nn.transforms import Chain
 
 PUBLISHED = Langevin(step_size=10.0, sigma=0.005, limits=(-1.0, 1.0), gradient_limit=0.03)
-BLOCK = 256  # points whose activations are held at once
 
 # A step is half the noise's variance, so that chains sample exp(-E); the buffer holds eight batches, so that no
 # chain is much older than its energy; rates end at 0, where the chains catch up.
@@ -176,11 +176,9 @@ class EBM(DensityEstimator):
         """Return E, given F."""
         return relative if self.spread is None else relative - normal_log_prob(y.square(), self.spread.log())
 
-    @torch.enable_grad()
     def _slope(self, y: Tensor) -> Tensor:
         """Return `∇E(y)`, of the shape of `y`, without a graph; no parameter gets a gradient."""
-        blocks = [block.detach().requires_grad_() for block in y.split(BLOCK)]
-        slope = torch.cat([torch.autograd.grad(self.net(block).sum(), block)[0] for block in blocks])
+        slope = input_gradient(self.net, y.detach())
         return slope if self.spread is None else slope.addcdiv(y.detach(), self.spread.square())
 
     def _score(self, x: Tensor) -> Tensor:

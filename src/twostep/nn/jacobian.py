@@ -1,4 +1,4 @@
-"""Log-volumes of decoders.
+"""Log-volumes of decoders, and gradients of energies.
 
 A decoder g: R^d -> R^D with Jacobian J (D x d) stretches d-dimensional volume by `sqrt(det JᵀJ)`. With the thin QR
 decomposition `J = QR` this is `|det R|`, so `½ log det JᵀJ = Σ log |r_ii|`: J is never squared, which would halve
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,15 @@ BLOCK_ENTRIES = 2**18  # hidden layers of a block stay below the 32 MB beyond wh
 
 WITH_BIAS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 KNOWN = (*WITH_BIAS, Affine, *ACTIVATIONS.values())
+
+aten: Any = torch.ops.aten
+# from the gradient in an activation's output to that in its input, given both
+BACKWARD: dict[type[nn.Module], Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    nn.ReLU: lambda g, x, y: aten.threshold_backward(g, x, 0),
+    nn.Tanh: lambda g, x, y: aten.tanh_backward(g, y),
+    nn.SiLU: lambda g, x, y: aten.silu_backward(g, x),
+}
+BATCH = 256  # points whose activations are held at once where autograd is needed
 
 
 def tangents(function: Map, z: Tensor) -> Tensor:
@@ -67,6 +76,31 @@ def _pushed(layers: Iterable[Map], z: Tensor) -> Tensor:
             z, slope = cast(tuple[Tensor, Tensor], jvp(layer, (z,), (torch.ones_like(z),)))
             columns = (columns.unflatten(0, (-1, len(z))) * slope).flatten(0, 1)
     return columns.flatten(1).unflatten(0, (-1, len(z)))
+
+
+@torch.no_grad()
+def input_gradient(network: nn.Module, x: Tensor) -> Tensor:
+    """Return the gradient of the sum of a network's outputs in its input `(B, *)`, of that shape, without a graph.
+
+    Written out for linear layers and activations, it takes about half of autograd's time.
+    """
+    layers = list(layers_of(network))
+    if not all(isinstance(layer, nn.Linear) or type(layer) in BACKWARD for layer in layers):
+        return torch.cat([_by_autograd(network, block) for block in x.split(BATCH)])
+    passed: list[tuple[nn.Module, Tensor, Tensor]] = []
+    for layer in cast(list[nn.Module], layers):
+        before, x = x, layer(x)
+        passed.append((layer, before, x))
+    g = torch.ones_like(x)
+    for layer, before, after in reversed(passed):
+        g = g @ layer.weight if isinstance(layer, nn.Linear) else BACKWARD[type(layer)](g, before, after)
+    return g
+
+
+@torch.enable_grad()
+def _by_autograd(network: nn.Module, x: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    return torch.autograd.grad(network(x).sum(), x)[0]
 
 
 @contextmanager
