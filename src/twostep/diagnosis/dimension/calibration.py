@@ -27,6 +27,7 @@ Information Theory (Cover & Thomas, 2006), section 10.3.3.
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -65,16 +66,14 @@ class Calibration:
 
     def correct(self, value: float, estimator: Estimator) -> float:
         """Return the dimension at which the reference has this estimate, at most the number of its directions."""
-        known: dict[int, float] = {}
-
-        def log_bias(index: int) -> float:
-            if index not in known:
-                logs = [math.log(estimator(sample)) for sample in self.samples(self.dimensions[index])]
-                known[index] = sum(logs) / len(logs)
-            return known[index]
-
         if value <= 0:
             return 0.0
+
+        @functools.cache
+        def log_bias(index: int) -> float:
+            logs = [math.log(estimator(sample)) for sample in self.samples(self.dimensions[index])]
+            return sum(logs) / len(logs)
+
         target, last = math.log(value), len(self.dimensions) - 1
         high = min(bisect.bisect_left(self.dimensions, value), last)
         while high < last and log_bias(high) < target:
@@ -144,7 +143,8 @@ def reference_ratio(near: Neighbourhoods, seed: int = 0) -> ReferenceRatio:
     for _ in range(DRAWS):
         samples = torch.randn(near.n, len(stds), generator=generator, dtype=torch.double)
         if mixture is not None:
-            samples = mixture.transform(samples, mixture.draw_components(near.n, generator))
+            components = torch.multinomial(mixture.weights, near.n, replacement=True, generator=generator)
+            samples = mixture.place(samples, components)
         estimates.append(likelihood_value(Neighbourhoods.of(samples * stds, NEIGHBOURS)))
     ratios = value / torch.tensor(estimates, dtype=torch.double)
     name = "a Gaussian of the same covariance" if mixture is None else f"a mixture of {len(mixture.weights)} Gaussians"

@@ -92,14 +92,9 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
         Vote(local.value, local.low, local.high, local, local.value <= LOCAL * local.k),
     )
     counted = [vote for vote in votes if vote.counts]
-    low, recommended, high = (
-        max(1, min(reference.rank, round(value)))
-        for value in (
-            min(vote.low for vote in counted),
-            statistics.median(vote.value for vote in counted),
-            max(vote.high for vote in counted),
-        )
-    )
+    lowest, highest = min(vote.low for vote in counted), max(vote.high for vote in counted)
+    middle = statistics.median(vote.value for vote in counted)
+    low, recommended, high = (max(1, min(reference.rank, round(value))) for value in (lowest, middle, highest))
     curve = estimators.scale_curve(near, seed=seed)
     reasons = (*(_vote_reason(vote) for vote in votes), _curve_reason(curve), _reference_reason(reference, near))
     wide = len(calibrations[0].stds)

@@ -6,7 +6,6 @@ Distinct rows come in sorted order, so a shuffled dataset gives the same results
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,45 +18,63 @@ LEAST = 50  # rows
 ROUNDINGS = 8  # units of rounding that count as no variation
 FAR = 50.0  # multiple of the median distance to the mean
 SINGLE = torch.finfo(torch.float32).eps
-LOST = 1e-7  # std of a principal direction that double precision can't resolve
 COARSE = 0.01  # rounding over the std of a column that is worth a warning
 HEAP = 10  # frequency of a value over the typical frequency in its column
 UNEVEN = 0.01  # deviation of a gap from a multiple of the grid's step
 
 
-class DistinctRows(NamedTuple):
-    """Distinct rows of a dataset, centred and scaled to a largest absolute value of 1."""
+def distinct_rows(x: Tensor, n: int | None, seed: int) -> tuple[Tensor, Tensor, float, tuple[str, ...]]:
+    """Return the distinct rows of data `(N, *S)` of any number type, or a random subsample of n of them.
 
-    rows: Tensor  # (n, D), float64
-    rounding: Tensor  # std of each column that rounding alone explains, (D,)
-    warnings: tuple[str, ...]
-    unit: float  # length in the data of a length of 1 in the rows
-
-
-def distinct_rows(x: Tensor, n: int | None = None, seed: int = 0) -> DistinctRows:
-    """Return the distinct rows of data `(N, *S)` of any number type, or a random subsample of n of them."""
+    Returns:
+        rows, centred and scaled to a largest absolute value of 1, `(n, D)` in float64; the std of each column that
+        rounding alone explains, `(D,)`; length in the data of a length of 1 in the rows; warnings.
+    """
     if n is not None and n < LEAST:
         raise UserError(f"n={n} rows are too few to estimate a dimension: use {LEAST} or more")
     table = _table(x)
-    rows = distinct = table[_distinct(table)[0]]
+    rows = table[_distinct(table)[0]]
+    duplicates = len(table) - len(rows)
     if n is not None and n < len(rows):
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
         rows = rows[torch.randperm(len(rows), generator=generator)[:n].sort().values]
-    warnings = _oddities(rows, len(table) - len(distinct))
-    rounding, (rows, unit) = _rounding(rows.double(), x.dtype), _centred(rows.double())
+    rows = rows.double()
+    varying = (rows != rows[0]).any(0)
+    if len(rows) < 3 or not bool(varying.any()):
+        raise UserError(
+            f"{len(x)} rows of which {len(rows)} are distinct have no dimension: give other data, or subtract the mean "
+            "of each column if only the last digits differ"
+        )
+    repeated = int(varying.sum()) - len(_distinct(rows[:, varying].T)[0])
+    own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
+    half_range = (rows.amax(0) / 2 - rows.amin(0) / 2).abs()
+    rounding = ROUNDINGS * torch.where(varying, torch.maximum(own * rows.abs().amax(0), SINGLE * half_range), 0.0)
+    rows = torch.where(varying, rows, 0.0)
+    largest = rows.abs().max()
+    rows = rows / largest  # so that no sum overflows
+    rows = rows - rows.mean(0)
+    size = rows.abs().max()
+    rows, unit = rows / size, float(size * largest)
     rounding, distances = rounding / unit, rows.norm(dim=1)
     outliers = int((distances > FAR * distances.median()).sum()) if len(rows) > FAR else 0
-    if outliers:
-        warnings.append(
+    dim = rows.shape[1]
+    warnings = (
+        (duplicates, f"{duplicates} rows repeat another and were left out"),
+        (not bool(varying.all()), f"{int((~varying).sum())} of {dim} columns are constant"),
+        (repeated, f"{repeated} of {dim} columns repeat another"),
+        (dim == 1, "the data have one coordinate: no dimension but 1 is possible"),
+        (
+            outliers,
             f"{outliers} rows lie {FAR:.0f} times or more as far from the mean as the median row and influence all "
-            "results: remove them if they are errors or stand for missing values"
-        )
-    if is_coarse(rows, rounding):
-        warnings.append(
+            "results: remove them if they are errors or stand for missing values",
+        ),
+        (
+            is_coarse(rows, rounding),
             f"values have so few digits that a std below {float(rounding.max()) * unit:.2g} can't be resolved: "
-            "subtract the mean of each column before rounding"
-        )
-    return DistinctRows(rows, rounding, tuple(warnings), unit)
+            "subtract the mean of each column before rounding",
+        ),
+    )
+    return rows, rounding, unit, tuple(text for found, text in warnings if found)
 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
@@ -73,20 +90,6 @@ def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
     generator = torch.Generator().manual_seed(derive(seed, "grid"))
     noise = torch.rand(columns.shape, generator=generator, dtype=rows.dtype) - 0.5
     return (steps * noise)[:, group]
-
-
-def principal_coordinates(points: Tensor, rounding: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Return centred points `(n, D)` in those principal directions in which they vary by more than rounding.
-
-    Shapes: rounding of each column `(D,)`; coordinates `(n, rank)`, and the std of each, ascending, `(rank,)`.
-    """
-    variances, directions = torch.linalg.eigh(points.T @ points / (len(points) - 1))
-    columns = torch.as_tensor(rounding, dtype=points.dtype).expand(points.shape[1])
-    explained = (directions.square().T @ columns.square()).sqrt().clamp(min=LOST)
-    kept = variances.clamp(min=0).sqrt() > explained
-    if not bool(kept.any()):
-        raise UserError("the rows differ by rounding only: subtract the mean of each column before rounding")
-    return points @ directions[:, kept], variances[kept].sqrt()
 
 
 def flat_directions(stds: Tensor, gap: float) -> int:
@@ -135,27 +138,6 @@ def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(first), torch.from_numpy(inverse)
 
 
-def _rounding(rows: Tensor, kind: torch.dtype) -> Tensor:
-    """Return the std of each column, `(D,)`, that the precision of its type, or single precision, explains."""
-    own = torch.finfo(kind if kind.is_floating_point else torch.double).eps
-    varying = (rows != rows[:1]).any(0)
-    half_range = (rows.amax(0) / 2 - rows.amin(0) / 2).abs()
-    return ROUNDINGS * torch.where(varying, torch.maximum(own * rows.abs().amax(0), SINGLE * half_range), 0.0)
-
-
-def _centred(rows: Tensor) -> tuple[Tensor, float]:
-    """Return rows of mean 0 and largest value 1, and that value before. A constant column becomes 0."""
-    varying = (rows != rows[:1]).any(0)
-    if not bool(varying.any()):
-        return torch.zeros_like(rows), 1.0
-    rows = torch.where(varying, rows, 0.0)
-    before = rows.abs().max()
-    rows = rows / before  # so that no sum overflows
-    centred = rows - rows.mean(0)
-    size = centred.abs().max()
-    return centred / size, float(size * before)
-
-
 def _step(column: np.ndarray) -> float:
     """Return the smallest difference of values if it divides all others, else 0."""
     gaps = np.diff(np.unique(column))
@@ -163,16 +145,3 @@ def _step(column: np.ndarray) -> float:
         return 0.0
     multiples = gaps / gaps.min()
     return float(gaps.min()) if np.abs(multiples - multiples.round()).max() < UNEVEN else 0.0
-
-
-def _oddities(rows: Tensor, duplicates: int) -> list[str]:
-    varying = (rows != rows[0]).any(0)
-    constant = int((~varying).sum())
-    repeated = int(varying.sum()) - len(_distinct(rows[:, varying].T)[0]) if bool(varying.any()) else 0
-    warnings = [
-        (duplicates, f"{duplicates} rows repeat another and were left out"),
-        (constant, f"{constant} of {rows.shape[1]} columns are constant"),
-        (repeated, f"{repeated} of {rows.shape[1]} columns repeat another"),
-        (rows.shape[1] == 1, "the data have one coordinate: no dimension but 1 is possible"),
-    ]
-    return [text for found, text in warnings if found]

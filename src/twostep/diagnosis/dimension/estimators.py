@@ -61,7 +61,23 @@ class DimensionEstimate(Estimate):
 
 def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0) -> DimensionEstimate:
     """Estimate by the distances to k >= 3 neighbours."""
-    return _estimate(near, _likelihood(near, k), k, f"maximum likelihood with {k} neighbours", seed)
+    method = f"maximum likelihood with {k} neighbours"
+    return _estimate(near, lambda weights: _likelihood(near, k, weights), k, method, seed)
+
+
+def likelihood_value(near: Neighbourhoods, k: int = NEIGHBOURS) -> float:
+    """Return the value of `maximum_likelihood` without its interval, which takes longer."""
+    return float(_likelihood(near, k, _once(near)))
+
+
+def two_nn(near: Neighbourhoods, seed: int = 0) -> DimensionEstimate:
+    """Estimate by the ratio of the distances to the second and the first neighbour."""
+    return _estimate(near, lambda weights: _ratio(near, weights), 2, "ratio of two neighbours (TwoNN)", seed)
+
+
+def two_nn_value(near: Neighbourhoods) -> float:
+    """Return the value of `two_nn` without its interval."""
+    return float(_ratio(near, _once(near)))
 
 
 def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
@@ -69,21 +85,6 @@ def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
     inverse = _mean_logs(near, k)
     mean = (inverse + inverse[near.indices[:, :k]].sum(1)) / (k + 1)
     return torch.where(mean > EQUAL, 1 / mean, near.dim)
-
-
-def two_nn(near: Neighbourhoods, seed: int = 0) -> DimensionEstimate:
-    """Estimate by the ratio of the distances to the second and the first neighbour."""
-    return _estimate(near, _ratio(near), 2, "ratio of two neighbours (TwoNN)", seed)
-
-
-def likelihood_value(near: Neighbourhoods, k: int = NEIGHBOURS) -> float:
-    """Return the value of `maximum_likelihood` without its interval, which takes longer."""
-    return _value(near, _likelihood(near, k))
-
-
-def two_nn_value(near: Neighbourhoods) -> float:
-    """Return the value of `two_nn` without its interval."""
-    return _value(near, _ratio(near))
 
 
 def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstimate:
@@ -117,30 +118,20 @@ def _mean_logs(near: Neighbourhoods, k: int) -> Tensor:
     return (logs[:, -1:] - logs[:, :-1]).mean(1)
 
 
-def _likelihood(near: Neighbourhoods, k: int) -> Statistic:
-    inverse = _mean_logs(near, k)
-
-    def statistic(weights: Tensor) -> Tensor:
-        mean = weights @ inverse / weights.sum(1)
-        return torch.where(mean > EQUAL, 1 / mean, near.dim)
-
-    return statistic
+def _likelihood(near: Neighbourhoods, k: int, weights: Tensor) -> Tensor:
+    mean = weights @ _mean_logs(near, k) / weights.sum(1)
+    return torch.where(mean > EQUAL, 1 / mean, near.dim)
 
 
-def _ratio(near: Neighbourhoods) -> Statistic:
+def _ratio(near: Neighbourhoods, weights: Tensor) -> Tensor:
     distances = _distances(near, 2)
     logs, order = (distances[:, 1] / distances[:, 0]).log().sort()
-
-    def statistic(weights: Tensor) -> Tensor:
-        ordered = weights[:, order]
-        below = ordered.cumsum(1) <= KEPT * ordered.sum(1, keepdim=True)
-        kept = ordered * below
-        last = logs[below.sum(1) - 1]
-        count = kept.sum(1)
-        spent = kept @ logs + (ordered.sum(1) - count) * last
-        return torch.where(spent > EQUAL * count, (count - 1) / spent, near.dim)
-
-    return statistic
+    ordered = weights[:, order]
+    below = ordered.cumsum(1) <= KEPT * ordered.sum(1, keepdim=True)
+    kept = ordered * below
+    count = kept.sum(1)
+    spent = kept @ logs + (ordered.sum(1) - count) * logs[below.sum(1) - 1]
+    return torch.where(spent > EQUAL * count, (count - 1) / spent, near.dim)
 
 
 def _components(points: Tensor) -> Tensor:
@@ -153,7 +144,7 @@ def _components(points: Tensor) -> Tensor:
 
 def _estimate(near: Neighbourhoods, statistic: Statistic, k: int, method: str, seed: int) -> DimensionEstimate:
     """Return the statistic of the points with its bootstrap interval."""
-    value = _value(near, statistic)
+    value = float(statistic(_once(near)))
     low, high = bootstrap_interval(value, statistic(resamples(near, seed)))
     return DimensionEstimate(value, low, high, near.n, k, method)
 
@@ -164,8 +155,9 @@ def bootstrap_interval(value: float, resampled: Tensor) -> tuple[float, float]:
     return min(low, value), max(high, value)
 
 
-def _value(near: Neighbourhoods, statistic: Statistic) -> float:
-    return float(statistic(torch.ones(1, near.n, dtype=torch.double)))
+def _once(near: Neighbourhoods) -> Tensor:
+    """Return the weights of each point taken once, `(1, n)`."""
+    return torch.ones(1, near.n, dtype=torch.double)
 
 
 def resamples(near: Neighbourhoods, seed: int) -> Tensor:

@@ -15,18 +15,14 @@ from torch import Tensor
 
 from twostep.core.neighbours import k_nearest
 from twostep.core.schema import UserError
-from twostep.diagnosis.dimension.distinct_rows import (
-    distinct_rows,
-    flat_directions,
-    grid_noise,
-    principal_coordinates,
-)
+from twostep.diagnosis.dimension.distinct_rows import distinct_rows, flat_directions, grid_noise
 
 K = 100
 TREE = 8  # coordinates up to which a k-d tree is faster than all distances
 TIED = 0.1  # share of points with two equally far nearest neighbours above which values may lie on a grid
 NOISE = 12.0  # gap among stds of principal directions below which directions are flat
 ROUNDING = 1e-9  # relative difference of equal distances
+LOST = 1e-7  # std of a principal direction that double precision can't resolve
 
 
 @dataclass(frozen=True)
@@ -71,8 +67,14 @@ class Neighbourhoods:
 
     @cached_property
     def principal(self) -> tuple[Tensor, Tensor]:
-        """Principal coordinates of the points, `(n, rank)`, and the std of each, ascending, `(rank,)`."""
-        return principal_coordinates(self.points, self.rounding)
+        """Coordinates `(n, rank)` in the principal directions in which points vary, and their stds, ascending."""
+        variances, directions = torch.linalg.eigh(self.points.T @ self.points / (self.n - 1))
+        columns = torch.as_tensor(self.rounding, dtype=self.points.dtype).expand(self.dim)
+        explained = (directions.square().T @ columns.square()).sqrt().clamp(min=LOST)
+        kept = variances.clamp(min=0).sqrt() > explained
+        if not bool(kept.any()):
+            raise UserError("the rows differ by rounding only: subtract the mean of each column before rounding")
+        return self.points @ directions[:, kept], variances[kept].sqrt()
 
     @property
     def flat(self) -> int:
@@ -84,9 +86,8 @@ class Neighbourhoods:
         """The same points in the principal coordinates that are not flat; unchanged where none is."""
         if not self.flat:
             return self
-        points = self.principal[0][:, self.flat :]
-        distances, indices = nearest_others(points, self.k)
-        return replace(self, points=points, distances=distances, indices=indices, rounding=0.0)
+        near = Neighbourhoods.of(self.principal[0][:, self.flat :], self.k)
+        return replace(near, warnings=self.warnings, unit=self.unit)
 
 
 def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -> Neighbourhoods:
@@ -94,26 +95,17 @@ def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -
 
     Where there are fewer others, all are neighbours.
     """
-    found = distinct_rows(x, n, seed)
-    rows, warnings = found.rows, found.warnings
-    if len(rows) < 3:
-        raise UserError(
-            f"{len(x)} rows of which {len(rows)} are distinct have no dimension: give other data, or subtract the mean "
-            "of each column if only the last digits differ"
-        )
-    k = min(k, len(rows) - 1)
-    distances, indices = nearest_others(rows, k)
-    tied = float((distances[:, 1] <= (1 + ROUNDING) * distances[:, 0]).double().mean())
-    if tied > TIED:
-        noise = grid_noise(rows, seed)
-        ties = f"{tied:.0%} of the points have two nearest neighbours that are equally far"
-        if noise is None:
-            warnings += (f"{ties}: estimates with few neighbours are too high",)
-        else:
-            rows = rows + noise
-            distances, indices = nearest_others(rows, k)
-            warnings += (f"{ties}, as values lie on a grid: uniform noise of one step was added",)
-    return Neighbourhoods(rows, distances, indices, found.rounding, warnings, found.unit)
+    rows, rounding, unit, warnings = distinct_rows(x, n, seed)
+    near = Neighbourhoods(rows, *nearest_others(rows, min(k, len(rows) - 1)), rounding, warnings, unit)
+    tied = float((near.distances[:, 1] <= (1 + ROUNDING) * near.distances[:, 0]).double().mean())
+    if tied <= TIED:
+        return near
+    ties = f"{tied:.0%} of the points have two nearest neighbours that are equally far"
+    noise = grid_noise(rows, seed)
+    if noise is None:
+        return replace(near, warnings=(*warnings, f"{ties}: estimates with few neighbours are too high"))
+    warnings += (f"{ties}, as values lie on a grid: uniform noise of one step was added",)
+    return replace(Neighbourhoods.of(rows + noise, near.k), rounding=rounding, warnings=warnings, unit=unit)
 
 
 def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor
@@ -32,6 +32,7 @@ SHARED_ROWS = 10  # for each Gaussian that shares a covariance
 SHAPED_ROWS = 5  # for each coordinate of a Gaussian with its own covariance
 HEAVY = 1.05  # E r⁴ / (E r²)² over that of a Gaussian
 HALVINGS = 50
+THICK = 0.5  # std of the radii over a ball's: those of a sphere give no full-dimensional sample
 
 Draw = Callable[[Generator], Tensor]
 """Draws a sample, `(n, D)`."""
@@ -46,8 +47,7 @@ class ReferenceDistribution:
     without: Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Mixture:
+class Mixture(NamedTuple):
     """Gaussians of `weights: (K,)`, `means: (K, D)` and lower triangular `factors: (K, D, D)` of their covariances."""
 
     weights: Tensor
@@ -65,16 +65,11 @@ class Mixture:
         """Fit mixtures whose Gaussians share a covariance (`tied`) or have one each (`full`), and take the best."""
         counts, rows = (SHARED, SHARED_ROWS) if kind == "tied" else (SHAPED, SHAPED_ROWS * points.shape[1])
         counts = [count for count in counts if count == 1 or rows * count <= len(points)]
-        weights, means, covariances = gaussian_mixture(
-            points, counts, derive(seed, "clusters"), kind, max_iter=50, tol=1e-2
-        )
+        found = gaussian_mixture(points, counts, derive(seed, "clusters"), kind, max_iter=50, tol=1e-2)
+        weights, means, covariances = found
         return cls(weights, means, torch.linalg.cholesky(covariances.expand(len(means), -1, -1)))
 
-    def draw_components(self, n: int, generator: Generator) -> Tensor:
-        """Draw the numbers of n points' components, `(n,)`."""
-        return torch.multinomial(self.weights, n, replacement=True, generator=generator)
-
-    def transform(self, noise: Tensor, components: Tensor) -> Tensor:
+    def place(self, noise: Tensor, components: Tensor) -> Tensor:
         """Map standard normal noise `(n, D)` to points of these components `(n,)`."""
         points = noise.clone()
         for component, (mean, factor) in enumerate(zip(self.means, self.factors, strict=True)):
@@ -84,17 +79,22 @@ class Mixture:
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         """Draw `(n, D)` points."""
-        components = self.draw_components(n, generator)
+        components = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         noise = torch.randn(n, self.means.shape[1], generator=generator, dtype=self.means.dtype)
-        return self.transform(noise, components)
+        return self.place(noise, components)
 
 
 def fitted_distributions(points: Tensor, seed: int) -> Iterator[ReferenceDistribution]:
     """Fit distributions to whitened points `(n, D)`; they draw tamed samples of as many points."""
     calm = tamed(points)
     yield _clusters(calm, seed)
-    if _is_thick(points.norm(dim=1), points.shape[1]):
-        yield _isotropic(points)
+    dim, radii = points.shape[1], points.norm(dim=1, keepdim=True)
+    if float(radii.std() / radii.mean()) > THICK / (dim * (dim + 2)) ** 0.5:
+        yield ReferenceDistribution(
+            "isotropic distributions",
+            lambda generator: tamed(directions(len(points), dim, generator) * radii),
+            _without_last,
+        )
     yield _components(calm, "logcosh", seed)
     yield _components(calm, "cube", seed)
 
@@ -108,15 +108,15 @@ def flatter_distributions(points: Tensor, seed: int) -> Iterator[Draw]:
         yield _components(points, "logcosh", seed).draw
 
 
-def uniform(n: int, dim: int, generator: Generator) -> Tensor:
-    """Draw `(n, dim)` points of the unit cube."""
-    return torch.rand(n, dim, generator=generator, dtype=torch.double)
+def directions(n: int, dim: int, generator: Generator) -> Tensor:
+    """Draw `(n, dim)` uniformly random unit vectors."""
+    return normalize(torch.randn(n, dim, generator=generator, dtype=torch.double), dim=1)
 
 
 def ball(n: int, dim: int, generator: Generator) -> Tensor:
     """Draw `(n, dim)` points of the unit ball."""
-    directions = normalize(torch.randn(n, dim, generator=generator, dtype=torch.double), dim=1)
-    return directions * uniform(n, 1, generator) ** (1 / dim)
+    ways = directions(n, dim, generator)
+    return ways * torch.rand(n, 1, generator=generator, dtype=torch.double) ** (1 / dim)
 
 
 def tamed(points: Tensor) -> Tensor:
@@ -152,13 +152,10 @@ def _clusters(points: Tensor, seed: int) -> ReferenceDistribution:
     across = torch.linalg.eigh(between).eigenvectors[:, :1]  # the direction in which clusters differ least
     projection = torch.linalg.solve_triangular(factor.T, across, upper=True) @ (factor @ across).T
 
-    def draw(generator: Generator) -> Tensor:
-        return found.draw(len(points), generator)
-
     def without(sample: Tensor) -> Tensor:
         return sample - sample @ projection
 
-    return ReferenceDistribution("clusters of one shape", draw, without)
+    return ReferenceDistribution("clusters of one shape", lambda generator: found.draw(len(points), generator), without)
 
 
 def _components(points: Tensor, contrast: Literal["logcosh", "cube"], seed: int) -> ReferenceDistribution:
@@ -177,21 +174,6 @@ def _components(points: Tensor, contrast: Literal["logcosh", "cube"], seed: int)
         return tamed(torch.stack([column[order] for column, order in zip(sources.T, orders, strict=True)], 1))
 
     return ReferenceDistribution("independent components", draw, _without_last)
-
-
-def _isotropic(points: Tensor) -> ReferenceDistribution:
-    radii = points.norm(dim=1, keepdim=True)
-
-    def draw(generator: Generator) -> Tensor:
-        directions = normalize(torch.randn(points.shape, generator=generator, dtype=points.dtype), dim=1)
-        return tamed(directions * radii)
-
-    return ReferenceDistribution("isotropic distributions", draw, _without_last)
-
-
-def _is_thick(radii: Tensor, dim: int) -> bool:
-    """Whether the radii vary at least half as much as a ball's: those of a sphere give no full-dimensional sample."""
-    return float(radii.std() / radii.mean()) > 0.5 / (dim * (dim + 2)) ** 0.5
 
 
 def _without_last(sample: Tensor) -> Tensor:

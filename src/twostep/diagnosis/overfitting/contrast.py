@@ -89,7 +89,7 @@ def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
     full, reference = min(zip(estimates, references, strict=True), key=lambda pair: pair[0])
     reduced = mean(lambda: reference.without(reference.draw(generator)))
     draws = reference_distributions.flatter_distributions(points, seed)
-    cube = mean(lambda: reference_distributions.uniform(n, dim, generator))
+    cube = mean(lambda: torch.rand(n, dim, generator=generator, dtype=torch.double))
     ball = mean(lambda: reference_distributions.ball(n, dim, generator))
     flatter = min(mean(lambda draw=draw: draw(generator)) for draw in draws)
     found = maximum_likelihood(Neighbourhoods.of(reference_distributions.tamed(points), k), k, seed)

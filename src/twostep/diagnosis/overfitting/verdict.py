@@ -31,7 +31,7 @@ from twostep.diagnosis.dimension.consensus import Dimension
 from twostep.diagnosis.dimension.distinct_rows import flat_directions, heaped_column, is_coarse
 from twostep.diagnosis.dimension.estimators import likelihood_value
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
-from twostep.diagnosis.dimension.reference_distributions import tamed, uniform
+from twostep.diagnosis.dimension.reference_distributions import tamed
 from twostep.diagnosis.overfitting.contrast import FEW, Contrast, contrast
 from twostep.diagnosis.overfitting.denoiser import MissingDimensions, missing_dimensions
 from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve, thickness_of
@@ -143,7 +143,7 @@ def _from_shape(
 def _from_few_rows(near: Neighbourhoods, stds: Tensor, dimension: Dimension, seed: int) -> Overfitting:
     rank = len(stds)
     generator = torch.Generator().manual_seed(derive(seed, "box"))
-    box = uniform(near.n, rank - near.flat, generator) * stds[near.flat :]
+    box = torch.rand(near.n, rank - near.flat, generator=generator, dtype=torch.double) * stds[near.flat :]
     found = dimension.votes[0].estimate
     of_box = likelihood_value(Neighbourhoods.of(box, found.k), found.k)
     full = min(of_box, *dimension.reference.estimates)
