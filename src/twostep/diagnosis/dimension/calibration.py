@@ -1,23 +1,18 @@
 """Estimates of dimension compared with those of samples of reference distributions: a calibration, and a ratio.
 
 *Calibration*: with b(d) the estimate for n samples of a reference distribution in d dimensions, which is below d and
-the more so the higher d is, the corrected estimate is b^-1(value). Three distributions explain a low estimate:
-
-    n is small         a Gaussian with equal stds
-    ... and edges      a cube, which has the most
-    ... and unevenness a Gaussian whose stds are the d largest principal stds of the data
-
-Directions of very small std add nothing to b, so only the first `visible` ones count. A Gaussian with stds σ_i whose
-points have neighbours at distance r is about τ away from them in each direction,
+the more so the higher d is, the corrected estimate is b^-1(value). A Gaussian with equal stds explains estimates that
+are low because n is small, a cube those that are low by edges too, and a Gaussian whose stds are the d largest
+principal stds of the data those by unevenness. Directions of very small std add nothing to b. A Gaussian with stds σ_i
+whose points have neighbours at distance r is about τ away from them in each direction,
 
     Σ_i min(τ², 2σ_i²) = r²,        and a direction with σ_i below τ / 4 is taken to add nothing.
 
 *Ratio*: the estimate over the mean estimate of as many samples of a full-dimensional distribution with the data's
 covariance is about 1 for full-dimensional data and less for others. The reference is a Gaussian, or a Gaussian mixture
 where that gives held-out rows a higher likelihood: clusters lower an estimate too. It lives on the directions in which
-the data vary at all, whose number is the *linear rank*. A ratio below 1 does not imply a manifold: a cube in 5 to 20
-dimensions has 0.89 to 0.93, because points at its edges have fewer neighbours. Nor is ratio * rank a dimension, as the
-bias is no constant share (a network's manifold of 5 dimensions in R^20: 11.8).
+the data vary at all, whose number is the *linear rank*. Edges lower the ratio as well (a cube in 5 to 20 dimensions has
+0.89 to 0.93), and ratio * rank is no dimension, as the bias is no constant share.
 
 Sources: of the idea, with other reference distributions, Estimating the Intrinsic Dimension of Data with a
 Fractal-Based Method (Camastra & Vinciarelli, 2002); of τ, which shares a distance as it shares distortion, Elements of

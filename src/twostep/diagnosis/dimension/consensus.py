@@ -10,9 +10,8 @@ distribution has estimates as low: directions of small std may then be unseen at
 estimates where these are corrected by half or more: in many dimensions a curved manifold (a product of 32 circles) can
 have the estimates of a flat distribution of twice as many.
 
-Limits: directions with a std below a quarter of the distance of neighbours don't count, be they small noise or thin
-directions of the data; of many uneven dimensions some are lost (a network's manifold of 20 dimensions in R^100: 16).
-Noise above that distance counts as dimensions; the scale curve shows it.
+Directions narrower than the noise scale of neighbours (`visible`) don't count, so of many uneven dimensions some are
+lost; wider noise counts as dimensions, and the scale curve shows it.
 """
 
 from __future__ import annotations

@@ -7,19 +7,17 @@ others,
     T_2 / T_1               is Pareto: P(T_2 / T_1 > t) = t^-d
 
 *Maximum likelihood* is the inverse of the mean of all log(T_k / T_j), over points too, as MacKay and Ghahramani advise.
-*TwoNN* is maximum likelihood for the Pareto distribution
-with the largest tenth censored, so that outliers count for little: with m of N ratios t kept, (m - 1) / (sum log t + (N
-- m) log t_m) has mean d. *Local principal components* counts the eigenvalues of the covariance of k neighbours that are
-at least a tenth of the largest; above d = 0.27 k too few are counted.
+*TwoNN* is maximum likelihood for the Pareto distribution with the largest tenth censored, so that outliers count for
+little: with m of N ratios t kept, (m - 1) / (sum log t + (N - m) log t_m) has mean d. *Local principal components*
+counts the eigenvalues of the covariance of k neighbours that are at least a tenth of the largest.
 
-The first two are too low at high d, where the density is not constant among neighbours; `calibration` corrects this.
-Noise raises estimates at small k, curvature raises the last one. Intervals are those of a bootstrap over cells of about
-ten near points, because points share neighbours; they cover the estimator's mean and ignore its bias.
+The first two are too low at high d, which `calibration` corrects, the last one above d = 0.27 k. Noise raises estimates
+at small k, curvature raises the last one. Intervals are those of a bootstrap over cells of about ten near points,
+because points share neighbours; they cover the estimator's mean and ignore its bias.
 
-Sources: Maximum Likelihood Estimation of Intrinsic Dimension (Levina & Bickel, 2004); Comments on "Maximum Likelihood
-Estimation of Intrinsic Dimension" (MacKay & Ghahramani, 2005); Estimating the intrinsic dimension of datasets by a
-minimal neighborhood information (Facco et al., 2017, arXiv 1803.06992); An Algorithm for Finding Intrinsic
-Dimensionality of Data (Fukunaga & Olsen, 1971).
+Sources: Maximum Likelihood Estimation of Intrinsic Dimension (Levina & Bickel, 2004), Comments on it (MacKay &
+Ghahramani, 2005); Estimating the intrinsic dimension of datasets by a minimal neighborhood information (Facco et al.,
+2017, arXiv 1803.06992); An Algorithm for Finding Intrinsic Dimensionality of Data (Fukunaga & Olsen, 1971).
 """
 
 from __future__ import annotations

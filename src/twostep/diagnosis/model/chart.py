@@ -143,11 +143,11 @@ def _cycle(errors: Tensor) -> Finding:
 
 def _jacobian(spectrum: Spectrum) -> list[Finding]:
     d, dimension, conditions = spectrum.values.shape[1], spectrum.dimension, spectrum.conditions
-    ill = float((spectrum.ranks < d).double().mean())
-    singular = int(spectrum.singular.sum())
+    ill, singular = float((spectrum.ranks < d).double().mean()), int(spectrum.singular.sum())
+    median, worst = float(conditions.median()), float(conditions.max())
     text = (
         f"{dimension} of {d} directions move the data by 1 % of the largest or more (median), condition number "
-        f"{float(conditions.median()):.3g} (at worst {float(conditions.max()):.3g})"
+        f"{median:.3g} (at worst {worst:.3g})"
     )
     text += f"; log det JᵀJ is lost to rounding at {singular:,} of {len(conditions):,} points" if singular else ""
     advice = ""
@@ -156,16 +156,14 @@ def _jacobian(spectrum: Spectrum) -> list[Finding]:
     elif ill > ILL or singular:
         advice = f"some regions collapse: {CHARTS}"
     numbers = {"dimension": float(dimension), "share_of_lower_rank": ill, "singular_points": float(singular)}
-    numbers |= {"condition_median": float(conditions.median()), "condition_worst": float(conditions.max())}
-    return [Finding("decoder's Jacobian", text, advice, numbers), _smallest(spectrum.values[:, -1], dimension < d)]
-
-
-def _smallest(smallest: Tensor, deficient: bool) -> Finding:
+    numbers |= {"condition_median": median, "condition_worst": worst}
+    jacobian = Finding("decoder's Jacobian", text, advice, numbers)
+    smallest = spectrum.values[:, -1]
     median, worst = float(smallest.median()), float(smallest.min())
     text = f"{median:.3g} for one std of the embeddings (median; at worst {worst:.3g})"
-    stationary = not deficient and worst < COUNTS * median
+    stationary = dimension == d and worst < COUNTS * median
     advice = f"the decoder is nearly constant there and the density has a peak: {CHARTS}" if stationary else ""
-    return Finding("smallest singular value", text, advice, {"median": median, "worst": worst})
+    return [jacobian, Finding("smallest singular value", text, advice, {"median": median, "worst": worst})]
 
 
 def _active(embeddings: Tensor, prior_std: float) -> Finding:
@@ -193,8 +191,10 @@ def _embeddings(embeddings: Tensor, seed: int) -> Finding:
 
 def _tears_and_folds(found: TearsAndFolds, rows: Tensor) -> list[Finding]:
     n, torn, folded = len(found.torn), int(found.torn.sum()), int(found.folded.sum())
-    text = f"{torn:,} of {n:,} points have a near neighbour that the chart puts far away"
-    text += f" (continuity {found.continuity:.3f})"
+    text = (
+        f"{torn:,} of {n:,} points have a near neighbour that the chart puts far away "
+        f"(continuity {found.continuity:.3f})"
+    )
     if found.widest is not None:
         one, other = (_position(rows, row) for row in found.widest)
         text += f"; the path between {one} and {other} is {float(found.detours.max()):.0f} times their distance"

@@ -1,21 +1,18 @@
 """How a trained density decays off its data and along them: its thickness, and whether that is a manifold's.
 
-Rows x are moved by a distance s both ways, along random unit vectors u and along those towards a neighbour,
+Rows x are moved by a distance s both ways, along random unit vectors u (*off*) and towards a training row at a distance
+of s or more (*along*),
 
     decay(s) = median of  log p(x) - ½ log p(x + s u) - ½ log p(x - s u)
-
-    off     u uniform on the unit sphere
-    along   u = (y - x) / ‖y - x‖,  y the nearest training row at a distance of s or more
 
 in which gradients and the normaliser cancel: a Gaussian N(m, τ² I) decays by s² / 2τ² either way. A density that has
 found a manifold of d < D dimensions has a thickness τ of its own there and decays by about (D - d) / D s² / 2τ² off it,
 while along it hardly decays at all.
 
 The *thickness* is the s at which `off` reaches half a nat, the *reach* that at which `along` does. The *contrast*
-(reach / thickness)² is divided by that of a Gaussian with the data's covariance, because flat directions have one too.
-The quotient is 0.8 to 2.7 for full-dimensional distributions of 2 to 20 dimensions (an annulus: 10), and 6, 21, 63, 620
-on a circle with noise of 0.1, 0.03, 0.01, 0.001 of its radius. Very heavy tails (Student-t of 1 degree of freedom) and
-kernel estimates in 20 dimensions reach 10 as well.
+(reach / thickness)² is divided by that of a Gaussian with the data's covariance, because flat directions have one too:
+0.8 to 2.7 for full-dimensional distributions of 2 to 20 dimensions, but 6 to 620 on a circle with noise of 0.1 to 0.001
+of its radius. Very heavy tails, kernel estimates in 20 dimensions and an annulus reach 10 as well.
 
 Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
 2204.07172).
@@ -47,23 +44,18 @@ MOST = 1e9  # nats: where the support ends, the decay is infinite
 
 @dataclass(frozen=True)
 class DensityDecay:
-    """Decay in nats, `off` and `along` the data, over ascending distances `scales`, each `(k,)`; and the contrast."""
+    """Decay in nats, `off` and `along` the data, over ascending distances `scales`, each `(k,)`.
+
+    `thickness` and `reach` are the distances of half a nat off and along the data, or an end of the scales.
+    """
 
     scales: Tensor
     off: Tensor
     along: Tensor
+    thickness: float
+    reach: float
     rms_radius: float
     contrast: float
-
-    @property
-    def thickness(self) -> float:
-        """The s at which the density has decayed by half a nat off the data; an end of the scales without any."""
-        return _half(self.scales, self.off)
-
-    @property
-    def reach(self) -> float:
-        """The s at which it has decayed by half a nat along them; an end of the scales without any."""
-        return _half(self.scales, self.along)
 
     def finding(self) -> Finding:
         """Assess whether the density is thinner than the data's covariance explains."""
@@ -102,24 +94,26 @@ def density_decay(log_prob: LogProb, rows: Tensor, train: Tensor, seed: int = 0)
     steps = [[float(s) * random for s in scales], [float(s) * towards(float(s)) for s in scales]]
     draws = derive(seed, "draws")
 
-    def decays(log_prob: LogProb) -> tuple[Tensor, Tensor, float]:
+    def decays(log_prob: LogProb) -> tuple[Tensor, Tensor, float, float]:
         off, along = (
             torch.tensor([_decay(log_prob, rows, step, draws) for step in way], dtype=torch.double) for way in steps
         )
-        return off, along, (_half(scales, along) / _half(scales, off)) ** 2
+        return off, along, _half(scales, off), _half(scales, along)
 
-    off, along, contrast = decays(log_prob)
+    off, along, thickness, reach = decays(log_prob)
     mean, factor = mean_and_factor(pool)
     gaussian = MultivariateNormal(mean, scale_tril=factor)
 
     def gaussian_log_prob(x: Tensor) -> Tensor:
         return gaussian.log_prob(x.double().flatten(1))
 
-    return DensityDecay(scales, off, along, rms_radius, contrast / decays(gaussian_log_prob)[2])
+    *_, of_gaussian, along_gaussian = decays(gaussian_log_prob)
+    contrast = (reach / thickness) ** 2 / (along_gaussian / of_gaussian) ** 2
+    return DensityDecay(scales, off, along, thickness, reach, rms_radius, contrast)
 
 
 def _half(scales: Tensor, values: Tensor) -> float:
-    """Return the first s at which values reach half a nat, log-log linearly; an end of the scales without any."""
+    """Return the first s at which values reach half a nat, log-log linearly."""
     decayed = values >= HALF
     first = int(decayed.int().argmax())
     if not bool(decayed.any()) or first == 0:

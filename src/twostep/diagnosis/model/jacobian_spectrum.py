@@ -5,9 +5,8 @@ With J = dg/dz at an embedding and Σ = S Sᵀ the covariance of the embeddings 
     J S,   one for each principal direction of the decoder, in units of the data for one std of the embeddings,
 
 do not change when embeddings are mapped linearly and the decoder inverts it. A direction counts if its singular value
-is at least `COUNTS` of the largest at the same point; coordinates that an autoencoder doesn't need are far below. The
-number that count, its median over points, is the dimension that the decoder shows. It can't show that embeddings on a
-*curved* surface fill fewer dimensions than they have; an estimate of their intrinsic dimension does.
+is at least `COUNTS` of the largest at the same point. The number that count, its median over points, is the dimension
+that the decoder shows; only an estimate of the intrinsic dimension of embeddings shows that they lie on a surface.
 
 log det JᵀJ is lost to rounding where the smallest singular value of J is at most machine precision times D of the
 largest, the rule of `numpy.linalg.matrix_rank`.

@@ -2,13 +2,11 @@
 
 A sample is off the support if it is farther from the training data than 99 % of held-out rows, and than 1 % of the rms
 radius of the data: where rows lie close together, less than that does not matter. A model of the data's distribution
-has 1 % of them at most; 5 % of 200 samples or more then have a probability below 1e-4. The likelihood of a density on a
-manifold can't show this: a model of the wrong shape has many samples off the support.
+has 1 % of them at most; 5 % of 200 samples or more then have a probability below 1e-4.
 
 The growth of the likelihood is the slope of a line through the last quarter of the epochs. It counts if it is above
-twice its standard error and if as many further epochs as in that quarter would add a twentieth of a nat. A density on a
-manifold can always concentrate further, so its likelihood is unbounded; that of a full-dimensional density is bounded.
-A slope above 0 alone does not distinguish the former from a model that needs more epochs.
+twice its standard error and if as many further epochs as in that quarter would add a twentieth of a nat. On a manifold
+the likelihood grows without bound; a slope above 0 alone may also be that of a model that needs more epochs.
 """
 
 from __future__ import annotations

@@ -6,12 +6,10 @@ With p the density of the true distribution on its d-dimensional manifold, the w
 
 which is too narrow on the same manifold. A model's density refers to volume of m dimensions: R^D, or the manifold that
 a decoder makes of R^m. With noise N(0, s² I) in the m - d other directions a distribution has, on its manifold, its own
-log-density less (m - d) log s √(2π), up to curvature. So the true distribution with noise s has a lower mean than the
-wrong one with noise s / 10 if
+log-density less (m - d) log s √(2π), up to curvature. So the likelihood prefers concentration, the wrong distribution
+with noise s / 10 to the true one with noise s, if
 
     (m - d) log 10 > KL(p ‖ q)
-
-and then the likelihood prefers concentration to the right distribution. With m = d it does not enter.
 
 Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
 2204.07172).

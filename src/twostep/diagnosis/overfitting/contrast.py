@@ -6,10 +6,10 @@ The estimate of dimension by k neighbours of whitened, tamed points is compared 
     reduced   a sample of that distribution without one of its dimensions
     lowest    the lowest of `full`, a cube, a ball, and distributions closer to a manifold (`flatter_distributions`)
 
-Clusters, edges and tails lower an estimate as a missing dimension does, so the data are placed between `reduced` (0)
-and `full` (1), which have the same. Near 1 they can't be distinguished from a full-dimensional distribution. On a
-manifold they must be near 0 and clearly below `lowest`, since no fitted distribution has all properties of the data; in
-more than six dimensions, where a missing one changes an estimate little, far below `lowest`.
+Clusters, edges and tails lower an estimate as a missing dimension does, and `reduced` and `full` have the same. Near
+`full` the data can't be distinguished from a full-dimensional distribution. On a manifold they must be near `reduced`
+and clearly below `lowest`, since no fitted distribution has all properties of the data; in more than six dimensions,
+where a missing one changes an estimate little, far below `lowest`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,7 @@ With z = x + s ε and ε ~ N(0, I_D), de Bruijn's identity gives the slope of th
 
 The noise across a manifold is known from z, the noise along it is not: for s -> 0, d(s) is d on a manifold of d
 dimensions, and D for full-dimensional distributions. Any function ε̂(z, s) in place of E[ε | z] gives an upper bound on
-d(s) on held-out rows: an undertrained network misses a manifold, and finds none where there is none. Here, on whitened
-rows,
+d(s) on held-out rows, so an undertrained network finds no manifold where there is none. Here, on whitened rows,
 
     ε̂ = s z / (1 + s²) + a(s) [f(z, q/s, s) + sum_k g_k(z, q/s, s) (q_k/s) ∇q_k],   q_k(z): the thinnest quadrics
 
@@ -91,8 +90,7 @@ def missing_dimensions(points: Tensor, seed: int = 0) -> MissingDimensions:
 
 
 def _train(rows: Tensor, generator: Generator) -> Denoiser:
-    fitted = thinnest_quadrics(rows.double())
-    quadrics = Quadrics(fitted.squares.float(), fitted.linear.float(), fitted.constants.float())
+    quadrics = Quadrics(*(part.float() for part in thinnest_quadrics(rows.double())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         model = Denoiser(rows.shape[1], quadrics)
@@ -101,8 +99,8 @@ def _train(rows: Tensor, generator: Generator) -> Denoiser:
     for _ in range(STEPS):
         x = rows[torch.randint(len(rows), (BATCH,), generator=generator)]
         s = SCALES[0] ** torch.rand(BATCH, 1, generator=generator)
-        noise, z = _add_noise(x, s, generator)
-        loss = (noise - _gaussian(z, s) - model(z, s)).square().sum(1).mean()
+        left, predicted = _residuals(model, x, s, generator)
+        loss = (left - predicted).square().sum(1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -112,27 +110,18 @@ def _train(rows: Tensor, generator: Generator) -> Denoiser:
 
 @torch.no_grad()
 def _missing_at(model: Denoiser, valid: Tensor, test: Tensor, scale: float, generator: Generator) -> Estimate:
-    left, predicted = _residuals(model, valid, scale, generator)
+    s = torch.full((NOISES * len(test), 1), scale)
+    left, predicted = _residuals(model, valid.repeat(NOISES, 1), s, generator)
     share = ((left * predicted).sum() / predicted.square().sum().clamp(min=1e-12)).clamp(0, 1)
-    left, predicted = _residuals(model, test, scale, generator)
+    left, predicted = _residuals(model, test.repeat(NOISES, 1), s, generator)
     # ‖ε‖² - ‖ε - ε̂‖², averaged for each row; the Gaussian's contribution is known exactly
     gain = (2 * share * (left * predicted).sum(1) - share**2 * predicted.square().sum(1)).view(NOISES, -1).mean(0)
     of_gaussian = test.shape[1] * scale**2 / (1 + scale**2)
     return Estimate.normal(float(gain.mean()) + of_gaussian, float(gain.std()) / math.sqrt(len(gain)))
 
 
-def _residuals(model: Denoiser, rows: Tensor, scale: float, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return what the Gaussian leaves of the noise, and the network's prediction of that, `(NOISES * n, D)`."""
-    x = rows.repeat(NOISES, 1)
-    s = torch.full((len(x), 1), scale)
-    noise, z = _add_noise(x, s, generator)
-    return noise - _gaussian(z, s), model(z, s)
-
-
-def _add_noise(x: Tensor, s: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+def _residuals(model: Denoiser, x: Tensor, s: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return what the Gaussian leaves of noise of stds s `(B, 1)`, and the network's prediction of that, `(B, D)`."""
     noise = torch.randn(x.shape, generator=generator)
-    return noise, x + s * noise
-
-
-def _gaussian(z: Tensor, s: Tensor) -> Tensor:
-    return s * z / (1 + s.square())
+    z = x + s * noise
+    return noise - s * z / (1 + s.square()), model(z, s)

@@ -10,12 +10,10 @@ curvature and extent: the log-density then grows by D - d nats for each factor o
 
     d(s) = sum_k (1 + 2t_k²) / (1 + t_k²)²,   t_k = s / σ_k
 
-At high d the curve is too low at any n, as estimates by neighbours are: it is shown beside the Gaussian's. Below the
-spacing of the points it has no meaning: a point is *resolved* at s if the effective number of its neighbours, 1 / sum_j
-w_ij², is 8 or more, and a scale if nine in ten points are; only these are averaged.
-
-A thick manifold is one above its thickness and none below: the curve has a plateau at an integer below D. Gaussian
-noise of std σ across the manifold has half a dimension at s = 1.55 σ, so d(s) is halfway from D to its plateau there.
+At high d the curve is too low at any n, so it is shown beside the Gaussian's. A point is *resolved* at s if the
+effective number of its neighbours, 1 / sum_j w_ij², is 8 or more, and a scale if nine in ten points are; only these are
+averaged. Gaussian noise of std σ across a manifold has half a dimension at s = 1.55 σ: where the curve has a plateau at
+an integer below D and is halfway up to D at a smaller s, the manifold is thick.
 
 Sources: the slope is LIDL's (LIDL: Local Intrinsic Dimension Estimation Using Approximate Likelihood, Tempczyk et al.,
 2022, arXiv 2206.14882); its derivative form is FLIPD's (A Geometric View of Data Complexity, Kamkari et al., 2024,

@@ -17,7 +17,7 @@ Source: Distributional and L^q norm inequalities for polynomials over convex bod
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,8 +26,7 @@ KEPT = 4
 ROWS = 2  # for each coefficient
 
 
-@dataclass(frozen=True)
-class Quadrics:
+class Quadrics(NamedTuple):
     """Quadrics xᵀHx + bᵀx - c: `squares` H `(K, D, D)`, `linear` b `(K, D)`, `constants` c `(K,)`; E ‖∇q‖² = 1."""
 
     squares: Tensor

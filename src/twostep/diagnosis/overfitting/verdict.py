@@ -84,8 +84,8 @@ def overfitting(
     near: Neighbourhoods, dimension: Dimension, curve: NoiseScaleCurve, thorough: bool = False, seed: int = 0
 ) -> Overfitting:
     """Decide for points with 20 neighbours or more, whose dimension and curve without flat directions are known."""
-    points, stds = near.principal
-    found = _from_directions(near, stds) or _from_shape(near, points, stds, dimension, thorough, seed)
+    stds = near.principal[1]
+    found = _from_directions(near, stds) or _from_shape(near, dimension, thorough, seed)
     if found.verdict == "yes":
         return replace(found, scales=curve.range_of(min(dimension.recommended, found.at_most)))
     if near.flat:
@@ -114,9 +114,8 @@ def _from_directions(near: Neighbourhoods, stds: Tensor) -> Overfitting | None:
     return Overfitting("yes", evidence, rank - flat, thickness=thickness)
 
 
-def _from_shape(
-    near: Neighbourhoods, points: Tensor, stds: Tensor, dimension: Dimension, thorough: bool, seed: int
-) -> Overfitting:
+def _from_shape(near: Neighbourhoods, dimension: Dimension, thorough: bool, seed: int) -> Overfitting:
+    points, stds = near.principal
     rank = len(stds)
     if near.n < ROWS * rank:
         return _from_few_rows(near, stds, dimension, seed)
@@ -175,5 +174,5 @@ def _from_denoiser(white: Tensor, coarse: Contrast, seed: int) -> Overfitting:
     evidence = f"a trained denoiser finds {missing:.2f} of {rank} dimensions missing as the noise goes to 0"
     if limit.low > HALF:
         return Overfitting("yes", evidence, rank - max(1, round(limit.value)), trained=trained)
-    verdict: Verdict = "no" if limit.high < LITTLE and coarse.position >= LIKE else "undecided"
+    verdict = "no" if limit.high < LITTLE and coarse.position >= LIKE else "undecided"
     return Overfitting(verdict, f"{evidence}, and {coarse.sentence()}", rank, trained=trained)
