@@ -27,16 +27,11 @@ NAMED = 5  # columns
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The diagnosis of a dataset.
+    """The diagnosis of a dataset of n distinct rows of `dim` coordinates.
 
-    Args:
-        dimension: the intrinsic dimension, with range, reasons and scale curve.
-        overfitting: whether a density overfits the manifold of these data.
-        noise_scales: dimension of the data with added noise, over the scale of the noise.
-        spectrum: std of the data along each principal direction, descending, in units of the data.
-        n: number of distinct rows that were used.
-        dim: number of coordinates of a row.
-        warnings: unusual properties of the data, a sentence each.
+    `dimension` is the intrinsic dimension, `overfitting` whether a density overfits the manifold of these data, and
+    `noise_scales` the dimension of the data with added noise. `spectrum` has the std of the data along each principal
+    direction, descending, in units of the data, and `warnings` a sentence for each unusual property of the data.
     """
 
     dimension: Dimension
@@ -105,15 +100,10 @@ class Diagnosis:
 
 
 def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: int = ROWS) -> Diagnosis:
-    """Diagnose data `(N, *S)` from n distinct rows or fewer.
+    """Diagnose data `(N, *S)` of any number type from a random subsample of n distinct rows; the seed fixes results.
 
-    Dimension and noise scales are those of the data without their flat directions, if there are any.
-
-    Args:
-        x: numbers of any type; rows are flattened.
-        thorough: train a denoiser where the rest leaves the verdict undecided (seconds).
-        seed: of all random numbers: the same seed gives the same results.
-        n: largest number of rows to use, a random subsample.
+    Dimension and noise scales are those of the data without their flat directions, if there are any. `thorough` trains
+    a denoiser where the rest leaves the verdict undecided, which takes seconds.
 
     Raises:
         UserError: for fewer than 50 rows, 20 or fewer distinct ones, or values that are not finite.
@@ -139,15 +129,12 @@ def column_warnings(x: Tensor) -> tuple[str, ...]:
     typical = stds[stds > 0].median() if bool((stds > 0).any()) else stds.max()
     few = [number for number, count in enumerate(counts, 1) if 1 < count <= LEVELS]
     wide = [number for number, std in enumerate(stds, 1) if std > WIDE * typical]
-    warnings = (
-        (few, f"{LEVELS} values or fewer, like categories: a density of these has no bound, so leave them out"),
-        (
-            wide,
-            f"more than {WIDE:.0f} times the std of the median one and dominate all distances: leave out what is no "
-            "measurement, and bring the others to one unit",
-        ),
+    categories = f"{LEVELS} values or fewer, like categories: a density of these has no bound, so leave them out"
+    units = (
+        f"more than {WIDE:.0f} times the std of the median one and dominate all distances: leave out what is no "
+        "measurement, and bring the others to one unit"
     )
-    return tuple(f"{_named(columns)} {text}" for columns, text in warnings if columns)
+    return tuple(f"{_named(columns)} {text}" for columns, text in ((few, categories), (wide, units)) if columns)
 
 
 def _named(numbers: list[int]) -> str:

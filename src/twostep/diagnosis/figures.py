@@ -5,10 +5,9 @@ All raise `UserError` for a path that can't be written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,11 +20,12 @@ from twostep.diagnosis.model.density_decay import DensityDecay
 from twostep.diagnosis.model.jacobian_spectrum import COUNTS
 from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 BAND = (0.05, 0.5, 0.95)
 LEAST = 1e-12  # of the largest singular value
 SMALLEST = 1e-4  # nats
-
-Panel = Callable[[Any], None]
 
 
 def draw_dataset(
@@ -37,54 +37,61 @@ def draw_dataset(
     title: str,
 ) -> None:
     """Draw noise scales, scale curve and spectrum of a dataset as one PNG."""
-    panels = (
-        partial(_noise_scales, noise_scales, latent_dim),
-        partial(_scale_curve, dimension),
-        partial(_spectrum, spectrum, latent_dim),
-    )
-    _draw(panels, path, title)
+    figure, (left, middle, right) = _figure(3)
+    _noise_scales(left, noise_scales, latent_dim)
+    errors = [[at.value - at.low for at in dimension.curve], [at.high - at.value for at in dimension.curve]]
+    values = [at.value for at in dimension.curve]
+    middle.errorbar([at.k for at in dimension.curve], values, errors, marker="o", capsize=3)
+    middle.axhline(dimension.recommended, color="C1", linewidth=1)
+    middle.set(xscale="log", xlabel="neighbours", ylabel="maximum likelihood, uncorrected", title="scale curve")
+    middle.set_ylim(bottom=0)
+    right.plot(range(1, len(spectrum) + 1), spectrum, ".-")
+    right.axvline(latent_dim, color="C1", linewidth=1)
+    right.set(yscale="log", xlabel="principal direction", ylabel="std, in units of the data", title="spectrum")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title)
+    save_figure(figure, path)
 
 
 def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequence[float], path: Path) -> None:
     """Draw the diagnosis of a model as one PNG, with the mean log-likelihood of each epoch, in nats."""
-    panels: list[Panel] = []
+    trained = len(likelihood) > 1
+    figure, panels = _figure(2 * (chart is not None) + (decay is not None) + trained)
     if chart is not None:
-        panels += [partial(_jacobian, chart), partial(_embeddings, chart)]
+        _jacobian(next(panels), chart)
+        _embeddings(next(panels), chart)
     if decay is not None:
-        panels.append(partial(_decay, decay))
-    if len(likelihood) > 1:
-        panels.append(partial(_likelihood, likelihood))
-    _draw(panels, path)
+        _decay(next(panels), decay)
+    if trained:
+        axes = next(panels)
+        axes.plot(range(1, len(likelihood) + 1), likelihood, marker=".")
+        axes.set(title="likelihood in training", xlabel="epoch", ylabel="nats")
+    save_figure(figure, path)
 
 
 def draw_knee(model: str, sizes: Sequence[int], errors: Sequence[float], knee: int | None, path: Path) -> None:
     """Draw the reconstruction error of a model over its latent_dim as PNG."""
 
-    def panel(axes: Any) -> None:
-        axes.plot(sizes, errors, "o-")
-        if knee is not None:
-            axes.axvline(knee, color="C1", linewidth=1, label="knee")
-            axes.legend(loc="best")
-        axes.set(xscale="log", yscale="log", xlabel="latent_dim", ylabel="share of variance left", title=model)
-        axes.set_xticks(sizes, [str(size) for size in sizes])
-        axes.set_xticks([], minor=True)
-
-    _draw([panel], path)
-
-
-def _draw(panels: Sequence[Panel], path: Path, title: str | None = None) -> None:
-    from matplotlib.figure import Figure  # imported here because it takes a second
-
-    count = max(1, len(panels))
-    figure = Figure(figsize=(4.4 * count, 4.2), dpi=120, layout="constrained")
-    for axes, panel in zip(figure.subplots(1, count, squeeze=False)[0], panels, strict=False):
-        panel(axes)
-    if title:
-        figure.suptitle(title)
+    figure, (axes,) = _figure(1)
+    axes.plot(sizes, errors, "o-")
+    if knee is not None:
+        axes.axvline(knee, color="C1", linewidth=1, label="knee")
+        axes.legend(loc="best")
+    axes.set(xscale="log", yscale="log", xlabel="latent_dim", ylabel="share of variance left", title=model)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xticks([], minor=True)
     save_figure(figure, path)
 
 
-def _noise_scales(curve: NoiseScaleCurve, latent_dim: int, axes: Any) -> None:
+def _figure(count: int) -> tuple[Figure, Iterator[Any]]:
+    """Return a figure and its panels, side by side; one without panels has an empty one."""
+    from matplotlib.figure import Figure  # imported here because it takes a second
+
+    figure = Figure(figsize=(4.4 * max(1, count), 4.2), dpi=120, layout="constrained")
+    return figure, iter(figure.subplots(1, max(1, count), squeeze=False)[0])
+
+
+def _noise_scales(axes: Any, curve: NoiseScaleCurve, latent_dim: int) -> None:
     scales, resolved = curve.scales, curve.resolved
     axes.set_title("noise scales" if scales else "noise scales: too few rows for any")
     if not scales:  # a logarithmic axis can't be empty
@@ -101,23 +108,7 @@ def _noise_scales(curve: NoiseScaleCurve, latent_dim: int, axes: Any) -> None:
     axes.legend(loc="best", fontsize="small")
 
 
-def _scale_curve(dimension: Dimension, axes: Any) -> None:
-    curve = dimension.curve
-    errors = [[at.value - at.low for at in curve], [at.high - at.value for at in curve]]
-    axes.errorbar([at.k for at in curve], [at.value for at in curve], errors, marker="o", capsize=3)
-    axes.axhline(dimension.recommended, color="C1", linewidth=1)
-    axes.set(xscale="log", xlabel="neighbours", ylabel="maximum likelihood, uncorrected", title="scale curve")
-    axes.set_ylim(bottom=0)
-
-
-def _spectrum(spectrum: Sequence[float], latent_dim: int, axes: Any) -> None:
-    axes.plot(range(1, len(spectrum) + 1), spectrum, ".-")
-    axes.axvline(latent_dim, color="C1", linewidth=1)
-    axes.set(yscale="log", xlabel="principal direction", ylabel="std, in units of the data", title="spectrum")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _jacobian(chart: Chart, axes: Any) -> None:
+def _jacobian(axes: Any, chart: Chart) -> None:
     values = chart.spectrum.values.clamp(min=float(chart.spectrum.values.max()) * LEAST)
     low, middle, high = values.quantile(torch.tensor(BAND, dtype=values.dtype), dim=0)
     errors = torch.stack([middle - low, high - middle]).numpy()
@@ -128,7 +119,7 @@ def _jacobian(chart: Chart, axes: Any) -> None:
     axes.legend(loc="best")
 
 
-def _embeddings(chart: Chart, axes: Any) -> None:
+def _embeddings(axes: Any, chart: Chart) -> None:
     """Plot data in two directions, coloured by the first direction of the embeddings, so that tears and folds show."""
     one, two = _coordinates(chart.rows.double().flatten(1), 2).T
     style = {"s": 60, "facecolors": "none", "edgecolors": "black"}
@@ -147,14 +138,9 @@ def _coordinates(rows: Tensor, count: int) -> Tensor:
     return torch.nn.functional.pad((rows - mean) @ axes, (0, count - axes.shape[1]))
 
 
-def _decay(decay: DensityDecay, axes: Any) -> None:
+def _decay(axes: Any, decay: DensityDecay) -> None:
     for values, label in ((decay.off, "off the data"), (decay.along, "along the data")):
         axes.plot(decay.scales.numpy(), values.where(values > SMALLEST, torch.nan).numpy(), marker=".", label=label)
     axes.axvline(decay.thickness, color="grey", linestyle=":", label="thickness")
     axes.set(xscale="log", yscale="log", title="decay of the log-density", xlabel="distance s", ylabel="nats")
     axes.legend(loc="best")
-
-
-def _likelihood(values: Sequence[float], axes: Any) -> None:
-    axes.plot(range(1, len(values) + 1), values, marker=".")
-    axes.set(title="likelihood in training", xlabel="epoch", ylabel="nats")

@@ -14,7 +14,6 @@ from twostep.diagnosis.dimension.estimators import (
     likelihood_value,
     local_pca,
     maximum_likelihood,
-    scale_curve,
     two_nn,
     two_nn_value,
 )
@@ -119,8 +118,8 @@ def test_scale_and_rotation_change_nothing_and_order_not_one_bit(dim):
 
 
 def test_the_scale_curve_shows_where_noise_ends():
-    noisy = [estimate.value for estimate in scale_curve(neighbourhoods(drawn("von-mises-circle", 3000, noise=2e-3)))]
-    assert len(noisy) == len(SCALES)
+    near = neighbourhoods(drawn("von-mises-circle", 3000, noise=2e-3))
+    noisy = [maximum_likelihood(near, k).value for k in SCALES]
     assert noisy == sorted(noisy, reverse=True)
     assert noisy[0] > 1.5
     assert noisy[-1] < 1.1

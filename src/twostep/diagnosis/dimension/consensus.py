@@ -17,6 +17,7 @@ lost; wider noise counts as dimensions, and the scale curve shows it.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,17 +48,11 @@ class Vote(Estimate):
 
 @dataclass(frozen=True)
 class Dimension:
-    """The intrinsic dimension of a dataset.
+    """The intrinsic dimension of a dataset: `recommended`, and the range from `low` to `high` that the evidence allows.
 
-    Args:
-        recommended: the dimension, 1 or more.
-        low: the lowest dimension that the evidence allows.
-        high: the highest.
-        reasons: the evidence, a sentence each.
-        votes: the estimates, uncorrected and corrected.
-        curve: maximum likelihood over the number of neighbours.
-        reference: the estimate relative to a full-dimensional distribution's; its `rank` is the linear rank.
-        warnings: unusual properties of the data, a sentence each.
+    `votes` are the estimates, uncorrected and corrected, `curve` is maximum likelihood over the number of neighbours,
+    and `reference` the estimate relative to a full-dimensional distribution's; its `rank` is the linear rank. `reasons`
+    and `warnings` have a sentence each for the evidence and for unusual properties of the data.
     """
 
     recommended: int
@@ -83,22 +78,28 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     """Estimate the intrinsic dimension from 20 neighbours or more, better 100, without flat directions."""
     flat, near = near.flat, near.without_flat
     reference = reference_ratio(near, seed=seed)
-    calibrations = _calibrations(near, seed)
+    stds = near.principal[1].flip(0)
+    stds = stds[: visible(stds, float(near.distances[:, NEIGHBOURS - 1].median()))]
+    equal, keys = torch.ones_like(stds), (near.n, NEIGHBOURS, seed)
+    calibrations = (
+        Calibration("Gaussian", equal, *keys),
+        Calibration("cube", equal, *keys),
+        Calibration("Gaussian", stds, *keys),
+    )
     local = estimators.local_pca(near, near.k, seed)
     votes = (
-        _vote(estimators.maximum_likelihood(near, seed=seed), estimators.likelihood_value, *calibrations),
-        _vote(estimators.two_nn(near, seed), estimators.two_nn_value, *calibrations),
+        _vote(estimators.maximum_likelihood(near, seed=seed), estimators.likelihood_value, calibrations),
+        _vote(estimators.two_nn(near, seed), estimators.two_nn_value, calibrations),
         Vote(local.value, local.low, local.high, local, local.value <= LOCAL * local.k),
     )
     counted = [vote for vote in votes if vote.counts]
     lowest, highest = min(vote.low for vote in counted), max(vote.high for vote in counted)
     middle = statistics.median(vote.value for vote in counted)
     low, recommended, high = (max(1, min(reference.rank, round(value))) for value in (lowest, middle, highest))
-    curve = estimators.scale_curve(near, seed=seed)
+    curve = tuple(estimators.maximum_likelihood(near, k, seed) for k in estimators.SCALES if k <= near.k)
     reasons = (*(_vote_reason(vote) for vote in votes), _curve_reason(curve), _reference_reason(reference, near))
-    wide = len(calibrations[0].stds)
-    if narrow := reference.rank - wide:
-        reasons += (f"{wide} directions are wide enough to count, {narrow} too narrow for {near.n:,} points",)
+    if narrow := reference.rank - len(stds):
+        reasons += (f"{len(stds)} directions are wide enough to count, {narrow} too narrow for {near.n:,} points",)
     if flat:
         reasons += (f"{flat} directions have at most a twelfth of the std of the next one and are left out as noise",)
     warnings = near.warnings
@@ -119,22 +120,8 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     return Dimension(recommended, low, high, reasons, votes, curve, reference, warnings)
 
 
-def _calibrations(near: Neighbourhoods, seed: int) -> tuple[Calibration, Calibration, Calibration]:
-    """Return even, edged and uneven calibrations for as many points, with the directions that are wide enough."""
-    stds = near.principal[1].flip(0)
-    stds = stds[: visible(stds, float(near.distances[:, NEIGHBOURS - 1].median()))]
-    equal = torch.ones_like(stds)
-    return (
-        Calibration("Gaussian", equal, near.n, NEIGHBOURS, seed),
-        Calibration("cube", equal, near.n, NEIGHBOURS, seed),
-        Calibration("Gaussian", stds, near.n, NEIGHBOURS, seed),
-    )
-
-
-def _vote(
-    estimate: DimensionEstimate, estimator: Estimator, even: Calibration, edged: Calibration, uneven: Calibration
-) -> Vote:
-    """Correct an estimate by the mean of the even and the edged calibration, or by the uneven one if that is more."""
+def _vote(estimate: DimensionEstimate, estimator: Estimator, calibrations: Sequence[Calibration]) -> Vote:
+    even, edged, uneven = calibrations
     corrected = (even.correct(estimate.value, estimator) + edged.correct(estimate.value, estimator)) / 2
     low = even.correct(estimate.low, estimator)
     high = max(calibration.correct(estimate.high, estimator) for calibration in (edged, uneven))

@@ -100,11 +100,6 @@ def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstim
     return _estimate(near, statistic, k, f"local principal components of {k} neighbours", seed)
 
 
-def scale_curve(near: Neighbourhoods, seed: int = 0) -> tuple[DimensionEstimate, ...]:
-    """Return maximum likelihood estimates for small to large neighbourhoods, up to the number of neighbours known."""
-    return tuple(maximum_likelihood(near, k, seed) for k in SCALES if k <= near.k)
-
-
 def _distances(near: Neighbourhoods, k: int) -> Tensor:
     if k > near.k:
         raise UserError(f"{near.n} distinct rows with {near.k} neighbours each are too few for k={k}: give more rows")

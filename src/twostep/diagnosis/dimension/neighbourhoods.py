@@ -27,15 +27,11 @@ LOST = 1e-7  # std of a principal direction that double precision can't resolve
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """Points and the k nearest neighbours of each.
+    """Points, distinct rows `(n, D)` in float64, centred and scaled, and the k nearest neighbours of each.
 
-    Args:
-        points: distinct rows, centred and scaled, `(n, D)` in float64.
-        distances: to the k nearest neighbours, positive and ascending, `(n, k)`.
-        indices: of these neighbours, `(n, k)`.
-        rounding: std of each column that rounding alone explains, `(D,)`, or one for all.
-        warnings: unusual properties of the data, a sentence each.
-        unit: length in the data of a length of 1 in the points.
+    `distances` and `indices` `(n, k)` are those of the neighbours, the distances positive and ascending. `rounding` is
+    the std of each column that rounding alone explains, `(D,)`, or one for all; `warnings` name unusual properties of
+    the data; `unit` is the length in the data of a length of 1 in the points.
     """
 
     points: Tensor

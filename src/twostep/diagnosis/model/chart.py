@@ -52,15 +52,7 @@ CHARTS = "use another model, or several charts"
 
 @dataclass(frozen=True)
 class Chart:
-    """How good a chart of its data an autoencoder is.
-
-    Args:
-        findings: the measures, each with its verdict.
-        rows: the data at which derivatives and neighbours are taken, `(n, *S)`.
-        embeddings: of these rows, `(n, d)`.
-        spectrum: of the decoder's Jacobian at these rows.
-        injectivity: tears and folds at these rows.
-    """
+    """Findings about an autoencoder as a chart of its data, at `rows` `(n, *S)` with these embeddings `(n, d)`."""
 
     findings: tuple[Finding, ...]
     rows: Tensor
@@ -70,14 +62,9 @@ class Chart:
 
 
 def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed: int = 0) -> Chart:
-    """Diagnose a trained autoencoder, on the CPU.
+    """Diagnose a trained autoencoder on the CPU, by rows that it was trained on and others of the same distribution.
 
-    Args:
-        gae: the autoencoder.
-        train: rows that it was trained on, `(n, *S)`; 1,000 to 2,000 are enough, and neighbours among 2,000 take
-            seconds.
-        held_out: other rows of the same distribution, `(m, *S)`.
-        seed: of the random numbers of the estimates.
+    1,000 to 2,000 training rows `(n, *S)` are enough; neighbours among 2,000 take seconds.
 
     Raises:
         UserError: for fewer than 50 training rows, or 2 others; where rows or their embeddings are all equal.

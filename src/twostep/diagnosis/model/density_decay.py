@@ -71,13 +71,9 @@ class DensityDecay:
 
 
 def density_decay(log_prob: LogProb, rows: Tensor, train: Tensor, seed: int = 0) -> DensityDecay:
-    """Measure how a log-density decays around held-out rows.
+    """Measure how a log-density decays around held-out rows `(m, *S)`; 250 are enough.
 
-    Args:
-        log_prob: maps `(B, *S)` to `(B,)`, in nats; without gradients, in eval mode.
-        rows: held-out, `(m, *S)`; 250 are enough.
-        train: rows among which neighbours are sought, `(n, *S)`.
-        seed: of the directions, and of the random numbers of a bound.
+    `log_prob` maps `(B, *S)` to `(B,)`, in nats, and neighbours are sought among training rows `(n, *S)`.
     """
     rms_radius = float((rows - rows.mean(0)).double().flatten(1).square().sum(1).mean().sqrt())
     scales = rms_radius * torch.logspace(-DECADES, 0, SCALES, dtype=torch.double)

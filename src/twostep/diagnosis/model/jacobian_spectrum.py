@@ -27,13 +27,10 @@ COUNTS = 0.01
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values of a decoder's Jacobian at some points, descending.
+    """Singular values of a decoder's Jacobian at n points, descending, `(n, d)`, and 0 beyond the D-th.
 
-    Args:
-        values: of J S, `(n, d)`, in units of the data for one std of the embeddings; 0 beyond the D-th.
-        plain: of J, `(n, d)`.
-        metric: mean of JᵀJ over the points, `(d, d)`.
-        singular: whether log det JᵀJ is lost to rounding, `(n,)`.
+    `values` are those of J S, in units of the data for one std of the embeddings, `plain` those of J. `metric` `(d, d)`
+    is the mean of JᵀJ, and `singular` `(n,)` says where log det JᵀJ is lost to rounding.
     """
 
     values: Tensor

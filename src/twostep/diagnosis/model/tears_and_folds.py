@@ -42,9 +42,8 @@ ROWS = 512  # whose distances to all are held at once
 class TearsAndFolds:
     """Which points are torn or folded, `(n,)`, and how neighbours in data space and among embeddings agree.
 
-    Args:
-        detours: the decoder's path over the distance, largest over the suspect neighbours, `(n,)`; 1 without any.
-        widest: rows of the two points with the longest detour; None where nothing is torn.
+    `detours` are the decoder's path over the distance, largest over the suspect neighbours, `(n,)`, or 1 without any;
+    `widest` are the rows of the two points with the longest one, where any is torn.
     """
 
     torn: Tensor

@@ -53,15 +53,11 @@ LIKE = 0.75  # position between a distribution without one dimension and the sam
 
 @dataclass(frozen=True)
 class Overfitting:
-    """The verdict.
+    """The verdict on whether a density fitted to these data has an unbounded likelihood, and the evidence, a sentence.
 
-    Args:
-        verdict: whether a density fitted to these data has an unbounded likelihood.
-        evidence: why, in a sentence.
-        at_most: the largest dimension that the evidence allows.
-        scales: smallest and largest noise scale at which the manifold shows, in units of the data.
-        thickness: std of the noise across a thick manifold, in units of the data; None if none was seen.
-        trained: missing dimensions by a trained denoiser, if it was asked for and needed.
+    `at_most` is the largest dimension that the evidence allows. In units of the data: `scales`, the smallest and the
+    largest noise scale at which the manifold shows, and `thickness`, the std of the noise across a thick one. `trained`
+    has the missing dimensions by a trained denoiser, if it was asked for and needed.
     """
 
     verdict: Verdict
