@@ -59,11 +59,17 @@ class Diagnosis:
 
     def lines(self) -> tuple[str, ...]:
         """Return the diagnosis in words: a line for each answer, then the evidence."""
-        low, high = self.interval
+        (low, high), note, thickness = self.interval, "", self.overfitting.thickness
+        if self.overfitting.verdict == "no" and thickness is None:
+            note = " (all coordinates: there is no manifold)"
+        elif self.overfitting.verdict == "no":
+            note = (
+                f" (all coordinates; {self.dimension.recommended} if variation at a scale of {thickness:.2g} is noise)"
+            )
         lines = [
             f"intrinsic dimension: {self.dimension.recommended} ({low:.2f}-{high:.2f})",
             f"overfitting: {self.overfitting.line()}",
-            f"recommended latent_dim: {self.latent_dim}{self._note()}",
+            f"recommended latent_dim: {self.latent_dim}{note}",
             f"evidence: {self.overfitting.evidence}",
         ]
         if resolved := self.noise_scales.resolved:
@@ -89,14 +95,6 @@ class Diagnosis:
         """
         title = f"intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
         draw_dataset(self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, title)
-
-    def _note(self) -> str:
-        if self.overfitting.verdict != "no":
-            return ""
-        if self.overfitting.thickness is None:
-            return " (all coordinates: there is no manifold)"
-        scale = f"{self.overfitting.thickness:.2g}"
-        return f" (all coordinates; {self.dimension.recommended} if variation at a scale of {scale} is noise)"
 
 
 def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: int = ROWS) -> Diagnosis:

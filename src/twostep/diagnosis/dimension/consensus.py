@@ -86,11 +86,11 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
         Calibration("cube", equal, *keys),
         Calibration("Gaussian", stds, *keys),
     )
-    local = estimators.local_pca(near, near.k, seed)
+    components = estimators.local_pca(near, near.k, seed)
     votes = (
         _vote(estimators.maximum_likelihood(near, seed=seed), estimators.likelihood_value, calibrations),
         _vote(estimators.two_nn(near, seed), estimators.two_nn_value, calibrations),
-        Vote(local.value, local.low, local.high, local, local.value <= LOCAL * local.k),
+        Vote(components.value, *components.interval, components, components.value <= LOCAL * components.k),
     )
     counted = [vote for vote in votes if vote.counts]
     lowest, highest = min(vote.low for vote in counted), max(vote.high for vote in counted)
@@ -110,8 +110,15 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
             f"at {near.n:,} rows a curved manifold of {low} dimensions or more can have the estimates of a flat "
             f"distribution of {recommended}: use more rows to distinguish them",
         )
-    if mixed := _mixed_warning(near, max(calibration.local_std(recommended) for calibration in calibrations)):
-        warnings += (mixed,)
+    local = estimators.dimensions_around(near)
+    expected = max(calibration.local_std(recommended) for calibration in calibrations)
+    if near.n >= FEW_POINTS and float(local.log().std()) >= UNEVEN * expected:
+        least, most = local.quantile(local.new_tensor([0.05, 0.95])).tolist()
+        warnings += (
+            f"estimates around single points range from {least:.1f} to {most:.1f} (90 % of them), more than one "
+            "dimension explains: there may be components of several dimensions, and one chart of all of them needs the "
+            "largest",
+        )
     if reference.rank >= near.n - 1:
         warnings += (f"{near.n} rows span at most {reference.rank} directions: more rows would show more dimensions",)
         high = near.dim
@@ -126,18 +133,6 @@ def _vote(estimate: DimensionEstimate, estimator: Estimator, calibrations: Seque
     low = even.correct(estimate.low, estimator)
     high = max(calibration.correct(estimate.high, estimator) for calibration in (edged, uneven))
     return Vote(max(corrected, uneven.correct(estimate.value, estimator)), low, high, estimate)
-
-
-def _mixed_warning(near: Neighbourhoods, expected: float) -> str:
-    """Return a warning if estimates around points vary more than in one dimension (std of their logs), else ''."""
-    found = estimators.dimensions_around(near)
-    if near.n < FEW_POINTS or float(found.log().std()) < UNEVEN * expected:
-        return ""
-    low, high = found.quantile(found.new_tensor([0.05, 0.95])).tolist()
-    return (
-        f"estimates around single points range from {low:.1f} to {high:.1f} (90 % of them), more than one dimension "
-        "explains: there may be components of several dimensions, and one chart of all of them needs the largest"
-    )
 
 
 def _vote_reason(vote: Vote) -> str:

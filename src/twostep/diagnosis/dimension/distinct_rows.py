@@ -24,11 +24,9 @@ UNEVEN = 0.01  # deviation of a gap from a multiple of the grid's step
 
 
 def distinct_rows(x: Tensor, n: int | None, seed: int) -> tuple[Tensor, Tensor, float, tuple[str, ...]]:
-    """Return the distinct rows of data `(N, *S)` of any number type, or a random subsample of n of them.
+    """Return points, rounding, unit and warnings of `Neighbourhoods` for data `(N, *S)` of any number type.
 
-    Returns:
-        rows, centred and scaled to a largest absolute value of 1, `(n, D)` in float64; the std of each column that
-        rounding alone explains, `(D,)`; length in the data of a length of 1 in the rows; warnings.
+    Points are the distinct rows, or a random subsample of n of them, scaled to a largest absolute value of 1.
     """
     if n is not None and n < LEAST:
         raise UserError(f"n={n} rows are too few to estimate a dimension: use {LEAST} or more")
@@ -78,10 +76,7 @@ def distinct_rows(x: Tensor, n: int | None, seed: int) -> tuple[Tensor, Tensor, 
 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
-    """Return uniform noise of one step, `(n, D)`, for the columns whose values lie on a grid; None without any.
-
-    Equal columns get the same noise.
-    """
+    """Return uniform noise of one step for columns on a grid, the same for equal ones, `(n, D)`; None without any."""
     first, group = _distinct(rows.T)
     columns = rows[:, first]
     steps = torch.tensor([_step(column) for column in columns.T.numpy()], dtype=rows.dtype)

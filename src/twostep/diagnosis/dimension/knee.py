@@ -10,9 +10,8 @@ the error, and no later step may be nearly as steep:
 
     E(i) >= 2 E(k),    a(i, k) >= 3 a(k, j) for each j > k.
 
-Powers, exponential decay and the spectra of Gaussians and cubes have none, nor is the last size a knee. Kneedle
-compares slopes too, but finds the largest bend of any curve. The knee of a closed manifold of d dimensions (a circle, a
-sphere) is d + 1, the size to choose, where the discontinuity of a chart of d coordinates costs something.
+Powers, exponential decay and the spectra of Gaussians and cubes have none, nor is the last size a knee. That of a
+closed manifold of d dimensions is d + 1, the size to choose: a chart of d coordinates is discontinuous.
 
 Compare: Finding a "Kneedle" in a Haystack: Detecting Knee Points in System Behavior (Satopaa et al., 2011).
 """

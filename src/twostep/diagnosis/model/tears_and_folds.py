@@ -9,8 +9,7 @@ the nearest tenth of all in the other space. The path of the decoder g between t
     folded   ‖x_i - x_j‖ > DETOUR w_ij     near in the chart, far apart in data space: their difference is lost
 
 One chart can't cover a circle or a sphere: the encoder is discontinuous somewhere, and points on both sides are torn.
-Neither criterion depends on units or on linear maps of the embeddings. With r_X(i, j) the rank of j among the nearest
-neighbours of i in data space,
+With r_X(i, j) the rank of j among the nearest neighbours of i in data space,
 
     trustworthiness = 1 - 2 / (n k (2 n - 3 k - 1)) Σ_i Σ_j max(0, r_X(i, j) - k),  j of the k nearest embeddings of i
 
@@ -54,14 +53,12 @@ class TearsAndFolds:
     trustworthiness: float
 
 
-def tears_and_folds(
-    gae: GeneralizedAutoencoder, x: Tensor, z: Tensor, metric: Tensor, k: int = NEIGHBOURS
-) -> TearsAndFolds:
-    """Compare neighbours of data `(n, *S)` and of their embeddings `(n, d)` by a metric `(d, d)`; n > 3 k."""
+def tears_and_folds(gae: GeneralizedAutoencoder, x: Tensor, z: Tensor, metric: Tensor) -> TearsAndFolds:
+    """Compare neighbours of data `(n, *S)`, n of 16 or more, and of their embeddings `(n, d)` by a metric `(d, d)`."""
     points, latents = x.double().flatten(1), z.double() @ square_root(metric)
-    near_data, near_latents = k_nearest(points, k)[1], k_nearest(latents, k)[1]
+    near_data, near_latents = k_nearest(points, NEIGHBOURS)[1], k_nearest(latents, NEIGHBOURS)[1]
     among_latents, among_data = _ranks(latents, near_data), _ranks(points, near_latents)
-    far = max(k, int(FAR * len(x)))
+    far = max(NEIGHBOURS, int(FAR * len(x)))
     lengths, distances = _paths(gae, points, z, near_data, among_latents > far)
     detours = torch.where(among_latents > far, lengths / distances.clamp(min=torch.finfo(distances.dtype).tiny), 1.0)
     short, apart = _paths(gae, points, z, near_latents, among_data > far)
@@ -78,15 +75,10 @@ def tears_and_folds(
     )
 
 
-def _paths(
-    gae: GeneralizedAutoencoder, points: Tensor, z: Tensor, others: Tensor, pairs: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the length of the decoder's path and the distance between rows and their marked others.
-
-    Shapes: `points: (n, D)`, `z: (n, d)`, the rest and the results `(n, k)`; both are 0 for pairs that are not marked.
-    """
+def _paths(gae: GeneralizedAutoencoder, points: Tensor, z: Tensor, others: Tensor, pairs: Tensor) -> Tensor:
+    """Return the lengths of the decoder's paths and the distances to marked others, `(2, n, k)`; 0 where not marked."""
     rows, columns = pairs.nonzero(as_tuple=True)
-    lengths, distances = points.new_zeros(pairs.shape), points.new_zeros(pairs.shape)
+    lengths, distances = found = points.new_zeros(2, *pairs.shape)
     share = torch.linspace(0, 1, STEPS + 1, dtype=z.dtype)[:, None]
     with evaluating(gae):
         for row, column in zip(rows.split(ROWS), columns.split(ROWS), strict=True):
@@ -95,7 +87,7 @@ def _paths(
             line = line.unflatten(0, (len(row), STEPS + 1))
             lengths[row, column] = line.diff(dim=1).norm(dim=2).sum(1)
             distances[row, column] = (points[row] - points[others[row, column]]).norm(dim=1)
-    return lengths, distances
+    return found
 
 
 def _ranks(points: Tensor, others: Tensor) -> Tensor:

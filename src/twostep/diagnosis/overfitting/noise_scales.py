@@ -48,19 +48,14 @@ HALFWAY = 1.55
 
 @dataclass(frozen=True)
 class NoiseScale(Estimate):
-    """The dimension d(s) of the data with noise of std `scale`, in units of the data, averaged over resolved points.
+    """The dimension d(s) of data with noise of std `scale`, in their units, averaged over a share of resolved points.
 
-    `gaussian` is d(s) of a Gaussian with the covariance of the data, `share` that of the points that are resolved.
+    `gaussian` is d(s) of a Gaussian with the covariance of the data.
     """
 
     scale: float
     gaussian: float
     share: float
-
-    @property
-    def resolved(self) -> bool:
-        """Whether d(s) is meaningful at this scale."""
-        return self.share >= SHARE
 
 
 @dataclass(frozen=True)
@@ -76,8 +71,8 @@ class NoiseScaleCurve:
 
     @property
     def resolved(self) -> tuple[NoiseScale, ...]:
-        """The resolved scales."""
-        return tuple(at for at in self.scales if at.resolved)
+        """The resolved scales, at which d(s) is meaningful."""
+        return tuple(at for at in self.scales if at.share >= SHARE)
 
     def range_of(self, dimension: int) -> tuple[float, float] | None:
         """Return the smallest and the largest resolved scale at which d(s) is about this; None without any."""
@@ -110,10 +105,7 @@ def noise_scale_curve(near: Neighbourhoods, seed: int = 0) -> NoiseScaleCurve:
 
 
 def local_dimensions(points: Tensor, asked: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-    """Return d(s) and the effective number of neighbours at the points of these indices.
-
-    Shapes: `points: (n, D)` in float64, `asked: (m,)`, `scales: (S,)`, results `(m, S)`.
-    """
+    """Return d(s) of points `(n, D)` and the effective number of neighbours at those of m indices, `(m, S)`."""
     values, effective = points.new_empty(len(asked), len(scales)), points.new_empty(len(asked), len(scales))
     norms = points.square().sum(1)
     step = max(1, ENTRIES // len(points))

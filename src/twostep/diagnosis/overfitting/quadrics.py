@@ -6,10 +6,8 @@ For rows with mean 0 and covariance I, and q(x) = xᵀHx + bᵀx - c,
 
 and the thickness is about the distance of the rows to the surface q = 0, in units of a std of the data. In the features
 x_i, x_i²/2, x_i x_j/√2 the denominator is the sum of squared coefficients, so the thinnest quadrics are the last
-principal components of these features. Thickness is measured on held-out rows.
-
-It is 0 on spheres, ellipsoids, cones and products of them, also in dimensions where neighbours are too far away to show
-it, and at least 1/2 (squared) for a Gaussian and 1/5 for a cube.
+principal components of these features. The thickness is 0 on spheres, ellipsoids, cones and products of them, also in
+dimensions where neighbours are too far away to show it, and at least 1/2 (squared) for a Gaussian and 1/5 for a cube.
 
 Source: Distributional and L^q norm inequalities for polynomials over convex bodies in R^n (Carbery & Wright, 2001).
 """

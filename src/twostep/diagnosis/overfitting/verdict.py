@@ -14,8 +14,7 @@ their space as far as their number can show. *undecided*: this many points can't
 5. if asked for, a trained denoiser (`denoiser`). It says yes for half a missing dimension or more. Its no counts if
    neighbours too find the data like a full-dimensional distribution, because a network can miss a manifold.
 
-Where the points resolve the thickness of a manifold, or some directions are at most a twelfth as wide as the others,
-the verdict is that below this scale, and the scale is reported.
+With a thickness, of a thick manifold or of flat directions, the verdict is that below this scale.
 """
 
 from __future__ import annotations
