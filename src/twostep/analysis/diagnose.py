@@ -19,10 +19,9 @@ from twostep.diagnosis.dimension.consensus import dimension_of
 from twostep.diagnosis.dimension.knee import knee_of
 from twostep.diagnosis.figures import draw_knee, draw_run
 from twostep.diagnosis.model.chart import Chart, chart_of
+from twostep.diagnosis.model.density import compare_with_truth, growth, off_support
 from twostep.diagnosis.model.density_decay import DensityDecay, density_decay
 from twostep.diagnosis.model.finding import Finding
-from twostep.diagnosis.model.off_support import growth, off_support
-from twostep.diagnosis.model.true_distribution import compare_with_truth
 from twostep.experiment.load import load_finished
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, evaluating
 from twostep.models.two_step import TwoStep

@@ -59,15 +59,13 @@ class Diagnosis:
 
     def lines(self) -> tuple[str, ...]:
         """Return the diagnosis in words: a line for each answer, then the evidence."""
-        (low, high), note, thickness = self.interval, "", self.overfitting.thickness
-        if self.overfitting.verdict == "no" and thickness is None:
+        (low, high), recommended, note = self.interval, self.dimension.recommended, ""
+        if self.overfitting.verdict == "no":
             note = " (all coordinates: there is no manifold)"
-        elif self.overfitting.verdict == "no":
-            note = (
-                f" (all coordinates; {self.dimension.recommended} if variation at a scale of {thickness:.2g} is noise)"
-            )
+            if scale := self.overfitting.thickness:
+                note = f" (all coordinates; {recommended} if variation at a scale of {scale:.2g} is noise)"
         lines = [
-            f"intrinsic dimension: {self.dimension.recommended} ({low:.2f}-{high:.2f})",
+            f"intrinsic dimension: {recommended} ({low:.2f}-{high:.2f})",
             f"overfitting: {self.overfitting.line()}",
             f"recommended latent_dim: {self.latent_dim}{note}",
             f"evidence: {self.overfitting.evidence}",

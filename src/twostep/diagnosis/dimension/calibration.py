@@ -25,7 +25,7 @@ import bisect
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -151,9 +151,9 @@ def _mixture(z: Tensor, seed: int) -> Mixture | None:
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(derive(seed, "held out")))
     held, kept = z[order].tensor_split([len(z) // HELD_OUT])
     mean, factor = mean_and_factor(kept)
-    gaussian = MultivariateNormal(mean, scale_tril=factor)
-    mixture = fitted_mixture(kept, derive(seed, "mixture"))
-    if float(mixture.log_prob(held).mean()) <= float(gaussian.log_prob(held).mean()):
+    gaussian = MultivariateNormal(mean, scale_tril=factor).log_prob(held).mean()
+    if float(fitted_mixture(kept, derive(seed, "mixture")).log_prob(held).mean()) <= float(gaussian):
         return None
-    found = Mixture.of(fitted_mixture(z, derive(seed, "mixture")))
-    return found if len(found.weights) > 1 else None
+    found = fitted_mixture(z, derive(seed, "mixture"))
+    parts = cast(MultivariateNormal, found.component_distribution)
+    return Mixture(found.mixture_distribution.probs, parts.loc, parts.scale_tril) if len(parts.loc) > 1 else None

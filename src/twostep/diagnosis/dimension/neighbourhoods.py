@@ -1,7 +1,7 @@
 """The nearest neighbours of every point, computed once for all estimators of dimension.
 
-Estimators use ratios of distances, so rows are distinct, and columns of values on a grid (integers, say) are dequantised
-with uniform noise of one step. Neighbours are sought within the random subsample, like those of n reference rows.
+Estimators use ratios of distances, so rows are distinct, and columns on a grid (integers, say) are dequantised with
+uniform noise of one step. Neighbours are sought within the random subsample, like those of n reference rows.
 """
 
 from __future__ import annotations

@@ -16,11 +16,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import MixtureSameFamily, MultivariateNormal
 from torch.nn.functional import normalize
 
 from twostep.core.moments import gaussian_mixture
@@ -55,19 +54,12 @@ class Mixture(NamedTuple):
     factors: Tensor
 
     @classmethod
-    def of(cls, mixture: MixtureSameFamily) -> Mixture:
-        """Return a fitted mixture of `MultivariateNormal`."""
-        components = cast(MultivariateNormal, mixture.component_distribution)
-        return cls(mixture.mixture_distribution.probs, components.loc, components.scale_tril)
-
-    @classmethod
     def fit(cls, points: Tensor, kind: Literal["tied", "full"], seed: int) -> Mixture:
         """Fit mixtures whose Gaussians share a covariance (`tied`) or have one each (`full`), and take the best."""
         counts, rows = (SHARED, SHARED_ROWS) if kind == "tied" else (SHAPED, SHAPED_ROWS * points.shape[1])
         counts = [count for count in counts if count == 1 or rows * count <= len(points)]
-        found = gaussian_mixture(points, counts, derive(seed, "clusters"), kind, max_iter=50, tol=1e-2)
-        weights, means, covariances = found
-        return cls(weights, means, torch.linalg.cholesky(covariances.expand(len(means), -1, -1)))
+        weights, means, found = gaussian_mixture(points, counts, derive(seed, "clusters"), kind, max_iter=50, tol=1e-2)
+        return cls(weights, means, torch.linalg.cholesky(found.expand(len(means), -1, -1)))
 
     def place(self, noise: Tensor, components: Tensor) -> Tensor:
         """Map standard normal noise `(n, D)` to points of these components `(n,)`."""

@@ -8,8 +8,7 @@ import torch
 from helpers.charts import rows
 from helpers.distributions import gaussian
 from twostep.data.synthetic import distribution
-from twostep.diagnosis.model.off_support import growth, off_support
-from twostep.diagnosis.model.true_distribution import compare_with_truth
+from twostep.diagnosis.model.density import compare_with_truth, growth, off_support
 
 
 def test_samples_of_the_distribution_are_on_its_support():
