@@ -71,7 +71,6 @@ def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequen
 
 def draw_knee(model: str, sizes: Sequence[int], errors: Sequence[float], knee: int | None, path: Path) -> None:
     """Draw the reconstruction error of a model over its latent_dim as PNG."""
-
     figure, (axes,) = _figure(1)
     axes.plot(sizes, errors, "o-")
     if knee is not None:

@@ -45,8 +45,6 @@ VISIBLE = 0.25  # std of a direction that counts, over the distance τ of neighb
 DRAWS = 5
 HELD_OUT = 5  # one in so many rows
 
-Kind = Literal["Gaussian", "cube"]
-
 
 class Calibration:
     """Estimates, by k neighbours, for samples of n points of a reference distribution, over its dimension d.
@@ -54,7 +52,7 @@ class Calibration:
     A Gaussian or a uniform cube is scaled by the first d of `stds: (limit,)`.
     """
 
-    def __init__(self, kind: Kind, stds: Tensor, n: int, k: int, seed: int = 0) -> None:
+    def __init__(self, kind: Literal["Gaussian", "cube"], stds: Tensor, n: int, k: int, seed: int = 0) -> None:
         self.kind, self.stds, self.n, self.k, self.seed = kind, stds, n, k, seed
         self.dimensions = (*(d for d in DIMENSIONS if d < len(stds)), len(stds))
         self._samples: dict[int, list[Neighbourhoods]] = {}

@@ -5,8 +5,6 @@ Distinct rows come in sorted order, so a shuffled dataset gives the same results
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -116,7 +114,7 @@ def _table(x: Tensor) -> Tensor:
         raise UserError("a single number has no rows: give data (N, *S)")
     if len(x) < LEAST:
         raise UserError(f"{len(x)} rows are too few to estimate a dimension: give {LEAST} or more")
-    table = x.detach().reshape(len(x), math.prod(x.shape[1:])).cpu()
+    table = x.detach().reshape(len(x), x[0].numel()).cpu()
     if not table.shape[1]:
         raise UserError(f"rows of shape {tuple(x.shape[1:])} have no coordinates: give other data")
     if not bool(table.isfinite().all()):

@@ -44,8 +44,6 @@ EQUAL = 1e-9  # mean log-ratio of distances that are equal up to rounding
 ENTRIES = 2**22  # of the neighbours' coordinates held at once
 
 Estimator = Callable[[Neighbourhoods], float]
-Statistic = Callable[[Tensor], Tensor]
-"""An estimate as a function of the points' weights: `(R, n)` to `(R,)`."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +133,10 @@ def _components(points: Tensor) -> Tensor:
     return (values >= SMALLEST * values[:, -1:]).sum(1).to(points)
 
 
-def _estimate(near: Neighbourhoods, statistic: Statistic, k: int, method: str, seed: int) -> DimensionEstimate:
-    """Return the statistic of the points with its bootstrap interval."""
+def _estimate(
+    near: Neighbourhoods, statistic: Callable[[Tensor], Tensor], k: int, method: str, seed: int
+) -> DimensionEstimate:
+    """Return a statistic, `(R, n)` weights of the points to `(R,)`, with its bootstrap interval."""
     value = float(statistic(_once(near)))
     low, high = bootstrap_interval(value, statistic(resamples(near, seed)))
     return DimensionEstimate(value, low, high, near.n, k, method)

@@ -91,24 +91,26 @@ def fitted_distributions(points: Tensor, seed: int) -> Iterator[ReferenceDistrib
     yield _components(calm, "cube", seed)
 
 
-def flatter_distributions(points: Tensor, seed: int) -> Iterator[Draw]:
-    """Fit distributions that come closer to a manifold than the others, whose estimates may be too low."""
+def other_distributions(points: Tensor, seed: int) -> Iterator[Draw]:
+    """Yield a cube, a ball, and fitted ones closer to a manifold than the others, whose estimates may be too low."""
+    n, dim = points.shape
+    yield lambda generator: uniform(n, dim, generator)
+    yield lambda generator: directions(n, dim, generator) * uniform(n, 1, generator) ** (1 / dim)
     calm = tamed(points)
     mixture = Mixture.fit(calm, "full", seed)
-    yield lambda generator: mixture.draw(len(points), generator)
+    yield lambda generator: mixture.draw(n, generator)
     if calm is not points:
         yield _components(points, "logcosh", seed).draw
+
+
+def uniform(n: int, dim: int, generator: Generator) -> Tensor:
+    """Draw `(n, dim)` points of the unit cube."""
+    return torch.rand(n, dim, generator=generator, dtype=torch.double)
 
 
 def directions(n: int, dim: int, generator: Generator) -> Tensor:
     """Draw `(n, dim)` uniformly random unit vectors."""
     return normalize(torch.randn(n, dim, generator=generator, dtype=torch.double), dim=1)
-
-
-def ball(n: int, dim: int, generator: Generator) -> Tensor:
-    """Draw `(n, dim)` points of the unit ball."""
-    ways = directions(n, dim, generator)
-    return ways * torch.rand(n, 1, generator=generator, dtype=torch.double) ** (1 / dim)
 
 
 def tamed(points: Tensor) -> Tensor:

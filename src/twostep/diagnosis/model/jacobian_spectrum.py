@@ -58,28 +58,21 @@ class Spectrum:
 def decoder_spectrum(gae: GeneralizedAutoencoder, z: Tensor) -> Spectrum:
     """Return the spectrum of a decoder's Jacobian at embeddings `(n, d)`, n >= 2, scaled by their covariance."""
     factor = square_root(z.double().T.cov().view(z.shape[1], z.shape[1]))
-    scaled: list[Tensor] = []
-    plain: list[Tensor] = []
+    found: list[Tensor] = []
     metric = factor.new_zeros(factor.shape)
     decode = composed(*gae.decoder_parts())
     with evaluating(gae):
         for block in z.split(max(4, BLOCK_ENTRIES // (gae.dim * z.shape[1]))):
             J = tangents(decode, block).movedim(0, 2).double()
-            scaled.append(_singular_values(J @ factor))
-            plain.append(_singular_values(J))
+            found.append(torch.linalg.svdvals(torch.stack([J @ factor, J])))
             metric += (J.mT @ J).sum(0) / len(z)
-    found = torch.cat(plain)
-    singular = found[:, -1] <= torch.finfo(z.dtype).eps * max(gae.dim, z.shape[1]) * found[:, 0]
-    return Spectrum(torch.cat(scaled), found, metric, singular)
+    both = torch.cat(found, 1)
+    values, plain = torch.nn.functional.pad(both, (0, z.shape[1] - both.shape[2]))
+    singular = plain[:, -1] <= torch.finfo(z.dtype).eps * max(gae.dim, z.shape[1]) * plain[:, 0]
+    return Spectrum(values, plain, metric, singular)
 
 
 def square_root(matrix: Tensor) -> Tensor:
     """Return S with S Sᵀ = A of a symmetric matrix A `(d, d)` without negative eigenvalues."""
     values, directions = torch.linalg.eigh(matrix)
     return directions * values.clamp(min=0).sqrt()
-
-
-def _singular_values(J: Tensor) -> Tensor:
-    """Return `(B, d)` of matrices `(B, D, d)`."""
-    values = torch.linalg.svdvals(J)
-    return torch.nn.functional.pad(values, (0, J.shape[2] - values.shape[1]))

@@ -2,9 +2,9 @@
 
 The estimate of dimension by k neighbours of whitened, tamed points is compared with those of as many points of
 
-    full      the lowest of the `reference_distributions`: what the data would have if they were like it
+    full      the lowest of the `fitted_distributions`: what the data would have if they were like it
     reduced   a sample of that distribution without one of its dimensions
-    lowest    the lowest of `full`, a cube, a ball, and distributions closer to a manifold (`flatter_distributions`)
+    lowest    the lowest of `full` and of `other_distributions`
 
 Clusters, edges and tails lower an estimate as a missing dimension does, and `reduced` and `full` have the same. Near
 `full` the data can't be distinguished from a full-dimensional distribution. On a manifold they must be near `reduced`
@@ -15,7 +15,6 @@ where a missing one changes an estimate little, far below `lowest`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +22,9 @@ from torch import Tensor
 
 from twostep.core.estimate import Estimate
 from twostep.core.seeds import derive
-from twostep.diagnosis.dimension import reference_distributions
 from twostep.diagnosis.dimension.estimators import NEIGHBOURS, likelihood_value, maximum_likelihood
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
+from twostep.diagnosis.dimension.reference_distributions import Draw, fitted_distributions, other_distributions, tamed
 
 POINTS = 3000
 DRAWS = 2
@@ -79,19 +78,14 @@ def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
     """Compare whitened points `(n, D)`, D of 2 or more; of more than 3,000 a random subsample."""
     generator = torch.Generator().manual_seed(derive(seed, "contrast"))
     points = points[torch.randperm(len(points), generator=generator)[:POINTS]]
-    n, dim = points.shape
 
-    def mean(draw: Callable[[], Tensor]) -> float:
-        return sum(likelihood_value(Neighbourhoods.of(draw(), k), k) for _ in range(DRAWS)) / DRAWS
+    def mean(draw: Draw) -> float:
+        return sum(likelihood_value(Neighbourhoods.of(draw(generator), k), k) for _ in range(DRAWS)) / DRAWS
 
-    references = list(reference_distributions.fitted_distributions(points, seed))
-    estimates = [mean(lambda reference=reference: reference.draw(generator)) for reference in references]
-    full, reference = min(zip(estimates, references, strict=True), key=lambda pair: pair[0])
-    reduced = mean(lambda: reference.without(reference.draw(generator)))
-    draws = reference_distributions.flatter_distributions(points, seed)
-    cube = mean(lambda: torch.rand(n, dim, generator=generator, dtype=torch.double))
-    ball = mean(lambda: reference_distributions.ball(n, dim, generator))
-    flatter = min(mean(lambda draw=draw: draw(generator)) for draw in draws)
-    found = maximum_likelihood(Neighbourhoods.of(reference_distributions.tamed(points), k), k, seed)
+    fitted = [(mean(reference.draw), reference) for reference in fitted_distributions(points, seed)]
+    full, reference = min(fitted, key=lambda pair: pair[0])
+    reduced = mean(lambda generator: reference.without(reference.draw(generator)))
+    lowest = min(full, *(mean(draw) for draw in other_distributions(points, seed)))
+    found = maximum_likelihood(Neighbourhoods.of(tamed(points), k), k, seed)
     estimate = Estimate.normal(found.value, found.standard_error * math.sqrt(1 + 1 / DRAWS))
-    return Contrast(estimate, full, reduced, min(full, cube, ball, flatter), reference.name, k, dim)
+    return Contrast(estimate, full, reduced, lowest, reference.name, k, points.shape[1])

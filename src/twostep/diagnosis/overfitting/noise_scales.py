@@ -98,8 +98,7 @@ def noise_scale_curve(near: Neighbourhoods, seed: int = 0) -> NoiseScaleCurve:
         if counts.sum() < LEAST:
             continue
         mean = float((value * counts).sum() / counts.sum())
-        resampled = weights @ (value * counts) / (weights @ counts).clamp(min=1)
-        interval = bootstrap_interval(mean, resampled)
+        interval = bootstrap_interval(mean, weights @ (value * counts) / (weights @ counts).clamp(min=1))
         found.append(NoiseScale(mean, *interval, scale, gaussian[index], float(counts.mean())))
     return NoiseScaleCurve(tuple(found), near.dim, rms_radius * near.unit)
 

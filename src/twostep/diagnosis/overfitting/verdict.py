@@ -30,7 +30,7 @@ from twostep.diagnosis.dimension.consensus import Dimension
 from twostep.diagnosis.dimension.distinct_rows import flat_directions, heaped_column, is_coarse
 from twostep.diagnosis.dimension.estimators import likelihood_value
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
-from twostep.diagnosis.dimension.reference_distributions import tamed
+from twostep.diagnosis.dimension.reference_distributions import tamed, uniform
 from twostep.diagnosis.overfitting.contrast import FEW, Contrast, contrast
 from twostep.diagnosis.overfitting.denoiser import MissingDimensions, missing_dimensions
 from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve, thickness_of
@@ -76,7 +76,7 @@ class Overfitting:
 
 
 def overfitting(
-    near: Neighbourhoods, dimension: Dimension, curve: NoiseScaleCurve, thorough: bool = False, seed: int = 0
+    near: Neighbourhoods, dimension: Dimension, curve: NoiseScaleCurve, thorough: bool, seed: int
 ) -> Overfitting:
     """Decide for points with 20 neighbours or more, whose dimension and curve without flat directions are known."""
     stds = near.principal[1]
@@ -137,7 +137,7 @@ def _from_shape(near: Neighbourhoods, dimension: Dimension, thorough: bool, seed
 def _from_few_rows(near: Neighbourhoods, stds: Tensor, dimension: Dimension, seed: int) -> Overfitting:
     rank = len(stds)
     generator = torch.Generator().manual_seed(derive(seed, "box"))
-    box = torch.rand(near.n, rank - near.flat, generator=generator, dtype=torch.double) * stds[near.flat :]
+    box = uniform(near.n, rank - near.flat, generator) * stds[near.flat :]
     found = dimension.votes[0].estimate
     of_box = likelihood_value(Neighbourhoods.of(box, found.k), found.k)
     full = min(of_box, *dimension.reference.estimates)
