@@ -122,7 +122,7 @@ def column_warnings(x: Tensor) -> tuple[str, ...]:
     table = subsample(x, COLUMN_ROWS).reshape(-1, x[:1].numel()).double()
     counts = [len(column.unique()) for column in table.T]
     stds = (table / table.abs().max().clamp(min=1e-300)).std(0)
-    typical = stds[stds > 0].median() if bool((stds > 0).any()) else stds.max()
+    typical = stds[stds > 0].median()  # NaN where no column varies
     few = [number for number, count in enumerate(counts, 1) if 1 < count <= LEVELS]
     wide = [number for number, std in enumerate(stds, 1) if std > WIDE * typical]
     categories = f"{LEVELS} values or fewer, like categories: a density of these has no bound, so leave them out"

@@ -23,7 +23,6 @@ from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BAND = (0.05, 0.5, 0.95)
 LEAST = 1e-12  # of the largest singular value
 SMALLEST = 1e-4  # nats
 
@@ -109,7 +108,7 @@ def _noise_scales(axes: Any, curve: NoiseScaleCurve, latent_dim: int) -> None:
 
 def _jacobian(axes: Any, chart: Chart) -> None:
     values = chart.spectrum.values.clamp(min=float(chart.spectrum.values.max()) * LEAST)
-    low, middle, high = values.quantile(torch.tensor(BAND, dtype=values.dtype), dim=0)
+    low, middle, high = values.quantile(values.new_tensor([0.05, 0.5, 0.95]), dim=0)
     errors = torch.stack([middle - low, high - middle]).numpy()
     axes.errorbar(range(1, len(middle) + 1), middle.numpy(), errors, fmt="o", capsize=3)
     axes.axhline(COUNTS * float(middle[0]), color="grey", linestyle=":", label="counts above")

@@ -7,7 +7,7 @@ import torch
 
 from helpers.distributions import gaussian
 from twostep.diagnosis.dimension.calibration import VISIBLE, Calibration, visible
-from twostep.diagnosis.dimension.estimators import likelihood_value, two_nn_value
+from twostep.diagnosis.dimension.estimators import likelihood, ratio
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 
 STEEP = torch.logspace(0, -1, 20, dtype=torch.double)
@@ -15,7 +15,7 @@ EVEN = torch.ones(20, dtype=torch.double)
 
 
 @pytest.mark.parametrize("d", [1, 3, 7, 15])
-@pytest.mark.parametrize("estimator", [likelihood_value, two_nn_value])
+@pytest.mark.parametrize("estimator", [likelihood, ratio])
 def test_a_correction_returns_the_dimension_of_its_own_distribution(d, estimator):
     near = neighbourhoods(gaussian(1500, d, seed=5), 20)
     corrected = Calibration("Gaussian", torch.ones(100), 1500, 20).correct(estimator(near), estimator)
@@ -25,8 +25,8 @@ def test_a_correction_returns_the_dimension_of_its_own_distribution(d, estimator
 @pytest.mark.parametrize("d", [4, 12])
 def test_an_uneven_distribution_returns_dimensions_that_an_even_one_loses(d):
     near = neighbourhoods(gaussian(1500, d, seed=5) * STEEP[:d], 20)
-    value = likelihood_value(near)
-    uneven, even = (Calibration("Gaussian", stds, 1500, 20).correct(value, likelihood_value) for stds in (STEEP, EVEN))
+    value = likelihood(near)
+    uneven, even = (Calibration("Gaussian", stds, 1500, 20).correct(value, likelihood) for stds in (STEEP, EVEN))
     assert uneven == pytest.approx(d, rel=0.08)
     assert even < uneven
     assert d < 10 or even < 0.9 * d
@@ -36,7 +36,7 @@ def test_a_correction_ends_at_the_limit_and_grows_with_the_value():
     calibration = Calibration("Gaussian", torch.ones(12), 300, 10)
 
     def corrected(value):
-        return calibration.correct(value, lambda near: likelihood_value(near, 10))
+        return calibration.correct(value, lambda near: likelihood(near, 10))
 
     values = [corrected(value) for value in (0.0, 0.2, 1.0, 2.5, 4.0, 7.0, 9.0, 50.0)]
     assert values == sorted(values)

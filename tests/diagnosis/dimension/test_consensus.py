@@ -11,7 +11,7 @@ from twostep.core.schema import UserError
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.calibration import Calibration
 from twostep.diagnosis.dimension.consensus import consensus, dimension_of
-from twostep.diagnosis.dimension.estimators import likelihood_value
+from twostep.diagnosis.dimension.estimators import likelihood
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 
 
@@ -80,7 +80,7 @@ def test_uneven_directions_of_a_curved_manifold_count_more_than_by_even_distribu
     found = consensus(near)
     even = [Calibration(kind, torch.ones(100), near.n, 20) for kind in ("Gaussian", "cube")]
     value = found.votes[0].estimate.value
-    assert found.votes[0].value > 2 + sum(reference.correct(value, likelihood_value) for reference in even) / 2
+    assert found.votes[0].value > 2 + sum(reference.correct(value, likelihood) for reference in even) / 2
     assert 15 <= found.recommended <= 20
 
 

@@ -11,11 +11,9 @@ from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.estimators import (
     SCALES,
     dimensions_around,
-    likelihood_value,
     local_pca,
     maximum_likelihood,
     two_nn,
-    two_nn_value,
 )
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbourhoods
 
@@ -123,10 +121,3 @@ def test_the_scale_curve_shows_where_noise_ends():
     assert noisy == sorted(noisy, reverse=True)
     assert noisy[0] > 1.5
     assert noisy[-1] < 1.1
-
-
-def test_values_alone_are_those_with_intervals():
-    near = neighbourhoods(drawn("torus", 300), 20)
-    assert likelihood_value(near) == maximum_likelihood(near).value
-    assert likelihood_value(near, 7) == maximum_likelihood(near, 7).value
-    assert two_nn_value(near) == two_nn(near).value

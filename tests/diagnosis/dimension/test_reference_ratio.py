@@ -7,7 +7,7 @@ from helpers.distributions import gaussian
 from twostep.core.schema import UserError
 from twostep.data.synthetic import distribution
 from twostep.diagnosis.dimension.calibration import Calibration, reference_ratio
-from twostep.diagnosis.dimension.estimators import likelihood_value
+from twostep.diagnosis.dimension.estimators import likelihood
 from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 
 
@@ -103,7 +103,7 @@ def test_scaling_by_the_ratio_is_wrong_where_calibration_is_right():
     near = neighbourhoods(drawn("network_manifold", manifold_dim=5, ambient_dim=20), 20)
     reference = reference_ratio(near)
     assert reference.ratio * reference.rank > 10
-    value = likelihood_value(near)
+    value = likelihood(near)
     even = torch.ones(reference.rank)
-    low, high = (Calibration(kind, even, near.n, 20).correct(value, likelihood_value) for kind in ("Gaussian", "cube"))
+    low, high = (Calibration(kind, even, near.n, 20).correct(value, likelihood) for kind in ("Gaussian", "cube"))
     assert 4.3 < low < 5 < high < 5.7

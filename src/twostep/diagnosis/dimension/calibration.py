@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from twostep.core.seeds import derive
-from twostep.diagnosis.dimension.estimators import NEIGHBOURS, Estimator, dimensions_around, likelihood_value
+from twostep.diagnosis.dimension.estimators import NEIGHBOURS, Estimator, dimensions_around, likelihood
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.dimension.reference_distributions import Mixture
 from twostep.nn.distributions import fitted_mixture, mean_and_factor
@@ -47,10 +47,7 @@ HELD_OUT = 5  # one in so many rows
 
 
 class Calibration:
-    """Estimates, by k neighbours, for samples of n points of a reference distribution, over its dimension d.
-
-    A Gaussian or a uniform cube is scaled by the first d of `stds: (limit,)`.
-    """
+    """Estimates by k neighbours of n points of a Gaussian or cube in d dimensions, scaled by the first d of `stds`."""
 
     def __init__(self, kind: Literal["Gaussian", "cube"], stds: Tensor, n: int, k: int, seed: int = 0) -> None:
         self.kind, self.stds, self.n, self.k, self.seed = kind, stds, n, k, seed
@@ -109,10 +106,7 @@ def visible(stds: Tensor, distance: float) -> int:
 
 @dataclass(frozen=True)
 class ReferenceRatio:
-    """The ratio of an estimate to the mean `estimates` of samples, and its std over them.
-
-    `distribution` is the reference in words, and its dimension `rank` the number of directions in which the data vary.
-    """
+    """The ratio of an estimate to the mean of samples' `estimates`, its std, and the reference with its dimension."""
 
     ratio: float
     std: float
@@ -128,7 +122,7 @@ class ReferenceRatio:
 
 def reference_ratio(near: Neighbourhoods, seed: int = 0) -> ReferenceRatio:
     """Compare the estimate of the data with those of samples, each of as many points, of a reference distribution."""
-    value = likelihood_value(near)
+    value = float(likelihood(near))
     points, stds = near.principal
     mixture = _mixture(points / stds, seed)
     generator = torch.Generator().manual_seed(derive(seed, "null"))
@@ -138,7 +132,7 @@ def reference_ratio(near: Neighbourhoods, seed: int = 0) -> ReferenceRatio:
         if mixture is not None:
             components = torch.multinomial(mixture.weights, near.n, replacement=True, generator=generator)
             samples = mixture.place(samples, components)
-        estimates.append(likelihood_value(Neighbourhoods.of(samples * stds, NEIGHBOURS)))
+        estimates.append(float(likelihood(Neighbourhoods.of(samples * stds, NEIGHBOURS))))
     ratios = value / torch.tensor(estimates, dtype=torch.double)
     name = "a Gaussian of the same covariance" if mixture is None else f"a mixture of {len(mixture.weights)} Gaussians"
     return ReferenceRatio(value * DRAWS / sum(estimates), float(ratios.std()), tuple(estimates), len(stds), name)

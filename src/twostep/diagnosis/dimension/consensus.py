@@ -88,8 +88,8 @@ def consensus(near: Neighbourhoods, seed: int = 0) -> Dimension:
     )
     components = estimators.local_pca(near, near.k, seed)
     votes = (
-        _vote(estimators.maximum_likelihood(near, seed=seed), estimators.likelihood_value, calibrations),
-        _vote(estimators.two_nn(near, seed), estimators.two_nn_value, calibrations),
+        _vote(estimators.maximum_likelihood(near, seed=seed), estimators.likelihood, calibrations),
+        _vote(estimators.two_nn(near, seed), estimators.ratio, calibrations),
         Vote(components.value, *components.interval, components, components.value <= LOCAL * components.k),
     )
     counted = [vote for vote in votes if vote.counts]

@@ -43,7 +43,7 @@ CELL = 10  # points in a cell of the bootstrap, on average
 EQUAL = 1e-9  # mean log-ratio of distances that are equal up to rounding
 ENTRIES = 2**22  # of the neighbours' coordinates held at once
 
-Estimator = Callable[[Neighbourhoods], float]
+Estimator = Callable[[Neighbourhoods], Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,32 @@ class DimensionEstimate(Estimate):
 def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0) -> DimensionEstimate:
     """Estimate by the distances to k >= 3 neighbours."""
     method = f"maximum likelihood with {k} neighbours"
-    return _estimate(near, lambda weights: _likelihood(near, k, weights), k, method, seed)
+    return _estimate(near, lambda weights: likelihood(near, k, weights), k, method, seed)
 
 
-def likelihood_value(near: Neighbourhoods, k: int = NEIGHBOURS) -> float:
-    """Return the value of `maximum_likelihood` without its interval, which takes longer."""
-    return float(_likelihood(near, k, _once(near)))
+def likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, weights: Tensor | None = None) -> Tensor:
+    """Return maximum likelihood estimates for each row of weights of the points `(R, n)`; without weights one."""
+    weights = _once(near) if weights is None else weights
+    mean = weights @ _mean_logs(near, k) / weights.sum(1)
+    return torch.where(mean > EQUAL, 1 / mean, near.dim)
 
 
 def two_nn(near: Neighbourhoods, seed: int = 0) -> DimensionEstimate:
     """Estimate by the ratio of the distances to the second and the first neighbour."""
-    return _estimate(near, lambda weights: _ratio(near, weights), 2, "ratio of two neighbours (TwoNN)", seed)
+    return _estimate(near, lambda weights: ratio(near, weights), 2, "ratio of two neighbours (TwoNN)", seed)
 
 
-def two_nn_value(near: Neighbourhoods) -> float:
-    """Return the value of `two_nn` without its interval."""
-    return float(_ratio(near, _once(near)))
+def ratio(near: Neighbourhoods, weights: Tensor | None = None) -> Tensor:
+    """Return TwoNN's estimates for each row of weights of the points `(R, n)`; without weights one."""
+    weights = _once(near) if weights is None else weights
+    distances = _distances(near, 2)
+    logs, order = (distances[:, 1] / distances[:, 0]).log().sort()
+    ordered = weights[:, order]
+    below = ordered.cumsum(1) <= KEPT * ordered.sum(1, keepdim=True)
+    kept = ordered * below
+    count = kept.sum(1)
+    spent = kept @ logs + (ordered.sum(1) - count) * logs[below.sum(1) - 1]
+    return torch.where(spent > EQUAL * count, (count - 1) / spent, near.dim)
 
 
 def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
@@ -107,22 +117,6 @@ def _distances(near: Neighbourhoods, k: int) -> Tensor:
 def _mean_logs(near: Neighbourhoods, k: int) -> Tensor:
     logs = _distances(near, k).log()
     return (logs[:, -1:] - logs[:, :-1]).mean(1)
-
-
-def _likelihood(near: Neighbourhoods, k: int, weights: Tensor) -> Tensor:
-    mean = weights @ _mean_logs(near, k) / weights.sum(1)
-    return torch.where(mean > EQUAL, 1 / mean, near.dim)
-
-
-def _ratio(near: Neighbourhoods, weights: Tensor) -> Tensor:
-    distances = _distances(near, 2)
-    logs, order = (distances[:, 1] / distances[:, 0]).log().sort()
-    ordered = weights[:, order]
-    below = ordered.cumsum(1) <= KEPT * ordered.sum(1, keepdim=True)
-    kept = ordered * below
-    count = kept.sum(1)
-    spent = kept @ logs + (ordered.sum(1) - count) * logs[below.sum(1) - 1]
-    return torch.where(spent > EQUAL * count, (count - 1) / spent, near.dim)
 
 
 def _components(points: Tensor) -> Tensor:

@@ -42,8 +42,16 @@ class Neighbourhoods:
 
     @classmethod
     def of(cls, points: Tensor, k: int) -> Neighbourhoods:
-        """Return the neighbourhoods of distinct points `(n, D)`."""
-        return cls(points, *nearest_others(points, k))
+        """Return the k nearest others of each of distinct points `(n, D)`."""
+        if points.shape[1] <= TREE:
+            from sklearn.neighbors import NearestNeighbors  # imported here because it takes a second
+
+            tree = NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(points.numpy())
+            distances, indices = (torch.from_numpy(array) for array in tree.kneighbors())
+        else:
+            squares, indices = k_nearest(points, k)
+            distances = squares.sqrt()
+        return cls(points, distances.clamp(min=torch.finfo(distances.dtype).tiny), indices)
 
     @property
     def n(self) -> int:
@@ -86,31 +94,16 @@ class Neighbourhoods:
 
 
 def neighbourhoods(x: Tensor, k: int = K, n: int | None = None, seed: int = 0) -> Neighbourhoods:
-    """Return the k nearest neighbours of each distinct row of data `(N, *S)`, or of a random subsample of n of them.
-
-    Where there are fewer others, all are neighbours.
-    """
+    """Return the k nearest others, or all, of each distinct row of data `(N, *S)`, or of n rows drawn from them."""
     rows, rounding, unit, warnings = distinct_rows(x, n, seed)
-    near = Neighbourhoods(rows, *nearest_others(rows, min(k, len(rows) - 1)), rounding, warnings, unit)
+    near = Neighbourhoods.of(rows, min(k, len(rows) - 1))
     tied = float((near.distances[:, 1] <= (1 + ROUNDING) * near.distances[:, 0]).double().mean())
-    if tied <= TIED:
-        return near
-    ties = f"{tied:.0%} of the points have two nearest neighbours that are equally far"
-    noise = grid_noise(rows, seed)
-    if noise is None:
-        return replace(near, warnings=(*warnings, f"{ties}: estimates with few neighbours are too high"))
-    warnings += (f"{ties}, as values lie on a grid: uniform noise of one step was added",)
-    return replace(Neighbourhoods.of(rows + noise, near.k), rounding=rounding, warnings=warnings, unit=unit)
-
-
-def nearest_others(points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the distances, ascending, and indices of the k nearest others of distinct points `(n, D)`: `(n, k)`."""
-    if points.shape[1] <= TREE:
-        from sklearn.neighbors import NearestNeighbors  # imported here because it takes a second
-
-        tree = NearestNeighbors(n_neighbors=k, algorithm="kd_tree").fit(points.numpy())
-        distances, indices = (torch.from_numpy(array) for array in tree.kneighbors())
-    else:
-        squares, indices = k_nearest(points, k)
-        distances = squares.sqrt()
-    return distances.clamp(min=torch.finfo(distances.dtype).tiny), indices
+    if tied > TIED:
+        ties = f"{tied:.0%} of the points have two nearest neighbours that are equally far"
+        noise = grid_noise(rows, seed)
+        if noise is None:
+            warnings += (f"{ties}: estimates with few neighbours are too high",)
+        else:
+            warnings += (f"{ties}, as values lie on a grid: uniform noise of one step was added",)
+            near = Neighbourhoods.of(rows + noise, near.k)
+    return replace(near, rounding=rounding, warnings=warnings, unit=unit)

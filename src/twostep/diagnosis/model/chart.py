@@ -106,10 +106,8 @@ def _reconstruction(errors: Tensor, train: Tensor, held_out: Tensor, d: int) -> 
     left, nearest_row = float(errors.mean()) / variance, float(nearest(others, rows).mean()) / variance
     linear = float((centred - centred @ axes @ axes.T).square().sum(1).mean()) / variance
     median = float(errors.median()) / variance
-    text = (
-        f"{left:.2%} of the variance of held-out rows is left, {median:.2%} of the median row "
-        f"({linear:.2%} by as many principal components)"
-    )
+    text = f"{left:.2%} of the variance of held-out rows is left, {median:.2%} of the median row "
+    text += f"({linear:.2%} by as many principal components)"
     numbers = {"left": left, "left_of_usual_row": median, "by_components": linear, "by_nearest_row": nearest_row}
     advice = ""
     if left > max(LEFT, NO_BETTER * linear):
@@ -132,11 +130,10 @@ def _jacobian(spectrum: Spectrum) -> list[Finding]:
     d, dimension, conditions = spectrum.values.shape[1], spectrum.dimension, spectrum.conditions
     ill, singular = float((spectrum.ranks < d).double().mean()), int(spectrum.singular.sum())
     median, worst = float(conditions.median()), float(conditions.max())
-    text = (
-        f"{dimension} of {d} directions move the data by 1 % of the largest or more (median), condition number "
-        f"{median:.3g} (at worst {worst:.3g})"
-    )
-    text += f"; log det JᵀJ is lost to rounding at {singular:,} of {len(conditions):,} points" if singular else ""
+    text = f"{dimension} of {d} directions move the data by 1 % of the largest or more (median), "
+    text += f"condition number {median:.3g} (at worst {worst:.3g})"
+    if singular:
+        text += f"; log det JᵀJ is lost to rounding at {singular:,} of {len(conditions):,} points"
     advice = ""
     if dimension < d:
         advice = FEWER.format(dimension)
@@ -178,20 +175,16 @@ def _embeddings(embeddings: Tensor, seed: int) -> Finding:
 
 def _tears_and_folds(found: TearsAndFolds, rows: Tensor) -> list[Finding]:
     n, torn, folded = len(found.torn), int(found.torn.sum()), int(found.folded.sum())
-    text = (
-        f"{torn:,} of {n:,} points have a near neighbour that the chart puts far away "
-        f"(continuity {found.continuity:.3f})"
-    )
+    text = f"{torn:,} of {n:,} points have a near neighbour that the chart puts far away "
+    text += f"(continuity {found.continuity:.3f})"
     if found.widest is not None:
         one, other = (_position(rows, row) for row in found.widest)
         text += f"; the path between {one} and {other} is {float(found.detours.max()):.0f} times their distance"
     advice = "the encoder is discontinuous there: one chart can't cover closed manifolds, so use several charts"
     numbers = {"points": float(torn), "share": torn / n, "continuity": found.continuity}
     tears = Finding("discontinuities (tears)", text, advice if torn else "", numbers)
-    text = (
-        f"{folded:,} of {n:,} points have nearly the embedding of points far away "
-        f"(trustworthiness {found.trustworthiness:.3f})"
-    )
+    text = f"{folded:,} of {n:,} points have nearly the embedding of points far away "
+    text += f"(trustworthiness {found.trustworthiness:.3f})"
     numbers = {"points": float(folded), "share": folded / n, "trustworthiness": found.trustworthiness}
     advice = MORE if folded > MANY * n else f"the decoder has a gap there: {CHARTS}"
     return [tears, Finding("non-injective regions (folds)", text, advice if folded > RARE * n else "", numbers)]

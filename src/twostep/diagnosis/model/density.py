@@ -78,9 +78,8 @@ def growth(values: Sequence[float]) -> Finding | None:
     residual = last - last.mean() - rate * epochs
     error = math.sqrt(float(residual.square().sum()) / (len(last) - 2) / squares)
     grows = rate > ERRORS * error and rate * len(last) > ADDED
-    text = (
-        f"{'still growing' if grows else 'changes'} by {rate:.2g} nats per epoch at the end (last {len(last)} epochs)"
-    )
+    verb = "still growing" if grows else "changes"
+    text = f"{verb} by {rate:.2g} nats per epoch at the end (last {len(last)} epochs)"
     advice = "train longer; if it never ends, it overfits a manifold: fit it on embeddings of fewer dimensions"
     numbers = {"nats_an_epoch": rate, "standard_error": error}
     return Finding("likelihood in training", text, advice if grows else "", numbers)
@@ -89,8 +88,8 @@ def growth(values: Sequence[float]) -> Finding | None:
 def compare_with_truth(log_probs: Tensor, rows: Tensor, truth: SyntheticDistribution, dim: int) -> Finding | None:
     """Compare a model's log-densities `(n,)`, in nats, at held-out rows `(n, D)` with the true ones.
 
-    `dim` is the m of the volume that the model's density refers to: D, or latent_dim of a two-step model. None where
-    the true density is not known, or is one of more dimensions.
+    `dim` is the m of the model's volume: D, or latent_dim of a two-step model. None where the true density is not
+    known, or has more dimensions.
     """
     name = "likelihood against the true distribution"
     try:

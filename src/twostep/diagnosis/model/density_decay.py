@@ -11,8 +11,8 @@ while along it hardly decays at all.
 
 The *thickness* is the s at which `off` reaches half a nat, the *reach* that at which `along` does. The *contrast*
 (reach / thickness)² is divided by that of a Gaussian with the data's covariance, because flat directions have one too:
-0.8 to 2.7 for full-dimensional distributions of 2 to 20 dimensions, but 6 to 620 on a circle with noise of 0.1 to 0.001
-of its radius. Very heavy tails, kernel estimates in 20 dimensions and an annulus reach 10 as well.
+0.8 to 2.7 for full-dimensional distributions, 6 to 620 on a circle with noise of 0.1 to 0.001 of its radius. Very heavy
+tails, kernel estimates in 20 dimensions and an annulus reach 10 as well.
 
 Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
 2204.07172).
@@ -90,21 +90,20 @@ def density_decay(log_prob: LogProb, rows: Tensor, train: Tensor, seed: int = 0)
     steps = [[float(s) * random for s in scales], [float(s) * towards(float(s)) for s in scales]]
     draws = derive(seed, "draws")
 
-    def decays(log_prob: LogProb) -> tuple[Tensor, Tensor, float, float]:
-        off, along = (
-            torch.tensor([_decay(log_prob, rows, step, draws) for step in way], dtype=torch.double) for way in steps
-        )
-        return off, along, _half(scales, off), _half(scales, along)
+    def decays(log_prob: LogProb) -> list[Tensor]:
+        values = [[_decay(log_prob, rows, step, draws) for step in way] for way in steps]
+        return [torch.tensor(way, dtype=torch.double) for way in values]
 
-    off, along, thickness, reach = decays(log_prob)
+    off, along = decays(log_prob)
+    thickness, reach = _half(scales, off), _half(scales, along)
     mean, factor = mean_and_factor(pool)
     gaussian = MultivariateNormal(mean, scale_tril=factor)
 
     def gaussian_log_prob(x: Tensor) -> Tensor:
         return gaussian.log_prob(x.double().flatten(1))
 
-    *_, of_gaussian, along_gaussian = decays(gaussian_log_prob)
-    contrast = (reach / thickness) ** 2 / (along_gaussian / of_gaussian) ** 2
+    thickness_of_gaussian, reach_of_gaussian = (_half(scales, values) for values in decays(gaussian_log_prob))
+    contrast = (reach / thickness) ** 2 / (reach_of_gaussian / thickness_of_gaussian) ** 2
     return DensityDecay(scales, off, along, thickness, reach, rms_radius, contrast)
 
 

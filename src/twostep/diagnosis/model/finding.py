@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Verdict = Literal["good", "check"]
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -18,7 +16,7 @@ class Finding:
     numbers: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Literal["good", "check"]:
         """`check` if there is anything to do."""
         return "check" if self.advice else "good"
 

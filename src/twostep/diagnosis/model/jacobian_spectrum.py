@@ -50,7 +50,7 @@ class Spectrum:
 
     @property
     def conditions(self) -> Tensor:
-        """Largest over smallest singular value of J S at each point, `(n,)`; infinite where the smallest is 0."""
+        """Condition number of J S at each point, `(n,)`."""
         smallest = self.values[:, -1]
         return torch.where(smallest > 0, self.values[:, 0] / smallest, torch.inf)
 

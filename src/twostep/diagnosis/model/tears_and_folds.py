@@ -65,14 +65,9 @@ def tears_and_folds(gae: GeneralizedAutoencoder, x: Tensor, z: Tensor, metric: T
     longest, which = detours.max(1)
     torn = longest > DETOUR
     worst = int(longest.argmax())
-    return TearsAndFolds(
-        torn,
-        (apart > DETOUR * short).any(1),
-        longest,
-        (worst, int(near_data[worst, which[worst]])) if bool(torn.any()) else None,
-        _kept(among_latents),
-        _kept(among_data),
-    )
+    widest = (worst, int(near_data[worst, which[worst]])) if bool(torn.any()) else None
+    folded = (apart > DETOUR * short).any(1)
+    return TearsAndFolds(torn, folded, longest, widest, _kept(among_latents), _kept(among_data))
 
 
 def _paths(gae: GeneralizedAutoencoder, points: Tensor, z: Tensor, others: Tensor, pairs: Tensor) -> Tensor:

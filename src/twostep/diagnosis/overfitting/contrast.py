@@ -22,7 +22,7 @@ from torch import Tensor
 
 from twostep.core.estimate import Estimate
 from twostep.core.seeds import derive
-from twostep.diagnosis.dimension.estimators import NEIGHBOURS, likelihood_value, maximum_likelihood
+from twostep.diagnosis.dimension.estimators import NEIGHBOURS, likelihood, maximum_likelihood
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.dimension.reference_distributions import Draw, fitted_distributions, other_distributions, tamed
 
@@ -36,11 +36,7 @@ FAR = 0.75  # of the lowest estimate
 
 @dataclass(frozen=True)
 class Contrast:
-    """An estimate by k neighbours in `dim` dimensions, beside those of full-dimensional distributions.
-
-    `full` is of the `distribution` with that name, `reduced` of the same without one dimension, and the estimate's
-    interval includes their errors.
-    """
+    """An estimate by k neighbours in `dim` dimensions, beside those of the `distribution` with that name and others."""
 
     estimate: Estimate
     full: float
@@ -52,7 +48,7 @@ class Contrast:
 
     @property
     def position(self) -> float:
-        """Position of the data between a distribution without one dimension (0) and the same distribution (1)."""
+        """Position of the data between `reduced` (0) and `full` (1)."""
         return (self.estimate.value - self.reduced) / max(self.full - self.reduced, self.estimate.standard_error)
 
     @property
@@ -80,7 +76,7 @@ def contrast(points: Tensor, k: int = NEIGHBOURS, seed: int = 0) -> Contrast:
     points = points[torch.randperm(len(points), generator=generator)[:POINTS]]
 
     def mean(draw: Draw) -> float:
-        return sum(likelihood_value(Neighbourhoods.of(draw(generator), k), k) for _ in range(DRAWS)) / DRAWS
+        return sum(float(likelihood(Neighbourhoods.of(draw(generator), k), k)) for _ in range(DRAWS)) / DRAWS
 
     fitted = [(mean(reference.draw), reference) for reference in fitted_distributions(points, seed)]
     full, reference = min(fitted, key=lambda pair: pair[0])

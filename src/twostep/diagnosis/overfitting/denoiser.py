@@ -70,7 +70,7 @@ class Denoiser(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, z: Tensor, s: Tensor) -> Tensor:
-        """Return what is added to the Gaussian's prediction."""
+        """Predict the rest of the noise."""
         values, gradients = self.quadrics.values(z)
         relative, log_s = values / s, s.log()
         out = self.net(torch.cat([z, relative.asinh(), log_s, log_s.square() / 4], 1))

@@ -11,9 +11,9 @@ curvature and extent: the log-density then grows by D - d nats for each factor o
     d(s) = sum_k (1 + 2t_k²) / (1 + t_k²)²,   t_k = s / σ_k
 
 At high d the curve is too low at any n, so it is shown beside the Gaussian's. A point is *resolved* at s if the
-effective number of its neighbours, 1 / sum_j w_ij², is 8 or more, and a scale if nine in ten points are; only these are
-averaged. Gaussian noise of std σ across a manifold has half a dimension at s = 1.55 σ: where the curve has a plateau at
-an integer below D and is halfway up to D at a smaller s, the manifold is thick.
+effective number of its neighbours, 1 / sum_j w_ij², is 8 or more, and a scale if nine in ten are. Gaussian noise of std
+σ across a manifold has half a dimension at s = 1.55 σ: where the curve has a plateau at an integer below D and is
+halfway up to D at a smaller s, the manifold is thick.
 
 Sources: the slope is LIDL's (LIDL: Local Intrinsic Dimension Estimation Using Approximate Likelihood, Tempczyk et al.,
 2022, arXiv 2206.14882); its derivative form is FLIPD's (A Geometric View of Data Complexity, Kamkari et al., 2024,
@@ -48,10 +48,7 @@ HALFWAY = 1.55
 
 @dataclass(frozen=True)
 class NoiseScale(Estimate):
-    """The dimension d(s) of data with noise of std `scale`, in their units, averaged over a share of resolved points.
-
-    `gaussian` is d(s) of a Gaussian with the covariance of the data.
-    """
+    """The dimension d(s) of data with noise of std `scale`, over a share of resolved points, beside the Gaussian's."""
 
     scale: float
     gaussian: float
@@ -60,10 +57,7 @@ class NoiseScale(Estimate):
 
 @dataclass(frozen=True)
 class NoiseScaleCurve:
-    """The curve d(s) of D = `dim` coordinates, at ascending scales at which some points are resolved.
-
-    `rms_radius` is the root mean square distance of the points to their mean, in units of the data.
-    """
+    """The curve d(s) of D = `dim` coordinates, at ascending scales, and the data's rms radius, in their units."""
 
     scales: tuple[NoiseScale, ...]
     dim: int

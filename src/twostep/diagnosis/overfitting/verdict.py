@@ -28,7 +28,7 @@ from torch import Tensor
 from twostep.core.seeds import derive
 from twostep.diagnosis.dimension.consensus import Dimension
 from twostep.diagnosis.dimension.distinct_rows import flat_directions, heaped_column, is_coarse
-from twostep.diagnosis.dimension.estimators import likelihood_value
+from twostep.diagnosis.dimension.estimators import likelihood
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods
 from twostep.diagnosis.dimension.reference_distributions import tamed, uniform
 from twostep.diagnosis.overfitting.contrast import FEW, Contrast, contrast
@@ -79,17 +79,17 @@ def overfitting(
     near: Neighbourhoods, dimension: Dimension, curve: NoiseScaleCurve, thorough: bool, seed: int
 ) -> Overfitting:
     """Decide for points with 20 neighbours or more, whose dimension and curve without flat directions are known."""
-    stds = near.principal[1]
-    found = _from_directions(near, stds) or _from_shape(near, dimension, thorough, seed)
+    found = _from_directions(near) or _from_shape(near, dimension, thorough, seed)
     if found.verdict == "yes":
         return replace(found, scales=curve.range_of(min(dimension.recommended, found.at_most)))
     if near.flat:
-        return replace(found, thickness=float(stds[near.flat - 1]) * near.unit)
+        return replace(found, thickness=float(near.principal[1][near.flat - 1]) * near.unit)
     return replace(found, thickness=thickness_of(curve)) if found.verdict == "no" else found
 
 
-def _from_directions(near: Neighbourhoods, stds: Tensor) -> Overfitting | None:
-    """Return the verdict if principal directions alone decide; `stds` ascend."""
+def _from_directions(near: Neighbourhoods) -> Overfitting | None:
+    """Return the verdict if principal directions alone decide."""
+    stds = near.principal[1]
     rank = len(stds)
     if rank < min(near.dim, near.n - 1):
         evidence = f"the data vary in {rank} of {near.dim} directions"
@@ -101,11 +101,9 @@ def _from_directions(near: Neighbourhoods, stds: Tensor) -> Overfitting | None:
     flat = flat_directions(stds, THIN_GAP)
     if not flat:
         return None
-    thickness, next_ = float(stds[flat - 1]) * near.unit, float(stds[flat]) * near.unit
-    evidence = (
-        f"in {flat} of {near.dim} directions the data have a std of {thickness:.2g} or less, in the others {next_:.2g} "
-        "or more"
-    )
+    thickness, wide = float(stds[flat - 1]) * near.unit, float(stds[flat]) * near.unit
+    evidence = f"in {flat} of {near.dim} directions the data have a std of {thickness:.2g} or less, "
+    evidence += f"in the others {wide:.2g} or more"
     return Overfitting("yes", evidence, rank - flat, thickness=thickness)
 
 
@@ -139,12 +137,10 @@ def _from_few_rows(near: Neighbourhoods, stds: Tensor, dimension: Dimension, see
     generator = torch.Generator().manual_seed(derive(seed, "box"))
     box = uniform(near.n, rank - near.flat, generator) * stds[near.flat :]
     found = dimension.votes[0].estimate
-    of_box = likelihood_value(Neighbourhoods.of(box, found.k), found.k)
+    of_box = float(likelihood(Neighbourhoods.of(box, found.k), found.k))
     full = min(of_box, *dimension.reference.estimates)
-    evidence = (
-        f"{found.k} neighbours estimate {found.value:.2f} dimensions, and {full:.2f} for full-dimensional "
-        "distributions of the same covariance"
-    )
+    evidence = f"{found.k} neighbours estimate {found.value:.2f} dimensions, and {full:.2f} for full-dimensional "
+    evidence += "distributions of the same covariance"
     if found.high < LOW * full:
         return Overfitting("yes", evidence, min(rank, dimension.high))
     return Overfitting("undecided", f"{evidence}: {near.n} rows are too few for {rank} directions", rank)
@@ -165,8 +161,9 @@ def _from_quadrics(white: Tensor, seed: int) -> Overfitting | None:
 def _from_denoiser(white: Tensor, coarse: Contrast, seed: int) -> Overfitting:
     trained, rank = missing_dimensions(tamed(white), seed), white.shape[1]
     limit = trained.limit
-    missing = max(0.0, limit.value)
-    evidence = f"a trained denoiser finds {missing:.2f} of {rank} dimensions missing as the noise goes to 0"
+    evidence = (
+        f"a trained denoiser finds {max(0.0, limit.value):.2f} of {rank} dimensions missing as the noise goes to 0"
+    )
     if limit.low > HALF:
         return Overfitting("yes", evidence, rank - max(1, round(limit.value)), trained=trained)
     verdict = "no" if limit.high < LITTLE and coarse.position >= LIKE else "undecided"
