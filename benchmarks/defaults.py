@@ -48,7 +48,8 @@ def trained(
 
 
 def valid_losses(experiment: Experiment, part: str) -> list[float]:
-    return [epoch["valid"]["loss"] for epoch in experiment.trainers[part].history]
+    (trainer,) = (one for one in experiment.trainers if one.name == part)
+    return [epoch["valid"]["loss"] for epoch in trainer.history]
 
 
 def flow_on_embeddings(folder: str) -> None:

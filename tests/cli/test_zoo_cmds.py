@@ -175,12 +175,12 @@ def test_every_pair_of_default_size_takes_turns_by_batches_on_digits(tmp_path, g
         found = experiment.module.de.log_prob(test)
     gaussian = torch.distributions.MultivariateNormal(train.double().mean(0), torch.cov(train.double().T))
     expected = gaussian.log_prob(test.double()).mean()
-    assert [trainer.epochs_done for trainer in experiment.trainers.values()] == [4, 4]
+    assert [trainer.epochs_done for trainer in experiment.trainers] == [4, 4]
     assert found.isfinite().all()
     assert (found.mean() - expected).abs() < 4 * train.shape[1], (found.mean(), expected)
     assert all(
         np.isfinite(value)
-        for trainer in experiment.trainers.values()
+        for trainer in experiment.trainers
         for epoch in trainer.history
         for values in epoch.values()
         for value in values.values()
