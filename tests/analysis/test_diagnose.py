@@ -154,9 +154,9 @@ def test_runs_of_several_sizes_show_where_more_coordinates_cease_to_help(family,
 
 
 def test_a_familys_error_is_that_of_its_autoencoder(family):
-    experiment = load_finished(family[2])
-    valid, train = subsample(experiment.splits.valid, 2000), subsample(experiment.splits.train, 2000)
-    gae = experiment.module.eval()
+    evaluator = load_finished(family[2]).evaluator
+    valid, train = subsample(evaluator.splits.valid, 2000), subsample(evaluator.splits.train, 2000)
+    gae = evaluator.module.eval()
     left = (valid - gae.decode(gae.encode(valid))).square().sum() / (valid - train.mean(0)).square().sum()
     assert diagnose_family([family[1], family[2]]).errors[1] == pytest.approx(left.item(), rel=1e-4)
 

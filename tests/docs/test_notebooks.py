@@ -65,7 +65,7 @@ def run_cells(tmp_path, monkeypatch):
 
 
 @pytest.mark.cmd
-def test_two_steps_find_the_law_on_the_circle_where_one_step_loses_it(run_cells, tmp_path):
+def test_two_steps_find_the_distribution_on_the_circle_where_one_step_loses_it(run_cells, tmp_path):
     left = run_cells("von_mises_circle.py")
     assert (left["found"].overfitting.verdict, left["found"].latent_dim) == ("yes", 1)
     assert left["found"].dimension.recommended == 1
@@ -76,7 +76,7 @@ def test_two_steps_find_the_law_on_the_circle_where_one_step_loses_it(run_cells,
     last = left["EPOCHS"][-1]
     assert masses[-1] > 5
     assert left["errors_two"][last] < 0.05 < left["errors"][last]
-    assert left["cut"].double().mean() < 0.1
+    assert left["torn"].double().mean() < 0.1
     for name in ("von_mises_circle.png", "von_mises_diagnosis.png"):
         assert (tmp_path / name).stat().st_size > 10_000
 
