@@ -24,7 +24,8 @@ from twostep.metrics import Result, check_metrics, evaluate
 from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
-from twostep.models.ebm import EBM, NormalizedEBM
+from twostep.models.ebm import EBM
+from twostep.models.normalized_ebm import NormalizedEBM
 from twostep.models.two_step import TwoStep, spec_seen
 from twostep.training.engine import Device
 

@@ -88,10 +88,15 @@ class Engine:
         """Return the rows `(n, *)` of all ranks in the order of ranks; each rank may have another number of them."""
         if self.world_size == 1:
             return rows
-        parts = [rows] * self.world_size
+        count = torch.tensor([len(rows)], device=self.device)
+        counts = [torch.empty_like(count) for _ in range(self.world_size)]
         with _together():
-            distributed.all_gather_object(parts, rows.cpu())
-        return torch.cat(parts).to(rows.device)
+            distributed.all_gather(counts, count)
+            padded = rows.new_zeros(int(torch.cat(counts).max()), *rows.shape[1:], device=self.device)
+            padded[: len(rows)] = rows
+            parts = [torch.empty_like(padded) for _ in counts]
+            distributed.all_gather(parts, padded)
+        return torch.cat([part[: int(n)] for part, n in zip(parts, counts, strict=True)]).to(rows.device)
 
     def on_first(self, action: Callable[[], T]) -> T:
         """Run an action on the first rank, and return its value on every rank.

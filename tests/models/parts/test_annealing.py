@@ -8,7 +8,8 @@ from scipy import stats
 
 from twostep.core.schema import DataSpec
 from twostep.metrics.density_check.certificate import check_normalised
-from twostep.models.ebm import EBMConfig, NormalizedEBM
+from twostep.models.ebm import EBMConfig
+from twostep.models.normalized_ebm import NormalizedEBM
 from twostep.models.parts import annealing
 from twostep.models.parts.annealing import log_normalizer
 from twostep.models.two_step import TwoStep, latent_spec
