@@ -61,6 +61,7 @@ PUBLIC = {
         Couplings
         DensityEstimator
         EBM
+        ExternalAutoencoder
         Flow
         GeneralizedAutoencoder
         MODELS

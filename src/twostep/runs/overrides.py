@@ -12,6 +12,7 @@ from twostep.data.load import located
 from twostep.metrics import METRICS
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
+from twostep.models.parts.factories import allow
 from twostep.models.parts.networks import AUTO
 from twostep.runs.config import RunConfig, TwoStepRunConfig
 
@@ -94,6 +95,8 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             value = text.strip()
         overrides[key.strip()] = value
+        if key.strip() == "module":
+            allow(str(value))
     return overrides
 
 
