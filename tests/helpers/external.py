@@ -4,7 +4,7 @@ import math
 
 from torch import nn
 
-from twostep.models.parts.factories import allow
+from twostep.core.factories import allow
 
 PAIR = "helpers.external:pair"
 ALONE = "helpers.external:alone"

@@ -12,6 +12,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from torch import nn
 
 from helpers.external import alone, pair
+from twostep.core.factories import allow, given
 from twostep.core.schema import DataSpec, UserError
 from twostep.metrics import METRICS
 from twostep.metrics.ood.conformal import ConformalCalibrator
@@ -19,7 +20,6 @@ from twostep.metrics.ood.scores import scores_of
 from twostep.models import MODELS, ExternalAutoencoder, Flow, TwoStep
 from twostep.models.external import external
 from twostep.models.parts.coupling import Couplings, vector_layers
-from twostep.models.parts.factories import allow, given
 
 SPEC = DataSpec(name="rows", shape=(6,), size=200, low=-9, high=9)
 ROWS = np.random.default_rng(0).normal(size=(200, 3)) @ np.random.default_rng(1).normal(size=(3, 6)) + 2

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
+from twostep.core.factories import made
 from twostep.core.keys import TEST_METRICS, VALID_METRICS
 from twostep.core.schema import DataSpec, UserError
 from twostep.models.base import (
@@ -34,7 +35,6 @@ from twostep.models.base import (
     evaluating,
 )
 from twostep.models.parts.adapters import of_diffusers, of_sklearn
-from twostep.models.parts.factories import made
 from twostep.nn.jacobian import Map, layers_of
 from twostep.nn.layers import Affine, Function
 from twostep.nn.transforms import MappedBatches, TransformKeys, Whiten

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twostep.core.factories import allow
 from twostep.core.schema import DataSpec, UserError, nearest
 from twostep.data.load import located
 from twostep.metrics import METRICS
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
-from twostep.models.parts.factories import allow
 from twostep.models.parts.networks import AUTO
 from twostep.runs.config import RunConfig, TwoStepRunConfig
 
