@@ -63,6 +63,7 @@ PUBLIC = {
         Couplings
         DensityEstimator
         EBM
+        ExternalAutoencoder
         Flow
         GeneralizedAutoencoder
         MODELS

@@ -84,7 +84,7 @@ def test_one_test_row_is_enough_and_none_is_not(tmp_path):
 
 
 def test_cut_holds_out_at_least_one_row():
-    kept, held = hold_out(3, 10, torch.Generator().manual_seed(0))
+    kept, held = hold_out(3, 0.1, torch.Generator().manual_seed(0))
     assert sorted([*kept.tolist(), *held.tolist()]) == [0, 1, 2]
     assert len(held) == 1
 

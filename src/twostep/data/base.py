@@ -92,8 +92,8 @@ class Splits:
         return digest.hexdigest()
 
 
-def hold_out(count: int, parts: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Split `count` rows at random: return the sorted indices of the kept rows and of the held-out 1/`parts`."""
+def hold_out(count: int, share: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Split `count` rows at random: return the sorted indices of kept rows and of a held-out share, at least one."""
     order = torch.randperm(count, generator=generator)
-    held = max(1, count // parts)
+    held = max(1, int(count * share))
     return order[held:].sort().values, order[:held].sort().values

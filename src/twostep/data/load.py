@@ -22,6 +22,8 @@ from twostep.data.table.keys import TableKeys
 from twostep.data.table.read import is_table, source_of, table_rows, table_source
 
 MAX_TRAINING_ROWS = 20_000
+TEST_FRACTION = 0.2
+VALID_FRACTION = 0.1
 TEXT_KEYS = ("sep", "decimal", "encoding")
 
 Keys = TypeVar("Keys", bound=Frozen)
@@ -48,6 +50,7 @@ def load_data(
     data_root: Path | None = None,
     seed: int = 0,
     make_valid: bool = True,
+    valid_fraction: float = VALID_FRACTION,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Splits:
     """Load a dataset and split it.
@@ -56,15 +59,16 @@ def load_data(
         name: a name in `DATASETS`, the path of a file (`.npy`, `.npz`, `.csv`, `.parquet`) or of a folder of images, or
             else `owner/name` of an image dataset on the Hugging Face hub.
         data_root: folder with one subfolder per dataset; None: `default_data_root()`.
-        seed: seed of the validation split (a tenth of the training rows), and of the test split (a fifth) of data
-            without one.
+        seed: seed of the validation split, and of the test split (a fifth) of data without one.
         make_valid: whether to hold out a validation split.
+        valid_fraction: share of the training rows in the validation split.
         kwargs: keys of the dataset (`dataset_kwargs`).
 
     Raises:
         UserError: for an unknown name or key, missing, damaged or unsuitable files, or too few rows.
     """
-    return split(_read(name, data_root or default_data_root(), kwargs or {}), name, seed, make_valid)
+    source = _read(name, data_root or default_data_root(), kwargs or {})
+    return split_source(source, name, seed, valid_fraction if make_valid else 0.0)
 
 
 def split_frame(
@@ -72,7 +76,7 @@ def split_frame(
     *,
     name: str = "the table",
     seed: int = 0,
-    make_valid: bool = True,
+    valid_fraction: float = VALID_FRACTION,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Splits:
     """Split a table in memory, a frame of pandas, polars or arrow, as `load_data` does a file.
@@ -80,23 +84,27 @@ def split_frame(
     Args:
         frame: the table.
         name: what messages and the facts about the data call it.
-        seed, make_valid: as for `load_data`.
+        seed, valid_fraction: as for `split_source`.
         kwargs: keys of a table (`twostep.data.table.keys.TableKeys`).
 
     Raises:
         UserError: with everything that is wrong with it, by column, or for too few rows.
     """
-    return split(source_of(frame, _options(TableKeys, kwargs or {}, name), name), name, seed, make_valid)
+    return split_source(source_of(frame, _options(TableKeys, kwargs or {}, name), name), name, seed, valid_fraction)
 
 
-def split(source: Source, name: str, seed: int = 0, make_valid: bool = True) -> Splits:
-    """Split what a loader returned into training, validation and test rows; see `load_data`."""
+def split_source(source: Source, name: str, seed: int = 0, valid_fraction: float = VALID_FRACTION) -> Splits:
+    """Split what a loader returned, as `load_data` does; `valid_fraction=0` holds out no validation rows.
+
+    Raises:
+        UserError: for too few rows.
+    """
     generator = torch.Generator().manual_seed(seed)
     if source.test is None:
-        known, test = _cut(source.train, source.train_labels, 5, generator)
+        known, test = _cut(source.train, source.train_labels, TEST_FRACTION, generator)
     else:
         known, test = (source.train, source.train_labels), (source.test, source.test_labels)
-    train, valid = _cut(*known, 10, generator) if make_valid else (known, (None, None))
+    train, valid = _cut(*known, valid_fraction, generator) if valid_fraction else (known, (None, None))
     if len(train[0]) < 2 or len(test[0]) < 1:
         validation = "" if valid[0] is None else f"{len(valid[0])} for validation, "
         counts = f"{len(train[0])} for training, {validation}{len(test[0])} for test"
@@ -113,11 +121,11 @@ def split(source: Source, name: str, seed: int = 0, make_valid: bool = True) -> 
     return Splits(spec, train[0], valid[0], test[0], train[1], valid[1], test[1])
 
 
-def _cut(rows: Rows, labels: Tensor | None, parts: int, generator: Generator) -> list[tuple[Rows, Tensor | None]]:
+def _cut(rows: Rows, labels: Tensor | None, share: float, generator: Generator) -> list[tuple[Rows, Tensor | None]]:
     """Return the kept rows with their labels, and the held-out ones with theirs."""
     return [
         (take(rows, index), None if labels is None else labels[index])
-        for index in hold_out(len(rows), parts, generator)
+        for index in hold_out(len(rows), share, generator)
     ]
 
 
