@@ -1,4 +1,4 @@
-"""The command line, `twostep`: train, train-single, evaluate, sample, score, diagnose, report, compare, runs,
+"""The command line, `twostep`: train, train-single, evaluate, sample, score, encode, diagnose, report, compare, runs,
 models, datasets.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
@@ -17,6 +17,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep.cli.diagnose import diagnose
+from twostep.cli.encode import encode
 from twostep.cli.evaluate import evaluate
 from twostep.cli.flags import Flag
 from twostep.cli.show import compare, datasets, models, report, runs, sample, score
@@ -43,7 +44,20 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for command in (train, train_single, evaluate, sample, score, diagnose, report, compare, runs, models, datasets):
+for command in (
+    train,
+    train_single,
+    evaluate,
+    sample,
+    score,
+    encode,
+    diagnose,
+    report,
+    compare,
+    runs,
+    models,
+    datasets,
+):
     app.command(command)
 
 
