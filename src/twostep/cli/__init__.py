@@ -22,6 +22,7 @@ from twostep.cli.flags import Flag
 from twostep.cli.show import compare, datasets, models, report, runs, sample, score
 from twostep.cli.train import FAILED, train, train_single
 from twostep.core import console
+from twostep.core.factories import given
 from twostep.core.machine import Ranks
 from twostep.core.schema import LostRankError, UserError
 from twostep.core.signals import Interrupted, interrupting
@@ -52,6 +53,7 @@ def launch(
     verbose: Annotated[bool, Parameter(name=["-v", "--verbose"], negative=())] = False,
     quiet: Annotated[bool, Parameter(name=["-q", "--quiet"], negative=())] = False,
     json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    gae_module: str | None = None,
     debug: Flag = False,
     version: Flag = False,
 ) -> int:
@@ -61,6 +63,7 @@ def launch(
         verbose: Print more.
         quiet: Print only warnings and errors.
         json: Print results as JSON on stdout, and all else on stderr.
+        gae_module: module:factory of the encoder of a run that was trained with your own (--gae-model external).
         debug: Print the traceback of an error.
         version: Print the version.
     """
@@ -74,7 +77,7 @@ def launch(
     level = console.VERBOSE if verbose else console.QUIET if quiet else console.NORMAL
     with console.logging_to_terminal(level, json):
         try:
-            with interrupting():
+            with interrupting(), given(gae_module):
                 return int(_parse(app, tokens) or 0)
         except (UserError, CycloptsError) as error:
             return _fail(error, USER_MISTAKE, debug)

@@ -37,9 +37,11 @@ class Metric(ABC):
         if not isinstance(model, self.models):
             return self.refused
         gae = model.gae if isinstance(model, TwoStep) else model
-        if not isinstance(gae, GeneralizedAutoencoder) or not self.needs:
-            return ""
-        return gae.no_volume if self.needs == "volume" or not gae.decodes else ""
+        return self.lacking(gae) if isinstance(gae, GeneralizedAutoencoder) else ""
+
+    def lacking(self, gae: GeneralizedAutoencoder) -> str:
+        """Return what an autoencoder, or a two-step model with it, lacks for this metric; empty if nothing."""
+        return gae.no_volume if self.needs == "volume" or (self.needs and not gae.decodes) else ""
 
 
 class RowMetric(Metric):
