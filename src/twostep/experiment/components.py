@@ -9,6 +9,7 @@ import torch
 from twostep.core.schema import DataSpec
 from twostep.core.seeds import derive
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
+from twostep.models.table import build_model
 from twostep.models.two_step import TwoStep, latent_spec
 from twostep.runs.config import Settings, TwoStepRunConfig
 
@@ -41,7 +42,7 @@ def build(settings: Settings, spec: DataSpec) -> Model | TwoStep:
     """Return the untrained model that the settings describe, or both as one; its weights follow from the run's seed."""
     torch.manual_seed(derive(settings.run.seed, "weights"))
     first, *rest = settings.models.values()
-    model = first.build(spec)
+    model = build_model(first, spec)
     if not rest:
         return model
     assert isinstance(model, GeneralizedAutoencoder)

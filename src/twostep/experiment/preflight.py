@@ -108,7 +108,7 @@ def _check_early_stopping(component: Component, splits: Splits) -> None:
 
 def _hint_at_standardisation(config: ModelConfig, splits: Splits) -> None:
     """Warn of columns of vectors that one common scale makes too small to be learned."""
-    if splits.spec.is_image or config.whitening_transform:
+    if splits.spec.is_image or splits.spec.table is not None or config.whitening_transform:
         return
     stds = splits.train[:].std(0)
     stds = stds[stds > 0]

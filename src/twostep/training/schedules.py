@@ -7,10 +7,12 @@ non-stationary embeddings. Its standardisation follows them, and it starts so la
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from twostep.data.batches import Batches, embed, subsample
@@ -73,7 +75,11 @@ class TwoStepTrainer:
 
         def encode(x: Tensor) -> Tensor:
             with evaluating(self.model.gae):
-                return self.model.gae.encode(x)
+                if self.model.gae.columns is None:
+                    return self.model.gae.encode(x)
+                # rows of a table: the same draws for the same batch, so that a resumed run is the same
+                generator = torch.Generator(x.device).manual_seed(zlib.crc32(x.cpu().numpy().tobytes()))
+                return self.model.gae.latents(x, generator)
 
         if self.schedule == "by_iteration":
             return replace(data, encode=encode)
