@@ -31,7 +31,9 @@ PUBLIC = {
         embed
         load_data
         read_rows
+        split_frame
         subsample
+        to_frame
         training_rows
     """,
     "twostep.diagnosis": """
@@ -63,6 +65,7 @@ PUBLIC = {
         Couplings
         DensityEstimator
         EBM
+        ExternalAutoencoder
         Flow
         GeneralizedAutoencoder
         MODELS

@@ -1,4 +1,4 @@
-"""The commands that use finished runs and list what there is: `sample`, `score`, `report`, `compare`, `models`, ..."""
+"""The commands that use finished runs and list what there is: `sample`, `score`, `report`, `compare`, `runs`, ..."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from twostep.cli import flags
-from twostep.core.files import require_free
+from twostep.cli.output import Format, plain_values, show, table
+from twostep.core.files import require_free, to_json
 from twostep.core.schema import UserError
 
 AT_ONCE = 1000  # samples, to bound the memory that a network needs
@@ -106,15 +107,39 @@ def report(run: flags.RunPath) -> int:
     return 0
 
 
-def compare(*runs: Path) -> int:
-    """Compare the test results of runs: a row for each model, a column for each metric of one kind and measure.
+def compare(*runs: Path, format: Format = "text") -> int:
+    """Compare runs: their data, models, keys that differ, and the figures of tests and evaluations; a column for each.
 
     Args:
         runs: Directories of the runs.
+        format: Form of the table.
     """
-    from twostep.cli.tables import comparison
+    from twostep.cli.comparison import compared
+    from twostep.runs.summary import RunSummary
 
-    sys.stdout.write(f"{comparison(runs)}\n")
+    if not runs:
+        raise UserError("give the directories of runs: twostep compare RUN RUN; `twostep runs` lists them")
+    found = [RunSummary.read(path) for path in runs]
+    if format == "json":
+        sys.stdout.write(to_json(plain_values([run.to_dict() for run in found])))
+    else:
+        show(compared(found, format), [run.to_dict() for run in found])
+    return 0
+
+
+def runs(folder: Path = Path("runs")) -> int:
+    """List the runs in a folder, latest first: data, models, state, minutes of training, headline figures.
+
+    Args:
+        folder: Folder of runs (key logdir_root).
+    """
+    from twostep.cli.comparison import run_rows
+    from twostep.runs.summary import runs_below
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of your runs: twostep runs FOLDER")
+    found = runs_below(folder)
+    show(table(*run_rows(found)) if found else f"{folder}: no runs", [run.to_dict() for run in found])
     return 0
 
 

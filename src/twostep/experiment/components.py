@@ -54,9 +54,9 @@ def components_of(settings: Settings, module: Model | TwoStep) -> tuple[Componen
     """Return the one model of a run, or its two."""
     if not isinstance(module, TwoStep):
         ((name, config),) = settings.models.items()
-        return (Component(name, module, config),)
+        return (Component(name, module, config, trained=bool(module.objectives())),)
     (gae, gae_config), (de, de_config) = settings.models.items()
     return (
-        Component(gae, module.gae, gae_config, trained=not settings.freezes_gae),
+        Component(gae, module.gae, gae_config, trained=not settings.freezes_gae and bool(module.gae.objectives())),
         Component(de, module.de, de_config, encoder=module.gae),
     )

@@ -41,6 +41,9 @@ def preflight(evaluator: Evaluator, ood: Mapping[str, Splits], testing: bool) ->
         check_metrics(metrics, one.model, name)
         if testing:
             check_features(metrics, one.config.metric_kwargs, spec_seen(one.model, splits.spec), splits)
+    if not any(one.trained for one in evaluator.models):
+        name = evaluator.settings.first.name
+        raise UserError(f"{name}: nothing to train: train a density on its embeddings (--gae-model), or trainable=True")
     _hint_at_standardisation(evaluator.settings.first, splits)
     check_ood(evaluator.module, splits, ood)
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from twostep.data.batches import Batches, embed
+from twostep.data.batches import Batches, embed, subsample
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
 from twostep.training.callbacks import Callback
@@ -26,6 +26,8 @@ ALTERNATING = (
     "batch): the density is fitted to non-stationary embeddings, so its losses of different epochs can't be compared; "
     "sequential_training=True trains it on the final ones"
 )
+
+SCALE_ROWS = 10_000  # whose embeddings the scale of an encoder that is not trained follows from
 
 logger = logging.getLogger("twostep")
 
@@ -49,6 +51,8 @@ class TwoStepTrainer:
         """Train both models on the data; raises what `Trainer.fit` does."""
         for trainer in self.trainers:
             trainer.callbacks = callbacks
+        if not self.model.gae.objectives() and not self.de.steps_done:  # it has statistics, and nothing that is trained
+            self.model.gae.fit_transform(replace(train, data=subsample(train.data, SCALE_ROWS), rank=0, world_size=1))
         if self.gae is not None:
             self.gae.set_data(train, valid)
         if self.gae is not None and self.schedule != "sequential":
