@@ -39,9 +39,11 @@ PUBLIC = {
     "twostep.diagnosis": """
         Diagnosis
         Dimension
+        LocalDimension
         Overfitting
         diagnose
         dimension_of
+        local_dimension
     """,
     "twostep.metrics": """
         Certificate
