@@ -31,7 +31,9 @@ PUBLIC = {
         embed
         load_data
         read_rows
+        split_frame
         subsample
+        to_frame
         training_rows
     """,
     "twostep.diagnosis": """
@@ -61,6 +63,7 @@ PUBLIC = {
         Couplings
         DensityEstimator
         EBM
+        ExternalAutoencoder
         Flow
         GeneralizedAutoencoder
         MODELS

@@ -30,9 +30,11 @@ def model_rows() -> list[tuple[str, ...]]:
     """Return name, roles, kind of density, meaning and source of each model."""
     rows: list[tuple[str, ...]] = []
     for name in sorted(MODELS):
-        config = MODELS[name]
-        model = config.for_data(_spec(EMBEDDINGS), config.roles[0]).build(_spec(EMBEDDINGS))
-        density = model.likelihood if isinstance(model, DensityEstimator) else "none"
+        config, density = MODELS[name], "none"
+        if "de" in config.roles:
+            model = config.for_data(_spec(EMBEDDINGS), "de").build(_spec(EMBEDDINGS))
+            assert isinstance(model, DensityEstimator)
+            density = model.likelihood
         rows.append((name, ", ".join(config.roles), density, config.summary, config.paper))
     return rows
 

@@ -34,7 +34,7 @@ class Digits(DatasetLoader):
         bundle: Any = datasets.load_digits()
         images = torch.as_tensor(bundle.images.astype(np.uint8)).unsqueeze(1)
         labels = torch.as_tensor(bundle.target.astype(np.int64))
-        train, test = hold_out(len(images), 5, torch.Generator().manual_seed(0))
+        train, test = hold_out(len(images), 0.2, torch.Generator().manual_seed(0))
         return Source(images[train], images[test], labels[train], labels[test], discrete=True, low=0.0, high=16.0)
 
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 
 import torch
 
@@ -15,16 +14,13 @@ from twostep.core.schema import UserError, reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment.artifacts import draw_images, write_detection
-from twostep.experiment.components import Component
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
-from twostep.metrics import METRICS, Result
+from twostep.experiment.trainers import build_trainer, trainers_of
+from twostep.metrics import Result
 from twostep.models.base import evaluating
-from twostep.models.two_step import TwoStep
 from twostep.runs.directory import Run
 from twostep.training.callbacks import Callback
-from twostep.training.schedules import TwoStepTrainer
-from twostep.training.trainer import Trainer
 
 logger = logging.getLogger("twostep")
 
@@ -40,12 +36,8 @@ class Experiment:
         self.evaluator, self.run, self.ood = evaluator, run, ood
         self.settings, self.splits = evaluator.settings, evaluator.splits
         self.engine, self.module = evaluator.engine, evaluator.module
-        self.module.to(self.engine.device)
-        self.trainers = tuple(self._trainer_of(one) for one in evaluator.models if one.trained)
-        self.trainer: Trainer | TwoStepTrainer = self.trainers[-1]
-        if isinstance(self.module, TwoStep) and self.settings.two_step is not None:
-            gae = None if self.settings.freezes_gae else self.trainers[0]
-            self.trainer = TwoStepTrainer(self.module, gae, self.trainers[-1], self.settings.two_step.schedule)
+        self.trainer = build_trainer(evaluator)
+        self.trainers = trainers_of(self.trainer)
         self.signals = StopOnSignal(self.engine)
         self.callbacks: list[Callback] = [self.signals]
         if self.engine.is_main:
@@ -137,17 +129,3 @@ class Experiment:
     @property
     def _steps_done(self) -> int:
         return sum(trainer.steps_done for trainer in self.trainers)
-
-    def _trainer_of(self, component: Component) -> Trainer:
-        config, stop = component.config, component.config.early_stopping_metric
-        return Trainer(
-            component.name,
-            component.model,
-            config,
-            config.optimizers(),
-            self.engine,
-            partial(self.evaluator.validate, component),
-            self.settings.run.seed,
-            lower_is_better=stop is None or METRICS[stop].lower_is_better,
-            kind=config.name,
-        )

@@ -68,6 +68,7 @@ def load_splits(config: RunConfig) -> Splits:
         data_root=config.data_root,
         seed=config.seed,
         make_valid=config.make_valid_loader,
+        valid_fraction=config.valid_fraction,
         kwargs=config.dataset_kwargs,
     )
 

@@ -6,13 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from twostep.core.registry import Registry
 from twostep.core.result import Result
-from twostep.models.base import DensityEstimator
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder
 from twostep.models.two_step import TwoStep
 
 METRICS: Registry[Metric] = Registry("metric")
@@ -29,10 +30,16 @@ class Metric(ABC):
     models: tuple[type, ...]  # those that have it
     refused: str  # why others have not
     stops: bool = True  # whether it can stop training: its first result has the metric's name
+    needs: Literal["", "decoder", "volume"] = ""  # of an autoencoder, or of the first step
 
     def refusal(self, model: nn.Module) -> str:
         """Return why the metric is undefined for a model, or an empty string if it is defined."""
-        return "" if isinstance(model, self.models) else self.refused
+        if not isinstance(model, self.models):
+            return self.refused
+        gae = model.gae if isinstance(model, TwoStep) else model
+        if not isinstance(gae, GeneralizedAutoencoder) or not self.needs:
+            return ""
+        return gae.no_volume if self.needs == "volume" or not gae.decodes else ""
 
 
 class RowMetric(Metric):

@@ -44,6 +44,7 @@ class L2ReconstructionError(RowMetric):
     lower_is_better = True
     models = (GeneralizedAutoencoder, TwoStep)
     refused = "it does not reconstruct"
+    needs = "decoder"
 
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
@@ -92,6 +93,7 @@ class LogLikelihood(RowMetric):
     lower_is_better = False
     models = (DensityEstimator, TwoStep)
     refused = "it has no density"
+    needs = "volume"
 
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:

@@ -115,11 +115,14 @@ class GeneralizedAutoencoder(Model):
     """A model with an encoder f: R^D -> R^d and a decoder g: R^d -> R^D that reconstructs data near a manifold.
 
     `prior_std` is the σ of the Gaussian N(0, σ² I) that training pulls the distribution of each single point's
-    embedding towards, as a variational autoencoder does; None where there is none.
+    embedding towards, as a variational autoencoder does; None where there is none. An encoder alone does not decode
+    (`decodes`), and `no_volume` says why a model has no log-volume; it is empty where it has one.
     """
 
     latent_dim: int
     prior_std: float | None = None
+    decodes: bool = True
+    no_volume: str = ""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class TwoStep(nn.Module):
         self.event_shape = gae.event_shape
         self.dim = gae.dim
         self.likelihood: Likelihood = de.likelihood
+        self.decodes, self.no_volume = gae.decodes, gae.no_volume
 
     def encode(self, x: Tensor) -> Tensor:
         """Map data `(B, *S)` to embeddings `(B, d)`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat
 
 from twostep.core.keys import METRIC_KEYS, MetricKeys, metric_names, resolve_fid
 from twostep.core.schema import Frozen, PositiveFloat, PositiveInt, Seed, UserError
@@ -34,7 +34,8 @@ class RunConfig(Frozen):
         None, description="folder with one folder per dataset; None: $TWOSTEP_DATA or data"
     )
     logdir_root: Path = Field(Path("runs"), description="folder of run directories")
-    make_valid_loader: bool = Field(True, description="hold out 10 % of the training data for validation")
+    make_valid_loader: bool = Field(True, description="hold out training data for validation")
+    valid_fraction: Annotated[StrictFloat, Field(gt=0, lt=1)] = Field(0.1, description="share of the training data")
     train_batch_size: PositiveInt = Field(128, description="rows of a training batch, over all ranks")
     valid_batch_size: PositiveInt = Field(128, description="rows of a validation batch, over all ranks")
     test_batch_size: PositiveInt = Field(128, description="rows of a test batch, over all ranks")

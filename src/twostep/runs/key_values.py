@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from twostep.core.factories import allow
 from twostep.core.schema import UserError
 
 SHARED_KEYS = ("max_epochs", "early_stopping_metric", "max_bad_valid_epochs", "max_grad_norm", "valid_metrics")
@@ -27,6 +28,8 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             value = text.strip()
         overrides[key.strip()] = value
+        if key.strip() == "module":
+            allow(str(value))
     return overrides
 
 

@@ -27,14 +27,14 @@ class Request:
     """A new run as it is asked for; `twostep.experiment.resolve` makes its configs when the data are known.
 
     Args:
-        models: name of each model: `{"model": "vae"}`, or `{"gae": "vae", "de": "flow"}`; a two-step run with a
-            pretrained autoencoder names only the density.
+        models: name or config of each model: `{"model": "vae"}`, or `{"gae": VAEConfig(...), "de": "flow"}`; a two-step
+            run with a pretrained autoencoder names only the density.
         overrides: values by key, for `run` and for each model.
         is_gae: whether a single model is an autoencoder for a second step.
         to: directory of the run; None: a new one in `logdir_root`, named by the time.
     """
 
-    models: Mapping[str, str]
+    models: Mapping[str, str | ModelConfig]
     overrides: Overrides
     is_gae: bool = False
     to: Path | None = None
@@ -54,10 +54,11 @@ class Request:
         kind = TwoStepRunConfig if self.is_two_step else RunConfig
         run = kind.parse(self.overrides.get("run", {}), "the run")
         metrics = [*run.test_metrics] if isinstance(run, TwoStepRunConfig) else []
-        for part, name in self.models.items():
-            config = self._kind(part)[0].parse(self.overrides.get(part, {}), name)
+        for part in self.models:
+            kind, _ = self._kind(part)
+            config = kind.parse(self._given(part), kind.model_fields["name"].default)
             if part == "de" and getattr(config, "latent_dim", None) == AUTO:
-                raise UserError(f"latent_dim=auto of {name}: it models embeddings, not known yet: give a number")
+                raise UserError(f"latent_dim=auto of {config.name}: it models embeddings, not known yet: give a number")
             stop = config.early_stopping_metric
             metrics += [*config.valid_metrics, *config.test_metrics, *([stop] if stop else [])]
         for name in metrics:
@@ -70,7 +71,7 @@ class Request:
 
         A default of early stopping applies only where there are validation rows.
         """
-        given = self.overrides.get(part, {})
+        given = self._given(part)
         if not self.run_config().make_valid_loader:
             given = {"early_stopping_metric": None, **given}
         kind, role = self._kind(part)
@@ -79,6 +80,12 @@ class Request:
     def _kind(self, part: str) -> tuple[type[ModelConfig], Role]:
         role: Role = "gae" if self.is_gae or part == "gae" else "de"
         return config_class(self.models[part], role), role
+
+    def _given(self, part: str) -> dict[str, Any]:
+        """Return the values that were given for a model: those that are set in its config, and overrides on top."""
+        model = self.models[part]
+        own = {} if isinstance(model, str) else {key: getattr(model, key) for key in model.model_fields_set}
+        return {**own, **self.overrides.get(part, {})}
 
 
 def split_single(overrides: Mapping[str, Any], config: type[ModelConfig], name: str) -> dict[str, dict[str, Any]]:
@@ -97,14 +104,15 @@ def split_single(overrides: Mapping[str, Any], config: type[ModelConfig], name: 
     return {"run": run, "model": {key: value for key, value in overrides.items() if key not in run}}
 
 
-def config_class(name: str, role: Role) -> type[ModelConfig]:
-    """Return the config class of a model that can play a role.
+def config_class(model: str | ModelConfig, role: Role) -> type[ModelConfig]:
+    """Return the config class of a model, by its name or a config, that can play a role.
 
     Raises:
         UserError: if there is no such model, or it can't play the role.
     """
-    config = MODELS[name]
+    config = MODELS[model] if isinstance(model, str) else type(model)
     if role not in config.roles:
+        name = config.model_fields["name"].default
         able = ", ".join(sorted(other for other in MODELS if role in MODELS[other].roles))
         what = "an autoencoder" if role == "gae" else "a density"
         raise UserError(f"{name} is not {what}; these are: {able}")

@@ -1,0 +1,178 @@
+"""What the estimators of a trained model share: parameters, fitting, scores of rows, and pickling without tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save as to_bytes
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from twostep.core.schema import UserError
+from twostep.core.seeds import derive
+from twostep.data.batches import Batches
+from twostep.estimators.few import linear_dimension, shows_dimension
+from twostep.estimators.fitting import FEWEST, Fitted, fit_request, source_of
+from twostep.estimators.objects import named_or_config
+from twostep.estimators.rows import Array, checked, framed, single
+from twostep.experiment.components import build
+from twostep.models.base import Likelihood, Sampler, evaluating
+from twostep.models.parts.networks import AUTO
+from twostep.runs.overrides import Request
+from twostep.training.engine import Device
+
+BATCH = 1000  # rows that are scored at once
+STANDARDIZED = {"whitening_transform": True, "scale_data": False}
+AS_THEY_ARE = {"whitening_transform": False, "scale_data": False}
+SMALLEST_BATCH, LARGEST_BATCH = 16, 128
+STEPS = 8  # of an epoch, with fewer rows in a batch where there are few
+LARGEST_SEED = 2**31 - 1
+
+
+class ModelEstimator(BaseEstimator):
+    """An estimator that holds one trained model, `model_`, or two as one.
+
+    Rows are scored in double precision, so that their scores do not depend on the rows beside them.
+    """
+
+    model_: Any
+    _double: Any
+    settings_: Any
+    spec_: Any
+    preprocessing: Any
+    validation_fraction: float
+    batch_size: Any
+    device: Device
+    random_state: Any
+    verbose: int
+
+    def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+        """Return the models, by their names in a run, and the keys of each."""
+        raise NotImplementedError
+
+    def _fit(self, X: Any) -> Fitted:
+        rows = checked(self, X, fitting=True, least=2)
+        values = single(rows)
+        discrete = rows.ndim == 4 and np.asarray(X).dtype == np.uint8
+        seed = seed_of(self.random_state)
+        fraction = self.validation_fraction if len(values) >= FEWEST else 0.0
+        if not 0 <= self.validation_fraction < 1:
+            raise UserError(f"validation_fraction={self.validation_fraction}: give a share from 0 to below 1")
+        request = self._asked(values, seed, fraction)
+        source = source_of(values, discrete, seed, fraction)
+        fitted = fit_request(request, source, fraction, self.verbose)
+        self.model_, self.settings_, self.spec_ = fitted.model, fitted.settings, fitted.spec
+        self.history_ = fitted.history
+        self._float = rows.dtype
+        self._double = deepcopy(fitted.model).double()
+        return fitted
+
+    def _asked(self, values: Tensor, seed: int, fraction: float) -> Request:
+        models, keys = self._request()
+        steps = {"standardize": STANDARDIZED, None: AS_THEY_ARE}
+        if self.preprocessing not in steps:
+            raise UserError(f"preprocessing={self.preprocessing!r}: give 'standardize' or None")
+        first = next(iter(models))
+        if keys[first].get("latent_dim") == AUTO and not shows_dimension(values):
+            keys[first] = {**keys[first], "latent_dim": linear_dimension(values)}
+        if values.dim() == 2 and isinstance(models[first], str):
+            keys[first] = {**steps[self.preprocessing], **keys[first]}
+        trained_on = len(values) - (max(1, int(len(values) * fraction)) if fraction else 0)
+        size = max(SMALLEST_BATCH, min(LARGEST_BATCH, trained_on // STEPS))
+        if self.batch_size != "auto":
+            size = self.batch_size
+        run = {
+            "dataset": "X",
+            "seed": seed,
+            "device": self.device,
+            "make_valid_loader": bool(fraction),
+            **({"valid_fraction": float(fraction)} if fraction else {}),
+            "train_batch_size": min(size, trained_on),
+            **keys.pop("run", {}),
+        }
+        return Request(models, {"run": run, **keys})
+
+    @property
+    def likelihood_(self) -> Likelihood:
+        """Kind of the log-densities: exact, bound, estimate or unnormalised."""
+        return self.model_.likelihood
+
+    def _rows(self, X: Any) -> Array:
+        check_is_fitted(self)
+        rows = checked(self, X, fitting=False)
+        if rows.shape[1:] != self.spec_.shape:
+            raise UserError(f"X has rows of shape {rows.shape[1:]}, but was fitted to rows of shape {self.spec_.shape}")
+        return rows
+
+    def _map(self, rows: Array, function: Callable[[Tensor], Tensor]) -> Array:
+        """Apply a function of the model in double precision to rows, a batch after the other."""
+        device = next(self._double.parameters()).device
+        batches = Batches(torch.from_numpy(np.array(rows, dtype=np.float64)), BATCH, device=device)
+        with torch.random.fork_rng([]), evaluating(self._double):
+            torch.manual_seed(derive(self.settings_.run.seed, "estimator"))
+            return torch.cat([function(x).cpu() for x in batches]).numpy()
+
+    def _sampled(self, n: Any, random_state: Any) -> Any:
+        check_is_fitted(self)
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise UserError(f"n={n}: give the number of samples")
+        model = self._double
+        if not isinstance(model, Sampler):
+            raise UserError(f"{type(model).__name__} does not sample")
+        generator = torch.Generator(next(self._double.parameters()).device).manual_seed(seed_of(random_state))
+        with torch.random.fork_rng([]), evaluating(self._double):
+            torch.manual_seed(generator.initial_seed())
+            drawn = [model.sample(len(block), generator).cpu() for block in torch.empty(int(n)).split(BATCH)]
+        return self._as_given(torch.cat(drawn).numpy())
+
+    def _as_given(self, values: Array) -> Any:
+        """Return points of data space in the type of the data, as a frame if that is asked for."""
+        names = getattr(self, "feature_names_in_", None)
+        columns = [f"x{i}" for i in range(self.spec_.dim)] if names is None else list(names)
+        return framed(self, values.astype(self._float), columns)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(cast(dict[str, Any], super().__getstate__()))
+        model = state.pop("model_", None)
+        state.pop("_double", None)
+        if model is not None:
+            tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+            state["model_"] = to_bytes(tensors)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weights = state.pop("model_", None)
+        super().__setstate__(state)
+        if weights is not None:
+            with torch.random.fork_rng([]):
+                self.model_ = build(self.settings_, self.spec_)
+            self.model_.load_state_dict(from_bytes(weights))
+            device = "cuda" if self.device != "cpu" and torch.cuda.is_available() else "cpu"
+            self.model_.to(device).eval()
+            self._double = deepcopy(self.model_).double()
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = False
+        return tags
+
+
+def seed_of(random_state: Any) -> int:
+    """Return the seed that a random state gives: an integer itself, or a draw from a generator (None: numpy's own)."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(LARGEST_SEED))
+
+
+def model_of(model: Any, config: Any, role: Role) -> tuple[Any, dict[str, Any]]:
+    """Return the name or config of a model and its keys."""
+    if config is not None and not isinstance(config, Mapping):
+        raise UserError(f"{role}_config={config!r:.80}: give a dictionary of keys, or the config itself as {role}")
+    return named_or_config(model, role), dict(config or {})

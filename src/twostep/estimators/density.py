@@ -1,0 +1,217 @@
+"""Densities in scikit-learn's form: of an autoencoder and a density on its embeddings, or of one density alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+from typing_extensions import override
+
+from twostep.core.schema import UserError
+from twostep.estimators.base import ModelEstimator, model_of
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, ModelConfig
+from twostep.training.engine import Device
+
+Scores = NDArray[np.float64]
+
+SCHEDULES: dict[str, dict[str, bool]] = {
+    "sequential": {"sequential_training": True},
+    "by_epoch": {"sequential_training": False, "alternate_by_epoch": True},
+    "by_iteration": {"sequential_training": False, "alternate_by_epoch": False},
+}
+
+
+class DensityModel(DensityMixin, ModelEstimator):
+    """A density of rows `(N, D)` or images `(N, C, H, W)`.
+
+    Args:
+        de: name of a density (`twostep models`), its config, or a `DensityEstimator`.
+        de_config: keys of the density that differ from its defaults for these data, such as `{"max_epochs": 50}`.
+        preprocessing: "standardize": the model sees columns of mean 0 and standard deviation 1; None: as they are.
+        validation_fraction: share of the rows that training does not see; it stops early by them.
+        batch_size: rows of a training batch; "auto": 128, or an eighth of the rows if that is less.
+        device: where to compute: "auto", "cpu" or "cuda".
+        random_state: seed of weights, held-out rows and batches: an integer, a generator of numpy, or None.
+        verbose: 0 prints nothing, 1 a line for each epoch.
+
+    Attributes:
+        de_: the trained density, a torch module.
+        likelihood_: what log-densities are: "exact", "bound", "estimate" or "unnormalised".
+        history_: a dictionary for each epoch: losses, and metrics of the validation rows.
+        n_features_in_, feature_names_in_: number and names of the columns of X.
+    """
+
+    def __init__(
+        self,
+        de: str | ModelConfig | DensityEstimator = "flow",
+        *,
+        de_config: Mapping[str, Any] | None = None,
+        preprocessing: Literal["standardize"] | None = "standardize",
+        validation_fraction: float = 0.1,
+        batch_size: int | Literal["auto"] = "auto",
+        device: Device = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.de = de
+        self.de_config = de_config
+        self.preprocessing = preprocessing
+        self.validation_fraction = validation_fraction
+        self.batch_size = batch_size
+        self.device: Device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @override
+    def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+        model, keys = model_of(self.de, self.de_config, "de")
+        return {"model": model}, {"model": keys}
+
+    def fit(self, X: Any, y: None = None) -> Self:
+        """Train on rows of X."""
+        self._fit(X)
+        return self
+
+    @property
+    def de_(self) -> DensityEstimator:
+        """The trained density."""
+        check_is_fitted(self)
+        return self.model_
+
+    def score_samples(self, X: Any) -> Scores:
+        """Return the log-density of each row, `(N,)`, in nats, in the units of X."""
+        rows = self._rows(X)
+        return self._map(rows, self._double.log_prob)
+
+    def score(self, X: Any, y: None = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the mean log-density of rows, in nats."""
+        return float(self.score_samples(X).mean())
+
+    def sample(self, n: int = 1, random_state: Any = None) -> Any:
+        """Draw n rows, in the units of X; a frame if `set_output` asks for one."""
+        return self._sampled(n, random_state)
+
+
+class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityModel):
+    """A density on the manifold near which rows lie: an autoencoder, then a density on its embeddings.
+
+    `log p(x) = log p(z) - ½ log det JᵀJ`, with z the embedding of x and J the Jacobian of the decoder there: the
+    log-density of the projection of x, with respect to volume on the learned manifold, in the units of X. It does not
+    say how far x is from the manifold: `reconstruction_error` does.
+
+    Args:
+        gae: name of an autoencoder (`twostep models`), its config, or a `GeneralizedAutoencoder`.
+        de: name of a density, its config, or a `DensityEstimator` of embeddings.
+        latent_dim: number of latent coordinates; "auto": the estimated intrinsic dimension of the rows.
+        gae_config, de_config: keys that differ from the defaults for these data, such as `{"max_epochs": 50}`.
+        schedule: "sequential" trains the autoencoder first; "by_epoch" and "by_iteration" train both in turn.
+        preprocessing: "standardize": the model sees columns of mean 0 and standard deviation 1; None: as they are.
+        validation_fraction: share of the rows that training does not see; the density stops early by them.
+        batch_size: rows of a training batch; "auto": 128, or an eighth of the rows if that is less.
+        device: where to compute: "auto", "cpu" or "cuda".
+        random_state: seed of weights, held-out rows and batches: an integer, a generator of numpy, or None.
+        verbose: 0 prints nothing, 1 a line for each epoch.
+
+    Attributes:
+        gae_, de_: the trained autoencoder and density, torch modules; `model_` is the two as one.
+        latent_dim_: number of latent coordinates.
+        likelihood_: what log-densities are: "exact", "bound", "estimate" or "unnormalised".
+        history_: a dictionary for each epoch of each model: losses, and metrics of the validation rows.
+        n_features_in_, feature_names_in_: number and names of the columns of X.
+    """
+
+    def __init__(
+        self,
+        gae: str | ModelConfig | GeneralizedAutoencoder = "ae",
+        de: str | ModelConfig | DensityEstimator = "flow",
+        *,
+        latent_dim: int | Literal["auto"] = "auto",
+        gae_config: Mapping[str, Any] | None = None,
+        de_config: Mapping[str, Any] | None = None,
+        schedule: Literal["sequential", "by_epoch", "by_iteration"] = "sequential",
+        preprocessing: Literal["standardize"] | None = "standardize",
+        validation_fraction: float = 0.1,
+        batch_size: int | Literal["auto"] = "auto",
+        device: Device = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            de,
+            de_config=de_config,
+            preprocessing=preprocessing,
+            validation_fraction=validation_fraction,
+            batch_size=batch_size,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.gae = gae
+        self.latent_dim = latent_dim
+        self.gae_config = gae_config
+        self.schedule = schedule
+
+    @override
+    def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
+        if self.schedule not in SCHEDULES:
+            raise UserError(f"schedule={self.schedule!r}: give one of {', '.join(SCHEDULES)}")
+        gae, gae_keys = model_of(self.gae, self.gae_config, "gae")
+        de, de_keys = model_of(self.de, self.de_config, "de")
+        if isinstance(gae, str):
+            gae_keys = {"latent_dim": self.latent_dim, **gae_keys}
+        return {"gae": gae, "de": de}, {"gae": gae_keys, "de": de_keys, "run": SCHEDULES[self.schedule]}
+
+    @property
+    def gae_(self) -> GeneralizedAutoencoder:
+        """The trained autoencoder."""
+        check_is_fitted(self)
+        return self.model_.gae
+
+    @property
+    @override
+    def de_(self) -> DensityEstimator:
+        check_is_fitted(self)
+        return self.model_.de
+
+    @property
+    def latent_dim_(self) -> int:
+        """Number of latent coordinates."""
+        return self.gae_.latent_dim
+
+    _n_features_out = latent_dim_
+
+    def transform(self, X: Any) -> Any:
+        """Return the embeddings of rows, `(N, latent_dim_)`."""
+        rows = self._rows(X)
+        return self._map(rows, self._double.encode).astype(rows.dtype)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the points of the manifold at embeddings `(N, latent_dim_)`, in the units of X."""
+        check_is_fitted(self)
+        values = np.asarray(Z, dtype=np.float64)
+        if values.ndim != 2 or values.shape[1] != self.latent_dim_:
+            raise UserError(f"embeddings of shape {values.shape}: give (N, {self.latent_dim_})")
+        return self._as_given(self._map(values, self._double.decode))
+
+    def reconstruction_error(self, X: Any) -> Scores:
+        """Return the squared distance of each row to its reconstruction, `(N,)`, in the units that the model sees.
+
+        With `preprocessing="standardize"` these are standard deviations of each column, squared and summed.
+        """
+        rows, gae = self._rows(X), self._double.gae
+
+        def error(x: Tensor) -> Tensor:
+            return (gae.transform(x) - gae.transform(gae.decode(gae.encode(x)))).square().flatten(1).sum(1)
+
+        return self._map(rows, error)
+
+    @override
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
