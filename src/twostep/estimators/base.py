@@ -23,7 +23,7 @@ from twostep.estimators.fitting import FEWEST, Fitted, fit_request, source_of
 from twostep.estimators.objects import named_or_config
 from twostep.estimators.rows import Array, checked, framed, single
 from twostep.experiment.components import build
-from twostep.models.base import Likelihood, Sampler, evaluating
+from twostep.models.base import Likelihood, Role, Sampler, evaluating
 from twostep.models.parts.networks import AUTO
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device
