@@ -6,8 +6,12 @@ import pytest
 
 PUBLIC = {
     "twostep": """
+        DensityModel
+        IntrinsicDimension
         MODELS
         TwoStep
+        TwoStepDensity
+        TwoStepOutlierDetector
         UserError
         diagnose
         fit
@@ -40,6 +44,12 @@ PUBLIC = {
         Overfitting
         diagnose
         dimension_of
+    """,
+    "twostep.estimators": """
+        DensityModel
+        IntrinsicDimension
+        TwoStepDensity
+        TwoStepOutlierDetector
     """,
     "twostep.metrics": """
         Certificate

@@ -64,21 +64,12 @@ def load_data(
         UserError: for an unknown name or key, missing, damaged or unsuitable files, or too few rows.
     """
     source = _read(name, data_root or default_data_root(), kwargs or {})
-    return split_source(source, name, seed, valid_fraction if make_valid else 0.0)
-
-
-def split_source(source: Source, name: str, seed: int = 0, valid_fraction: float = VALID_FRACTION) -> Splits:
-    """Split what a loader returned, as `load_data` does; `valid_fraction=0` holds out no validation rows.
-
-    Raises:
-        UserError: for too few rows.
-    """
     generator = torch.Generator().manual_seed(seed)
     if source.test is None:
         known, test = _cut(source.train, source.train_labels, TEST_FRACTION, generator)
     else:
         known, test = (source.train, source.train_labels), (source.test, source.test_labels)
-    train, valid = _cut(*known, valid_fraction, generator) if valid_fraction else (known, (None, None))
+    train, valid = _cut(*known, valid_fraction, generator) if make_valid else (known, (None, None))
     if len(train[0]) < 2 or len(test[0]) < 1:
         validation = "" if valid[0] is None else f"{len(valid[0])} for validation, "
         counts = f"{len(train[0])} for training, {validation}{len(test[0])} for test"
