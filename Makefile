@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 SHELL := /bin/bash
 INSTALLED := $(VENV)/installed
 DEMO := runs/demo
+NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(wildcard notebooks/*.py))
 DEMO_FLAGS ?= --gae-config latent_dim=10 --gae-config max_epochs=250 --gae-config lr=0.002 \
   --gae-config use_lr_scheduler=True --de-config max_epochs=60 --de-config use_lr_scheduler=True
 
@@ -17,7 +18,7 @@ $(VENV): $(INSTALLED)
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev,docs,features,hf,wandb,mlflow]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev,docs,features,hf,polars,wandb,mlflow]'
 	@touch $@
 
 demo: $(DEMO)/done  ## train, test and sample a VAE + flow on the bundled digits
@@ -43,8 +44,12 @@ lint: $(INSTALLED)  ## style, format, types, and which way imports point
 	  echo "$$check"; $(BIN)/$$check || status=1; \
 	done; exit $$status
 
-docs: $(INSTALLED)  ## the documentation site in site/; a broken link or reference fails
+docs: $(INSTALLED) $(NOTEBOOKS)  ## the documentation site in site/, with executed notebooks; a broken link or reference fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs/notebooks/%.ipynb: notebooks/%.py $(INSTALLED)
+	@mkdir -p $(@D)
+	OMP_NUM_THREADS=1 FIGURES=$$(mktemp -d) $(BIN)/jupytext --quiet --to ipynb --execute --output $@ $<
 
 # CUDA packages and the "+cpu" of torch depend on where torch was found; torch itself pins the former.
 lock: $(INSTALLED)  ## resolve the newest releases into requirements.lock

@@ -35,15 +35,19 @@ PUBLIC = {
         embed
         load_data
         read_rows
+        split_frame
         subsample
+        to_frame
         training_rows
     """,
     "twostep.diagnosis": """
         Diagnosis
         Dimension
+        LocalDimension
         Overfitting
         diagnose
         dimension_of
+        local_dimension
     """,
     "twostep.estimators": """
         DensityModel
@@ -71,6 +75,7 @@ PUBLIC = {
         Couplings
         DensityEstimator
         EBM
+        ExternalAutoencoder
         Flow
         GeneralizedAutoencoder
         MODELS

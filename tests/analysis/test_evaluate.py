@@ -34,7 +34,7 @@ def run(made, tmp_path):
 def test_results_are_those_of_the_model_and_are_added(run):
     few = {"gen_samples": 100}
     first, path = evaluate_run(run, ("fid", "log_likelihood", "l2_reconstruction_error"), keys=few)
-    assert list(first) == ["fd", "log_likelihood", "l2_reconstruction_error"]
+    assert list(first) == ["fd", "log_likelihood", "l2_reconstruction_error", "explained_variance"]
     assert first["fd"].reference is not None
     again, second = evaluate_run(run, ("fd",), keys=few)
     assert again["fd"] == first["fd"], "the same seed gives the same digits"

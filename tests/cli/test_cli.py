@@ -39,6 +39,7 @@ COMMANDS = (
     "diagnose",
     "report",
     "compare",
+    "runs",
     "models",
     "datasets",
 )
@@ -434,7 +435,7 @@ def test_overrides_beside_load_dir_apply_or_are_refused_by_name(twostep, refused
     )
     assert outcome.status == 0, outcome.err
     after = metrics(two_step_copy)
-    assert set(before["gae"]) == {"l2_reconstruction_error", "loss"}
+    assert set(before["gae"]) == {"l2_reconstruction_error", "explained_variance", "loss"}
     assert set(after["gae"]) == {"log_likelihood", *before["gae"]}, "what the same weights had already is kept"
     assert set(after["two_step"]) == set(before["two_step"])
     assert set(after["de"]) == set(before["de"])

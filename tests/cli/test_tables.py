@@ -2,22 +2,17 @@
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import readme
 import torch
 
-from twostep.cli import tables as listing
+from twostep.cli.output import table
 from twostep.cli.tables import dataset_keys, dataset_list, model_keys, model_list
-from twostep.core.schema import DataSpec
 from twostep.data.base import DATASETS
 from twostep.data.files import cache
-from twostep.metrics import Result
 from twostep.models import MODELS
-from twostep.runs.config import RunConfig, Settings
-from twostep.runs.directory import Run
 
 
 def rows(table):
@@ -127,46 +122,6 @@ def test_the_cache_is_emptied(twostep, monkeypatch, tmp_path):
     assert twostep("datasets", "--clear-cache").out == "removed 0 files, 0 MB\n"
 
 
-@pytest.fixture
-def tested(tmp_path):
-    spec = DataSpec(name="toy", shape=(3,), size=50, low=0, high=1)
-
-    def make(name, **results):
-        config = MODELS[name].for_data(spec, "de")
-        run = Run.create(Settings(RunConfig(dataset="toy", logdir_root=tmp_path), {"model": config}), spec)
-        if results:
-            run.write_metrics("test", {"model": results}, "weights")
-        return run.path
-
-    return make
-
-
-def test_runs_are_compared_in_columns_of_one_kind_and_measure(tested, twostep):
-    exact = Result(-3.5, "nats", 50, 0.25, "exact", "Lebesgue on R^3")
-    bound, loss = replace(exact, value=-3.0, kind="bound"), Result(1.5, "nats", 50)
-    runs = [
-        tested("flow", log_likelihood=exact, loss=loss),
-        tested("vae", log_likelihood=bound),
-        tested("arm", log_likelihood=replace(exact, value=-4.0)),
-    ]
-    done = twostep("compare", *map(str, runs))
-    *heads, flow, vae, arm = [line for line in done.out.splitlines() if line.strip()]
-    places = {kind: next(line.index(kind) for line in heads if kind in line) for kind in ("exact", "bound")}
-    assert flow.index("-3.5 ± 0.25") == arm.index("-4 ± 0.25") == places["exact"]
-    assert vae.index("-3 ± 0.25") == places["bound"] != places["exact"]
-    assert "1.5" in flow
-    assert [line.split()[:2] for line in (flow, vae, arm)] == [
-        [str(path), name] for path, name in zip(runs, ("flow", "vae", "arm"), strict=True)
-    ]
-
-
 def test_cells_are_shown_as_they_are_on_one_line():
     cells = ("runs/[bold]x", "runs/[/x]", ":smile:", "x" * 2000)
-    assert listing._table(("one", "two", "three", "four"), [cells]).splitlines()[1].split() == list(cells)
-
-
-def test_a_run_without_a_test_is_not_compared(tested, twostep):
-    path = tested("flow")
-    refused = twostep("compare", str(path))
-    assert refused.status == 2
-    assert refused.err == f"{path}: was not tested: twostep evaluate {path}\n"
+    assert table(("one", "two", "three", "four"), [cells]).splitlines()[1].split() == list(cells)

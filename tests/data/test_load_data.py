@@ -135,8 +135,9 @@ def test_a_table_is_split_like_the_array_with_its_numbers(tmp_path):
     array, *tables = (load_data(str(tmp_path / f"rows.{ending}"), seed=3) for ending in ("npy", "csv", "parquet"))
     for table in tables:
         assert table.digest() == array.digest()
-        assert table.spec.model_copy(update={"name": array.spec.name}) == array.spec
-    with pytest.raises(UserError, match=r"rows\.csv has no keys, .*: n"):
+        assert [column.name for column in table.spec.columns.columns] == ["a", "b", "c"]
+        assert table.spec.model_copy(update={"name": array.spec.name, "columns": None}) == array.spec
+    with pytest.raises(UserError, match="n: no such key"):
         load_data(str(tmp_path / "rows.csv"), kwargs={"n": 3})
 
 

@@ -175,8 +175,8 @@ def test_what_is_no_rows_is_refused(tmp_path):
     assert "column name holds string, not real numbers" in refused(tmp_path / "words.parquet")
     parquet.write_table(pa.table({"a": [1.0, None]}), tmp_path / "gaps.parquet")
     assert "is nan: must be finite" in refused(tmp_path / "gaps.parquet")
-    (tmp_path / "rows.txt").write_text("1 2")
-    assert "write it with numpy.save or numpy.savez, or as a table, .csv or .parquet" in refused(tmp_path / "rows.txt")
+    (tmp_path / "rows.log").write_text("1 2")
+    assert "write it with numpy.save or numpy.savez, or as a table, .csv or .parquet" in refused(tmp_path / "rows.log")
     for split in ("train", "test"):
         (tmp_path / "both" / split).mkdir(parents=True)
         Image.fromarray(images()[0]).save(tmp_path / "both" / split / "0.png")

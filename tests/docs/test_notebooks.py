@@ -24,7 +24,7 @@ def executed(twostep, two_step_run, own_images, tmp_path, monkeypatch):
     others = np.random.default_rng(0).integers(0, 30, (12, 6, 6), dtype=np.uint8)
     np.savez(tmp_path / "others.npz", train=others[:5], test=others[5:])
     places = {"ONE_STEP": only_run(tmp_path / "runs"), "TWO_STEP": two_step_run, "OOD": tmp_path / "others.npz"}
-    for name, value in {**places, "FIGURE": tmp_path / "figure.png"}.items():
+    for name, value in {**places, "FIGURES": tmp_path}.items():
         monkeypatch.setenv(name, str(value))
     with mpl.rc_context():
         mpl.use("Agg")
@@ -51,7 +51,7 @@ def test_the_histograms_are_densities_of_the_runs_own_scores(executed, own_image
     for axes, line, (boundary, rate) in zip(left["panels"], printed, left["stumps"].values(), strict=True):
         assert list(axes.lines[-1].get_xdata()) == [boundary, boundary]
         assert f"classification rate {rate:.2%}" in line
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert (tmp_path / "ood_histogram.png").stat().st_size > 10_000
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_results_are_those_of_the_metrics_asked_for(own_images, tmp_path):
     }
     results = trained(asked(("vae", "flow"), own_images, tmp_path, **changes)).test()
     assert {part: list(found) for part, found in results.items()} == {
-        "gae": ["loss", "l2_reconstruction_error"],
+        "gae": ["loss", "l2_reconstruction_error", "explained_variance"],
         "de": [],
         "two_step": ["log_likelihood"],
     }
@@ -171,7 +171,7 @@ def test_an_autoencoder_with_a_prior_is_tested_by_its_samples_as_in_the_referenc
     few = {"preset": "reference", "max_epochs": 1, "metric_kwargs": {"gen_samples": 40, "features": "pca"}}
     experiment = trained(asked((name,), own_images, tmp_path, model=few))
     results = experiment.test()["model"]
-    assert list(results) == ["fd", "l2_reconstruction_error"], "fid, as it is called without Inception's weights"
+    assert list(results)[:2] == ["fd", "l2_reconstruction_error"], "fid, as it is called without Inception's weights"
     assert results["fd"].n == 40
 
 

@@ -16,6 +16,7 @@ from beartype import beartype
 from jaxtyping import Float, jaxtyped
 from torch import Tensor
 
+from helpers.external import PAIR
 from twostep.core.schema import DataSpec, UserError
 from twostep.metrics.base import METRICS
 from twostep.models import MODELS
@@ -35,6 +36,8 @@ SPECS = (
     DataSpec(name="vectors", shape=(5,), size=40, low=-4, high=4),
 )
 SMALL = {
+    "module": PAIR,
+    "trainable": True,
     "latent_dim": 3,
     "encoder_hidden_dims": (12,),
     "decoder_hidden_dims": (12,),
@@ -450,7 +453,7 @@ CONFIG_CHECKS = [
     check_a_misspelt_key_is_refused_with_its_neighbour,
     check_the_presets_metrics_exist_and_fit,
 ]
-MODEL_CHECKS = [
+TRAINING_CHECKS = [
     check_objectives_match_their_optimisers,
     check_losses_and_gradients_are_finite,
     check_mixed_precision_has_the_gradients_of_single_precision,
@@ -458,6 +461,8 @@ MODEL_CHECKS = [
     check_steps_lower_the_first_loss,
     check_the_same_seed_gives_the_same_loss,
     check_a_batch_of_one_is_enough,
+]
+EVALUATION_CHECKS = [
     check_shapes_and_numbers,
     check_double_precision_stays_double,
     check_everything_is_made_where_the_model_is,
@@ -466,6 +471,7 @@ MODEL_CHECKS = [
     check_evaluation_leaves_no_trace,
     check_evaluation_builds_no_graph,
 ]
+MODEL_CHECKS = [*TRAINING_CHECKS, *EVALUATION_CHECKS]
 ROLE_CHECKS = {
     "gae": [
         check_embeddings_repeat_and_draw_nothing,
@@ -485,7 +491,11 @@ VARIANTS = [
     Case(name, role, spec, tuple(keys.items()))
     for name, role, spec, keys in (
         *((name, "de", LINE, {}) for name in MODELS if "de" in MODELS[name].roles),
-        *((name, "gae", GREY, {**CNN, "latent_dim": 1}) for name in MODELS if "gae" in MODELS[name].roles),
+        *(
+            (name, "gae", GREY, {**CNN, "latent_dim": 1})
+            for name in MODELS
+            if "encoder_net" in MODELS[name].model_fields
+        ),
         ("bigan", "gae", VECTORS, {"wasserstein": False}),
         ("bigan", "gae", VECTORS, {"gradient_penalty": False}),
         ("vae", "de", COLOUR, {"single_sigma": False}),
@@ -503,3 +513,5 @@ VARIANTS = [
 ]
 CHECKS = [(check, case) for case in CASES for check in (*CONFIG_CHECKS, *MODEL_CHECKS, *ROLE_CHECKS[case.role])]
 CHECKS += [(check, case) for case in VARIANTS for check in (*MODEL_CHECKS, *ROLE_CHECKS[case.role])]
+FROZEN = Case("external", "gae", VECTORS, (("trainable", False),))
+CHECKS += [(check, FROZEN) for check in (*EVALUATION_CHECKS, *ROLE_CHECKS["gae"])]

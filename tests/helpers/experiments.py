@@ -32,8 +32,10 @@ SMALL = {
 }
 RATES = {"lr": 0.02, "disc_lr": 0.01, "nll_lr": 0.02, "rec_lr": 0.02, "ge_lr": 0.02}
 SCHEDULERS = dict.fromkeys((f"use_{name}_scheduler" for name in RATES), True)
-GAES = tuple(name for name in MODELS if "gae" in MODELS[name].roles)
-DES = tuple(name for name in MODELS if "de" in MODELS[name].roles)
+OWN = tuple(name for name in MODELS if name != "external")  # models with networks of their own
+GAES = tuple(name for name in OWN if "gae" in MODELS[name].roles)
+DES = tuple(name for name in OWN if "de" in MODELS[name].roles)
+ALONE = tuple((name,) for name in OWN)
 PAIRS = tuple(itertools.product(GAES, DES))
 
 

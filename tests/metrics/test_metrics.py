@@ -291,7 +291,8 @@ def test_each_metric_draws_the_same_numbers_alone_or_in_company():
     alone_ = measure("log_likelihood", model, Batches(x, 9), 2)["log_likelihood"]
     names = ["loss", "l2_reconstruction_error", "log_likelihood", "loss"]
     together = evaluate(names, model, Batches(x, 9), alone, 2)
-    assert list(together) == ["loss", "l2_reconstruction_error", "log_likelihood"], "in the order asked for, each once"
+    in_order = ["loss", "l2_reconstruction_error", "explained_variance", "log_likelihood"]
+    assert list(together) == in_order, "in the order asked for, each once"
     assert together["log_likelihood"] == alone_
 
 
@@ -377,3 +378,21 @@ def test_an_unknown_metric_gets_its_nearest_neighbour():
     with pytest.raises(UserError) as caught:
         check_metrics(["log_likelyhood"], build("flow", "de"), "flow")
     assert str(caught.value) == "log_likelyhood: no such metric; did you mean log_likelihood?"
+
+
+def test_explained_variance_is_that_of_scikit_learn_and_unmoved_by_a_shift():
+    from sklearn.decomposition import PCA
+    from torch import nn
+
+    from twostep.models import Autoencoder
+
+    x = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([5.0, 3.0, 1.0, 0.5, 0.1])
+    pca = PCA(2).fit(x.numpy())
+    axes = torch.as_tensor(pca.components_)
+    to, back = nn.Linear(5, 2, bias=False), nn.Linear(2, 5, bias=False)
+    to.weight.data, back.weight.data = axes, axes.T.contiguous()
+    centred = x - x.mean(0)
+    model = Autoencoder(to, back, latent_dim=2)
+    found = measure("l2_reconstruction_error", model, Batches(centred, 64))["explained_variance"]
+    assert found.value == pytest.approx(pca.explained_variance_ratio_.sum(), abs=1e-5)
+    assert found.unit == "share of the variance"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers.experiments import OWN
 from twostep.core.schema import DataSpec, UserError
 from twostep.models import MODELS
 from twostep.models.ae import AutoencoderConfig
@@ -85,7 +86,7 @@ def test_keys_that_contradict_the_data_are_refused_in_one_line(kind, spec, keys,
 
 
 @pytest.mark.parametrize("flatten", [True, False])
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize("name", OWN)
 def test_vectors_are_flat_already_whatever_flatten_says(name, flatten):
     for role in MODELS[name].roles:
         assert MODELS[name].for_data(VECTORS, role, flatten=flatten).build(VECTORS)

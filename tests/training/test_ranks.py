@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.experiments import DES, GAES, asked, trained
+from helpers.experiments import ALONE, DES, GAES, asked, trained
 from twostep.experiment.load import load_module
-from twostep.models import MODELS
 from twostep.runs.directory import Run
 
 # As torchrun starts two processes, but the second one is a fork that needs no imports; `make cmd` runs torchrun itself.
@@ -131,9 +130,8 @@ def test_two_ranks_train_as_one(tmp_path):
 @pytest.mark.cmd
 def test_every_model_is_the_same_on_both_ranks(tmp_path):
     """Also where losses draw noise, models keep buffers, and the last batch, of 7, is shared unevenly."""
-    alone = [(name,) for name in MODELS]
     pairs = list(zip(GAES, DES, strict=False))
-    for ranks, run in on_two_ranks([*alone, *pairs], rows_in(tmp_path, 25), tmp_path, {"run": {"train_batch_size": 8}}):
+    for ranks, run in on_two_ranks([*ALONE, *pairs], rows_in(tmp_path, 25), tmp_path, {"run": {"train_batch_size": 8}}):
         assert_same(ranks)
         assert all(result.n == 9 for part in run.read_metrics("test").values() for result in part.values())
 

@@ -5,10 +5,9 @@ import functools
 import pytest
 import torch
 
-from helpers.experiments import GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
+from helpers.experiments import ALONE, GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
 from twostep.experiment.experiment import Experiment
 from twostep.experiment.prepare import resume, start
-from twostep.models import MODELS
 from twostep.models.base import evaluating
 from twostep.training.callbacks import Callback
 
@@ -27,7 +26,7 @@ PLACES_OF_BOTH = [
     "end de",
 ]
 CASES = [
-    *(((name,), place) for name in MODELS for place in PLACES),
+    *((models, place) for models in ALONE for place in PLACES),
     *((BOTH, place) for place in PLACES_OF_BOTH),
     *((("ae", "flow"), place) for place in ("step 5", "end gae", "epoch de 1")),
 ]

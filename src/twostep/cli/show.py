@@ -1,4 +1,4 @@
-"""The commands that use finished runs and list what there is: `sample`, `score`, `report`, `compare`, `models`, ..."""
+"""The commands that use finished runs and list what there is: `sample`, `score`, `report`, `compare`, `runs`, ..."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli import flags
-from twostep.core.files import require_free
+from twostep.cli import declared, early, flags
+from twostep.cli.output import Format, plain_values, show, table
+from twostep.core.files import require_free, to_json
+from twostep.core.registry import unknown
 from twostep.core.schema import UserError
+from twostep.runs.summary import RunSummary, require_run, runs_below
 
+EMBEDDINGS = "embeddings"
 AT_ONCE = 1000  # samples, to bound the memory that a network needs
 
 logger = logging.getLogger("twostep")
@@ -35,6 +39,9 @@ def sample(
         number: Number of samples.
         to: A .png (a grid of images), or a .npz (key `samples`) or .npy with arrays in units of the data.
     """
+    require_run(run)
+    require_free(to, force)
+
     import torch
 
     from twostep.core.figures import check_writable, write_samples
@@ -48,7 +55,6 @@ def sample(
         raise UserError(f"{run}: its model does not sample: train a density on its embeddings")
     spec = Run.open(run).spec
     check_writable(to, spec)
-    require_free(to, force)
     place = Engine(device or "cpu").device
     module.to(place)
     with evaluating(module):
@@ -79,11 +85,15 @@ def score(
             the run's validation rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
     """
-    from twostep.analysis import score as scoring
-
     if to.suffix.lower() != ".csv":
         raise UserError(f"{to}: write to a .csv file")
     require_free(to, force)
+    require_run(run)
+    if not rows.exists():
+        raise UserError(f"{rows}: no such file or folder")
+
+    from twostep.analysis import score as scoring
+
     scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
     number, by = len(scored.columns["row"]), scored.calibrator
     if scored.out is None or by is None:
@@ -99,6 +109,8 @@ def score(
 
 def report(run: flags.RunPath) -> int:
     """Write the page report.html of a run again."""
+    require_run(run)
+
     from twostep.analysis.report import write_report
     from twostep.runs.directory import Run
 
@@ -106,15 +118,37 @@ def report(run: flags.RunPath) -> int:
     return 0
 
 
-def compare(*runs: Path) -> int:
-    """Compare the test results of runs: a row for each model, a column for each metric of one kind and measure.
+def compare(*runs: Path, format: Format = "text") -> int:
+    """Compare runs: their data, models, keys that differ, and the figures of tests and evaluations; a column for each.
 
     Args:
         runs: Directories of the runs.
+        format: Form of the table.
     """
-    from twostep.cli.tables import comparison
+    from twostep.cli.comparison import compared
 
-    sys.stdout.write(f"{comparison(runs)}\n")
+    if not runs:
+        raise UserError("give the directories of runs: twostep compare RUN RUN; `twostep runs` lists them")
+    found = [RunSummary.read(path) for path in runs]
+    if format == "json":
+        sys.stdout.write(to_json(plain_values([run.to_dict() for run in found])))
+    else:
+        show(compared(found, format), [run.to_dict() for run in found])
+    return 0
+
+
+def runs(folder: Path = Path("runs")) -> int:
+    """List the runs in a folder, latest first: data, models, state, minutes of training, headline figures.
+
+    Args:
+        folder: Folder of runs (key logdir_root).
+    """
+    from twostep.cli.comparison import run_rows
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the folder of your runs: twostep runs FOLDER")
+    found = runs_below(folder)
+    show(table(*run_rows(found)) if found else f"{folder}: no runs", [run.to_dict() for run in found])
     return 0
 
 
@@ -126,6 +160,10 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: Lit
         dataset: Name or path of a dataset, or `embeddings`, whose defaults to show.
         role: Role whose defaults to show; default: the model's first.
     """
+    if name is not None:
+        early.check_model(name)
+    early.check_dataset(None if dataset == EMBEDDINGS else dataset)
+
     from twostep.cli.tables import model_keys, model_list
 
     table = model_list() if name is None else model_keys(name, dataset, role)
@@ -140,6 +178,9 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         name: Name of a dataset.
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
+    if name is not None and name not in declared.dataset_names() and not early.extended("data_sets"):
+        raise unknown("data set", name, declared.dataset_names())
+
     from twostep.cli.tables import dataset_keys, dataset_list
 
     if clear_cache:

@@ -1,44 +1,40 @@
-"""The tables of `twostep models`, `datasets`, `evaluate` and `compare`."""
+"""The tables of `twostep models`, `datasets` and `evaluate`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from rich.console import Console
-from rich.table import Table
-
-from twostep.core.schema import DataSpec, Frozen, UserError
+from twostep.cli.output import table
+from twostep.core.result import Result
+from twostep.core.schema import DataSpec, Frozen
 from twostep.data.base import DATASETS
 from twostep.data.load import default_data_root, load_data
 from twostep.data.synthetic import SYNTHETIC
-from twostep.metrics import Result
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
 from twostep.models.parts.networks import AUTO
 from twostep.models.two_step import latent_spec
-from twostep.runs.directory import Run
 from twostep.runs.overrides import config_class
 
 EMBEDDINGS = "embeddings"
 MODEL_COLUMNS = ("model", "roles", "density", "what it is", "paper")
-PIPE_WIDTH = 100_000  # in a file or a pipe, a row is a line
 
 
 def model_list() -> str:
     """Return a table of all models."""
-    return _table(MODEL_COLUMNS, model_rows())
+    return table(MODEL_COLUMNS, model_rows())
 
 
 def model_rows() -> list[tuple[str, ...]]:
     """Return name, roles, kind of density, meaning and source of each model."""
     rows: list[tuple[str, ...]] = []
     for name in sorted(MODELS):
-        config = MODELS[name]
-        model = config.for_data(_spec(EMBEDDINGS), config.roles[0]).build(_spec(EMBEDDINGS))
-        density = model.likelihood if isinstance(model, DensityEstimator) else "none"
+        config, density = MODELS[name], "none"
+        if "de" in config.roles:
+            model = config.for_data(_spec(EMBEDDINGS), "de").build(_spec(EMBEDDINGS))
+            assert isinstance(model, DensityEstimator)
+            density = model.likelihood
         rows.append((name, ", ".join(config.roles), density, config.summary, config.paper))
     return rows
 
@@ -51,7 +47,7 @@ def model_keys(name: str, dataset: str, role: Role | None) -> str:
     """
     role = role or MODELS[name].roles[0]
     values = config_class(name, role).for_data(_spec(dataset), role)
-    return _table(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
+    return table(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
 
 
 def dataset_keys(name: str) -> str:
@@ -59,7 +55,7 @@ def dataset_keys(name: str) -> str:
     keys = DATASETS[name].keys
     if not keys.model_fields:
         return f"{name} has no keys"
-    return _table(("key of dataset_kwargs", "default", "type", "meaning"), _key_rows(keys.parse({}, name)))
+    return table(("key of dataset_kwargs", "default", "type", "meaning"), _key_rows(keys.parse({}, name)))
 
 
 def dataset_list() -> str:
@@ -72,8 +68,8 @@ def dataset_list() -> str:
         ("FOLDER", "any", "images, of one size or resized by the key image_size", "the folder"),
         ("OWNER/NAME", "any", "a dataset of images on the hub; key image_size", "the hub"),
     ]
-    table = _table(("dataset", "shape", "description", "files"), [*rows, *own])
-    return f"{table}\ndata_root: {default_data_root().resolve()}"
+    listed = table(("dataset", "shape", "description", "files"), [*rows, *own])
+    return f"{listed}\ndata_root: {default_data_root().resolve()}"
 
 
 def result_list(results: Mapping[str, Result]) -> str:
@@ -87,35 +83,7 @@ def result_list(results: Mapping[str, Result]) -> str:
         for name, one in results.items()
     ]
     notes = [f"{name}: {one.note}" for name, one in results.items() if one.note]
-    return "\n".join([_table(columns, rows), *notes])
-
-
-def comparison(runs: Sequence[Path]) -> str:
-    """Return a table of the test results of runs, with a row for each component.
-
-    A column holds results of one unit, kind and measure: a bound is never listed with exact densities.
-
-    Raises:
-        UserError: for a directory that is no run, or was not tested.
-    """
-    rows: list[tuple[str, str, dict[tuple[str, ...], str]]] = []
-    for path in runs:
-        run = Run.open(path)
-        tested = run.read_metrics("test")
-        if not tested:
-            raise UserError(f"{path}: was not tested: twostep evaluate {path}")
-        names = {part: config.name for part, config in run.settings.models.items()}
-        for part, results in tested.items():
-            cells = {
-                (name, one.unit, one.kind, one.measure): f"{one.shown} {one.uncertainty}".strip()
-                for name, one in results.items()
-            }
-            rows.append((str(path), names.get(part, " + ".join(names.values())), cells))
-    found = list(dict.fromkeys(column for *_, cells in rows for column in cells))
-    columns = sorted(found, key=lambda column: [name for name, *_ in found].index(column[0]))
-    heads = ["\n".join(text for text in column if text) for column in columns]
-    table = [(path, model, *(cells.get(column, "") for column in columns)) for path, model, cells in rows]
-    return _table(("run", "model", *heads), table)
+    return "\n".join([table(columns, rows), *notes])
 
 
 def _key_rows(values: Frozen) -> list[tuple[str, ...]]:
@@ -156,13 +124,3 @@ def _type_name(annotation: Any) -> str:
     if arguments:
         return " | ".join(_type_name(argument) for argument in arguments)
     return "None" if annotation is type(None) else annotation.__name__
-
-
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, markup=False, emoji=False, highlight=False)
-    with console.capture() as capture:
-        console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())

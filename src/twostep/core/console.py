@@ -66,10 +66,22 @@ def _log_thread_error(failed: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failed)
 
 
+_json = False
+
+
+def prints_json() -> bool:
+    """Whether commands print their results as JSON, alone on stdout."""
+    return _json
+
+
 @contextmanager
-def logging_to_terminal(level: int) -> Generator[None]:
-    """Log information to stdout and warnings to stderr, and buffer both for the files of a run."""
-    out, err = _Terminal("stdout"), _Terminal("stderr")
+def logging_to_terminal(level: int, as_json: bool = False) -> Generator[None]:
+    """Log information to stdout and warnings to stderr, and buffer both for the files of a run.
+
+    With `as_json` all of it goes to stderr, and `prints_json` is true.
+    """
+    global _json
+    out, err = _Terminal("stderr" if as_json else "stdout"), _Terminal("stderr")
     out.setLevel(level)
     out.addFilter(_is_information)
     out.addFilter(_is_not_in_bar)
@@ -82,9 +94,11 @@ def logging_to_terminal(level: int) -> Generator[None]:
     logger.propagate = False
     show, warnings.showwarning = warnings.showwarning, _log_warning
     hook, threading.excepthook = threading.excepthook, _log_thread_error
+    json_before, _json = _json, as_json
     try:
         yield
     finally:
+        _json = json_before
         warnings.showwarning, threading.excepthook = show, hook
         for handler in logger.handlers[:]:
             logger.removeHandler(handler)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictFloat, StrictInt, ValidationError
 
+from twostep.core.table import TableSchema
+
 PositiveInt = Annotated[StrictInt, Field(gt=0)]
 NonNegativeInt = Annotated[StrictInt, Field(ge=0)]
 Seed = Annotated[StrictInt, Field(ge=0, lt=2**64)]
@@ -99,6 +101,7 @@ class DataSpec(Frozen):
         size: number of training rows.
         low, high: smallest and largest possible value.
         discrete: whether values are integers, each representing a bin of width 1 (pixels).
+        columns: the columns of a table; None: the data are no table.
     """
 
     name: str
@@ -107,6 +110,12 @@ class DataSpec(Frozen):
     low: float
     high: float
     discrete: bool = False
+    columns: TableSchema | None = None
+
+    @property
+    def table(self) -> TableSchema | None:
+        """The columns of a table whose values are coded: words, dates, integers, or numbers with gaps."""
+        return None if self.columns is None or self.columns.plain else self.columns
 
     @property
     def dim(self) -> int:

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, Frozen
+from twostep.core.table import TableSchema
 from twostep.data.batches import Rows, blocks
 
 
@@ -21,7 +22,8 @@ class Source:
 
     They are uint8 for integer-valued images (`discrete`: each integer represents a bin of width 1) and float32
     otherwise. Without `test`, `load_data` holds out a fifth of `train`. Labels are `(N,)` and `(M,)`, int64. `low` and
-    `high` are the smallest and the largest possible value; None: those of the rows outside the test split.
+    `high` are the smallest and the largest possible value; None: those of the rows outside the test split. `columns`
+    are those of a table, whose rows are codes, NaN where a value is missing (see `core.table`).
     """
 
     train: Tensor
@@ -31,6 +33,7 @@ class Source:
     discrete: bool = False
     low: float | None = None
     high: float | None = None
+    columns: TableSchema | None = None
 
 
 class NoKeys(Frozen):

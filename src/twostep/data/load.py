@@ -11,16 +11,20 @@ import torch
 from torch import Generator, Tensor
 
 from twostep.core.schema import DataSpec, Frozen, UserError
+from twostep.core.table import TableSchema
 from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
 from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.images import ImageKeys, Size, read_images
 from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hub, from_parquet
 from twostep.data.files.tables import open_parquet
+from twostep.data.table.keys import TableKeys
+from twostep.data.table.read import is_table, source_of, table_rows, table_source
 
 MAX_TRAINING_ROWS = 20_000
 TEST_FRACTION = 0.2
 VALID_FRACTION = 0.1
+TEXT_KEYS = ("sep", "decimal", "encoding")
 
 Keys = TypeVar("Keys", bound=Frozen)
 
@@ -64,12 +68,43 @@ def load_data(
         UserError: for an unknown name or key, missing, damaged or unsuitable files, or too few rows.
     """
     source = _read(name, data_root or default_data_root(), kwargs or {})
+    return split_source(source, name, seed, valid_fraction if make_valid else 0.0)
+
+
+def split_frame(
+    frame: Any,
+    *,
+    name: str = "the table",
+    seed: int = 0,
+    valid_fraction: float = VALID_FRACTION,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Splits:
+    """Split a table in memory, a frame of pandas, polars or arrow, as `load_data` does a file.
+
+    Args:
+        frame: the table.
+        name: what messages and the facts about the data call it.
+        seed, valid_fraction: as for `split_source`.
+        kwargs: keys of a table (`twostep.data.table.keys.TableKeys`).
+
+    Raises:
+        UserError: with everything that is wrong with it, by column, or for too few rows.
+    """
+    return split_source(source_of(frame, _options(TableKeys, kwargs or {}, name), name), name, seed, valid_fraction)
+
+
+def split_source(source: Source, name: str, seed: int = 0, valid_fraction: float = VALID_FRACTION) -> Splits:
+    """Split what a loader returned, as `load_data` does; `valid_fraction=0` holds out no validation rows.
+
+    Raises:
+        UserError: for too few rows.
+    """
     generator = torch.Generator().manual_seed(seed)
     if source.test is None:
         known, test = _cut(source.train, source.train_labels, TEST_FRACTION, generator)
     else:
         known, test = (source.train, source.train_labels), (source.test, source.test_labels)
-    train, valid = _cut(*known, valid_fraction, generator) if make_valid else (known, (None, None))
+    train, valid = _cut(*known, valid_fraction, generator) if valid_fraction else (known, (None, None))
     if len(train[0]) < 2 or len(test[0]) < 1:
         validation = "" if valid[0] is None else f"{len(valid[0])} for validation, "
         counts = f"{len(train[0])} for training, {validation}{len(test[0])} for test"
@@ -81,6 +116,7 @@ def load_data(
         low=min(float(rows.min()) for rows in blocks(known[0])) if source.low is None else source.low,
         high=max(float(rows.max()) for rows in blocks(known[0])) if source.high is None else source.high,
         discrete=source.discrete,
+        columns=source.columns,
     )
     return Splits(spec, train[0], valid[0], test[0], train[1], valid[1], test[1])
 
@@ -102,19 +138,34 @@ def training_rows(name: str, kwargs: Mapping[str, Any]) -> Tensor:
     return subsample(rows.train, MAX_TRAINING_ROWS)
 
 
-def read_rows(path: Path, image_size: Size | None = None) -> Tensor:
+def read_rows(
+    path: Path,
+    image_size: Size | None = None,
+    columns: TableSchema | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+) -> Tensor:
     """Return all rows of a file or folder, `N x *S`, in order, without the checks that training data must pass.
 
     Args:
         path: an array or table (`.npy`, `.npz` with one array, `.csv`, `.parquet`), a `.parquet` file of encoded
             images, or a folder of images.
         image_size: height and width to which images are resized; None: they must all have the same size.
+        columns: those of a run's table; rows of a table are found by their names and returned as its codes.
+        kwargs: keys of a table that say how its text is written.
 
     Raises:
         UserError: if it is missing, damaged or unsuitable.
     """
     images = images_at(path)
     if images is None:
+        keys = _options(TableKeys, {key: value for key, value in (kwargs or {}).items() if key in TEXT_KEYS}, str(path))
+        if is_table(path) and columns is not None:
+            return table_rows(columns, path, keys)
+        if is_table(path) and path.suffix.lower() not in (".csv", ".parquet"):
+            source = table_source(path, keys)
+            if source.columns is None or not source.columns.plain:
+                raise UserError(f"{path}: not a table of numbers")
+            return source.train
         return read_array(path)
     source = read_images(str(path), images, size=image_size)
     if source.test is not None:
@@ -125,6 +176,8 @@ def read_rows(path: Path, image_size: Size | None = None) -> Tensor:
 def read_path(path: Path, kwargs: Mapping[str, Any]) -> Source:
     """Read the user's own file or folder; errors and `kwargs` are those of `load_data`."""
     images = images_at(path)
+    if images is None and is_table(path):
+        return table_source(path, _options(TableKeys, kwargs, str(path)))
     if images is None:
         _options(NoKeys, kwargs, str(path))
         return read_arrays(path)

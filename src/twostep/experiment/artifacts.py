@@ -36,16 +36,18 @@ def draw_images(
     spec, data = splits.spec, splits.test[:IMAGES]
     like = next(module.parameters())
     points = data.to(like.device, like.dtype)
-    samples = module.sample(len(points), generator) if isinstance(module, Sampler) else None
+    gae = module.gae if isinstance(module, TwoStep) else module
+    decodes = not isinstance(gae, GeneralizedAutoencoder) or gae.decodes
+    samples = module.sample(len(points), generator) if decodes and isinstance(module, Sampler) else None
     if not spec.is_image:
         if samples is not None and spec.dim > 1:
             figures.scatter(points, samples, folder / "samples.png")
         return drawn
     if samples is not None:
         drawn["samples"] = figures.grid(samples, spec)
-    if isinstance(module, GeneralizedAutoencoder | TwoStep):
+    if decodes and isinstance(gae, GeneralizedAutoencoder):
         shown = points[:16]
-        both = torch.cat([shown, module.decode(module.encode(shown))])
+        both = torch.cat([shown, gae.decode(gae.encode(shown))])
         drawn["reconstructions"] = figures.grid(both, spec, columns=len(shown))
     for name, canvas in drawn.items():
         figures.save_png(canvas, folder / f"{name}.png", spec.shape[1])

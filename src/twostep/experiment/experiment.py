@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 import torch
 
 from twostep.core.checkpoint import CheckpointError, State, fingerprint
-from twostep.core.schema import reason
+from twostep.core.schema import UserError, reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment.artifacts import draw_images, write_detection
@@ -52,12 +54,16 @@ class Experiment:
         train, valid, _ = self.evaluator.loaders()
         if self.engine.is_main:
             self.keep_limits()
+        began = time.monotonic()
         try:
             with self.signals.listening():
                 self.trainer.fit(train, valid, self.callbacks)
         finally:
             for callback in self.callbacks:
                 callback.close()
+            if self.engine.is_main:
+                with suppress(UserError):  # of a full disk, which the checkpoint reports
+                    self.run.add_training_time(time.monotonic() - began)
 
     def test(self) -> dict[str, dict[str, Result]]:
         """Measure every model on the test split, write the results and return them by component."""

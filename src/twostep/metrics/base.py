@@ -6,66 +6,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Literal
 
 import torch
-from pydantic import AliasChoices, Field
 from torch import Tensor, nn
 
 from twostep.core.registry import Registry
-from twostep.models.base import DensityEstimator
+from twostep.core.result import Result
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder
 from twostep.models.two_step import TwoStep
 
 METRICS: Registry[Metric] = Registry("metric")
 
 SumOverRanks = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Result:
-    """A value of a metric, with all that is needed to interpret it.
-
-    Args:
-        value: the value, usually a mean over rows.
-        unit: unit of the value ("nats", "squared data units", ...).
-        n: number of rows that it was computed from.
-        standard_error: standard error of a mean; None if it is undefined.
-        kind: of a density: exact, bound, estimate or unnormalised; empty for other metrics.
-        measure: reference measure of a density; empty for other metrics.
-        note: further remarks, such as the number of rows left out.
-        interval: 95 % interval, if the metric has one.
-        reference: value of held-out data in place of the samples, which a perfect model would reach.
-    """
-
-    value: float
-    unit: str
-    n: int
-    standard_error: float | None = None
-    kind: str = ""
-    measure: str = ""
-    note: str = ""
-    interval: tuple[float, float] | None = None
-    # "null" in files of older versions
-    reference: Annotated[float | None, Field(validation_alias=AliasChoices("reference", "null"))] = None
-
-    @property
-    def shown(self) -> str:
-        """The value in six digits, or in words."""
-        return "not a number" if math.isnan(self.value) else f"{self.value:.6g}"
-
-    @property
-    def uncertainty(self) -> str:
-        """Standard error and interval as text, as far as they are defined."""
-        error = "" if self.standard_error is None else f"± {self.standard_error:.2g}"
-        ends = "" if self.interval is None else f"[{self.interval[0]:.4g}, {self.interval[1]:.4g}]"
-        return f"{error} {ends}".strip()
-
-    def line(self, name: str) -> str:
-        """Return one line of text about the result."""
-        figures = " ".join(text for text in (name, self.shown, self.uncertainty, self.unit) if text)
-        reference = "" if self.reference is None else f"held-out data: {self.reference:.6g}"
-        about = [f"n = {self.n:,}", *(text for text in (reference, self.kind, self.measure, self.note) if text)]
-        return f"{figures} ({'; '.join(about)})"
 
 
 class Metric(ABC):
@@ -77,10 +30,18 @@ class Metric(ABC):
     models: tuple[type, ...]  # those that have it
     refused: str  # why others have not
     stops: bool = True  # whether it can stop training: its first result has the metric's name
+    needs: Literal["", "decoder", "volume"] = ""  # of an autoencoder, or of the first step
 
     def refusal(self, model: nn.Module) -> str:
         """Return why the metric is undefined for a model, or an empty string if it is defined."""
-        return "" if isinstance(model, self.models) else self.refused
+        if not isinstance(model, self.models):
+            return self.refused
+        gae = model.gae if isinstance(model, TwoStep) else model
+        return self.lacking(gae) if isinstance(gae, GeneralizedAutoencoder) else ""
+
+    def lacking(self, gae: GeneralizedAutoencoder) -> str:
+        """Return what an autoencoder, or a two-step model with it, lacks for this metric; empty if nothing."""
+        return gae.no_volume if self.needs == "volume" or (self.needs and not gae.decodes) else ""
 
 
 class RowMetric(Metric):
@@ -93,6 +54,9 @@ class RowMetric(Metric):
 
 def measure_of(model: DensityEstimator | TwoStep) -> str:
     """Return the reference measure of a model's density, in words."""
+    columns = (model.gae if isinstance(model, TwoStep) else model).columns
+    if columns is not None:
+        return columns.measure
     return "volume of the learned manifold" if isinstance(model, TwoStep) else f"Lebesgue on R^{model.dim}"
 
 

@@ -6,12 +6,15 @@ import math
 from collections.abc import Iterable
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from twostep.metrics.base import METRICS, Result, RowMean, RowMetric, SumOverRanks, measure_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model
 from twostep.models.two_step import TwoStep
+
+ROUNDING = 1e-12  # of a mean of squares in float64
 
 
 class Loss(RowMetric):
@@ -31,19 +34,50 @@ class Loss(RowMetric):
 
 
 class L2ReconstructionError(RowMetric):
-    """Mean of `‖x - g(f(x))‖²`."""
+    """Mean of `‖x - g(f(x))‖²`, and the share of the variance of the rows that reconstructions explain.
+
+    That share is `1 - Σ ‖x - g(f(x))‖² / Σ ‖x - mean‖²`: 1 is perfect, 0 no better than the mean of the rows.
+    """
 
     name = "l2_reconstruction_error"
     summary = "mean squared distance between data and their reconstructions, summed over coordinates"
     lower_is_better = True
     models = (GeneralizedAutoencoder, TwoStep)
     refused = "it does not reconstruct"
+    needs = "decoder"
 
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         model = cast(GeneralizedAutoencoder, model)
-        mean = RowMean.of((model.reconstruction_error(x) for x in batches), sum_over_ranks)
-        return {self.name: Result(mean.mean, "squared data units", mean.n, mean.standard_error)}
+        spread = _Spread()
+        mean = RowMean.of((model.reconstruction_error(spread.passed(x)) for x in batches), sum_over_ranks)
+        results = {self.name: Result(mean.mean, "squared data units", mean.n, mean.standard_error)}
+        if (variance := spread.variance(sum_over_ranks)) > 0:
+            error = None if mean.standard_error is None else mean.standard_error / variance
+            share = 1 - mean.mean / variance
+            results["explained_variance"] = Result(share, "share of the variance", mean.n, error)
+        return results
+
+
+class _Spread:
+    """Sums over rows that pass, from which their mean squared distance to their mean follows."""
+
+    def __init__(self) -> None:
+        self._sums: list[Tensor] = []
+
+    def passed(self, x: Tensor) -> Tensor:
+        """Count a batch `(B, *S)` and return it."""
+        rows = x.flatten(1).double()
+        counted = [rows.new_tensor([len(rows)]), rows.square().sum()[None], rows.sum(0)]
+        self._sums.append(torch.cat(counted).cpu())
+        return x
+
+    def variance(self, sum_over_ranks: SumOverRanks) -> float:
+        """Return the variance of all rows on all ranks, summed over coordinates; 0 if it is lost to rounding."""
+        n, squares, *sums = sum_over_ranks(torch.stack(self._sums).sum(0)).tolist()
+        mean_squares = squares / n
+        variance = mean_squares - sum((total / n) ** 2 for total in sums)
+        return variance if variance > ROUNDING * mean_squares else 0.0
 
 
 class LogLikelihood(RowMetric):
@@ -59,6 +93,7 @@ class LogLikelihood(RowMetric):
     lower_is_better = False
     models = (DensityEstimator, TwoStep)
     refused = "it has no density"
+    needs = "volume"
 
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
@@ -70,7 +105,8 @@ class LogLikelihood(RowMetric):
             rank = f"points where the decoder's Jacobian has rank below {model.de.dim}"
             note = f"{mean.left_out:,} {rank} are left out"
         results = {self.name: Result(mean.mean, "nats", n, error, kind, measure_of(model), note)}
-        if isinstance(model, DensityEstimator) and model.noise.dequantizes and kind != "unnormalised":
+        integers = isinstance(model, DensityEstimator) and model.columns is None and model.noise.dequantizes
+        if integers and kind != "unnormalised":
             scale = model.dim * math.log(2)
             error = None if error is None else error / scale
             kind = "estimate" if kind == "estimate" else "bound"

@@ -6,6 +6,7 @@ from twostep.models.avb import AVB
 from twostep.models.base import MODELS, DensityEstimator, GeneralizedAutoencoder, Objective
 from twostep.models.bigan import BiGAN
 from twostep.models.ebm import EBM
+from twostep.models.external import ExternalAutoencoder
 from twostep.models.flow import Flow
 from twostep.models.parts.coupling import Couplings, vector_layers
 from twostep.models.two_step import TwoStep
@@ -23,6 +24,7 @@ __all__ = [
     "BiGAN",
     "Couplings",
     "DensityEstimator",
+    "ExternalAutoencoder",
     "Flow",
     "GeneralizedAutoencoder",
     "Objective",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from twostep.core.keys import EvaluationKeys, FitKeys, resolve_fid
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, Frozen, PositiveFloat
+from twostep.core.table import TableSchema
 from twostep.nn import jacobian
 from twostep.nn.transforms import Chain, DataTransform, MappedBatches, Noise, TransformKeys
 
@@ -68,7 +69,11 @@ class Model(nn.Module, ABC):
         transform: invertible map from data to what the networks see, fitted by `fit_transform`; None: the identity.
         noise: what training adds to the data before the transform; None: nothing.
         sample_range: lowest and highest value, to which samples are clamped; None: not at all.
+
+    `columns` are those of a table whose coded rows a model takes; None: it takes arrays.
     """
+
+    columns: TableSchema | None = None
 
     def __init__(
         self,
@@ -115,11 +120,14 @@ class GeneralizedAutoencoder(Model):
     """A model with an encoder f: R^D -> R^d and a decoder g: R^d -> R^D that reconstructs data near a manifold.
 
     `prior_std` is the σ of the Gaussian N(0, σ² I) that training pulls the distribution of each single point's
-    embedding towards, as a variational autoencoder does; None where there is none.
+    embedding towards, as a variational autoencoder does; None where there is none. An encoder alone does not decode
+    (`decodes`), and `no_volume` says why a model has no log-volume; it is empty where it has one.
     """
 
     latent_dim: int
     prior_std: float | None = None
+    decodes: bool = True
+    no_volume: str = ""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -128,6 +136,19 @@ class GeneralizedAutoencoder(Model):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Map embeddings `(B, d)` to data space `(B, *S)`; never clamped, so that its Jacobian is right."""
+
+    def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Map draws of embeddings `(B, d)` to data space `(B, *S)`: decoded, or drawn where rows have a likelihood."""
+        return self.decode(z)
+
+    def latents(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return what a density of embeddings is fitted to, `(B, d)`: embeddings, or draws of their distribution."""
+        return self.encode(x)
+
+    def density_with(self, prior: DensityEstimator, x: Tensor) -> Tensor:
+        """Return the log-density of points `(B, *S)`, `(B,)`, in nats, given the density of their embeddings."""
+        z = self.encode(x)
+        return prior.log_prob(z) - self.log_volume(z)
 
     def reconstruction_error(self, x: Tensor) -> Tensor:
         """Return `‖x - g(f(x))‖²` of shape `(B,)`, in squared units of the data."""
@@ -154,9 +175,13 @@ class Sampler(Protocol):
 
 
 class DensityEstimator(Model):
-    """A model with a density in data space; `likelihood` says of which kind its log-densities are."""
+    """A model with a density in data space; `likelihood` says of which kind its log-densities are.
 
-    likelihood: ClassVar[Likelihood]
+    `draws` of the noise of dequantisation are averaged in `log_prob`; more tighten the bound.
+    """
+
+    likelihood: Likelihood
+    draws: int = 1
 
     @final
     def log_prob(self, x: Tensor) -> Tensor:
@@ -165,7 +190,10 @@ class DensityEstimator(Model):
         A model of dequantised data (`noise.dequantizes`) dequantises integers first, by a uniform draw from torch's
         generator, as in training; a point that already lies inside of a bin stays where it is.
         """
-        return self.log_density(self.noise.dequantize(x))
+        if self.draws == 1:
+            return self.log_density(self.noise.dequantize(x))
+        log_densities = [self.log_density(self.noise.dequantize(x)) for _ in range(self.draws)]
+        return torch.stack(log_densities).logsumexp(0) - math.log(self.draws)
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ Where g ends in an affine map of fewer inputs than outputs, `g(z) = A h(z) + b` 
 `A = PS` replaces A: P has orthonormal columns, so the volume of `A h'(z)` is that of the smaller `S h'(z)`.
 
 Columns of J are pushed through a decoder whose layers are known one by one, as more rows of a batch: an affine layer
-takes them without its bias, an activation multiplies them by its slope. Other maps are differentiated by autograd.
+takes them without its bias, an activation multiplies them by its slope. Other maps are differentiated by autograd,
+forwards, or twice backwards where one of their operations has no forward derivative (attention, some norms).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from twostep.nn.layers import ACTIVATIONS, Affine
 
@@ -52,7 +54,22 @@ def tangents(function: Map, z: Tensor) -> Tensor:
     def column(direction: Tensor) -> Tensor:
         return jvp(function, (z,), (direction.expand_as(z),))[1].flatten(1)
 
-    return vmap(column)(torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+    try:
+        return vmap(column)(torch.eye(z.shape[1], dtype=z.dtype, device=z.device))
+    except RuntimeError:  # which torch raises for every such operation in words of its own
+        return _twice_backwards(function, z)
+
+
+@torch.enable_grad()
+def _twice_backwards(function: Map, z: Tensor) -> Tensor:
+    """Return what `tangents` does: the products `g = Jᵀu` are linear in u, and the derivatives of g in u are J."""
+    z = z.detach().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels of attention have one derivative only
+        y = function(z).flatten(1)
+        u = torch.zeros_like(y, requires_grad=True)
+        (g,) = torch.autograd.grad(y, z, u, create_graph=True)
+        columns = [torch.autograd.grad(one.sum(), u, retain_graph=True)[0] for one in g.T]
+    return torch.stack(columns)
 
 
 def layers_of(function: Map) -> Iterator[Map]:

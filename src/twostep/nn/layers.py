@@ -14,16 +14,20 @@ Activation = Literal["relu", "tanh", "swish"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "swish": nn.SiLU}
 
 
-class Affine(nn.Module):
-    """A map `(B, *S) -> (B, *T)` that is known to be affine."""
+class Function(nn.Module):
+    """A function `(B, *S) -> (B, *T)` as a layer."""
 
     def __init__(self, of: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.of = of
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the map."""
+        """Apply the function."""
         return self.of(x)
+
+
+class Affine(Function):
+    """A function that is known to be affine."""
 
 
 class SpectralNorm(nn.Module):

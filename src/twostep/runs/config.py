@@ -131,7 +131,7 @@ class Settings:
         """
         run = resolve_fid(_adjust(self.run, overrides.get("run", {}), "the run"), is_image)
         models = {
-            name: resolve_fid(_adjust(config, overrides.get(name, {}), config.name), is_image and name != "de")
+            name: resolve_fid(_adjust(config, overrides.get(name, {}), config.name, name), is_image and name != "de")
             for name, config in self.models.items()
         }
         return Settings(run, models, self.is_gae)
@@ -161,12 +161,11 @@ def _model_from(values: Mapping[str, Any]) -> ModelConfig:
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig | ModelConfig)
 
 
-def _adjust(config: AnyConfig, overrides: Mapping[str, Any], owner: str) -> AnyConfig:
+def _adjust(config: AnyConfig, overrides: Mapping[str, Any], owner: str, part: str = "model") -> AnyConfig:
     fixed = [key for key in overrides if key in type(config).keys() and key not in config.adjustable]  # noqa: SIM118
     if "max_epochs" in fixed:
-        raise UserError(
-            f"max_epochs: can't be changed in a run that exists (key of {owner}): use --max-epochs-loaded N"
-        )
+        flag = "--max-epochs-loaded" + ("" if part == "model" else f"-{part}")
+        raise UserError(f"max_epochs: can't be changed in a run that exists (key of {owner}): use {flag} N")
     if fixed:
         raise UserError(
             f"{', '.join(fixed)}: can't be changed in a run that exists (key of {owner}; these can: "

@@ -32,14 +32,13 @@ from twostep.core.schema import DataSpec, UserError
 from twostep.runs.config import Settings
 from twostep.runs.environment import ENVIRONMENT, environment
 from twostep.runs.results import ResultFiles
+from twostep.runs.summary import require_run
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Tag = Literal["latest", "best_valid"]
 TAGS: tuple[Tag, ...] = ("latest", "best_valid")
-
-CONFIG_FILES = ("config.json", "gae_config.json", "de_config.json", "shared_config.json")
 
 logger = logging.getLogger("twostep")
 
@@ -99,17 +98,7 @@ class Run(ResultFiles):
             UserError: if it is none, if its configs are damaged or of another program, or if it holds a symbolic link,
                 by which a stranger's run would have files outside of it read or written.
         """
-        if not path.is_dir():
-            raise UserError(f"{path}: no such directory; give the directory of a run, like runs/Apr26_09-38-37")
-        refuse_links(path)
-        files = {name: read_json(path / name) for name in CONFIG_FILES if (path / name).is_file()}
-        if set(files) not in (
-            {"config.json"},
-            {"gae_config.json"},
-            {"gae_config.json", "de_config.json", "shared_config.json"},
-        ):
-            found = f"of its config files it has only {', '.join(files)}" if files else "its config files are not there"
-            raise UserError(f"{path}: not the directory of a run: {found}")
+        files = require_run(path)
         facts = read_json(path / "data.json")
         digest = validated(facts.pop("sha256", ""), TypeAdapter(str), path / "data.json")
         return cls(path, Settings.from_files(files), DataSpec.parse(facts, "data.json"), digest)
@@ -146,6 +135,13 @@ class Run(ResultFiles):
         """Add the command that resumes this run, and what it runs on, to `environment.json`."""
         values = self.read_environment()
         values.setdefault("later", []).append(environment(self.settings.run.seed, ranks))
+        write_json(self.path / "environment.json", values)
+
+    def add_training_time(self, seconds: float) -> None:
+        """Add the time of a session of training to `training_seconds` in `environment.json`."""
+        values = self.read_environment()
+        total = values.get("training_seconds")
+        values["training_seconds"] = seconds + (total if isinstance(total, int | float) else 0)
         write_json(self.path / "environment.json", values)
 
     def keep_limits(self, max_epochs: Mapping[str, int]) -> None:

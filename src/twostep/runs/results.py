@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from twostep.core.files import WriteError, move_into_place, read_json, temporary_folder, validated, write_json
+from twostep.core.result import Result
 from twostep.core.schema import UserError
-from twostep.metrics import Result
 
 RESULTS = TypeAdapter(dict[str, dict[str, Result]])
 HISTORY = TypeAdapter(dict[str, list[dict[str, dict[str, float]]]])

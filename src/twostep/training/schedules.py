@@ -7,13 +7,15 @@ non-stationary embeddings. Its standardisation follows them, and it starts so la
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
-from twostep.data.batches import Batches, embed
+from twostep.data.batches import Batches, embed, subsample
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
 from twostep.training.callbacks import Callback
@@ -26,6 +28,8 @@ ALTERNATING = (
     "batch): the density is fitted to non-stationary embeddings, so its losses of different epochs can't be compared; "
     "sequential_training=True trains it on the final ones"
 )
+
+SCALE_ROWS = 10_000  # whose embeddings the scale of an encoder that is not trained follows from
 
 logger = logging.getLogger("twostep")
 
@@ -49,6 +53,8 @@ class TwoStepTrainer:
         """Train both models on the data; raises what `Trainer.fit` does."""
         for trainer in self.trainers:
             trainer.callbacks = callbacks
+        if not self.model.gae.objectives() and not self.de.steps_done:  # it has statistics, and nothing that is trained
+            self.model.gae.fit_transform(replace(train, data=subsample(train.data, SCALE_ROWS), rank=0, world_size=1))
         if self.gae is not None:
             self.gae.set_data(train, valid)
         if self.gae is not None and self.schedule != "sequential":
@@ -69,7 +75,11 @@ class TwoStepTrainer:
 
         def encode(x: Tensor) -> Tensor:
             with evaluating(self.model.gae):
-                return self.model.gae.encode(x)
+                if self.model.gae.columns is None:
+                    return self.model.gae.encode(x)
+                # rows of a table: the same draws for the same batch, so that a resumed run is the same
+                generator = torch.Generator(x.device).manual_seed(zlib.crc32(x.cpu().numpy().tobytes()))
+                return self.model.gae.latents(x, generator)
 
         if self.schedule == "by_iteration":
             return replace(data, encode=encode)

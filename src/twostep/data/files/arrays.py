@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 logger = logging.getLogger("twostep")
 
-ENDINGS = frozenset({".npy", ".npz", *tables.ENDINGS})
+ENDINGS = frozenset({".npy", ".npz", ".tsv", ".txt", ".data", ".gz", *tables.ENDINGS})
 ACCEPTED = (
     "accepted are vectors N x D or N, uint8 images N x H x W, N x H x W x C or N x C x H x W, "
     "and float images N x C x H x W, where C is 1 or 3"
@@ -55,6 +55,14 @@ def read_array(path: Path) -> Tensor:
         raise UserError(f"{path}: must hold exactly one array; found: {', '.join(sorted(arrays)) or 'none'}")
     ((key, array),) = arrays.items()
     return _rows(array, f"{path}, {key}" if key else str(path))
+
+
+def vectors(array: Array, where: str) -> Tensor:
+    """Return a matrix of numbers as training rows, float32; what they lack is a `UserError` or a warning."""
+    rows = _rows(array, where)
+    if len(rows) > 1:
+        _check_variation(rows, array, where)
+    return rows
 
 
 def _load(path: Path) -> dict[str, Array]:
@@ -125,7 +133,7 @@ def _finite(array: Array, where: str) -> Tensor:
     return torch.as_tensor(rows)
 
 
-def _check_variation(train: Tensor, given: Array, path: Path) -> None:
+def _check_variation(train: Tensor, given: Array, path: Path | str) -> None:
     """Refuse rows that are all equal, and warn of constant columns; `given` is `train` before rounding to float32."""
     if bool((train == train[:1]).all()):
         rounded = " in single precision; subtract the means of the columns first" if (given != given[:1]).any() else ""

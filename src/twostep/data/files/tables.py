@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,28 @@ Array = NDArray[Any]
 logger = logging.getLogger("twostep")
 
 
+class NumberTable(NamedTuple):
+    """A table of numbers `N x D`, with the names of its columns, 0, 1, ... without any, and their types."""
+
+    rows: Array
+    names: list[str]
+    dtypes: list[str]
+
+
 def read_table(path: Path) -> Array:
     """Return the numbers of a `.csv` or `.parquet` file, `N x D`.
 
     Columns without a name that are empty or only number the rows (an index) are dropped with a warning.
     """
+    return read_numbers(path).rows
+
+
+def read_numbers(path: Path) -> NumberTable:
+    """Return the table of `read_table`, with its columns."""
     is_csv = path.suffix.lower() == ".csv"
-    names, table = _read_csv(path) if is_csv else _read_parquet(path)
+    names, table, dtypes = _read_csv(path) if is_csv else _read_parquet(path)
     if not len(table):
-        return table
+        return NumberTable(table, [], [])
     unnamed = [place for place in range(table.shape[1]) if names is None or _is_unnamed(names, place)]
     empty = [place for place in unnamed if np.isnan(table[:, place]).all()]
     index = [place for place in unnamed if names is not None and _is_index(names[place], place, table[:, place])]
@@ -47,11 +60,18 @@ def read_table(path: Path) -> Array:
         fault = _first_fault(path, {*empty, *index})
         if fault:
             raise _unsuitable(path, fault)
-    return found
+    named = [str(place) for place in range(len(kept))] if names is None else [names[place].strip() for place in kept]
+    if not dtypes:
+        whole = (found == np.round(found)).all(0)
+        return NumberTable(found, named, ["int64" if one else "float64" for one in whole])
+    return NumberTable(found, named, [dtypes[place] for place in kept])
 
 
-def _read_csv(path: Path) -> tuple[list[str] | None, Array]:
-    """Return the names of the columns, or None if the first row holds data, and the rows below; empty cells are NaN."""
+def _read_csv(path: Path) -> tuple[list[str] | None, Array, list[str]]:
+    """Return the names of the columns, or None if the first row holds data, and the rows below; empty cells are NaN.
+
+    Types of columns, as none are given, are an empty list.
+    """
     import pandas  # here because few need it
 
     keys: Any = {"header": None, "dtype": np.float64, "keep_default_na": False, "na_values": ["", "nan", "NaN", "NAN"]}
@@ -62,7 +82,7 @@ def _read_csv(path: Path) -> tuple[list[str] | None, Array]:
                 next(_records(file, separator))
             table = pandas.read_csv(file, sep=separator, **keys).to_numpy()
     except pandas.errors.EmptyDataError:
-        return None, np.empty((0, 0))
+        return None, np.empty((0, 0)), []
     except (OSError, UnicodeError, csv.Error) as error:
         raise _unsuitable(path, reason(error)) from error
     except ValueError as error:
@@ -73,7 +93,7 @@ def _read_csv(path: Path) -> tuple[list[str] | None, Array]:
             "names above it",
             *(path, next(name for name in names if name), names[-1]),
         )
-    return names, table
+    return names, table, []
 
 
 def _header(path: Path) -> tuple[str, list[str] | None]:
@@ -144,7 +164,7 @@ def _is_index(name: str, place: int, values: Array) -> bool:
     return len(np.unique(values)) == len(values) and bool((values == np.round(values)).all())
 
 
-def _read_parquet(path: Path) -> tuple[list[str], Array]:
+def _read_parquet(path: Path) -> tuple[list[str], Array, list[str]]:
     with open_parquet(path) as file:
         try:
             table = file.read()
@@ -154,7 +174,9 @@ def _read_parquet(path: Path) -> tuple[list[str], Array]:
         if not str(kind).startswith(("int", "uint", "float", "double", "halffloat", "bool")):
             raise UserError(f"{path}: column {name} holds {kind}, not real numbers: remove it")
     columns = [np.asarray(column.to_numpy(), dtype=np.float64) for column in table.columns]
-    return table.column_names, np.stack(columns, 1) if columns else np.empty((0, 0))
+    kinds = {"double": "float64", "float": "float32", "halffloat": "float16"}
+    dtypes = [kinds.get(str(kind), str(kind)) for kind in table.schema.types]
+    return table.column_names, np.stack(columns, 1) if columns else np.empty((0, 0)), dtypes
 
 
 def open_parquet(path: Path) -> Any:

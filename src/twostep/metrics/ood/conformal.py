@@ -44,7 +44,7 @@ import numpy as np
 from torch import nn
 
 from twostep.core.schema import UserError
-from twostep.metrics.ood.scores import DISTANCE, FAR, TWO_PART, Array, finite
+from twostep.metrics.ood.scores import DISTANCE, FAR, LATENT, TWO_PART, Array, finite
 from twostep.models.two_step import TwoStep
 
 TAIL = 0.1  # share of the rows
@@ -67,7 +67,8 @@ class ConformalCalibrator:
         autoencoder      distance, one-sided
 
     It is calibrated on `calibrated_on` of the held-out rows, which the model was not trained on, of at least four; its
-    smallest possible p-value is `smallest`.
+    smallest possible p-value is `smallest`. Without a density on the manifold, that of the embeddings takes its place;
+    without a distance it is the headline.
     """
 
     def __init__(self, model: nn.Module, held_out: Mapping[str, Array], seed: int) -> None:
@@ -75,12 +76,13 @@ class ConformalCalibrator:
         self.calibrated_on = len(next(iter(held_out.values())))
         if self.calibrated_on < MIN_ROWS:
             raise UserError(f"p-values need at least {MIN_ROWS} validation rows, not {self.calibrated_on}")
-        self.headline = "log_prob" if "log_prob" in held_out else DISTANCE
+        density = next((name for name in ("log_prob", LATENT) if name in held_out), None)
+        self.headline = density or DISTANCE
         self.two_part = None
-        if isinstance(model, TwoStep):
+        if isinstance(model, TwoStep) and DISTANCE in held_out:
             self.headline, self.two_part = TWO_PART.name, TwoPart(held_out, seed)
             self.calibrated_on = len(self.two_part.calibration)
-        self.smallest = (1 + (self.headline == "log_prob")) / (self.calibrated_on + 1)
+        self.smallest = (1 + (self.headline == density)) / (self.calibrated_on + 1)
 
     def p_values(self, rows: Mapping[str, Array]) -> dict[str, Array]:
         """Return the p-values of rows by score, `(m,)` each, given their scores."""
@@ -133,6 +135,7 @@ class TwoPart:
     """
 
     def __init__(self, held_out: Mapping[str, Array], seed: int) -> None:
+        held_out = _with_density(held_out)
         order = np.random.default_rng(seed).permutation(len(held_out[DISTANCE]))
         first, second = np.array_split(order, 2)
         self.surprises = {
@@ -144,7 +147,7 @@ class TwoPart:
 
     def score(self, rows: Mapping[str, Array]) -> Array:
         """Return T, `(m,)`; higher means more in-distribution."""
-        total = 0.0
+        total, rows = 0.0, _with_density(rows)
         for name, weight in WEIGHTS.items():
             scores = finite(rows[name])
             sides = [side for score, side in self.surprises if score == name]
@@ -155,3 +158,8 @@ class TwoPart:
     def p_values(self, rows: Mapping[str, Array]) -> Array:
         """Return the conformal p-value of each row, `(m,)`."""
         return p_values(self.calibration, self.score(rows))
+
+
+def _with_density(rows: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Let the density of embeddings stand for one on the manifold where there is none."""
+    return rows if "log_prob" in rows else {**rows, "log_prob": rows[LATENT]}

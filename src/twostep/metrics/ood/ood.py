@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -44,6 +45,7 @@ class OODAccuracy(Metric):
     refused: str
     lower_is_better: bool = False
     stops: bool = False
+    needs: Literal["", "decoder", "volume"] = ""
 
 
 for _metric in (
@@ -52,6 +54,7 @@ for _metric in (
         "OOD detection: balanced accuracy of a threshold on log-densities, tuned on both datasets",
         (DensityEstimator, TwoStep),
         "it has no density",
+        needs="volume",
     ),
     OODAccuracy(
         "likelihood_ood_acc_low_dim",

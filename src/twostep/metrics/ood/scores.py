@@ -5,7 +5,10 @@ For every score, *higher means more in-distribution*:
     log_prob               log-density of the model; of a two-step model, at the projection of a point on its manifold
     log_prob_latent        log-density of the embeddings of a two-step model
     reconstruction_error   -‖x - g(f(x))‖², for models that reconstruct
-    two_part               the first and the last of a two-step model combined, see `conformal`
+    two_part               density and distance of a two-step model combined, see `conformal`
+
+An encoder alone has no distance, and without a decoder that can be differentiated there is no `log_prob`: the density
+of the embeddings takes its place.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ Array = NDArray[np.float64]
 MAX_ROWS = 10_000  # to score per split: a density on a manifold needs the decoder's Jacobian at each
 FAR = 1e30
 DISTANCE = "reconstruction_error"
+LATENT = "log_prob_latent"
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,14 @@ TWO_PART = Score("two_part", "two_part_ood_{}", None)
 def scores_of(model: nn.Module) -> list[Score]:
     """Return the scores of a model, without the two-part score."""
     scores: list[Score] = []
-    if isinstance(model, DensityEstimator | TwoStep):
+    gae = model.gae if isinstance(model, TwoStep) else model
+    if isinstance(model, DensityEstimator) or (isinstance(model, TwoStep) and not model.no_volume):
         scores.append(Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, measure_of(model)))
     if isinstance(model, TwoStep):
         latent, kind = measure_of(model.de), model.likelihood
-        scores.append(Score("log_prob_latent", "likelihood_ood_{}_low_dim", model.log_prob_latent, kind, latent))
-    if isinstance(model, TwoStep | GeneralizedAutoencoder):
-        scores.append(Score(DISTANCE, "distance_ood_{}", lambda x: -model.reconstruction_error(x)))
+        scores.append(Score(LATENT, "likelihood_ood_{}_low_dim", model.log_prob_latent, kind, latent))
+    if isinstance(gae, GeneralizedAutoencoder) and gae.decodes:
+        scores.append(Score(DISTANCE, "distance_ood_{}", lambda x: -gae.reconstruction_error(x)))
     return scores
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -39,6 +40,7 @@ class SampleMetric(Metric):
     stops: bool = True
     models: tuple[type, ...] = (Sampler,)
     refused: str = "it does not sample: train a density on its embeddings"
+    needs: Literal["", "decoder", "volume"] = "decoder"
 
     def __call__(self, sets: FeatureSets) -> dict[str, Result]:
         """Compare the samples, and held-out data if a reference is asked for, with training data."""
