@@ -65,6 +65,7 @@ PUBLIC = {
         SampleMetric
         check_metrics
         check_normalised
+        compare
         evaluate
     """,
     "twostep.models": """
