@@ -6,8 +6,12 @@ import pytest
 
 PUBLIC = {
     "twostep": """
+        DensityModel
+        IntrinsicDimension
         MODELS
         TwoStep
+        TwoStepDensity
+        TwoStepOutlierDetector
         UserError
         diagnose
         fit
@@ -48,6 +52,12 @@ PUBLIC = {
         dimension_of
         local_dimension
     """,
+    "twostep.estimators": """
+        DensityModel
+        IntrinsicDimension
+        TwoStepDensity
+        TwoStepOutlierDetector
+    """,
     "twostep.metrics": """
         Certificate
         METRICS
@@ -58,6 +68,7 @@ PUBLIC = {
         SampleMetric
         check_metrics
         check_normalised
+        compare
         evaluate
     """,
     "twostep.models": """
