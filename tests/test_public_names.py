@@ -6,8 +6,12 @@ import pytest
 
 PUBLIC = {
     "twostep": """
+        DensityModel
+        IntrinsicDimension
         MODELS
         TwoStep
+        TwoStepDensity
+        TwoStepOutlierDetector
         UserError
         diagnose
         fit
@@ -45,6 +49,12 @@ PUBLIC = {
         dimension_of
         local_dimension
     """,
+    "twostep.estimators": """
+        DensityModel
+        IntrinsicDimension
+        TwoStepDensity
+        TwoStepOutlierDetector
+    """,
     "twostep.metrics": """
         Certificate
         METRICS
@@ -55,6 +65,7 @@ PUBLIC = {
         SampleMetric
         check_metrics
         check_normalised
+        compare
         evaluate
     """,
     "twostep.models": """

@@ -1,5 +1,5 @@
-"""The command line, `twostep`: train, train-single, evaluate, sample, score, encode, diagnose, report, compare, runs,
-models, datasets.
+"""The command line, `twostep`: train, train-single, evaluate, sample, score, encode, diagnose, report, compare,
+compare-samples, runs, models, datasets.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
+from twostep.cli.compare_samples import compare_samples
 from twostep.cli.diagnose import diagnose
 from twostep.cli.encode import encode
 from twostep.cli.evaluate import evaluate
@@ -54,6 +55,7 @@ for command in (
     diagnose,
     report,
     compare,
+    compare_samples,
     runs,
     models,
     datasets,
