@@ -10,7 +10,7 @@ import ast
 import functools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 from pydantic import create_model
@@ -173,7 +173,7 @@ def _config(name: str) -> type[Frozen]:
         else (_type(kind), None)
         for key, kind in kinds.items()
     }
-    return cast(type[Frozen], create_model(name, __base__=Frozen, **fields))
+    return create_model(name, __base__=Frozen, **fields)
 
 
 def _type(text: str) -> Any:
