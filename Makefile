@@ -18,7 +18,7 @@ $(VENV): $(INSTALLED)
 
 $(INSTALLED): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev,docs,features,hf,wandb,mlflow]'
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev,docs,features,hf,polars,wandb,mlflow]'
 	@touch $@
 
 demo: $(DEMO)/done  ## train, test and sample a VAE + flow on the bundled digits

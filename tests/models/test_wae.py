@@ -235,7 +235,7 @@ def test_images_are_convolved_and_vectors_are_not():
         model.fit_transform([x])
         assert model.decode(model.encode(x)).shape == x.shape
     vectors = WAEConfig.for_data(VECTORS, "gae")
-    assert (vectors.encoder_net, vectors.decoder_net, vectors.latent_dim) == ("mlp", "mlp", 5)
+    assert (vectors.encoder_net, vectors.decoder_net, vectors.latent_dim) == ("mlp", "mlp", 3)
 
 
 def test_the_penalty_weighs_less_where_errors_are_sums_over_few_coordinates_and_the_papers_is_one_key_away():

@@ -88,7 +88,12 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
     module, splits = evaluator.module.cpu(), evaluator.splits
     gae = _autoencoder(module)
     test = _rows(splits.test, HELD_OUT)
-    chart = None if gae is None else chart_of(gae, _rows(splits.train, CHARTED), test, derive(seed, "chart"))
+    decodes = gae is None or gae.decodes
+    chart = (
+        None
+        if gae is None or gae.no_volume
+        else chart_of(gae, _rows(splits.train, CHARTED), test, derive(seed, "chart"))
+    )
     if run.settings.is_gae or not isinstance(module, DensityEstimator | TwoStep):
         return RunDiagnosis(path, (), chart)
     density = module.de if isinstance(module, TwoStep) else module
@@ -104,11 +109,12 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
             findings.append(_dimension(near, seed))
             rows, near = density.noise.dequantize(rows), density.noise.dequantize(near)
         decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
-        samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
-        off = off_support(_rows(splits.train, DATA), test, samples)
-        findings += [decay.finding(), off]
+        findings.append(decay.finding())
+        if decodes:
+            samples = module.sample(SAMPLES, torch.Generator().manual_seed(derive(seed, "samples")))
+            findings.append(off_support(_rows(splits.train, DATA), test, samples))
         dataset = evaluator.run.dataset
-        if dataset in SYNTHETIC and module.likelihood != "unnormalised":
+        if dataset in SYNTHETIC and module.likelihood != "unnormalised" and not (gae and gae.no_volume):
             log_probs = torch.cat([module.log_prob(part) for part in test.split(BATCH)])
             truth = distribution(dataset, evaluator.run.dataset_kwargs)
             dim = module.gae.latent_dim if isinstance(module, TwoStep) else splits.spec.dim

@@ -1,5 +1,5 @@
-"""The command line, `twostep`: train, train-single, evaluate, sample, score, diagnose, report, compare, runs,
-models, datasets.
+"""The command line, `twostep`: train, train-single, evaluate, sample, score, encode, diagnose, report, compare,
+compare-samples, runs, models, datasets.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -16,12 +16,15 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
+from twostep.cli.compare_samples import compare_samples
 from twostep.cli.diagnose import diagnose
+from twostep.cli.encode import encode
 from twostep.cli.evaluate import evaluate
 from twostep.cli.flags import Flag
 from twostep.cli.show import compare, datasets, models, report, runs, sample, score
 from twostep.cli.train import FAILED, train, train_single
 from twostep.core import console
+from twostep.core.factories import given
 from twostep.core.machine import Ranks
 from twostep.core.schema import LostRankError, UserError
 from twostep.core.signals import Interrupted, interrupting
@@ -42,7 +45,21 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for command in (train, train_single, evaluate, sample, score, diagnose, report, compare, runs, models, datasets):
+for command in (
+    train,
+    train_single,
+    evaluate,
+    sample,
+    score,
+    encode,
+    diagnose,
+    report,
+    compare,
+    compare_samples,
+    runs,
+    models,
+    datasets,
+):
     app.command(command)
 
 
@@ -52,6 +69,7 @@ def launch(
     verbose: Annotated[bool, Parameter(name=["-v", "--verbose"], negative=())] = False,
     quiet: Annotated[bool, Parameter(name=["-q", "--quiet"], negative=())] = False,
     json: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    gae_module: str | None = None,
     debug: Flag = False,
     version: Flag = False,
 ) -> int:
@@ -61,6 +79,7 @@ def launch(
         verbose: Print more.
         quiet: Print only warnings and errors.
         json: Print results as JSON on stdout, and all else on stderr.
+        gae_module: module:factory of the encoder of a run that was trained with your own (--gae-model external).
         debug: Print the traceback of an error.
         version: Print the version.
     """
@@ -74,7 +93,7 @@ def launch(
     level = console.VERBOSE if verbose else console.QUIET if quiet else console.NORMAL
     with console.logging_to_terminal(level, json):
         try:
-            with interrupting():
+            with interrupting(), given(gae_module):
                 return int(_parse(app, tokens) or 0)
         except (UserError, CycloptsError) as error:
             return _fail(error, USER_MISTAKE, debug)

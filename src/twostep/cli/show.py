@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli import declared, early, flags
+from twostep.cli import early, flags
+from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
 from twostep.core.files import require_free, to_json
 from twostep.core.registry import unknown
@@ -201,8 +202,8 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         name: Name of a dataset.
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
-    if name is not None and name not in declared.dataset_names() and not early.extended("data_sets"):
-        raise unknown("data set", name, declared.dataset_names())
+    if name is not None and name not in known()["datasets"] and not early.extended("data_sets"):
+        raise unknown("data set", name, known()["datasets"])
 
     from twostep.cli.tables import dataset_keys, dataset_list
 

@@ -67,23 +67,22 @@ def train(
     limits = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
     of_models = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
     max_epochs = {name: limit for name, limit in of_models.items() if limit is not None}
-    if load_dir is not None:
+    if load_dir is not None and not load_pretrained_gae:
+        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
+        flags.refuse(flags.BESIDE_LOAD_DIR, config_file=config_file, print_config=print_config)
+        most_used.refuse_beside_load_dir()
+        flags.refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         source = RunSummary.read(load_dir)
-        if not load_pretrained_gae:
-            flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
-            flags.refuse(flags.BESIDE_LOAD_DIR, config_file=config_file, print_config=print_config)
-            most_used.refuse_beside_load_dir()
-            flags.refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
-            if "de" not in source.models:
-                raise UserError(
-                    f"{load_dir} is a run of a single model: use single_main.py or `twostep train-single`, or add "
-                    "--load-pretrained-gae"
-                )
-            overrides = share(run, gae=gae, de=de)
-            early.check_keys(source.models, overrides)
-            if source.keys.get("freeze_pretrained_gae") and max_epochs_loaded_gae is None:
-                max_epochs.pop("gae", None)
-            return resume_run(load_dir, overrides, load_best_valid_first, max_epochs, only_test, test_ood)
+        if "de" not in source.models:
+            raise UserError(
+                f"{load_dir} is a run of a single model: use single_main.py or `twostep train-single`, or add "
+                "--load-pretrained-gae"
+            )
+        overrides = share(run, gae=gae, de=de)
+        early.check_keys(source.models, overrides)
+        if source.keys.get("freeze_pretrained_gae") and max_epochs_loaded_gae is None:
+            max_epochs.pop("gae", None)
+        return resume_run(load_dir, overrides, load_best_valid_first, max_epochs, only_test, test_ood)
     stored = read_config_files(config_file or [], two_step=True)
     de_model = de_model or stored.names.get("de_model")
     most_used.add_to(run, {"de": de} if load_pretrained_gae else {"gae": gae, "de": de}, "--shared-config")

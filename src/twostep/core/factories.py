@@ -31,8 +31,11 @@ def allow(name: str) -> None:
 
 @contextmanager
 def given(coders: Any) -> Generator[None]:
-    """Use an object, or the factory of a name `module:factory`, wherever a run with an external encoder is opened."""
-    token = _given.set(coders)
+    """Use an object, or the factory of a name `module:factory`, wherever a run with an external encoder is opened.
+
+    None changes nothing.
+    """
+    token = _given.set(_given.get() if coders is None else coders)
     try:
         yield
     finally:

@@ -22,6 +22,7 @@ from twostep.data.batches import subsample
 from twostep.diagnosis import Dimension, dimension_of
 from twostep.models.base import ModelConfig
 from twostep.models.parts.networks import AUTO
+from twostep.models.table import build_model
 from twostep.training.engine import Engine
 
 FILE = "dimension.json"
@@ -88,8 +89,9 @@ def with_latent_dim(
     if getattr(config, "latent_dim", None) != AUTO:
         return config, None
     rows = subsample(splits.train, ROWS)
-    model = config.model_copy(update={"latent_dim": 1}).build(splits.spec)
-    if config.whitening_transform or config.logit_transform:  # which do more than scale what the network sees
+    model = build_model(config.model_copy(update={"latent_dim": 1}), splits.spec)
+    standardises = config.whitening_transform or config.logit_transform  # which do more than scale
+    if splits.spec.table is not None or standardises:
         model.transform.fit([rows.float()])
         rows = model.transform(rows.float())
 

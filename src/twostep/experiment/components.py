@@ -9,6 +9,7 @@ import torch
 from twostep.core.schema import DataSpec
 from twostep.core.seeds import derive
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, ModelConfig
+from twostep.models.table import build_model
 from twostep.models.two_step import TwoStep, latent_spec
 from twostep.runs.config import Settings, TwoStepRunConfig
 
@@ -41,7 +42,7 @@ def build(settings: Settings, spec: DataSpec) -> Model | TwoStep:
     """Return the untrained model that the settings describe, or both as one; its weights follow from the run's seed."""
     torch.manual_seed(derive(settings.run.seed, "weights"))
     first, *rest = settings.models.values()
-    model = first.build(spec)
+    model = build_model(first, spec)
     if not rest:
         return model
     assert isinstance(model, GeneralizedAutoencoder)
@@ -54,9 +55,9 @@ def components_of(settings: Settings, module: Model | TwoStep) -> tuple[Componen
     """Return the one model of a run, or its two."""
     if not isinstance(module, TwoStep):
         ((name, config),) = settings.models.items()
-        return (Component(name, module, config),)
+        return (Component(name, module, config, trained=bool(module.objectives())),)
     (gae, gae_config), (de, de_config) = settings.models.items()
     return (
-        Component(gae, module.gae, gae_config, trained=not settings.freezes_gae),
+        Component(gae, module.gae, gae_config, trained=not settings.freezes_gae and bool(module.gae.objectives())),
         Component(de, module.de, de_config, encoder=module.gae),
     )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from twostep.core.checkpoint import CheckpointError, load_weights
+from twostep.core.factories import given
 from twostep.core.schema import DataSpec, UserError, reason
 from twostep.data.batches import Batches
 from twostep.experiment.components import build, components_of
@@ -24,14 +25,20 @@ from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Progress, Trainer
 
 
-def load_module(path: str | Path, best_first: bool = False) -> Model | TwoStep:
+def load_module(path: str | Path, best_first: bool = False, gae: Any = None) -> Model | TwoStep:
     """Return a run's trained model on the CPU, in eval mode, without its data: the best weights it has.
+
+    Args:
+        path: directory of a run.
+        best_first: prefer the `best_valid` checkpoint to `latest`.
+        gae: encoder and decoder of a run that was trained with one's own, as `models.external.external` takes them.
 
     Raises:
         UserError: for a directory that is no run, has no checkpoint, a damaged one, or one with an untrained model.
     """
     run = Run.open(Path(path))
-    return _load(run, run.spec, best_first)[0]
+    with given(gae):
+        return _load(run, run.spec, best_first)[0]
 
 
 class FinishedRun(NamedTuple):
@@ -69,7 +76,11 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(
-    run_dir: str | Path, best_first: bool = False, device: Device | None = None, data: str | Path | None = None
+    run_dir: str | Path,
+    best_first: bool = False,
+    device: Device | None = None,
+    data: str | Path | None = None,
+    gae: Any = None,
 ) -> LoadedRun:
     """Load a run: its module in eval mode with its best weights, its trainer, and its data in batches.
 
@@ -78,6 +89,7 @@ def load_run(
         best_first: prefer the `best_valid` checkpoint to `latest`.
         device: where to compute; None: where it was trained.
         data: where its data are now: their file or folder, or the folder of datasets; None: where they were.
+        gae: encoder and decoder of a run that was trained with one's own, as `models.external.external` takes them.
 
     Raises:
         UserError: for a directory that is no run, one whose data or checkpoint are missing, damaged or those of
@@ -86,7 +98,8 @@ def load_run(
     stored = Run.open(Path(run_dir))
     require_checkpoint(stored)
     place = moved(stored.settings.run, device, None if data is None else Path(data))
-    experiment = resume(stored.path, {"run": place}, best_first)
+    with given(gae):
+        experiment = resume(stored.path, {"run": place}, best_first)
     _refuse_untrained(stored.path, {one.name: one.steps_done for one in experiment.trainers}, best_first)
     for trainer in experiment.trainers:
         trainer.use_best()

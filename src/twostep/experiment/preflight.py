@@ -41,6 +41,9 @@ def preflight(evaluator: Evaluator, ood: Mapping[str, Splits], testing: bool) ->
         check_metrics(metrics, one.model, name)
         if testing:
             check_features(metrics, one.config.metric_kwargs, spec_seen(one.model, splits.spec), splits)
+    if not any(one.trained for one in evaluator.models):
+        name = evaluator.settings.first.name
+        raise UserError(f"{name}: nothing to train: train a density on its embeddings (--gae-model), or trainable=True")
     _hint_at_standardisation(evaluator.settings.first, splits)
     check_ood(evaluator.module, splits, ood)
 
@@ -105,7 +108,7 @@ def _check_early_stopping(component: Component, splits: Splits) -> None:
 
 def _hint_at_standardisation(config: ModelConfig, splits: Splits) -> None:
     """Warn of columns of vectors that one common scale makes too small to be learned."""
-    if splits.spec.is_image or config.whitening_transform:
+    if splits.spec.is_image or splits.spec.table is not None or config.whitening_transform:
         return
     stds = splits.train[:].std(0)
     stds = stds[stds > 0]

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from twostep.core.keys import resolve_fid
+from twostep.core.keys import Config, resolve_fid
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.load import load_data, located, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import LatentSize, with_latent_dim
+from twostep.metrics import METRICS
 from twostep.models.base import GeneralizedAutoencoder, ModelConfig
 from twostep.models.two_step import latent_spec
 from twostep.runs.config import RunConfig, Settings
@@ -53,12 +54,27 @@ def resolve(
         )
     if not request.is_two_step:
         return Settings(run, {first: config}, request.is_gae), found
-    if latent_dim is None:  # of another package's model, which need not have such a key
+    if latent_dim is None:  # of a model that need not have such a key: of another package, or of one's own
         with torch.random.fork_rng([]):
             model = config.build(spec)
         assert isinstance(model, GeneralizedAutoencoder)
         latent_dim = model.latent_dim
+        config = _with_metrics_of(model, config, request.overrides.get("gae", {}))
+        run = _with_metrics_of(model, run, request.overrides.get("run", {}))
     return Settings(run, {first: config, "de": request.model_config("de", latent_spec(spec, latent_dim))}), found
+
+
+def _with_metrics_of(gae: GeneralizedAutoencoder, config: Config, given: Mapping[str, Any]) -> Config:
+    """Leave out of metrics that nobody asked for what an encoder of one's own has not, and say so."""
+    update: dict[str, Any] = {}
+    for key in ("valid_metrics", "test_metrics"):
+        names: tuple[str, ...] = getattr(config, key, ())
+        lacking = {name: METRICS[name].lacking(gae) for name in names}
+        if key not in given and any(lacking.values()):
+            update[key] = tuple(name for name in names if not lacking[name])
+            left_out = ", ".join(name for name in names if lacking[name])
+            logger.info("%s: without %s: %s", key, left_out, next(filter(None, lacking.values())))
+    return config.model_copy(update=update)
 
 
 def load_splits(config: RunConfig) -> Splits:

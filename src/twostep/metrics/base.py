@@ -37,9 +37,11 @@ class Metric(ABC):
         if not isinstance(model, self.models):
             return self.refused
         gae = model.gae if isinstance(model, TwoStep) else model
-        if not isinstance(gae, GeneralizedAutoencoder) or not self.needs:
-            return ""
-        return gae.no_volume if self.needs == "volume" or not gae.decodes else ""
+        return self.lacking(gae) if isinstance(gae, GeneralizedAutoencoder) else ""
+
+    def lacking(self, gae: GeneralizedAutoencoder) -> str:
+        """Return what an autoencoder, or a two-step model with it, lacks for this metric; empty if nothing."""
+        return gae.no_volume if self.needs == "volume" or (self.needs and not gae.decodes) else ""
 
 
 class RowMetric(Metric):
@@ -52,6 +54,9 @@ class RowMetric(Metric):
 
 def measure_of(model: DensityEstimator | TwoStep) -> str:
     """Return the reference measure of a model's density, in words."""
+    columns = (model.gae if isinstance(model, TwoStep) else model).columns
+    if columns is not None:
+        return columns.measure
     return "volume of the learned manifold" if isinstance(model, TwoStep) else f"Lebesgue on R^{model.dim}"
 
 

@@ -105,7 +105,8 @@ class LogLikelihood(RowMetric):
             rank = f"points where the decoder's Jacobian has rank below {model.de.dim}"
             note = f"{mean.left_out:,} {rank} are left out"
         results = {self.name: Result(mean.mean, "nats", n, error, kind, measure_of(model), note)}
-        if isinstance(model, DensityEstimator) and model.noise.dequantizes and kind != "unnormalised":
+        integers = isinstance(model, DensityEstimator) and model.columns is None and model.noise.dequantizes
+        if integers and kind != "unnormalised":
             scale = model.dim * math.log(2)
             error = None if error is None else error / scale
             kind = "estimate" if kind == "estimate" else "bound"

@@ -29,7 +29,7 @@ class Autoencoder(EncoderDecoder):
 
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        return (y - self.decoder(self.encoder(y))).square().sum() / len(x)
+        return self.reconstruction_loss(y, self.decoder(self.encoder(y)))
 
 
 @MODELS.register("ae")

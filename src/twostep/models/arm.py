@@ -67,7 +67,7 @@ class ARM(DensityEstimator):
     """
 
     before: Tensor
-    likelihood: ClassVar[Likelihood] = "exact"
+    likelihood: Likelihood = "exact"
 
     def __init__(
         self,

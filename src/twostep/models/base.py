@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from twostep.core.keys import EvaluationKeys, FitKeys, resolve_fid
 from twostep.core.registry import Registry
 from twostep.core.schema import DataSpec, Frozen, PositiveFloat
+from twostep.core.table import TableSchema
 from twostep.nn import jacobian
 from twostep.nn.transforms import Chain, DataTransform, MappedBatches, Noise, TransformKeys
 
@@ -68,7 +69,11 @@ class Model(nn.Module, ABC):
         transform: invertible map from data to what the networks see, fitted by `fit_transform`; None: the identity.
         noise: what training adds to the data before the transform; None: nothing.
         sample_range: lowest and highest value, to which samples are clamped; None: not at all.
+
+    `columns` are those of a table whose coded rows a model takes; None: it takes arrays.
     """
+
+    columns: TableSchema | None = None
 
     def __init__(
         self,
@@ -132,6 +137,19 @@ class GeneralizedAutoencoder(Model):
     def decode(self, z: Tensor) -> Tensor:
         """Map embeddings `(B, d)` to data space `(B, *S)`; never clamped, so that its Jacobian is right."""
 
+    def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Map draws of embeddings `(B, d)` to data space `(B, *S)`: decoded, or drawn where rows have a likelihood."""
+        return self.decode(z)
+
+    def latents(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return what a density of embeddings is fitted to, `(B, d)`: embeddings, or draws of their distribution."""
+        return self.encode(x)
+
+    def density_with(self, prior: DensityEstimator, x: Tensor) -> Tensor:
+        """Return the log-density of points `(B, *S)`, `(B,)`, in nats, given the density of their embeddings."""
+        z = self.encode(x)
+        return prior.log_prob(z) - self.log_volume(z)
+
     def reconstruction_error(self, x: Tensor) -> Tensor:
         """Return `‖x - g(f(x))‖²` of shape `(B,)`, in squared units of the data."""
         return (x - self.decode(self.encode(x))).square().flatten(1).sum(1)
@@ -157,9 +175,13 @@ class Sampler(Protocol):
 
 
 class DensityEstimator(Model):
-    """A model with a density in data space; `likelihood` says of which kind its log-densities are."""
+    """A model with a density in data space; `likelihood` says of which kind its log-densities are.
 
-    likelihood: ClassVar[Likelihood]
+    `draws` of the noise of dequantisation are averaged in `log_prob`; more tighten the bound.
+    """
+
+    likelihood: Likelihood
+    draws: int = 1
 
     @final
     def log_prob(self, x: Tensor) -> Tensor:
@@ -168,7 +190,10 @@ class DensityEstimator(Model):
         A model of dequantised data (`noise.dequantizes`) dequantises integers first, by a uniform draw from torch's
         generator, as in training; a point that already lies inside of a bin stays where it is.
         """
-        return self.log_density(self.noise.dequantize(x))
+        if self.draws == 1:
+            return self.log_density(self.noise.dequantize(x))
+        log_densities = [self.log_density(self.noise.dequantize(x)) for _ in range(self.draws)]
+        return torch.stack(log_densities).logsumexp(0) - math.log(self.draws)
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:
@@ -219,7 +244,7 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
     paper: ClassVar[str]
     rates: ClassVar[dict[str, str]]
     adjustable: ClassVar[frozenset[str]] = frozenset(
-        {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs"}
+        {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs", "max_steps"}
     )
 
     @classmethod

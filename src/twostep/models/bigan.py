@@ -45,6 +45,8 @@ class BiGAN(EncoderDecoder):
         wasserstein, gradient_penalty, num_discriminator_steps: as the keys of `BiGANConfig`.
     """
 
+    fits_likelihood: ClassVar[bool] = False  # its critic sees what the decoder gives
+
     def __init__(
         self,
         encoder: nn.Module,

@@ -96,7 +96,7 @@ class EBM(DensityEstimator):
         data: see `Model`.
     """
 
-    likelihood: ClassVar[Likelihood] = "unnormalised"
+    likelihood: Likelihood = "unnormalised"
 
     def __init__(
         self,

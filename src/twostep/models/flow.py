@@ -49,7 +49,7 @@ class Flow(DensityEstimator):
         data: see `Model`.
     """
 
-    likelihood: ClassVar[Likelihood] = "exact"
+    likelihood: Likelihood = "exact"
 
     def __init__(self, layers: nn.Module, event_shape: Sequence[int], **data: Unpack[DataArguments]) -> None:
         super().__init__(event_shape, **data)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -20,7 +18,7 @@ class NormalizedEBM(DensityEstimator):
     log-density, the same for all points.
     """
 
-    likelihood: ClassVar[Likelihood] = "estimate"
+    likelihood: Likelihood = "estimate"
 
     def __init__(self, model: EBM, log_z: LogNormalizer) -> None:
         super().__init__(

@@ -32,7 +32,8 @@ class TwoStep(nn.Module):
         self.de = de
         self.event_shape = gae.event_shape
         self.dim = gae.dim
-        self.likelihood: Likelihood = de.likelihood
+        on_rows = gae.columns is not None and de.likelihood == "exact"
+        self.likelihood: Likelihood = "bound" if on_rows else de.likelihood
         self.decodes, self.no_volume = gae.decodes, gae.no_volume
 
     def encode(self, x: Tensor) -> Tensor:
@@ -49,7 +50,7 @@ class TwoStep(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw `(n, *S)` points of the learned manifold."""
-        return self.gae.clamp(self.gae.decode(self.de.sample(n, generator)))
+        return self.gae.clamp(self.gae.generate(self.de.sample(n, generator), generator))
 
     def log_prob_latent(self, x: Tensor) -> Tensor:
         """Return `log p_Z(f(x))` of shape `(B,)`, in nats, with respect to volume in R^d."""
@@ -57,8 +58,7 @@ class TwoStep(nn.Module):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return `log p_X` of shape `(B,)`, in nats, on the manifold; `+inf` where the decoder is singular."""
-        z = self.encode(x)
-        return self.de.log_prob(z) - self.gae.log_volume(z)
+        return self.gae.density_with(self.de, x)
 
 
 def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:

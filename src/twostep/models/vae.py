@@ -11,6 +11,7 @@ Sources: Auto-Encoding Variational Bayes (Kingma & Welling, 2014, arXiv 1312.611
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,14 +43,23 @@ class VAE(GaussianDecoder):
     @override
     def log_weights(self, x: Tensor, k: int) -> Tensor:
         y = self.transform(x)
+        weights = [self.log_likelihood(y, z) + standard_normal_log_prob(z) - log_q for z, log_q in self.proposals(y, k)]
+        return torch.stack(weights) + self.transform.log_abs_det_jacobian(x)
+
+    @override
+    def proposals(self, y: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor]]:
         mean, log_std = self.posterior(y)
-        weights: list[Tensor] = []
         for _ in range(k):
             noise = torch.randn_like(mean)
-            z = mean + log_std.exp() * noise
             log_q = normal_log_prob(noise.square(), log_std.new_zeros(())) - log_std.sum(1)
-            weights.append(self.log_likelihood(y, z) + standard_normal_log_prob(z) - log_q)
-        return torch.stack(weights) + self.transform.log_abs_det_jacobian(x)
+            yield mean + log_std.exp() * noise, log_q
+
+    @override
+    def latents(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        mean, log_std = self.posterior(self.transform(x))
+        if self.row_likelihood is None:
+            return mean
+        return mean + log_std.exp() * torch.empty_like(mean).normal_(generator=generator)
 
     @override
     def objectives(self) -> tuple[Objective, ...]:

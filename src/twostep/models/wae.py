@@ -74,7 +74,7 @@ class WAE(EncoderDecoder):
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         z = self.encoder(y)
-        error = (y - self.decoder(z)).square().sum() / len(y)
+        error = self.reconstruction_loss(y, self.decoder(z))
         return error + self.penalty_weight * softplus(-self.discriminator(z)).mean()
 
 

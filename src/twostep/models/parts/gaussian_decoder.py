@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -53,7 +54,7 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
         data: see `EncoderDecoder`.
     """
 
-    likelihood: ClassVar[Likelihood] = "bound"
+    likelihood: Likelihood = "bound"
     prior_sigma: float = 1.0  # s
 
     def __init__(
@@ -80,6 +81,10 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
     def log_weights(self, x: Tensor, k: int) -> Tensor:
         """Return log w in data space of k draws at each point of `(B, *S)`, of shape `(k, B)`, in nats."""
 
+    def proposals(self, y: Tensor, k: int) -> Iterable[tuple[Tensor, Tensor]] | None:
+        """Yield k draws of the posterior of transformed data, `(B, d)`, and their log-densities; None: it has none."""
+        return None
+
     @override
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         mean, log_std = self._likelihood(self.prior_sigma * self.draw(torch.randn, (n, self.latent_dim), generator))
@@ -87,11 +92,15 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
 
     def sigma_parameters(self) -> tuple[nn.Parameter, ...]:
         """Return the parameters of a single σ that are not the decoder's."""
+        if self.row_likelihood is not None:
+            return ()
         head = () if self.to_log_sigma is None else tuple(self.to_log_sigma.parameters())
         return head if self.log_sigma is None else (self.log_sigma,)
 
     def log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
         """Return log p(y | z), `(B,)`, of transformed data."""
+        if self.row_likelihood is not None:
+            return self.row_likelihood.log_prob(y, self.output(z))
         mean, log_std = self._likelihood(z)
         squares = (y - mean).square()
         if self.training and self.mean_square is not None:
@@ -101,7 +110,7 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
 
     def calibrate(self, gather: Gather) -> None:
         """Count the errors of this step's rows of all ranks in a calibrated σ; called after the optimiser's step."""
-        if self.mean_square is not None:
+        if self.mean_square is not None and self.row_likelihood is None:
             none = self.mean_square.total.new_zeros(0)
             squares = gather(none if self._squares is None else self._squares)
             self.mean_square.update(squares.mean(), SHARE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 import torch
 from pydantic import (
@@ -21,6 +21,7 @@ from typing_extensions import Unpack, override
 from twostep.core.keys import STOPPING_METRIC, TEST_METRICS, VALID_METRICS
 from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import ERROR, DataArguments, GeneralizedAutoencoder, ModelConfig, Preset, Role, evaluating
+from twostep.models.parts.row_likelihood import RowLikelihood
 from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
 from twostep.nn.jacobian import Map, layers_of
 from twostep.nn.layers import Activation
@@ -121,7 +122,8 @@ class EncoderDecoderConfig(NetworkConfig):
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
         whiten = role == "de" and not spec.is_image
-        dims = {"latent_dim": spec.dim} if role == "gae" and spec.dim < cls.model_fields["latent_dim"].default else {}
+        few = role == "gae" and spec.dim < cls.model_fields["latent_dim"].default * (1 if preset == "reference" else 2)
+        dims = {"latent_dim": spec.dim if preset == "reference" else (spec.dim + 1) // 2} if few else {}
         values = {
             **dims,
             "encoder_net": net,
@@ -182,6 +184,8 @@ class EncoderDecoder(GeneralizedAutoencoder):
         data: see `Model`.
     """
 
+    fits_likelihood: ClassVar[bool] = True
+
     def __init__(
         self,
         encoder: nn.Module,
@@ -192,6 +196,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
     ) -> None:
         super().__init__((), **data)
         self.latent_dim, self.extra = latent_dim, extra
+        self.row_likelihood: RowLikelihood | None = None
         self.encoder, self.decoder = encoder, decoder
         like = next(decoder.parameters(), torch.zeros(()))
         with evaluating(self):
@@ -214,9 +219,26 @@ class EncoderDecoder(GeneralizedAutoencoder):
             return nn.Sequential(*cast("list[nn.Module]", layers)), lambda h: self._to_data(last(h))
         return self.decoder, self._to_data
 
+    def use_likelihood(self, likelihood: RowLikelihood) -> bool:
+        """Fit the decoder by a likelihood of the features of rows, if the model can; return whether it does."""
+        if self.fits_likelihood:
+            self.row_likelihood = likelihood
+        return self.fits_likelihood
+
+    def output(self, z: Tensor) -> Tensor:
+        """Return the decoder's output for embeddings `(B, d)`, without its extra entries."""
+        return self.split_output(self.decoder(z))[0]
+
+    def reconstruction_loss(self, y: Tensor, output: Tensor) -> Tensor:
+        """Return the mean over points of the squared error or, of rows with a likelihood, of its negative log."""
+        if self.row_likelihood is None:
+            return (y - output).square().sum() / len(y)
+        return -self.row_likelihood.log_prob(y, output).mean()
+
     def network_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Return the parameters of encoder and decoder."""
-        return (*self.encoder.parameters(), *self.decoder.parameters())
+        """Return the parameters of encoder and decoder, and of a likelihood of rows."""
+        likelihood = () if self.row_likelihood is None else self.row_likelihood.parameters()
+        return (*self.encoder.parameters(), *self.decoder.parameters(), *likelihood)
 
     def split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the point `(B, *T)` in the decoder's output, and the other entries."""
