@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -47,6 +48,31 @@ DataPath = Annotated[
 ]
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**63), help="Seed of all random draws.")]
 Force = Annotated[bool, FLAG, Parameter(help="Replace existing files.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Table:
+    """Flags for the columns of a table; each sets the key of `dataset_kwargs` of its name.
+
+    Args:
+        columns: Columns of a table to read, as a,b,c; default: all.
+        drop: Columns of a table to leave out, as a,b.
+        target_column: Column of labels of a table, which is not modelled.
+        index_column: Column that names the rows of a table, which is not modelled.
+    """
+
+    columns: str | None = None
+    drop: str | None = None
+    target_column: str | None = None
+    index_column: str | None = None
+
+    def add_to(self, keys: dict[str, Any]) -> None:
+        """Add what is given to the keys of a dataset."""
+        keys |= {key: value for key, value in asdict(self).items() if value is not None}
+
+
+NO_TABLE = Table()
 
 
 def require(**flags: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from twostep.cli import flags
@@ -39,6 +40,7 @@ def train(
     max_epochs_loaded_de: flags.Count = None,
     only_test: flags.OnlyTest = False,
     test_ood: flags.TestOOD = False,
+    table: flags.Table = flags.NO_TABLE,
 ) -> int:
     """Train and test a two-step model, or resume one with --load-dir.
 
@@ -60,6 +62,10 @@ def train(
             raise UserError(f"{key}: set by a flag: --load-dir RUN --load-pretrained-gae [--freeze-pretrained-gae]")
     if "dataset" in run:
         flags.refuse(flags.TWICE, dataset=dataset)
+    if load_dir is not None:
+        flags.refuse(flags.BESIDE_LOAD_DIR, **asdict(table))
+    elif table != flags.NO_TABLE:
+        table.add_to(run.setdefault("dataset_kwargs", {}))
     limits = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
     of_models = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
     max_epochs = {name: limit for name, limit in of_models.items() if limit is not None}
@@ -118,6 +124,7 @@ def train_single(
     max_epochs_loaded: flags.MaxEpochs = None,
     only_test: flags.OnlyTest = False,
     test_ood: flags.TestOOD = False,
+    table: flags.Table = flags.NO_TABLE,
 ) -> int:
     """Train and test a single model, or resume one with --load-dir.
 
@@ -132,7 +139,7 @@ def train_single(
 
     given = parse_overrides(config or [])
     if load_dir is not None:
-        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
+        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae, **asdict(table))
         run = Run.open(load_dir)
         if run.settings.two_step:
             raise UserError(f"{load_dir} is a two-step run: use main.py or `twostep train`")
@@ -149,6 +156,8 @@ def train_single(
         flags.refuse(flags.TWICE, dataset=dataset)
     if dataset is not None:
         given["dataset"] = dataset
+    if table != flags.NO_TABLE:
+        table.add_to(given.setdefault("dataset_kwargs", {}))
     flags.require(dataset=given.get("dataset"), model=model)
     kind = MODELS[str(model)]
     request = Request({"model": str(model)}, split_single(given, kind, str(model)), is_gae or "de" not in kind.roles)

@@ -34,6 +34,7 @@ class TwoStep(nn.Module):
         self.dim = gae.dim
         on_rows = gae.columns is not None and de.likelihood == "exact"
         self.likelihood: Likelihood = "bound" if on_rows else de.likelihood
+        self.columns = gae.columns
         self.decodes, self.no_volume = gae.decodes, gae.no_volume
 
     def encode(self, x: Tensor) -> Tensor:
