@@ -6,8 +6,12 @@ import pytest
 
 PUBLIC = {
     "twostep": """
+        DensityModel
+        IntrinsicDimension
         MODELS
         TwoStep
+        TwoStepDensity
+        TwoStepOutlierDetector
         UserError
         diagnose
         fit
@@ -39,9 +43,17 @@ PUBLIC = {
     "twostep.diagnosis": """
         Diagnosis
         Dimension
+        LocalDimension
         Overfitting
         diagnose
         dimension_of
+        local_dimension
+    """,
+    "twostep.estimators": """
+        DensityModel
+        IntrinsicDimension
+        TwoStepDensity
+        TwoStepOutlierDetector
     """,
     "twostep.metrics": """
         Certificate
@@ -53,6 +65,7 @@ PUBLIC = {
         SampleMetric
         check_metrics
         check_normalised
+        compare
         evaluate
     """,
     "twostep.models": """

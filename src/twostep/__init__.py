@@ -7,7 +7,11 @@ from typing import Any
 
 _HOMES = {
     "MODELS": "models",
+    "DensityModel": "estimators",
+    "IntrinsicDimension": "estimators",
     "TwoStep": "models.two_step",
+    "TwoStepDensity": "estimators",
+    "TwoStepOutlierDetector": "estimators",
     "UserError": "core.schema",
     "diagnose": "diagnosis",
     "fit": "training.fit",

@@ -36,6 +36,7 @@ COMMANDS = (
     "evaluate",
     "sample",
     "score",
+    "encode",
     "diagnose",
     "report",
     "compare",
@@ -309,7 +310,7 @@ def test_debug_shows_where_a_mistake_was_found(twostep):
     assert outcome.status == 2
     assert outcome.err.startswith("latnt_dim: no such key of vae")
     assert "Traceback (most recent call last)" in outcome.err
-    assert "schema.py" in outcome.err
+    assert "early.py" in outcome.err
 
 
 def test_what_was_measured_is_printed_though_the_disk_is_full(twostep, two_step_copy, monkeypatch):

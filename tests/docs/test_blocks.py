@@ -13,7 +13,7 @@ from twostep.models import MODELS
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SHOWN_ONLY = {"text", "bibtex", "toml"}
+SHOWN_ONLY = {"yaml", "text", "bibtex", "toml"}
 PROGRAMS = {"twostep": None, "./main.py": "train", "./single_main.py": "train-single"}
 NOT_HERE = {"make", "python3", ".", "pip", "git"}  # they set up an environment; continuous integration runs them
 SHORT = {"train": ("--shared-config", "max_epochs=1"), "train-single": ("--config", "max_epochs=1")}

@@ -168,4 +168,4 @@ def test_the_bound_is_near_the_truth_and_samples_have_its_marginals_and_associat
         assert stats.chisquare(counts, expected * counts.sum() / expected.sum()).pvalue > 0.01
     for plan in range(3):
         regions = torch.bincount(samples[samples[:, 0] == plan, 1].long(), minlength=4).double()
-        assert (regions / regions.sum() - REGION[plan]).abs().max() < 0.04
+        assert 0.5 * (regions / regions.sum() - REGION[plan]).abs().sum() < 0.06

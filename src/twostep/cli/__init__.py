@@ -1,5 +1,5 @@
-"""The command line, `twostep`: train, train-single, evaluate, sample, score, diagnose, report, compare, runs,
-models, datasets.
+"""The command line, `twostep`: train, train-single, evaluate, sample, score, encode, diagnose, report, compare,
+compare-samples, runs, models, datasets.
 
 Nothing heavy is imported before a command needs it, so that `--help` answers at once.
 """
@@ -16,7 +16,9 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
+from twostep.cli.compare_samples import compare_samples
 from twostep.cli.diagnose import diagnose
+from twostep.cli.encode import encode
 from twostep.cli.evaluate import evaluate
 from twostep.cli.flags import Flag
 from twostep.cli.show import compare, datasets, models, report, runs, sample, score
@@ -43,7 +45,21 @@ app = App(
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
 )
-for command in (train, train_single, evaluate, sample, score, diagnose, report, compare, runs, models, datasets):
+for command in (
+    train,
+    train_single,
+    evaluate,
+    sample,
+    score,
+    encode,
+    diagnose,
+    report,
+    compare,
+    compare_samples,
+    runs,
+    models,
+    datasets,
+):
     app.command(command)
 
 

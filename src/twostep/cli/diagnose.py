@@ -6,6 +6,7 @@ import logging
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from twostep.cli import flags
 from twostep.core.files import require_free
@@ -60,9 +61,9 @@ def diagnose(
     from twostep.runs.overrides import parse_overrides
 
     if dataset is not None:
-        keys = parse_overrides(dataset_kwargs or [])
+        keys: dict[str, Any] = {"dataset_kwargs": parse_overrides(dataset_kwargs or [])}
         table.add_to(keys)
-        found = diagnose_rows(training_rows(dataset, keys), thorough, seed)
+        found = diagnose_rows(training_rows(dataset, keys["dataset_kwargs"]), thorough, seed)
     elif len(runs) > 1:
         found = diagnose_family(runs, device, data)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,9 @@ from twostep.core.schema import UserError
 BESIDE_LOAD_DIR = "not with --load-dir, whose run has its own: leave it out"
 TWICE = "not with the key of the same name: give one of them"
 WITHOUT_LOAD_DIR = "only for a run that exists: add --load-dir RUN"
+
+RENAMED = {"epochs": "max_epochs", "batch_size": "train_batch_size"}
+"""Keys of flags that are called otherwise."""
 
 FLAG = Parameter(negative=())
 Flag = Annotated[bool, FLAG]
@@ -47,6 +51,12 @@ DataPath = Annotated[
     Path | None, Parameter(help="Where the run's data are now: their file or folder, or the folder of datasets.")
 ]
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**63), help="Seed of all random draws.")]
+ConfigFile = Annotated[
+    list[Path] | None,
+    FLAG,
+    Parameter(help="A .yaml, .json or .toml file of keys, or the directory of a run; flags win. May be repeated."),
+]
+PrintConfig = Annotated[bool, FLAG, Parameter(help="Print all keys, as a config file has them, and train nothing.")]
 Force = Annotated[bool, FLAG, Parameter(help="Replace existing files.")]
 
 
@@ -67,12 +77,75 @@ class Table:
     target_column: str | None = None
     index_column: str | None = None
 
-    def add_to(self, keys: dict[str, Any]) -> None:
-        """Add what is given to the keys of a dataset."""
-        keys |= {key: value for key, value in asdict(self).items() if value is not None}
+    def add_to(self, run: dict[str, Any]) -> None:
+        """Add what is given to the `dataset_kwargs` among the keys of a run."""
+        given = {key: value for key, value in asdict(self).items() if value is not None}
+        if given:
+            run["dataset_kwargs"] = {**run.get("dataset_kwargs", {}), **given}
 
 
 NO_TABLE = Table()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class MostUsed:
+    """Flags for the most used keys of a new run.
+
+    Args:
+        seed: Seed of all random numbers (key seed).
+        epochs: Epochs to train each model for (key max_epochs).
+        latent_dim: Latent coordinates of the autoencoder: a number, or auto (key latent_dim).
+        batch_size: Rows of a training batch (key train_batch_size).
+        lr: Learning rate of each model (key lr).
+        to: Directory to make for the run; default: a new one in logdir_root, named by the time.
+    """
+
+    seed: Annotated[int | None, Parameter(validator=Number(gte=0, lt=2**64))] = None
+    epochs: Count = None
+    latent_dim: str | None = None
+    batch_size: Count = None
+    lr: float | None = None
+    to: Path | None = None
+
+    def add_to(self, run: dict[str, Any], models: Mapping[str, dict[str, Any]], flag: str) -> None:
+        """Add the keys to those given as `key=value`: of the run by `flag`, and of each model by part.
+
+        Without `models` all are in one, those of `flag`.
+
+        Raises:
+            UserError: for a key that is given in both ways.
+        """
+        of_run = {"seed": self.seed, "batch_size": self.batch_size}
+        of_models = {"epochs": self.epochs, "lr": self.lr}
+        size = self.latent_dim and (int(self.latent_dim) if self.latent_dim.isdecimal() else self.latent_dim)
+        _add(of_run, run, flag)
+        if not models:
+            _add({**of_models, "latent_dim": size}, run, flag)
+        for part, keys in models.items():
+            _refuse_twice(of_models, run, flag)
+            _add({**of_models, "latent_dim": size if part == "gae" else None}, keys, f"--{part}-config")
+
+    def refuse_beside_load_dir(self) -> None:
+        """Refuse all of them for a run that exists."""
+        refuse("for a new run only; for more epochs of this one: --max-epochs-loaded N", epochs=self.epochs)
+        others = {name: value for name, value in vars(self).items() if name != "epochs"}
+        refuse("can't be changed in a run that exists: leave it out, or start a new run", **others)
+
+
+NONE_USED = MostUsed()
+
+
+def _add(direct: Mapping[str, Any], keys: dict[str, Any], flag: str) -> None:
+    _refuse_twice(direct, keys, flag)
+    keys |= {RENAMED.get(name, name): value for name, value in direct.items() if value is not None}
+
+
+def _refuse_twice(direct: Mapping[str, Any], keys: Mapping[str, Any], flag: str) -> None:
+    for name, value in direct.items():
+        key = RENAMED.get(name, name)
+        if value is not None and key in keys:
+            raise UserError(f"--{name.replace('_', '-')}: not with {flag} {key}={keys[key]}: give one of them")
 
 
 def require(**flags: Any) -> None:

@@ -10,11 +10,15 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli import flags
+from twostep.cli import early, flags
+from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
 from twostep.core.files import require_free, to_json
+from twostep.core.registry import unknown
 from twostep.core.schema import UserError
+from twostep.runs.summary import RunSummary, require_run, runs_below
 
+EMBEDDINGS = "embeddings"
 AT_ONCE = 1000  # samples, to bound the memory that a network needs
 
 logger = logging.getLogger("twostep")
@@ -37,6 +41,9 @@ def sample(
         to: A .png (a grid of images), a .csv or .parquet (a table), or a .npz (key `samples`) or .npy with arrays in
             units of the data.
     """
+    require_run(run)
+    require_free(to, force)
+
     import torch
 
     from twostep.core.figures import check_writable, write_samples
@@ -52,7 +59,6 @@ def sample(
     spec = Run.open(run).spec
     as_table = is_table_path(to)
     (check_table if as_table else check_writable)(to, spec)
-    require_free(to, force)
     place = Engine(device or "cpu").device
     module.to(place)
     with evaluating(module):
@@ -83,11 +89,15 @@ def score(
             the run's validation rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
     """
-    from twostep.analysis import score as scoring
-
     if to.suffix.lower() != ".csv":
         raise UserError(f"{to}: write to a .csv file")
     require_free(to, force)
+    require_run(run)
+    if not rows.exists():
+        raise UserError(f"{rows}: no such file or folder")
+
+    from twostep.analysis import score as scoring
+
     scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
     number, by = len(scored.columns["row"]), scored.calibrator
     if scored.out is None or by is None:
@@ -103,6 +113,8 @@ def score(
 
 def report(run: flags.RunPath) -> int:
     """Write the page report.html of a run again."""
+    require_run(run)
+
     from twostep.analysis.report import write_report
     from twostep.runs.directory import Run
 
@@ -118,7 +130,6 @@ def compare(*runs: Path, format: Format = "text") -> int:
         format: Form of the table.
     """
     from twostep.cli.comparison import compared
-    from twostep.runs.summary import RunSummary
 
     if not runs:
         raise UserError("give the directories of runs: twostep compare RUN RUN; `twostep runs` lists them")
@@ -137,7 +148,6 @@ def runs(folder: Path = Path("runs")) -> int:
         folder: Folder of runs (key logdir_root).
     """
     from twostep.cli.comparison import run_rows
-    from twostep.runs.summary import runs_below
 
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the folder of your runs: twostep runs FOLDER")
@@ -154,6 +164,10 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: Lit
         dataset: Name or path of a dataset, or `embeddings`, whose defaults to show.
         role: Role whose defaults to show; default: the model's first.
     """
+    if name is not None:
+        early.check_model(name)
+    early.check_dataset(None if dataset == EMBEDDINGS else dataset)
+
     from twostep.cli.tables import model_keys, model_list
 
     table = model_list() if name is None else model_keys(name, dataset, role)
@@ -168,6 +182,9 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         name: Name of a dataset.
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
+    if name is not None and name not in known()["datasets"] and not early.extended("data_sets"):
+        raise unknown("data set", name, known()["datasets"])
+
     from twostep.cli.tables import dataset_keys, dataset_list
 
     if clear_cache:

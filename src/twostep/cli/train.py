@@ -6,17 +6,22 @@ import logging
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twostep.cli import flags
-from twostep.core.console import log_to_files
+from twostep.cli import early, flags
+from twostep.cli.config_file import BY_FLAG, read_config_files, to_config_file
+from twostep.cli.output import plain_values, show
+from twostep.core.console import log_to_files, prints_json
 from twostep.core.files import WriteError
 from twostep.core.schema import LostRankError, UserError
 from twostep.core.signals import Interrupted
+from twostep.runs.key_values import parse_overrides, share
+from twostep.runs.summary import RunSummary
 
 if TYPE_CHECKING:
     from twostep.experiment.experiment import Experiment
-    from twostep.runs.directory import Run
+    from twostep.runs.overrides import Request
 
 FAILED = 3
 
@@ -41,6 +46,9 @@ def train(
     only_test: flags.OnlyTest = False,
     test_ood: flags.TestOOD = False,
     table: flags.Table = flags.NO_TABLE,
+    config_file: flags.ConfigFile = None,
+    print_config: flags.PrintConfig = False,
+    most_used: flags.MostUsed = flags.NONE_USED,
 ) -> int:
     """Train and test a two-step model, or resume one with --load-dir.
 
@@ -52,39 +60,41 @@ def train(
         max_epochs_loaded_gae: New epoch limit of the autoencoder of a loaded run.
         max_epochs_loaded_de: New epoch limit of the density of a loaded run; epochs of a new one.
     """
-    from twostep.experiment.prepare import start
-    from twostep.runs.directory import Run
-    from twostep.runs.overrides import Request, parse_overrides, share
-
     run, gae, de = (parse_overrides(items or []) for items in (shared_config, gae_config, de_config))
-    for key in ("pretrained_gae", "freeze_pretrained_gae"):
+    for key in BY_FLAG:
         if key in run:
             raise UserError(f"{key}: set by a flag: --load-dir RUN --load-pretrained-gae [--freeze-pretrained-gae]")
     if "dataset" in run:
         flags.refuse(flags.TWICE, dataset=dataset)
     if load_dir is not None:
         flags.refuse(flags.BESIDE_LOAD_DIR, **asdict(table))
-    elif table != flags.NO_TABLE:
-        table.add_to(run.setdefault("dataset_kwargs", {}))
     limits = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
     of_models = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
     max_epochs = {name: limit for name, limit in of_models.items() if limit is not None}
     if load_dir is not None and not load_pretrained_gae:
         flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
+        flags.refuse(flags.BESIDE_LOAD_DIR, config_file=config_file, print_config=print_config)
+        most_used.refuse_beside_load_dir()
         flags.refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
-        stored = Run.open(load_dir)
-        if not stored.settings.two_step:
+        source = RunSummary.read(load_dir)
+        if "de" not in source.models:
             raise UserError(
                 f"{load_dir} is a run of a single model: use single_main.py or `twostep train-single`, or add "
                 "--load-pretrained-gae"
             )
-        if stored.settings.freezes_gae and max_epochs_loaded_gae is None:
+        overrides = share(run, gae=gae, de=de)
+        early.check_keys(source.models, overrides)
+        if source.keys.get("freeze_pretrained_gae") and max_epochs_loaded_gae is None:
             max_epochs.pop("gae", None)
-        return resume_run(stored, share(run, gae=gae, de=de), load_best_valid_first, max_epochs, only_test, test_ood)
+        return resume_run(load_dir, overrides, load_best_valid_first, max_epochs, only_test, test_ood)
+    stored = read_config_files(config_file or [], two_step=True)
+    de_model = de_model or stored.names.get("de_model")
+    most_used.add_to(run, {"de": de} if load_pretrained_gae else {"gae": gae, "de": de}, "--shared-config")
     if load_pretrained_gae:
         flags.require(load_dir=load_dir, de_model=de_model)
         assert load_dir is not None
         flags.refuse(flags.BESIDE_LOAD_DIR, gae_model=gae_model)
+        flags.refuse("that of the autoencoder in --load-dir: leave it out", latent_dim=most_used.latent_dim)
         flags.refuse("the density is new and must be trained", only_test=only_test)
         if max_epochs_loaded_de is not None:
             if "max_epochs" in de:
@@ -92,24 +102,35 @@ def train(
             de["max_epochs"] = max_epochs_loaded_de
         if freeze_pretrained_gae:
             flags.refuse("conflicts with --freeze-pretrained-gae, which trains the autoencoder no further", **limits)
-        source = Run.open(load_dir)
-        of_its_data = {"dataset", "dataset_kwargs", "data_root", "seed", "make_valid_loader"}
+        models, of_its_data = {"de": str(de_model)}, _data_of(load_dir)
         run = {
-            **source.settings.run.model_dump(include=of_its_data),
-            **{"pretrained_gae": source.path.resolve(), "freeze_pretrained_gae": freeze_pretrained_gae},
+            **of_its_data,
+            "pretrained_gae": load_dir.resolve(),
+            "freeze_pretrained_gae": freeze_pretrained_gae,
             **run,
         }
-        overrides, models = {**share(run, de=de), "gae": gae}, {"de": str(de_model)}
     else:
         flags.refuse("only with --load-dir RUN --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         limits |= {"max_epochs_loaded_de": max_epochs_loaded_de}
         given = {"only_test": only_test, "load_best_valid_first": load_best_valid_first}
         flags.refuse(flags.WITHOUT_LOAD_DIR, **given, **limits)
-        flags.require(dataset=dataset or run.get("dataset"), gae_model=gae_model, de_model=de_model)
-        overrides, models = share(run, gae=gae, de=de), {"gae": str(gae_model), "de": str(de_model)}
+        gae_model = gae_model or stored.names.get("gae_model")
+        named = dataset or run.get("dataset") or stored.keys["shared_config"].get("dataset")
+        flags.require(dataset=named, gae_model=gae_model, de_model=de_model)
+        models = {"gae": str(gae_model), "de": str(de_model)}
+    in_files = share(stored.keys["shared_config"], gae=stored.keys["gae_config"], de=stored.keys["de_config"])
+    overrides = {part: {**in_files[part], **keys} for part, keys in share(run, gae=gae, de=de).items()}
+    table.add_to(overrides["run"])
     if dataset is not None:
         overrides["run"]["dataset"] = dataset
-    request = Request(models, overrides)
+    early.check_request(models, overrides)
+
+    from twostep.experiment.prepare import start
+    from twostep.runs.overrides import Request
+
+    request = Request(models, overrides, to=most_used.to)
+    if print_config:
+        return _print_config(request)
     return _carry_out(lambda: start(request, load_best_valid_first, max_epochs, test_ood), only_test=False)
 
 
@@ -125,6 +146,9 @@ def train_single(
     only_test: flags.OnlyTest = False,
     test_ood: flags.TestOOD = False,
     table: flags.Table = flags.NO_TABLE,
+    config_file: flags.ConfigFile = None,
+    print_config: flags.PrintConfig = False,
+    most_used: flags.MostUsed = flags.NONE_USED,
 ) -> int:
     """Train and test a single model, or resume one with --load-dir.
 
@@ -132,20 +156,15 @@ def train_single(
         model: Name of the model (see `twostep models`).
         is_gae: Use the defaults of an autoencoder for a second step, and store its config as gae_config.json.
     """
-    from twostep.experiment.prepare import start
-    from twostep.models import MODELS
-    from twostep.runs.directory import Run
-    from twostep.runs.overrides import Request, parse_overrides, split_single
-
     given = parse_overrides(config or [])
     if load_dir is not None:
         flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae, **asdict(table))
-        run = Run.open(load_dir)
-        if run.settings.two_step:
-            raise UserError(f"{load_dir} is a two-step run: use main.py or `twostep train`")
-        overrides = split_single(given, type(run.settings.first), run.settings.first.name)
-        max_epochs = {} if max_epochs_loaded is None else {"model": max_epochs_loaded}
-        return resume_run(run, overrides, load_best_valid_first, max_epochs, only_test, test_ood)
+        flags.refuse(flags.BESIDE_LOAD_DIR, config_file=config_file, print_config=print_config)
+        most_used.refuse_beside_load_dir()
+        return resume_run(
+            *(load_dir, single_overrides(load_dir, given), load_best_valid_first),
+            *({} if max_epochs_loaded is None else {"model": max_epochs_loaded}, only_test, test_ood),
+        )
     flags.refuse(
         flags.WITHOUT_LOAD_DIR,
         only_test=only_test,
@@ -154,18 +173,37 @@ def train_single(
     )
     if "dataset" in given:
         flags.refuse(flags.TWICE, dataset=dataset)
-    if dataset is not None:
-        given["dataset"] = dataset
-    if table != flags.NO_TABLE:
-        table.add_to(given.setdefault("dataset_kwargs", {}))
+    stored = read_config_files(config_file or [], two_step=False)
+    most_used.add_to(given, {}, "--config")
+    given = {**stored.keys["config"], **given, **({} if dataset is None else {"dataset": dataset})}
+    table.add_to(given)
+    model, is_gae = model or stored.names.get("model"), is_gae or stored.names.get("is_gae") is True
     flags.require(dataset=given.get("dataset"), model=model)
+    early.check_single(str(model), given, is_gae)
+
+    from twostep.experiment.prepare import start
+    from twostep.models import MODELS
+    from twostep.runs.overrides import Request, split_single
+
     kind = MODELS[str(model)]
-    request = Request({"model": str(model)}, split_single(given, kind, str(model)), is_gae or "de" not in kind.roles)
+    overrides = split_single(given, kind, str(model))
+    request = Request({"model": str(model)}, overrides, is_gae or "de" not in kind.roles, most_used.to)
+    if print_config:
+        return _print_config(request)
     return _carry_out(lambda: start(request, test_ood=test_ood), only_test=False)
 
 
+def single_overrides(path: Path, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Split overrides for a run of a single model into those of the run and those of its model."""
+    stored = RunSummary.read(path)
+    if "de" in stored.models:
+        raise UserError(f"{path} is a two-step run: use main.py or `twostep train`")
+    early.check_single_keys(stored.title, given)
+    return early.split_single(given)
+
+
 def resume_run(
-    run: Run,
+    path: Path,
     overrides: Mapping[str, Mapping[str, Any]],
     best_first: bool,
     max_epochs: Mapping[str, int],
@@ -175,10 +213,32 @@ def resume_run(
     """Resume a run, or test it again, and return the exit status."""
     from twostep.experiment.load import require_checkpoint
     from twostep.experiment.prepare import resume
+    from twostep.runs.directory import Run
 
     if only_test:
-        require_checkpoint(run)
-    return _carry_out(lambda: resume(run.path, overrides, best_first, max_epochs, True, test_ood), only_test)
+        require_checkpoint(Run.open(path))
+    return _carry_out(lambda: resume(path, overrides, best_first, max_epochs, True, test_ood), only_test)
+
+
+def _data_of(path: Path) -> dict[str, Any]:
+    """Return the keys of a run's data."""
+    from twostep.runs.directory import Run
+
+    keys = {"dataset", "dataset_kwargs", "data_root", "seed", "make_valid_loader"}
+    return Run.open(path).settings.run.model_dump(include=keys)
+
+
+def _print_config(request: Request) -> int:
+    """Print all keys of a new run, as a config file holds them, and make none."""
+    import yaml
+
+    from twostep.experiment.prepare import settings_of
+
+    settings = settings_of(request)
+    names = {part: config.name for part, config in settings.models.items()}
+    values = to_config_file(names, settings.files(), settings.is_gae)
+    show(yaml.safe_dump(plain_values(values), sort_keys=False, allow_unicode=True).rstrip(), values)
+    return 0
 
 
 def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
@@ -198,10 +258,12 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
     try:
         if not only_test:
             experiment.fit()
-        experiment.test()
+        results = experiment.test()
         experiment.draw()
         if is_main:
             logger.info("report: %s", write_report(run))
+            if prints_json():
+                show("", {"run": run.path, "test": results})
     except NonFiniteLossError as error:  # of the mean over ranks
         if is_main:
             logger.error("%s%s", error, "; the last checkpoint is intact" if run.has_checkpoint() else "")

@@ -70,6 +70,15 @@ def require_free(path: Path, force: bool = False) -> None:
         raise UserError(f"{path}: can't be written: {folder} is not a writable folder")
 
 
+def require_free_folder(path: Path) -> None:
+    """Check, before any work, that a folder can be made at a path where nothing is."""
+    if path.exists():
+        raise UserError(f"{path}: exists: give another path by --to")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"{path}: can't be made: {folder} is not a writable folder")
+
+
 def refuse_links(path: Path) -> None:
     """Refuse symbolic links within a folder: they could refer to any file of the user."""
     for folder, folders, files in os.walk(path):

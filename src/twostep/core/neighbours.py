@@ -38,14 +38,14 @@ def radii(x: Tensor, k: int) -> Tensor:
     return k_nearest(x, k)[0][:, -1].contiguous()
 
 
-def k_nearest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the squared distances of each row to its k nearest other rows, ascending, and the indices of these.
+def k_nearest(x: Tensor, k: int, points: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the squared distances of each row to its k nearest points, ascending, and the indices of these.
 
-    Equal rows are other rows; of equally far ones any may be the last.
+    Without `points`, to the k nearest other rows: equal rows are other rows. Of equally far ones any may be the last.
 
-    Shapes: `x: (n, D)` with n > k, results `(n, k)` in float64 and int64.
+    Shapes: `x: (n, D)` with n > k, or `points: (m, D)` with m >= k; results `(n, k)` in float64 and int64.
     """
-    return _nearest(x, x, k)
+    return _nearest(x, x if points is None else points, k)
 
 
 def nearest(x: Tensor, points: Tensor) -> Tensor:

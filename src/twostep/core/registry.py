@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar, cast
 
@@ -13,6 +13,13 @@ T = TypeVar("T")
 Entry = TypeVar("Entry")
 
 logger = logging.getLogger("twostep")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Return the error of a name that is not known, with the nearest one that is, or else all of them."""
+    known = sorted(known)
+    every = f"; known: {', '.join(known)}"
+    return UserError(f"{name}: no such {kind}{nearest(name, known) or every}")
 
 
 class Registry(Generic[T]):
@@ -41,8 +48,7 @@ class Registry(Generic[T]):
             return self._entries[name]
         if name in self._broken:
             raise UserError(f"{name}: {self._broken[name]}")
-        known = f"; known: {', '.join(sorted(self._entries))}"
-        raise UserError(f"{name}: no such {self.kind}{nearest(name, self._entries) or known}")
+        raise unknown(self.kind, name, self._entries)
 
     def __contains__(self, name: str) -> bool:
         self._load_plugins()

@@ -2,6 +2,15 @@
 
 from twostep.diagnosis.diagnosis import Diagnosis, diagnose
 from twostep.diagnosis.dimension.consensus import Dimension, dimension_of
+from twostep.diagnosis.dimension.local import LocalDimension, local_dimension
 from twostep.diagnosis.overfitting.verdict import Overfitting
 
-__all__ = ["Diagnosis", "Dimension", "Overfitting", "diagnose", "dimension_of"]
+__all__ = [
+    "Diagnosis",
+    "Dimension",
+    "LocalDimension",
+    "Overfitting",
+    "diagnose",
+    "dimension_of",
+    "local_dimension",
+]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -17,13 +18,15 @@ from torch import Tensor
 
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
+from twostep.data.base import Splits, hold_out
 from twostep.data.batches import Batches
 from twostep.estimators.few import linear_dimension, shows_dimension
-from twostep.estimators.fitting import FEWEST, Fitted, fit_request, source_of
+from twostep.estimators.fitting import fit_splits, splits_of
 from twostep.estimators.objects import named_or_config
 from twostep.estimators.rows import Array, checked, framed, single
 from twostep.experiment.components import build
-from twostep.models.base import Likelihood, Sampler, evaluating
+from twostep.metrics.ood.scores import score_splits
+from twostep.models.base import Likelihood, Role, Sampler, evaluating
 from twostep.models.parts.networks import AUTO
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device
@@ -33,6 +36,10 @@ STANDARDIZED = {"whitening_transform": True, "scale_data": False}
 AS_THEY_ARE = {"whitening_transform": False, "scale_data": False}
 SMALLEST_BATCH, LARGEST_BATCH = 16, 128
 STEPS = 8  # of an epoch, with fewer rows in a batch where there are few
+FEWEST = 10  # rows of which some are held out for validation
+# Of vectors: as good as the defaults in less than half the time (benchmarks/estimators.py).
+COSINE = {"lr": 3e-3, "use_lr_scheduler": True}
+QUICK = {"ae": COSINE, "vae": COSINE, "flow": {**COSINE, "num_blocks_per_layer": 1, "max_epochs": 50}}
 LARGEST_SEED = 2**31 - 1
 
 
@@ -52,52 +59,57 @@ class ModelEstimator(BaseEstimator):
     device: Device
     random_state: Any
     verbose: int
+    run_dir: Any
 
     def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
         """Return the models, by their names in a run, and the keys of each."""
         raise NotImplementedError
 
-    def _fit(self, X: Any) -> Fitted:
+    def fit(self, X: Any, y: None = None, *, held_out: Any = None) -> Self:
+        """Train on rows of X but `held_out` ones for validation, by number; None: a random `validation_fraction`."""
         rows = checked(self, X, fitting=True, least=2)
         values = single(rows)
-        discrete = rows.ndim == 4 and np.asarray(X).dtype == np.uint8
-        seed = seed_of(self.random_state)
-        fraction = self.validation_fraction if len(values) >= FEWEST else 0.0
+        if rows.ndim == 4 and np.asarray(X).dtype == np.uint8:
+            values = values.to(torch.uint8)
         if not 0 <= self.validation_fraction < 1:
             raise UserError(f"validation_fraction={self.validation_fraction}: give a share from 0 to below 1")
-        request = self._asked(values, seed, fraction)
-        source = source_of(values, discrete, seed, fraction)
-        fitted = fit_request(request, source, fraction, self.verbose)
+        seed, index = seed_of(self.random_state), torch.arange(0)
+        if held_out is not None:
+            index = torch.as_tensor(np.sort(held_out))
+        elif self.validation_fraction and len(values) >= FEWEST:
+            index = hold_out(len(values), self.validation_fraction, torch.Generator().manual_seed(seed))[1]
+        splits = splits_of(values, index)
+        folder = None if self.run_dir is None else Path(self.run_dir).absolute()
+        fitted = fit_splits(self._asked(splits, seed, folder), values, splits, self.verbose, folder)
         self.model_, self.settings_, self.spec_ = fitted.model, fitted.settings, fitted.spec
         self.history_ = fitted.history
         self._float = rows.dtype
         self._double = deepcopy(fitted.model).double()
-        return fitted
+        self.held_out_ = index.numpy()
+        return self
 
-    def _asked(self, values: Tensor, seed: int, fraction: float) -> Request:
+    def _asked(self, splits: Splits, seed: int, folder: Path | None) -> Request:
         models, keys = self._request()
         steps = {"standardize": STANDARDIZED, None: AS_THEY_ARE}
         if self.preprocessing not in steps:
             raise UserError(f"preprocessing={self.preprocessing!r}: give 'standardize' or None")
-        first = next(iter(models))
-        if keys[first].get("latent_dim") == AUTO and not shows_dimension(values):
-            keys[first] = {**keys[first], "latent_dim": linear_dimension(values)}
-        if values.dim() == 2 and isinstance(models[first], str):
-            keys[first] = {**steps[self.preprocessing], **keys[first]}
-        trained_on = len(values) - (max(1, int(len(values) * fraction)) if fraction else 0)
-        size = max(SMALLEST_BATCH, min(LARGEST_BATCH, trained_on // STEPS))
-        if self.batch_size != "auto":
-            size = self.batch_size
-        run = {
-            "dataset": "X",
-            "seed": seed,
-            "device": self.device,
-            "make_valid_loader": bool(fraction),
-            **({"valid_fraction": float(fraction)} if fraction else {}),
-            "train_batch_size": min(size, trained_on),
-            **keys.pop("run", {}),
-        }
-        return Request(models, {"run": run, **keys})
+        first, rows = next(iter(models)), splits.train[:]
+        if keys[first].get("latent_dim") == AUTO and not shows_dimension(rows):
+            keys[first] = {**keys[first], "latent_dim": linear_dimension(rows)}
+        if rows.dim() == 2:
+            named = {part: QUICK.get(model, {}) for part, model in models.items() if isinstance(model, str)}
+            keys |= {part: {**quick, **keys[part]} for part, quick in named.items()}
+            if first in named:
+                keys[first] = {**steps[self.preprocessing], **keys[first]}
+        size: Any = self.batch_size
+        if size == "auto":
+            size = max(SMALLEST_BATCH, min(LARGEST_BATCH, len(rows) // STEPS))
+        validation: dict[str, Any] = {"make_valid_loader": splits.valid is not None}
+        if splits.valid is not None and self.validation_fraction:
+            validation["valid_fraction"] = float(self.validation_fraction)
+        dataset = "X" if folder is None else str(folder / "data.npz")
+        run = {"dataset": dataset, "seed": seed, "device": self.device, "train_batch_size": min(size, len(rows))}
+        return Request(models, {**keys, "run": {**run, **validation, **keys.get("run", {})}})
 
     @property
     def likelihood_(self) -> Likelihood:
@@ -113,11 +125,14 @@ class ModelEstimator(BaseEstimator):
 
     def _map(self, rows: Array, function: Callable[[Tensor], Tensor]) -> Array:
         """Apply a function of the model in double precision to rows, a batch after the other."""
-        device = next(self._double.parameters()).device
-        batches = Batches(torch.from_numpy(np.array(rows, dtype=np.float64)), BATCH, device=device)
+        batches = self._batches(rows)
         with torch.random.fork_rng([]), evaluating(self._double):
             torch.manual_seed(derive(self.settings_.run.seed, "estimator"))
             return torch.cat([function(x).cpu() for x in batches]).numpy()
+
+    def _batches(self, rows: Array) -> Batches:
+        device = next(self._double.parameters()).device
+        return Batches(torch.from_numpy(np.array(rows, dtype=np.float64)), BATCH, device=device)
 
     def _sampled(self, n: Any, random_state: Any) -> Any:
         check_is_fitted(self)
@@ -137,6 +152,13 @@ class ModelEstimator(BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         columns = [f"x{i}" for i in range(self.spec_.dim)] if names is None else list(names)
         return framed(self, values.astype(self._float), columns)
+
+    def outlier_scores(self, X: Any) -> dict[str, Array]:
+        """Return the scores of rows by which outliers are detected, by name, `(N,)` each; higher is more usual."""
+        batches, seed = self._batches(self._rows(X)), derive(self.settings_.run.seed, "ood")
+        with torch.random.fork_rng([]):
+            found = score_splits(self._double, {"rows": batches}, lambda values: values, seed)
+        return {name: values["rows"] for name, values in found.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(cast(dict[str, Any], super().__getstate__()))

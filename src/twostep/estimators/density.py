@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,11 +39,14 @@ class DensityModel(DensityMixin, ModelEstimator):
         device: where to compute: "auto", "cpu" or "cuda".
         random_state: seed of weights, held-out rows and batches: an integer, a generator of numpy, or None.
         verbose: 0 prints nothing, 1 a line for each epoch.
+        run_dir: folder, which must not exist, in which the fit writes a run with the rows in `data.npz`: `load_run`,
+            `twostep score` and the other commands open it; None: nothing is written.
 
     Attributes:
         de_: the trained density, a torch module.
         likelihood_: what log-densities are: "exact", "bound", "estimate" or "unnormalised".
         history_: a dictionary for each epoch: losses, and metrics of the validation rows.
+        held_out_: numbers of the validation rows.
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
@@ -57,6 +61,7 @@ class DensityModel(DensityMixin, ModelEstimator):
         device: Device = "auto",
         random_state: Any = None,
         verbose: int = 0,
+        run_dir: str | Path | None = None,
     ) -> None:
         self.de = de
         self.de_config = de_config
@@ -66,16 +71,12 @@ class DensityModel(DensityMixin, ModelEstimator):
         self.device: Device = device
         self.random_state = random_state
         self.verbose = verbose
+        self.run_dir = run_dir
 
     @override
     def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
         model, keys = model_of(self.de, self.de_config, "de")
         return {"model": model}, {"model": keys}
-
-    def fit(self, X: Any, y: None = None) -> Self:
-        """Train on rows of X."""
-        self._fit(X)
-        return self
 
     @property
     def de_(self) -> DensityEstimator:
@@ -116,12 +117,15 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         device: where to compute: "auto", "cpu" or "cuda".
         random_state: seed of weights, held-out rows and batches: an integer, a generator of numpy, or None.
         verbose: 0 prints nothing, 1 a line for each epoch.
+        run_dir: folder, which must not exist, in which the fit writes a run with the rows in `data.npz`: `load_run`,
+            `twostep score` and the other commands open it; None: nothing is written.
 
     Attributes:
         gae_, de_: the trained autoencoder and density, torch modules; `model_` is the two as one.
         latent_dim_: number of latent coordinates.
         likelihood_: what log-densities are: "exact", "bound", "estimate" or "unnormalised".
         history_: a dictionary for each epoch of each model: losses, and metrics of the validation rows.
+        held_out_: numbers of the validation rows.
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
@@ -140,6 +144,7 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         device: Device = "auto",
         random_state: Any = None,
         verbose: int = 0,
+        run_dir: str | Path | None = None,
     ) -> None:
         super().__init__(
             de,
@@ -150,6 +155,7 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
             device=device,
             random_state=random_state,
             verbose=verbose,
+            run_dir=run_dir,
         )
         self.gae = gae
         self.latent_dim = latent_dim

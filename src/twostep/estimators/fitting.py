@@ -6,17 +6,21 @@ import logging
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from twostep.core.schema import DataSpec
-from twostep.data.base import Source, Splits, hold_out
-from twostep.data.load import split_source
+from twostep.core.files import atomic_write
+from twostep.core.schema import DataSpec, UserError
+from twostep.data.base import Splits
+from twostep.estimators.objects import ModelObject
 from twostep.experiment.components import build
 from twostep.experiment.evaluator import Evaluator
+from twostep.experiment.experiment import Experiment
 from twostep.experiment.preflight import preflight
 from twostep.experiment.progress import Lines
 from twostep.experiment.resolve import resolve
@@ -24,54 +28,82 @@ from twostep.experiment.trainers import build_trainer, trainers_of
 from twostep.models.base import Model
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings
+from twostep.runs.directory import Run
 from twostep.runs.overrides import Request
 from twostep.training.engine import Engine
+from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Trainer
-
-FEWEST = 10  # rows of which some are held out for validation
 
 logger = logging.getLogger("twostep")
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model in eval mode, its configs, the facts of its data, held-out rows, and losses by epoch."""
+    """A trained model in eval mode, its configs, the facts of its data, and its losses by epoch."""
 
     model: Model | TwoStep
     settings: Settings
     spec: DataSpec
-    valid: Tensor | None
     history: list[dict[str, Any]]
 
 
-def source_of(rows: Tensor, discrete: bool, seed: int, fraction: float) -> Source:
-    """Return rows as a loader would: the test rows are the validation rows, for the rows of an array are all known."""
-    test = rows[hold_out(len(rows), fraction, torch.Generator().manual_seed(seed))[1]] if fraction else rows
-    return Source(rows, test, discrete=discrete, low=0.0 if discrete else None, high=255.0 if discrete else None)
+def splits_of(rows: Tensor, held_out: Tensor) -> Splits:
+    """Return rows in splits, with `held_out` ones, by sorted index, for validation; bytes are pixels.
+
+    All rows of an array are known, so the validation rows are the test rows, too; without any, these are all rows.
+    """
+    discrete = rows.dtype == torch.uint8
+    low, high = (0.0, 255.0) if discrete else torch.stack(rows.aminmax()).tolist()
+    kept = torch.ones(len(rows), dtype=torch.bool)
+    kept[held_out] = False
+    train, valid = rows[kept], rows[held_out]
+    spec = DataSpec(name="X", shape=tuple(rows.shape[1:]), size=len(train), low=low, high=high, discrete=discrete)
+    return Splits(spec, train, valid if len(valid) else None, valid if len(valid) else rows)
 
 
-def fit_request(request: Request, source: Source, fraction: float, verbose: int) -> Fitted:
-    """Train the models of a request on the rows of a source, as a run of the same keys and seed would."""
+def fit_splits(request: Request, rows: Tensor, splits: Splits, verbose: int, folder: Path | None = None) -> Fitted:
+    """Train the models of a request on splits of rows, as a run of the same keys does; `folder`: also write that run.
+
+    Raises:
+        UserError: for keys that contradict each other or the data, or a folder that exists already.
+    """
     with logging_lines(verbose), torch.random.fork_rng([]):
-        splits = split_source(source, "X", request.run_config().seed, fraction)
-        return _fit_splits(request, splits, verbose)
+        run = request.run_config()
+        engine = Engine(run.device, run.precision)
+        settings, size = resolve(request, run, splits, engine)
+        evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
+        preflight(evaluator, {}, testing=False)
+        if folder is None:
+            trainer = build_trainer(evaluator)
+            train, valid, _ = evaluator.loaders()
+            lines = Lines(len(evaluator.models) > 1)
+            try:
+                trainer.fit(train, valid, [lines] if verbose else [])
+            finally:
+                lines.close()
+        else:
+            more = {} if size is None else {"dimension": asdict(size)}
+            trainer = _written(evaluator, rows, folder, more)
+    return Fitted(evaluator.module.eval(), settings, splits.spec, history_of(trainers_of(trainer)))
 
 
-def _fit_splits(request: Request, splits: Splits, verbose: int) -> Fitted:
-    run = request.run_config()
-    engine = Engine(run.device, run.precision)
-    settings, _ = resolve(request, run, splits, engine)
-    evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
-    preflight(evaluator, {}, testing=False)
-    trainer = build_trainer(evaluator)
-    train, valid, _ = evaluator.loaders()
-    lines = Lines(len(evaluator.models) > 1)
+def _written(evaluator: Evaluator, rows: Tensor, folder: Path, more: dict[str, Any]) -> Trainer | TwoStepTrainer:
+    """Train in a run's directory, which holds its rows in `data.npz`."""
+    settings, splits = evaluator.settings, evaluator.splits
+    if any(isinstance(config, ModelObject) for config in settings.models.values()):
+        raise UserError("run_dir: a run is opened by its configs, and a model object has none: leave out run_dir")
+    run = Run.create(settings, splits.spec, splits.digest(), to=folder, **more)
+    with atomic_write(Path(settings.run.dataset)) as temporary, temporary.open("wb") as file:
+        np.savez(file, train=rows.numpy(), test=splits.test[:].numpy())
+    run.claim()
     try:
-        trainer.fit(train, valid, [lines] if verbose else [])
+        experiment = Experiment(evaluator, run, {})
+        experiment.fit()
+        run.write_history({trainer.name: trainer.history for trainer in experiment.trainers})
+        experiment.draw()
     finally:
-        lines.close()
-    held_out = None if splits.valid is None else splits.valid[:]
-    return Fitted(evaluator.module.eval(), settings, splits.spec, held_out, history_of(trainers_of(trainer)))
+        run.close()
+    return experiment.trainer
 
 
 def history_of(trainers: Sequence[Trainer]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from twostep.core.checkpoint import State, load_weights
+from twostep.core.files import require_free_folder
 from twostep.core.schema import UserError
 from twostep.data.base import Splits
 from twostep.data.load import located
@@ -17,8 +18,9 @@ from twostep.experiment.experiment import Experiment
 from twostep.experiment.preflight import preflight
 from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
+from twostep.models.base import ModelConfig
 from twostep.models.two_step import TwoStep
-from twostep.runs.config import Settings, TwoStepRunConfig
+from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.runs.directory import Run
 from twostep.runs.overrides import Overrides, Request
 from twostep.training.engine import Engine
@@ -42,15 +44,9 @@ def start(
         UserError: for whatever is wrong with the request or its data.
     """
     run_config = request.run_config()
-    pretrained = run_config.pretrained_gae if isinstance(run_config, TwoStepRunConfig) else None
-    source, loaded = None, None
-    if pretrained is not None:
-        source = Run.open(pretrained)
-        if not source.settings.is_gae:
-            raise UserError(
-                f"{pretrained}: not a run of an autoencoder alone; train one by single_main.py with --is-gae"
-            )
-        loaded = source.settings.adjusted({"model": request.overrides.get("gae", {})}, source.spec.is_image).first
+    if request.to is not None:
+        require_free_folder(request.to)
+    source, loaded = _pretrained(request, run_config)
     splits = load_splits(run_config)
     engine = Engine(run_config.device, run_config.precision)
     settings, size = resolve(request, run_config, splits, engine, loaded)
@@ -72,7 +68,9 @@ def start(
                 source.path,
             )
     more = {} if size is None else {"dimension": asdict(size)}
-    path = engine.on_first(lambda: Run.create(settings, splits.spec, digest, engine.world_size, **more).path)
+    path = engine.on_first(
+        lambda: Run.create(settings, splits.spec, digest, engine.world_size, request.to, **more).path
+    )
     run = Run(path, settings, splits.spec, digest)
     engine.on_first(run.claim)
     experiment = Experiment(evaluator, run, ood)
@@ -80,6 +78,25 @@ def start(
         _take_pretrained(experiment, state, max_epochs or {})
     logger.info("run directory: %s", path)
     return experiment
+
+
+def settings_of(request: Request) -> Settings:
+    """Return the configs that a new run would have; errors are those of `start`."""
+    run = request.run_config()
+    engine = Engine(run.device, run.precision)
+    return resolve(request, run, load_splits(run), engine, _pretrained(request, run)[1])[0]
+
+
+def _pretrained(request: Request, run: RunConfig) -> tuple[Run | None, ModelConfig | None]:
+    """Return the run of a pretrained autoencoder and its config, if there is one."""
+    path = run.pretrained_gae if isinstance(run, TwoStepRunConfig) else None
+    if path is None:
+        return None, None
+    source = Run.open(path)
+    if not source.settings.is_gae:
+        raise UserError(f"{path}: not a run of an autoencoder alone; train one by single_main.py with --is-gae")
+    overrides = {"model": request.overrides.get("gae", {})}
+    return source, source.settings.adjusted(overrides, source.spec.is_image).first
 
 
 def resume(

@@ -39,6 +39,7 @@ from twostep.nn.jacobian import Map, layers_of
 from twostep.nn.layers import Affine, Function
 from twostep.nn.transforms import MappedBatches, TransformKeys, Whiten
 
+ROWS = 1000  # that are encoded at once
 LARGEST_JACOBIAN = 2**27  # entries of the decoder's at one point: half a gigabyte
 ALONE = "it is an encoder alone, without a decoder"
 NO_GRADIENT = "its decoder is not differentiable by torch, so that it has no Jacobian"
@@ -101,6 +102,27 @@ class ExternalAutoencoder(GeneralizedAutoencoder):
             if Function in map(type, self.modules()):  # what they keep is not stored: compare what they give
                 self.answers = torch.zeros_like(self._answers())
                 self.register_load_state_dict_post_hook(_same_answers)
+
+    @classmethod
+    def of(cls, coders: Any, x: Any, low: float = 0.0, high: float = 1.0, **keys: Any) -> ExternalAutoencoder:
+        """Return the autoencoder of what one has, with the scale of its embeddings found from data.
+
+        Args:
+            coders: what `external` takes.
+            x: rows of data, `(N, *S)`, a tensor or an array.
+            low, high: smallest and largest possible value of images, for an autoencoder of diffusers.
+            keys: see `external`.
+
+        Raises:
+            UserError: as `external` does.
+        """
+        rows = torch.as_tensor(x)
+        rows = rows if rows.is_floating_point() else rows.float()
+        spec = DataSpec(name="data", shape=tuple(rows.shape[1:]), size=len(rows), low=low, high=high)
+        model = external(coders, spec, **keys)
+        like = next(model.parameters(), rows)
+        model.fit_transform([block.to(like) for block in rows.split(ROWS)])
+        return model
 
     @override
     def train(self, mode: bool = True) -> ExternalAutoencoder:

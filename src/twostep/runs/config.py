@@ -23,7 +23,7 @@ class RunConfig(Frozen):
 
     adjustable: ClassVar[frozenset[str]] = frozenset(
         {"dataset", "data_root", "ood_dataset", "ood_dataset_kwargs", "device"}
-        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes"}
+        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes", "max_minutes"}
     )
 
     dataset: str = Field(description="name of a dataset, path of a file or folder, or owner/name on the hub")
@@ -43,6 +43,9 @@ class RunConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Annotated[Literal["32", "bf16"], BeforeValidator(lambda name: "32" if name == 32 else name)] = Field(
         "32", description="32, or bf16: mixed precision with 32-bit weights"
+    )
+    max_minutes: PositiveFloat | None = Field(
+        None, description="minutes to train for at most, all models together; None: no limit"
     )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
 
@@ -131,7 +134,7 @@ class Settings:
         """
         run = resolve_fid(_adjust(self.run, overrides.get("run", {}), "the run"), is_image)
         models = {
-            name: resolve_fid(_adjust(config, overrides.get(name, {}), config.name), is_image and name != "de")
+            name: resolve_fid(_adjust(config, overrides.get(name, {}), config.name, name), is_image and name != "de")
             for name, config in self.models.items()
         }
         return Settings(run, models, self.is_gae)
@@ -161,12 +164,11 @@ def _model_from(values: Mapping[str, Any]) -> ModelConfig:
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig | ModelConfig)
 
 
-def _adjust(config: AnyConfig, overrides: Mapping[str, Any], owner: str) -> AnyConfig:
+def _adjust(config: AnyConfig, overrides: Mapping[str, Any], owner: str, part: str = "model") -> AnyConfig:
     fixed = [key for key in overrides if key in type(config).keys() and key not in config.adjustable]  # noqa: SIM118
     if "max_epochs" in fixed:
-        raise UserError(
-            f"max_epochs: can't be changed in a run that exists (key of {owner}): use --max-epochs-loaded N"
-        )
+        flag = "--max-epochs-loaded" + ("" if part == "model" else f"-{part}")
+        raise UserError(f"max_epochs: can't be changed in a run that exists (key of {owner}): use {flag} N")
     if fixed:
         raise UserError(
             f"{', '.join(fixed)}: can't be changed in a run that exists (key of {owner}; these can: "

@@ -53,8 +53,16 @@ class Run(ResultFiles):
         self._lock: FileLock | None = None
 
     @classmethod
-    def create(cls, settings: Settings, spec: DataSpec, digest: str = "", ranks: int = 1, **more: Any) -> Self:
-        """Make a new directory under `logdir_root`, named by the time, that holds configs and environment.
+    def create(
+        cls,
+        settings: Settings,
+        spec: DataSpec,
+        digest: str = "",
+        ranks: int = 1,
+        to: Path | None = None,
+        **more: Any,
+    ) -> Self:
+        """Make a new directory `to`, or one under `logdir_root` named by the time, that holds configs and environment.
 
         It is filled under a hidden name and renamed last, so that no run is ever seen without its configs. Of `more`
         values, each is stored as a JSON file of its name.
@@ -62,7 +70,7 @@ class Run(ResultFiles):
         Raises:
             UserError: if the directory can't be made.
         """
-        root = settings.run.logdir_root
+        root = settings.run.logdir_root if to is None else to.absolute().parent
         files = {
             **settings.files(),
             "data.json": {**spec.model_dump(mode="json"), "sha256": digest},
@@ -70,7 +78,7 @@ class Run(ResultFiles):
             **{f"{name}.json": values for name, values in more.items()},
         }
         name = datetime.now().strftime("%b%d_%H-%M-%S")
-        places = [root / name, *(root / f"{name}_{number}" for number in range(1, 1000))]
+        places = [to] if to else [root / name, *(root / f"{name}_{number}" for number in range(1, 1000))]
         try:
             with temporary_folder(root) as folder:
                 (folder / "checkpoints").mkdir()
@@ -78,7 +86,8 @@ class Run(ResultFiles):
                     (folder / file).write_text(to_json(values))
                 path = move_into_place(folder, places)
         except OSError as error:
-            raise UserError(f"logdir_root={root}: can't make a run directory there ({error.strerror})") from None
+            place = f"logdir_root={root}: can't make a run directory there" if to is None else f"{to}: can't be made"
+            raise UserError(f"{place} ({error.strerror})") from None
         return cls(path, settings, spec, digest)
 
     @classmethod

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from twostep.core.factories import allow
+from twostep.core.keys import with_epochs_for_steps
 from twostep.core.schema import DataSpec, UserError, nearest
 from twostep.data.load import located
 from twostep.metrics import METRICS
@@ -15,11 +15,12 @@ from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
 from twostep.models.parts.networks import AUTO
 from twostep.runs.config import RunConfig, TwoStepRunConfig
+from twostep.runs.key_values import parse_overrides, share
+
+__all__ = ["Overrides", "Request", "config_class", "parse_overrides", "share", "split_single"]
 
 Overrides = Mapping[str, Mapping[str, Any]]
 """Values by key, for `run` and for each model by name: `model`, or `gae` and `de`."""
-
-SHARED_KEYS = ("max_epochs", "early_stopping_metric", "max_bad_valid_epochs", "max_grad_norm", "valid_metrics")
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class Request:
             run with a pretrained autoencoder names only the density.
         overrides: values by key, for `run` and for each model.
         is_gae: whether a single model is an autoencoder for a second step.
+        to: directory of the run; None: a new one in `logdir_root`, named by the time.
     """
 
     models: Mapping[str, str | ModelConfig]
     overrides: Overrides
     is_gae: bool = False
+    to: Path | None = None
 
     @property
     def is_two_step(self) -> bool:
@@ -67,13 +70,15 @@ class Request:
     def model_config(self, part: str, spec: DataSpec) -> ModelConfig:
         """Return a model's config: its defaults for this data, and the overrides on top.
 
-        A default of early stopping applies only where there are validation rows.
+        A default of early stopping applies only where there are validation rows, and one of epochs only where
+        `max_steps` is not given.
         """
-        given = self._given(part)
-        if not self.run_config().make_valid_loader:
+        given, run = self._given(part), self.run_config()
+        if not run.make_valid_loader:
             given = {"early_stopping_metric": None, **given}
         kind, role = self._kind(part)
-        return kind.for_data(spec, role, **given)
+        batches = -(-spec.size // min(run.train_batch_size, spec.size))
+        return with_epochs_for_steps(kind.for_data(spec, role, **given), given, batches)
 
     def _kind(self, part: str) -> tuple[type[ModelConfig], Role]:
         role: Role = "gae" if self.is_gae or part == "gae" else "de"
@@ -84,34 +89,6 @@ class Request:
         model = self.models[part]
         own = {} if isinstance(model, str) else {key: getattr(model, key) for key in model.model_fields_set}
         return {**own, **self.overrides.get(part, {})}
-
-
-def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
-    """Return `{key: value}` of strings `key=value`; a value that is no Python literal is a string.
-
-    Raises:
-        UserError: for an item without a key or without `=`.
-    """
-    overrides: dict[str, Any] = {}
-    for item in items:
-        key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise UserError(f"{item}: write key=value (quote it if the value has blanks)")
-        try:
-            value = ast.literal_eval(text.strip())
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            value = text.strip()
-        overrides[key.strip()] = value
-        if key.strip() == "module":
-            allow(str(value))
-    return overrides
-
-
-def share(run: Mapping[str, Any], **models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return overrides in which `SHARED_KEYS` given for the run are those of each model that has none of its own."""
-    shared = {key: value for key, value in run.items() if key in SHARED_KEYS}
-    own = {key: value for key, value in run.items() if key not in shared}
-    return {"run": own, **{name: {**shared, **keys} for name, keys in models.items()}}
 
 
 def split_single(overrides: Mapping[str, Any], config: type[ModelConfig], name: str) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twostep.core.keys import FitKeys
+from twostep.core.keys import FitKeys, with_epochs_for_steps
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import Batches
@@ -56,7 +56,7 @@ def fit(
         seed: of batches, noise and held-out rows.
         device: where to train; the model stays there.
         callbacks: called during training.
-        **keys: of `FitKeys`: `optimizer`, `max_epochs`, `max_grad_norm`, `early_stopping_metric`,
+        **keys: of `FitKeys`: `optimizer`, `max_epochs`, `max_steps`, `max_grad_norm`, `early_stopping_metric`,
             `max_bad_valid_epochs`.
 
     Raises:
@@ -84,8 +84,9 @@ def fit(
             total = sum(float(objective.loss(x)) * len(x) for x in batches)
         return {"loss": total / len(batches.data)}
 
-    trainer = Trainer("model", model, fit_keys, optimizers, engine, validate, seed)
     size = min(batch_size, len(rows))
+    fit_keys = with_epochs_for_steps(fit_keys, keys, -(-len(rows) // size))
+    trainer = Trainer("model", model, fit_keys, optimizers, engine, validate, seed)
     train = Batches(rows, size, device=engine.device)
     trainer.fit(train, None if held_out is None else replace(train, data=held_out), callbacks)
     return model.eval()

@@ -35,7 +35,7 @@ def read_arrays(path: Path) -> Source:
     if len(arrays) != 1 and set(arrays) != {"train", "test"}:
         found = ", ".join(sorted(arrays)) or "none"
         raise UserError(f"{path}: its keys must be train and test, or a single key of any name; found: {found}")
-    rows = {key: _rows(array, f"{path}, {key}" if key else str(path)) for key, array in arrays.items()}
+    rows = {key: array_rows(array, f"{path}, {key}" if key else str(path)) for key, array in arrays.items()}
     test = rows["test"] if len(rows) > 1 else None
     name = "train" if len(rows) > 1 else next(iter(rows))
     train = rows[name]
@@ -54,12 +54,12 @@ def read_array(path: Path) -> Tensor:
     if len(arrays) != 1:
         raise UserError(f"{path}: must hold exactly one array; found: {', '.join(sorted(arrays)) or 'none'}")
     ((key, array),) = arrays.items()
-    return _rows(array, f"{path}, {key}" if key else str(path))
+    return array_rows(array, f"{path}, {key}" if key else str(path))
 
 
 def vectors(array: Array, where: str) -> Tensor:
     """Return a matrix of numbers as training rows, float32; what they lack is a `UserError` or a warning."""
-    rows = _rows(array, where)
+    rows = array_rows(array, where)
     if len(rows) > 1:
         _check_variation(rows, array, where)
     return rows
@@ -94,7 +94,7 @@ def _reason(path: Path, error: Exception) -> str:
     return f"write it again ({' '.join(str(error).split())})"
 
 
-def _rows(array: Array, where: str) -> Tensor:
+def array_rows(array: Array, where: str) -> Tensor:
     """Check an array and reshape it to `N x *S`; `where` is its name in messages."""
     if array.dtype.kind not in "biuf":
         raise UserError(f"{where}: values of type {array.dtype} are not real numbers: convert them first")

@@ -28,8 +28,8 @@ def distinct_rows(x: Tensor, n: int | None, seed: int) -> tuple[Tensor, Tensor, 
     """
     if n is not None and n < LEAST:
         raise UserError(f"n={n} rows are too few to estimate a dimension: use {LEAST} or more")
-    table = _table(x)
-    rows = table[_distinct(table)[0]]
+    table = as_table(x)
+    rows = table[distinct(table)[0]]
     duplicates = len(table) - len(rows)
     if n is not None and n < len(rows):
         generator = torch.Generator().manual_seed(derive(seed, "rows"))
@@ -41,7 +41,7 @@ def distinct_rows(x: Tensor, n: int | None, seed: int) -> tuple[Tensor, Tensor, 
             f"{len(x)} rows of which {len(rows)} are distinct have no dimension: give other data, or subtract the mean "
             "of each column if only the last digits differ"
         )
-    repeated = int(varying.sum()) - len(_distinct(rows[:, varying].T)[0])
+    repeated = int(varying.sum()) - len(distinct(rows[:, varying].T)[0])
     own = torch.finfo(x.dtype if x.is_floating_point() else torch.double).eps
     half_range = (rows.amax(0) / 2 - rows.amin(0) / 2).abs()
     rounding = ROUNDINGS * torch.where(varying, torch.maximum(own * rows.abs().amax(0), SINGLE * half_range), 0.0)
@@ -75,7 +75,7 @@ def distinct_rows(x: Tensor, n: int | None, seed: int) -> tuple[Tensor, Tensor, 
 
 def grid_noise(rows: Tensor, seed: int) -> Tensor | None:
     """Return uniform noise of one step for columns on a grid, the same for equal ones, `(n, D)`; None without any."""
-    first, group = _distinct(rows.T)
+    first, group = distinct(rows.T)
     columns = rows[:, first]
     steps = torch.tensor([_step(column) for column in columns.T.numpy()], dtype=rows.dtype)
     if not bool(steps.any()):
@@ -106,7 +106,7 @@ def is_coarse(points: Tensor, rounding: Tensor | float) -> bool:
     return bool(((stds > 0) & (torch.as_tensor(rounding) > COARSE * stds)).any())
 
 
-def _table(x: Tensor) -> Tensor:
+def as_table(x: Tensor) -> Tensor:
     """Return data as rows `(N, D)`, in float64 or integers."""
     if x.is_complex():
         raise UserError(f"values of type {x.dtype} are not real numbers: convert them first")
@@ -123,7 +123,7 @@ def _table(x: Tensor) -> Tensor:
     return table.double() + 0.0 if table.is_floating_point() else table  # -0 becomes 0, as rows are compared by bytes
 
 
-def _distinct(table: Tensor) -> tuple[Tensor, Tensor]:
+def distinct(table: Tensor) -> tuple[Tensor, Tensor]:
     """Return an index for each distinct row, in an order of their values alone, and the number of each row's group."""
     values = np.ascontiguousarray(table.numpy())
     rows = values.view(np.dtype((np.void, values.itemsize * values.shape[1])))[:, 0]

@@ -64,7 +64,7 @@ def maximum_likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, seed: int = 0)
 def likelihood(near: Neighbourhoods, k: int = NEIGHBOURS, weights: Tensor | None = None) -> Tensor:
     """Return maximum likelihood estimates for each row of weights of the points `(R, n)`; without weights one."""
     weights = _once(near) if weights is None else weights
-    mean = weights @ _mean_logs(near, k) / weights.sum(1)
+    mean = weights @ mean_logs(near, k) / weights.sum(1)
     return torch.where(mean > EQUAL, 1 / mean, near.dim)
 
 
@@ -88,9 +88,20 @@ def ratio(near: Neighbourhoods, weights: Tensor | None = None) -> Tensor:
 
 def dimensions_around(near: Neighbourhoods, k: int = NEIGHBOURS) -> Tensor:
     """Return estimates around each point, `(n,)`, of it and its k neighbours: they vary less than at single points."""
-    inverse = _mean_logs(near, k)
+    inverse = mean_logs(near, k)
     mean = (inverse + inverse[near.indices[:, :k]].sum(1)) / (k + 1)
     return torch.where(mean > EQUAL, 1 / mean, near.dim)
+
+
+def mean_logs(near: Neighbourhoods, k: int) -> Tensor:
+    """Return the mean of log(T_k / T_j), j < k, of each point, `(n,)`: the inverse of its own estimate."""
+    return mean_log_ratios(_distances(near, k))
+
+
+def mean_log_ratios(distances: Tensor) -> Tensor:
+    """Return the mean of log(T_k / T_j), j < k, `(n,)`, of ascending positive distances `(n, k)`."""
+    logs = distances.log()
+    return (logs[:, -1:] - logs[:, :-1]).mean(1)
 
 
 def local_pca(near: Neighbourhoods, k: int = K, seed: int = 0) -> DimensionEstimate:
@@ -112,11 +123,6 @@ def _distances(near: Neighbourhoods, k: int) -> Tensor:
     if k > near.k:
         raise UserError(f"{near.n} distinct rows with {near.k} neighbours each are too few for k={k}: give more rows")
     return near.distances[:, :k]
-
-
-def _mean_logs(near: Neighbourhoods, k: int) -> Tensor:
-    logs = _distances(near, k).log()
-    return (logs[:, -1:] - logs[:, :-1]).mean(1)
 
 
 def _components(points: Tensor) -> Tensor:

@@ -1,0 +1,232 @@
+"""Outlier detection with p-values, in scikit-learn's form.
+
+A row is unusual if it is far from the learned manifold, or if the density of its projection is too low or too high.
+Both make one score (`twostep.metrics.ood.conformal`), whose conformal p-value says how often a new row of the same
+distribution looks at least as unusual: `predict` calls at most a share `alpha` of such rows outliers.
+
+*Split*: one model; its validation rows calibrate the p-values. *Cross*: with few rows, these are too few to show small
+p-values, so each of K models is trained without a fold, and a row is compared with every fold by that fold's model:
+
+    p(x) = (1 + Σ_k #{i in fold k: T_k(x_i) <= T_k(x)}) / (1 + n),
+
+with T_k the score by the model that has not seen fold k. The level is proved up to a factor of 2, for large n, and kept
+in simulations (benchmarks/estimators.py).
+
+Sources: Cross-conformal predictors (Vovk, 2015); Predictive inference with the jackknife+ (Barber, Candès, Ramdas &
+Tibshirani, 2021, arXiv 1905.02928); Controlling the False Discovery Rate (Benjamini & Hochberg, 1995); Testing for
+Outliers with Conformal p-values (Bates et al., 2023, arXiv 2104.08279).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from twostep.core.schema import UserError
+from twostep.core.seeds import derive
+from twostep.estimators.base import seed_of
+from twostep.estimators.density import TwoStepDensity
+from twostep.estimators.rows import Array, checked
+from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
+from twostep.metrics.ood.scores import DISTANCE, TWO_PART
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, ModelConfig
+from twostep.training.engine import Device
+
+Scores = NDArray[np.float64]
+
+FOLDS = 5
+EXPECTED = 2.5  # calibrating rows below the level, with fewer of which the calibration is crossed
+
+
+class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
+    """An outlier detector whose share of false alarms is `alpha`, for rows like those it was fitted to.
+
+    Args:
+        gae, de, latent_dim, gae_config, de_config, schedule, preprocessing, validation_fraction, batch_size, device,
+            random_state, verbose, run_dir: see `TwoStepDensity`.
+        contamination: share of the rows of `fit` that `predict` calls outliers; None: `alpha` decides.
+        alpha: level of `predict`: the share of new rows of the same distribution that it calls outliers.
+        calibration: "split", "cross", or "auto": crossed if few rows are below the level.
+
+    Attributes:
+        densities_: the models, `TwoStepDensity`, one or several.
+        offset_: `decision_function(X) = score_samples(X) - offset_`; outliers are below 0.
+        smallest_p_value_: the smallest p-value that these rows can show.
+        n_features_in_, feature_names_in_: number and names of the columns of X.
+    """
+
+    def __init__(
+        self,
+        gae: str | ModelConfig | GeneralizedAutoencoder = "ae",
+        de: str | ModelConfig | DensityEstimator = "flow",
+        *,
+        latent_dim: int | Literal["auto"] = "auto",
+        gae_config: Mapping[str, Any] | None = None,
+        de_config: Mapping[str, Any] | None = None,
+        schedule: Literal["sequential", "by_epoch", "by_iteration"] = "sequential",
+        preprocessing: Literal["standardize"] | None = "standardize",
+        validation_fraction: float = 0.1,
+        batch_size: int | Literal["auto"] = "auto",
+        device: Device = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+        run_dir: str | Path | None = None,
+        contamination: float | None = None,
+        alpha: float = 0.05,
+        calibration: Literal["auto", "split", "cross"] = "auto",
+    ) -> None:
+        self.gae = gae
+        self.de = de
+        self.latent_dim = latent_dim
+        self.gae_config = gae_config
+        self.de_config = de_config
+        self.schedule = schedule
+        self.preprocessing = preprocessing
+        self.validation_fraction = validation_fraction
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        self.run_dir = run_dir
+        self.contamination = contamination
+        self.alpha = alpha
+        self.calibration = calibration
+
+    def fit(self, X: Any, y: None = None) -> Self:
+        """Train one model, or several, on rows that are taken for usual, and calibrate their scores."""
+        if not 0 < self.alpha < 1:
+            raise UserError(f"alpha={self.alpha}: give a level between 0 and 1")
+        if self.contamination is not None and not 0 < self.contamination <= 0.5:
+            raise UserError(f"contamination={self.contamination}: give a share above 0, up to 0.5, or None")
+        rows = checked(self, X, fitting=True, least=2 * MIN_ROWS)
+        seed, pixels = seed_of(self.random_state), np.asarray(X).dtype == np.uint8 and rows.ndim == 4
+        self.densities_: list[TwoStepDensity] = []
+        self.calibrators_: list[ConformalCalibrator] = []
+        for fold in self._folds(len(rows), seed):
+            keys: dict[str, Any] = {name: getattr(self, name) for name in TwoStepDensity().get_params(deep=False)}
+            density = TwoStepDensity(**keys).set_params(random_state=seed)
+            density.fit(rows.astype(np.uint8) if pixels else rows, held_out=fold)
+            scores = density.outlier_scores(rows[density.held_out_])
+            self.densities_.append(density)
+            self.calibrators_.append(ConformalCalibrator(density.model_, scores, derive(seed, "ood")))
+        self._calibrated = np.concatenate([two_part(one).calibration for one in self.calibrators_])
+        self.smallest_p_value_ = 1 / (1 + len(self._calibrated))
+        self.offset_ = self._offset(rows)
+        return self
+
+    def score_samples(self, X: Any) -> Scores:
+        """Return how usual each row is, `(N,)`: the log of its p-value, where ties are broken by the score itself.
+
+        Rows more unusual than all that calibrate get lower values without bound.
+        """
+        scored = self._scored(X)
+        median = np.median(self._calibrated)
+        count = np.round(scored["p_value"] * (1 + len(self._calibrated))) - 1
+        beyond = -np.logaddexp(0.0, median - scored[TWO_PART.name])
+        between = np.log1p(count + expit(scored[TWO_PART.name] - median))
+        return np.where(count == 0, beyond, between) - np.log1p(len(self._calibrated))
+
+    def decision_function(self, X: Any) -> Scores:
+        """Return `score_samples(X) - offset_`, `(N,)`: outliers are below 0, and higher is more usual."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return -1 for outliers, whose p-value is at most `alpha`, and 1 for others, `(N,)`."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_values(self, X: Any) -> Scores:
+        """Return the conformal p-value of each row, `(N,)`."""
+        return self._scored(X)["p_value"]
+
+    def q_values(self, X: Any) -> Scores:
+        """Return the q-value of each row among those of X, `(N,)`, by Benjamini and Hochberg.
+
+        Of the rows with a q-value of at most q, a share of q or less is expected to be usual.
+        """
+        p = self.p_values(X)
+        order = np.argsort(p)[::-1]
+        q = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
+        found = np.empty_like(q)
+        found[order] = np.minimum(q, 1.0)
+        return found
+
+    def score_components(self, X: Any) -> dict[str, Scores]:
+        """Return the parts of the score of each row by name, `(N,)` each, means over the models if there are several.
+
+        `log_prob` is the log-density in nats, `distance` that to the manifold, `two_part` both as one score, of which
+        lower values are more unusual; `p_value_log_prob`, `p_value_distance` and `p_value` are their p-values.
+        """
+        scored = self._scored(X)
+        return {
+            "log_prob": scored["log_prob"],
+            "distance": np.sqrt(np.maximum(0.0, -scored[DISTANCE])),
+            "two_part": scored[TWO_PART.name],
+            "p_value_log_prob": scored["p_value_log_prob"],
+            "p_value_distance": scored[f"p_value_{DISTANCE}"],
+            "p_value": scored["p_value"],
+        }
+
+    def _folds(self, count: int, seed: int) -> Sequence[Array | None]:
+        """Return the sorted numbers of the rows that each model does not see; None: a share for validation."""
+        if self.calibration not in ("auto", "split", "cross"):
+            raise UserError(f"calibration={self.calibration!r}: give 'auto', 'split' or 'cross'")
+        held = int(count * self.validation_fraction)
+        few = self.alpha * (1 + held // 2) < EXPECTED
+        if self.calibration == "split" or (self.calibration == "auto" and not few):
+            if held < MIN_ROWS:
+                text = f"{held} validation rows of {count} are too few: give more rows, or calibration='cross'"
+                raise UserError(f"calibration='split': {text}")
+            return [None]
+        order = np.random.default_rng(seed).permutation(count)
+        if self.run_dir is not None:
+            raise UserError("run_dir: a run has one model: add calibration='split', or leave out run_dir")
+        return [np.sort(fold) for fold in np.array_split(order, min(FOLDS, count // MIN_ROWS))]
+
+    def _scored(self, X: Any) -> dict[str, Scores]:
+        check_is_fitted(self)
+        rows = checked(self, X, fitting=False)
+        scores: dict[str, list[Scores]] = {}
+        counts: dict[str, list[Scores]] = {}
+        total: dict[str, int] = {}
+        for density, calibrator in zip(self.densities_, self.calibrators_, strict=True):
+            found = density.outlier_scores(rows)
+            two = two_part(calibrator)
+            for name, p in calibrator.p_values(found).items():
+                calibrated = len(two.calibration) if name == TWO_PART.name else len(calibrator.held_out[name])
+                counts.setdefault(name, []).append(p * (calibrated + 1) - 1)
+                total[name] = total.get(name, 0) + calibrated
+            for name, values in {**found, TWO_PART.name: two.score(found)}.items():
+                scores.setdefault(name, []).append(values)
+        result: dict[str, Scores] = {name: np.mean(values, 0) for name, values in scores.items()}
+        p_values = {name: np.minimum(1.0, (1 + np.sum(many, 0)) / (1 + total[name])) for name, many in counts.items()}
+        result |= {f"p_value_{name}": values for name, values in p_values.items()}
+        return {**result, "p_value": p_values[TWO_PART.name]}
+
+    def _offset(self, rows: Array) -> float:
+        if self.contamination is not None:
+            return float(np.quantile(self.score_samples(rows), self.contamination))
+        calibrated = len(self._calibrated)
+        counted = int(self.alpha * (1 + calibrated) + 1e-9)  # the counts below it have a p-value of at most alpha
+        if not counted:
+            warnings.warn(
+                f"{len(rows)} rows show no p-value below {self.smallest_p_value_:.3g}: none is an outlier at "
+                f"alpha={self.alpha}; give more rows or a larger alpha",
+                UserWarning,
+                stacklevel=3,
+            )
+            return -np.inf
+        return float(np.log((1 + counted) / (1 + calibrated)))
+
+
+def two_part(calibrator: ConformalCalibrator) -> Any:
+    """Return the two-part score of a two-step model's calibrator."""
+    assert calibrator.two_part is not None
+    return calibrator.two_part

@@ -1,0 +1,38 @@
+"""`IntrinsicDimension`: the estimates of `diagnose` as an estimator."""
+
+import numpy as np
+import pytest
+
+from helpers.estimators import circle
+from twostep.core.schema import UserError
+from twostep.diagnosis import dimension_of
+from twostep.estimators import IntrinsicDimension
+
+X = circle(400)
+
+
+def test_the_consensus_is_that_of_the_diagnosis():
+    found, expected = IntrinsicDimension(random_state=0).fit(X), dimension_of(X, seed=0)
+    assert (found.dimension_, found.interval_) == (expected.recommended, (expected.low, expected.high))
+    assert found.n_features_in_ == 3
+    assert any("maximum likelihood" in reason for reason in found.reasons_)
+
+
+@pytest.mark.parametrize("method", ["mle", "twonn", "pca"])
+def test_a_single_method_gives_its_estimate_and_interval(method):
+    noiseless = np.stack([X[:, 0], X[:, 0] ** 2, np.exp(X[:, 0])], 1)  # a curve
+    found = IntrinsicDimension(method, random_state=0).fit(noiseless)
+    low, high = found.interval_
+    assert low <= found.dimension_ <= high
+    assert found.dimension_ == pytest.approx(1, abs=0.3)
+
+
+def test_few_rows_have_linear_dimensions_and_all_that_are_possible():
+    flat = np.random.default_rng(0).normal(size=(30, 2)) @ np.random.default_rng(1).normal(size=(2, 6))
+    found = IntrinsicDimension().fit(flat)
+    assert (found.dimension_, found.interval_) == (2, (1, 6))
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(UserError, match="method='two'"):
+        IntrinsicDimension("two").fit(X)
