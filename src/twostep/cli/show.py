@@ -111,14 +111,37 @@ def score(
     return 0
 
 
-def report(run: flags.RunPath) -> int:
-    """Write the page report.html of a run again."""
-    require_run(run)
+def report(
+    *runs: Path,
+    to: Path | None = None,
+    device: flags.Device = None,
+    data: flags.DataPath = None,
+    force: flags.Force = False,
+) -> int:
+    """Write the page report.html of a run again, or a page that compares several runs.
 
-    from twostep.analysis.report import write_report
+    Args:
+        runs: Directory of a run, or of several.
+        to: Page of a comparison; default: comparison.html.
+    """
+    if not runs:
+        raise UserError("give the directory of a run, or of several: twostep report RUN; `twostep runs` lists them")
+    for run in runs:
+        require_run(run)
+    page = to or Path("comparison.html")
+    if len(runs) == 1:
+        flags.refuse("for a comparison of runs: the page of one lies in its directory", to=to)
+    else:
+        require_free(page, force)
+
+    from twostep.analysis.report import keep_rows, write_comparison, write_report
     from twostep.runs.directory import Run
 
-    logger.info("report: %s", write_report(Run.open(run)))
+    for run in runs:
+        keep_rows(run, device, data)
+    opened = [Run.open(run) for run in runs]
+    path = write_report(*opened) if len(opened) == 1 else write_comparison(opened, page)
+    logger.info("report: %s", path)
     return 0
 
 

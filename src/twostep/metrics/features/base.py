@@ -78,12 +78,18 @@ def table_features(train: Iterable[Tensor], columns: TableSchema) -> Extractor:
 
 
 def pca(train: Iterable[Tensor], dim: int) -> Extractor:
-    """Return the first `dim` principal components of batches `(b, *S)` of training data, in data units."""
+    """Return the first `dim` principal components of batches `(b, *S)` of training data, of mean variance 1.
+
+    All have one scale, so that distances keep their proportions: samples at the mean of the data have a Fréchet
+    distance of about `dim`, whatever the units of the data.
+    """
     moments = Moments.of_blocks(batch.flatten(1) for batch in train)
-    mean, axes = moments.mean, principal_axes(moments.covariance)[1][:, :dim]
-    words = f"flattened, first {axes.shape[1]} principal components of the training data, in data units"
-    digest = digest_of("pca", (mean, axes))
-    return Extractor("pca", words, digest, lambda x: (x.flatten(1) - mean.to(x)) @ axes.to(x))
+    variances, axes = principal_axes(moments.covariance)
+    mean, axes = moments.mean, axes[:, :dim]
+    scale = variances[: axes.shape[1]].mean().clamp_min(1e-30).sqrt()
+    words = f"flattened, first {axes.shape[1]} principal components of the training data, one scale: mean variance 1"
+    digest = digest_of("scaled pca", (mean, axes, scale))
+    return Extractor("pca", words, digest, lambda x: (x.flatten(1) - mean.to(x)) @ (axes / scale).to(x))
 
 
 def check_range(name: str, low: float, high: float) -> None:
