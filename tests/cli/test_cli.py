@@ -752,7 +752,7 @@ def test_names_of_every_kind_train_test_and_are_drawn(twostep, name):
     assert (outcome.status, outcome.err) == (0, "")
     run = only_run("out")
     assert (run / "ood" / "log_prob.png").is_file()
-    assert "Configuration" in (run / "report.html").read_text()
+    assert "To reproduce" in (run / "report.html").read_text()
     assert twostep("diagnose", "--dataset", own).status == 0
 
 

@@ -34,7 +34,7 @@ class MetricKeys(Frozen):
     features: FeatureName | None = Field(
         None,
         description="None: inception if fid is asked for and its weights are given; else classifier for labelled "
-        "images, pca for other images, standardised for vectors",
+        "images, efficientnet-lite0 for others (pca where it is not installed), standardised for vectors",
     )
     inception_weights: Path | None = Field(None, description="file of Inception's weights; None: $TWOSTEP_INCEPTION")
 

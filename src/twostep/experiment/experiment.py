@@ -14,6 +14,7 @@ from twostep.core.checkpoint import CheckpointError, State, fingerprint
 from twostep.core.schema import UserError, reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
+from twostep.experiment import report_data
 from twostep.experiment.artifacts import draw_images, write_detection
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
@@ -94,12 +95,13 @@ class Experiment:
         return results
 
     def draw(self) -> None:
-        """Draw samples and reconstructions into the run's `samples` folder."""
+        """Draw samples and reconstructions into the run's `samples` folder, and keep what its page shows."""
         if not self.engine.is_main:
             return
         generator = torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))
         with evaluating(self.module):
             drawn = draw_images(self.module, self.splits, self.run.path / "samples", generator)
+            report_data.write(self.run.path, report_data.collect(self.module, self.splits, generator))
         with self.run.curves() as curves:
             for name, canvas in drawn.items():
                 curves.add_image(name, canvas, self._steps_done)
