@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 from twostep.cli import early, flags
 from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
+from twostep.core.columns import require_ending
 from twostep.core.files import require_free, to_json
 from twostep.core.registry import unknown
 from twostep.core.schema import UserError
@@ -38,7 +39,8 @@ def sample(
 
     Args:
         number: Number of samples.
-        to: A .png (a grid of images), or a .npz (key `samples`) or .npy with arrays in units of the data.
+        to: A .png (a grid of images), a .csv or .parquet (a table), or a .npz (key `samples`) or .npy with arrays in
+            units of the data.
     """
     require_run(run)
     require_free(to, force)
@@ -46,6 +48,7 @@ def sample(
     import torch
 
     from twostep.core.figures import check_writable, write_samples
+    from twostep.data.table.write import check_table, is_table_path, write_table
     from twostep.experiment.load import load_module
     from twostep.models.base import Sampler, evaluating
     from twostep.runs.directory import Run
@@ -55,14 +58,15 @@ def sample(
     if not isinstance(module, Sampler):
         raise UserError(f"{run}: its model does not sample: train a density on its embeddings")
     spec = Run.open(run).spec
-    check_writable(to, spec)
+    as_table = is_table_path(to)
+    (check_table if as_table else check_writable)(to, spec)
     place = Engine(device or "cpu").device
     module.to(place)
     with evaluating(module):
         generator = torch.Generator(place).manual_seed(seed)
         sizes = [min(AT_ONCE, number - begin) for begin in range(0, number, AT_ONCE)]
         samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
-    write_samples(samples, spec, to)
+    (write_table if as_table else write_samples)(samples, spec, to)
     logger.info("%d samples: %s", number, to)
     return 0
 
@@ -76,18 +80,20 @@ def score(
     load_best_valid_first: flags.BestFirst = False,
     device: flags.Device = None,
     data: flags.DataPath = None,
+    local_dimension: flags.Flag = False,
     force: flags.Force = False,
 ) -> int:
-    """Score the rows of a file by a run's model: densities, distance, p-value, in- or out-of-distribution.
+    """Score the rows of a file by a run's model: densities, distances, p-value, in- or out-of-distribution.
 
     Args:
         rows: A .npy, .npz, .csv or .parquet file, or a folder of images, with rows of the run's shape.
-        to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them and
-            the run's validation rows suffice.
+        to: A .csv, .parquet or .json file: row, log_prob, log_prob_latent, distance, relative_distance, two_part,
+            nearest_training_distance, p_value, q_value, verdict, as far as the model has them and the run's validation
+            rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
+        local_dimension: Add the intrinsic dimension of the training data around the nearest training row.
     """
-    if to.suffix.lower() != ".csv":
-        raise UserError(f"{to}: write to a .csv file")
+    require_ending(to)
     require_free(to, force)
     require_run(run)
     if not rows.exists():
@@ -95,7 +101,7 @@ def score(
 
     from twostep.analysis import score as scoring
 
-    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
+    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data, local_dimension)
     number, by = len(scored.columns["row"]), scored.calibrator
     if scored.out is None or by is None:
         logger.info("%d rows scored: %s", number, to)
@@ -104,7 +110,7 @@ def score(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
             *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
-    scoring.write_csv(scored, to)
+    scoring.write_scores(scored, to)
     return 0
 
 
