@@ -210,6 +210,8 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         With `preprocessing="standardize"` these are standard deviations of each column, squared and summed.
         """
         rows, gae = self._rows(X), self._double.gae
+        if self.spec_.table is not None:  # whose features are compared
+            return self._map(rows, gae.reconstruction_error)
 
         def error(x: Tensor) -> Tensor:
             return (gae.transform(x) - gae.transform(gae.decode(gae.encode(x)))).square().flatten(1).sum(1)
