@@ -1,12 +1,14 @@
-"""Write the README's table of models anew, from the registry.
+"""Write the README's table of models and the command line's file of names anew, from the registries.
 
 python docs/readme.py
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from twostep.cli import names
 from twostep.cli.tables import MODEL_COLUMNS, model_rows
 
 README = Path(__file__).parents[1] / "README.md"
@@ -28,3 +30,4 @@ def renewed(text: str) -> str:
 
 if __name__ == "__main__":
     README.write_text(renewed(README.read_text()))
+    names.FILE.write_text(json.dumps(names.collected(), indent=1) + "\n")

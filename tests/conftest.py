@@ -55,8 +55,9 @@ def _no_weights(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
-    """Leave the curves out of reports, half the time of a small run; who looks at them overrides this."""
-    monkeypatch.setattr("twostep.analysis.report._curve", lambda *_: "")
+    """Leave the figures out of reports, half the time of a small run; who looks at them overrides this."""
+    monkeypatch.setattr("twostep.analysis.report._curves", lambda *_: [])
+    monkeypatch.setattr("twostep.analysis.report._figures", lambda *_: {})
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,7 @@ COMMANDS = (
     "evaluate",
     "sample",
     "score",
+    "encode",
     "diagnose",
     "report",
     "compare",
@@ -309,7 +310,7 @@ def test_debug_shows_where_a_mistake_was_found(twostep):
     assert outcome.status == 2
     assert outcome.err.startswith("latnt_dim: no such key of vae")
     assert "Traceback (most recent call last)" in outcome.err
-    assert "schema.py" in outcome.err
+    assert "early.py" in outcome.err
 
 
 def test_what_was_measured_is_printed_though_the_disk_is_full(twostep, two_step_copy, monkeypatch):
@@ -751,7 +752,7 @@ def test_names_of_every_kind_train_test_and_are_drawn(twostep, name):
     assert (outcome.status, outcome.err) == (0, "")
     run = only_run("out")
     assert (run / "ood" / "log_prob.png").is_file()
-    assert "Configuration" in (run / "report.html").read_text()
+    assert "To reproduce" in (run / "report.html").read_text()
     assert twostep("diagnose", "--dataset", own).status == 0
 
 

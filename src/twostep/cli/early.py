@@ -1,4 +1,4 @@
-"""What can be refused before torch is imported: names, keys and their values, paths of data and runs.
+"""What can be refused before torch is imported: names of models, keys, metrics and datasets, paths of data and runs.
 
 A name that another package may have added is left to the registries, as is everything that only the data decide.
 """
@@ -10,9 +10,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from twostep.cli import declared
+from twostep.cli.names import known
 from twostep.core.registry import unknown
-from twostep.core.schema import UserError, nearest
+from twostep.core.schema import UserError, nearest, unknown_key
 
 Overrides = Mapping[str, Mapping[str, Any]]
 METRIC_KEYS = ("valid_metrics", "test_metrics")
@@ -37,22 +37,23 @@ def check_single(model: str, given: Mapping[str, Any], is_gae: bool) -> None:
 
 def check_model(name: str, role: str | None = None) -> None:
     """Refuse an unknown model, and one that can't play a role."""
-    known = declared.model_roles()
-    if name not in known:
+    models = known()["models"]
+    if name not in models:
         if not extended("models"):
-            raise unknown("model", name, known)
-    elif role is not None and role not in known[name]:
-        able = ", ".join(sorted(other for other in known if role in known[other]))
+            raise unknown("model", name, models)
+    elif role is not None and role not in models[name]["roles"]:
+        able = ", ".join(sorted(other for other in models if role in models[other]["roles"]))
         raise UserError(f"{name} is not {'an autoencoder' if role == 'gae' else 'a density'}; these are: {able}")
 
 
 def check_keys(models: Mapping[str, str], overrides: Overrides) -> None:
-    """Refuse unknown keys and metrics, and values of wrong types; a dataset is checked elsewhere."""
-    run = {"dataset": "", **overrides.get("run", {})}
-    declared.run_keys(two_step="de" in models).parse(run, "the run")
-    for part, name in models.items():
-        if name in declared.model_roles():
-            declared.model_keys(name).parse(overrides.get(part, {}), name)
+    """Refuse unknown keys and metrics."""
+    owners = {"run": ("the run", known()["two_step" if "de" in models else "run"])}
+    owners |= {part: (name, known()["models"][name]) for part, name in models.items() if name in known()["models"]}
+    for part, (owner, keys) in owners.items():
+        for key in overrides.get(part, {}):
+            if key not in keys["fields"] and key not in keys["aliases"]:
+                raise unknown_key(key, owner, keys["fields"], keys["aliases"])
     for keys in overrides.values():
         for key in METRIC_KEYS:
             value = keys.get(key) or ()
@@ -61,18 +62,18 @@ def check_keys(models: Mapping[str, str], overrides: Overrides) -> None:
 
 def check_single_keys(model: str, given: Mapping[str, Any]) -> None:
     """Refuse what `check_keys` refuses, of one model whose keys and the run's are given together."""
-    if model in declared.model_roles():
-        known = [*declared.run_keys(two_step=False).keys(), *declared.model_keys(model).keys()]
+    if (own := known()["models"].get(model)) is not None:
+        keys = [*known()["run"]["fields"], *own["fields"], *own["aliases"]]
         for key in given:
-            if key not in known:
-                hint = nearest(key, known) or f"; `twostep models {model}` lists them"
+            if key not in keys:
+                hint = nearest(key, keys) or f"; `twostep models {model}` lists them"
                 raise UserError(f"{key}: no such key of {model}{hint}")
         check_keys({"model": model}, split_single(given))
 
 
 def split_single(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Split keys of a single model's run into those of the run and those of the model."""
-    of_run = declared.run_keys(two_step=False).keys()
+    of_run = known()["run"]["fields"]
     run = {key: value for key, value in given.items() if key in of_run}
     return {"run": run, "model": {key: value for key, value in given.items() if key not in of_run}}
 
@@ -80,20 +81,20 @@ def split_single(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def check_metric_names(names: Iterable[Any]) -> None:
     """Refuse unknown metrics."""
     for name in names:
-        if isinstance(name, str) and name not in declared.metric_names() and not extended("metrics"):
-            raise unknown("metric", name, declared.metric_names())
+        if isinstance(name, str) and name not in known()["metrics"] and not extended("metrics"):
+            raise unknown("metric", name, known()["metrics"])
 
 
 def check_dataset(name: Any) -> None:
     """Refuse a file or folder that does not exist, and an unknown name."""
-    if not isinstance(name, str) or name in declared.dataset_names() or Path(name).exists():
+    if not isinstance(name, str) or name in known()["datasets"] or Path(name).exists():
         return
     path = Path(name)
     on_hub = len(path.parts) == 2 and not path.suffix and not name.startswith((".", "~", "/"))
     if path.suffix or (len(path.parts) > 1 and not on_hub):
         raise UserError(f"{path.absolute()}: no such file or folder")
     if not on_hub and not extended("data_sets"):
-        raise unknown("data set", name, declared.dataset_names())
+        raise unknown("data set", name, known()["datasets"])
 
 
 def extended(kind: str) -> bool:

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from twostep.cli import declared, early, flags
+from twostep.cli import early, flags
+from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
 from twostep.core.files import require_free, to_json
 from twostep.core.registry import unknown
@@ -37,7 +38,8 @@ def sample(
 
     Args:
         number: Number of samples.
-        to: A .png (a grid of images), or a .npz (key `samples`) or .npy with arrays in units of the data.
+        to: A .png (a grid of images), a .csv or .parquet (a table), or a .npz (key `samples`) or .npy with arrays in
+            units of the data.
     """
     require_run(run)
     require_free(to, force)
@@ -45,6 +47,7 @@ def sample(
     import torch
 
     from twostep.core.figures import check_writable, write_samples
+    from twostep.data.table.write import check_table, is_table_path, write_table
     from twostep.experiment.load import load_module
     from twostep.models.base import Sampler, evaluating
     from twostep.runs.directory import Run
@@ -54,14 +57,15 @@ def sample(
     if not isinstance(module, Sampler):
         raise UserError(f"{run}: its model does not sample: train a density on its embeddings")
     spec = Run.open(run).spec
-    check_writable(to, spec)
+    as_table = is_table_path(to)
+    (check_table if as_table else check_writable)(to, spec)
     place = Engine(device or "cpu").device
     module.to(place)
     with evaluating(module):
         generator = torch.Generator(place).manual_seed(seed)
         sizes = [min(AT_ONCE, number - begin) for begin in range(0, number, AT_ONCE)]
         samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
-    write_samples(samples, spec, to)
+    (write_table if as_table else write_samples)(samples, spec, to)
     logger.info("%d samples: %s", number, to)
     return 0
 
@@ -107,14 +111,37 @@ def score(
     return 0
 
 
-def report(run: flags.RunPath) -> int:
-    """Write the page report.html of a run again."""
-    require_run(run)
+def report(
+    *runs: Path,
+    to: Path | None = None,
+    device: flags.Device = None,
+    data: flags.DataPath = None,
+    force: flags.Force = False,
+) -> int:
+    """Write the page report.html of a run again, or a page that compares several runs.
 
-    from twostep.analysis.report import write_report
+    Args:
+        runs: Directory of a run, or of several.
+        to: Page of a comparison; default: comparison.html.
+    """
+    if not runs:
+        raise UserError("give the directory of a run, or of several: twostep report RUN; `twostep runs` lists them")
+    for run in runs:
+        require_run(run)
+    page = to or Path("comparison.html")
+    if len(runs) == 1:
+        flags.refuse("for a comparison of runs: the page of one lies in its directory", to=to)
+    else:
+        require_free(page, force)
+
+    from twostep.analysis.report import keep_rows, write_comparison, write_report
     from twostep.runs.directory import Run
 
-    logger.info("report: %s", write_report(Run.open(run)))
+    for run in runs:
+        keep_rows(run, device, data)
+    opened = [Run.open(run) for run in runs]
+    path = write_report(*opened) if len(opened) == 1 else write_comparison(opened, page)
+    logger.info("report: %s", path)
     return 0
 
 
@@ -178,8 +205,8 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         name: Name of a dataset.
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
-    if name is not None and name not in declared.dataset_names() and not early.extended("data_sets"):
-        raise unknown("data set", name, declared.dataset_names())
+    if name is not None and name not in known()["datasets"] and not early.extended("data_sets"):
+        raise unknown("data set", name, known()["datasets"])
 
     from twostep.cli.tables import dataset_keys, dataset_list
 

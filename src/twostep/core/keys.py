@@ -34,7 +34,7 @@ class MetricKeys(Frozen):
     features: FeatureName | None = Field(
         None,
         description="None: inception if fid is asked for and its weights are given; else classifier for labelled "
-        "images, pca for other images, standardised for vectors",
+        "images, efficientnet-lite0 for others (pca where it is not installed), standardised for vectors",
     )
     inception_weights: Path | None = Field(None, description="file of Inception's weights; None: $TWOSTEP_INCEPTION")
 
@@ -78,6 +78,9 @@ class FitKeys(Frozen):
 
     optimizer: Literal["adam", "sgd", "rmsprop"] = Field("adam", description="update rule")
     max_epochs: PositiveInt = Field(100, description="epochs to train for")
+    max_steps: PositiveInt | None = Field(
+        None, description="steps to train for; max_epochs counts too if it is given; None: no limit"
+    )
     max_grad_norm: PositiveFloat | None = Field(10.0, description="gradients are clipped to this norm; None: never")
     early_stopping_metric: str | None = Field(None, description=STOPPING_METRIC)
     max_bad_valid_epochs: PositiveInt | None = Field(10, description=PATIENCE)
@@ -86,6 +89,16 @@ class FitKeys(Frozen):
     @classmethod
     def _empty_is_none(cls, value: str | None) -> str | None:
         return value or None
+
+
+Fit = TypeVar("Fit", bound=FitKeys)
+
+
+def with_epochs_for_steps(keys: Fit, given: Collection[str], batches: int) -> Fit:
+    """Let `max_steps` alone decide, of `batches` in an epoch, where only that is among the keys that were given."""
+    if keys.max_steps is None or "max_steps" not in given or "max_epochs" in given:
+        return keys
+    return keys.model_copy(update={"max_epochs": -(-keys.max_steps // batches)})
 
 
 class EvaluationKeys(Frozen):

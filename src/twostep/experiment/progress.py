@@ -23,6 +23,7 @@ from twostep.training.trainer import Trainer
 
 STEPS_BETWEEN_LOGS = 10
 SECONDS_BETWEEN_LINES = 30.0
+FEW_STEPS = 500
 
 logger = logging.getLogger("twostep")
 
@@ -145,7 +146,13 @@ class Lines(Callback):
         if trainer.steps_done:
             place = f"from epoch {trainer.epochs_done + 1}/{trainer.max_epochs} (step {trainer.steps_done})"
             logger.info("%s: resuming %s", trainer.label, place)
-        total = trainer.max_epochs * len(trainer.data)
+        total = trainer.total_steps(len(trainer.data))
+        if total < FEW_STEPS and not trainer.steps_done:
+            logger.warning(
+                "%s: %d steps in all (%d epochs of %d batches) are few for a network: raise max_epochs or max_steps, "
+                "or lower train_batch_size",
+                *(trainer.label, total, trainer.max_epochs, len(trainer.data)),
+            )
         bar = ProgressBar(trainer.label, total, trainer.steps_done, self._bars[0] if self._bars else None)
         self._bars.append(bar)
         self._epochs[trainer.name] = _Epoch(bar)
@@ -185,6 +192,9 @@ class Lines(Callback):
             best = "never a finite number" if trainer.best_value is None else f"best {trainer.best_value:.5g}"
             metric = trainer.keys.early_stopping_metric
             logger.info("%s: stopped early after epoch %d; %s: %s", trainer.name, trainer.epochs_done, metric, best)
+        elif trainer.max_seconds is not None and trainer.seconds_done >= trainer.max_seconds:
+            minutes, steps = trainer.seconds_done / 60, trainer.steps_done
+            logger.info("%s: its %.3g minutes are over, after %d steps (max_minutes)", trainer.name, minutes, steps)
 
     @override
     def close(self) -> None:
@@ -198,9 +208,14 @@ class Lines(Callback):
         epoch = self._epochs[trainer.name]
         epoch.shown = f"{', '.join(values)}, {epoch.rows / epoch.seconds:,.0f} samples/s"
         steps_left = (trainer.max_epochs - trainer.epochs_done) * len(trainer.data) - trainer.batches_done
+        if trainer.keys.max_steps is not None:
+            steps_left = min(steps_left, trainer.keys.max_steps - trainer.steps_done)
+        seconds_left = steps_left * epoch.seconds / max(epoch.steps, 1)
+        if trainer.max_seconds is not None:
+            seconds_left = min(seconds_left, trainer.max_seconds - trainer.seconds_done)
         logger.info(
             "%s: %s/%d: %s, %.0f s left at most%s",
-            *(trainer.label, place, trainer.max_epochs, epoch.shown, steps_left * epoch.seconds / max(epoch.steps, 1)),
+            *(trainer.label, place, trainer.max_epochs, epoch.shown, max(0.0, seconds_left)),
             " for this model" if self.several else "",
             extra={"epoch_line": True},
         )

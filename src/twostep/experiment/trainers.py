@@ -17,9 +17,13 @@ def build_trainer(evaluator: Evaluator) -> Trainer | TwoStepTrainer:
     evaluator.module.to(evaluator.engine.device)
     trainers = [_trainer_of(evaluator, one) for one in evaluator.models if one.trained]
     module, two_step = evaluator.module, evaluator.settings.two_step
+    minutes = evaluator.settings.run.max_minutes
+    seconds = None if minutes is None else 60 * minutes
     if not isinstance(module, TwoStep) or two_step is None:
+        trainers[-1].max_seconds = seconds
         return trainers[-1]
-    return TwoStepTrainer(module, trainers[0] if len(trainers) > 1 else None, trainers[-1], two_step.schedule)
+    gae = trainers[0] if len(trainers) > 1 else None
+    return TwoStepTrainer(module, gae, trainers[-1], two_step.schedule, seconds)
 
 
 def trainers_of(trainer: Trainer | TwoStepTrainer) -> tuple[Trainer, ...]:

@@ -244,7 +244,7 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
     paper: ClassVar[str]
     rates: ClassVar[dict[str, str]]
     adjustable: ClassVar[frozenset[str]] = frozenset(
-        {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs"}
+        {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs", "max_steps"}
     )
 
     @classmethod

@@ -23,7 +23,7 @@ class RunConfig(Frozen):
 
     adjustable: ClassVar[frozenset[str]] = frozenset(
         {"dataset", "data_root", "ood_dataset", "ood_dataset_kwargs", "device"}
-        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes"}
+        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes", "max_minutes"}
     )
 
     dataset: str = Field(description="name of a dataset, path of a file or folder, or owner/name on the hub")
@@ -43,6 +43,9 @@ class RunConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to compute")
     precision: Annotated[Literal["32", "bf16"], BeforeValidator(lambda name: "32" if name == 32 else name)] = Field(
         "32", description="32, or bf16: mixed precision with 32-bit weights"
+    )
+    max_minutes: PositiveFloat | None = Field(
+        None, description="minutes to train for at most, all models together; None: no limit"
     )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
 

@@ -9,7 +9,14 @@ from typing import Any
 from twostep.core.factories import allow
 from twostep.core.schema import UserError
 
-SHARED_KEYS = ("max_epochs", "early_stopping_metric", "max_bad_valid_epochs", "max_grad_norm", "valid_metrics")
+SHARED_KEYS = (
+    "max_epochs",
+    "max_steps",
+    "early_stopping_metric",
+    "max_bad_valid_epochs",
+    "max_grad_norm",
+    "valid_metrics",
+)
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twostep.core.keys import with_epochs_for_steps
 from twostep.core.schema import DataSpec, UserError, nearest
 from twostep.data.load import located
 from twostep.metrics import METRICS
@@ -69,13 +70,15 @@ class Request:
     def model_config(self, part: str, spec: DataSpec) -> ModelConfig:
         """Return a model's config: its defaults for this data, and the overrides on top.
 
-        A default of early stopping applies only where there are validation rows.
+        A default of early stopping applies only where there are validation rows, and one of epochs only where
+        `max_steps` is not given.
         """
-        given = self._given(part)
-        if not self.run_config().make_valid_loader:
+        given, run = self._given(part), self.run_config()
+        if not run.make_valid_loader:
             given = {"early_stopping_metric": None, **given}
         kind, role = self._kind(part)
-        return kind.for_data(spec, role, **given)
+        batches = -(-spec.size // min(run.train_batch_size, spec.size))
+        return with_epochs_for_steps(kind.for_data(spec, role, **given), given, batches)
 
     def _kind(self, part: str) -> tuple[type[ModelConfig], Role]:
         role: Role = "gae" if self.is_gae or part == "gae" else "de"

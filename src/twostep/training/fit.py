@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twostep.core.keys import FitKeys
+from twostep.core.keys import FitKeys, with_epochs_for_steps
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import Batches
@@ -56,14 +56,14 @@ def fit(
         seed: of batches, noise and held-out rows.
         device: where to train; the model stays there.
         callbacks: called during training.
-        **keys: of `FitKeys`: `optimizer`, `max_epochs`, `max_grad_norm`, `early_stopping_metric`,
+        **keys: of `FitKeys`: `optimizer`, `max_epochs`, `max_steps`, `max_grad_norm`, `early_stopping_metric`,
             `max_bad_valid_epochs`.
 
     Raises:
         UserError: for an unknown key, a value out of range, or data that can't be used.
         NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
     """
-    rows, held_out = _split(torch.as_tensor(data), valid, seed, model.event_shape)
+    rows, held_out = _split(torch.as_tensor(data), valid, seed, model.event_shape, model.columns is not None)
     fit_keys = FitKeys.parse({"early_stopping_metric": None if held_out is None else "loss", **keys}, "fit")
     stop = fit_keys.early_stopping_metric
     if stop not in (None, "loss") or (stop is not None and held_out is None):
@@ -84,15 +84,18 @@ def fit(
             total = sum(float(objective.loss(x)) * len(x) for x in batches)
         return {"loss": total / len(batches.data)}
 
-    trainer = Trainer("model", model, fit_keys, optimizers, engine, validate, seed)
     size = min(batch_size, len(rows))
+    fit_keys = with_epochs_for_steps(fit_keys, keys, -(-len(rows) // size))
+    trainer = Trainer("model", model, fit_keys, optimizers, engine, validate, seed)
     train = Batches(rows, size, device=engine.device)
     trainer.fit(train, None if held_out is None else replace(train, data=held_out), callbacks)
     return model.eval()
 
 
-def _split(data: Tensor, valid: Data | float | None, seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-    """Return training and validation rows."""
+def _split(
+    data: Tensor, valid: Data | float | None, seed: int, shape: tuple[int, ...], gaps: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return training and validation rows; `gaps`: of a table, in which values may be missing (NaN)."""
     if valid is None or not isinstance(valid, float | int):
         rows, held_out = data, None if valid is None else torch.as_tensor(valid)
     elif 0 < valid < 1:
@@ -105,6 +108,7 @@ def _split(data: Tensor, valid: Data | float | None, seed: int, shape: tuple[int
         if not len(part) or tuple(part.shape[1:]) != shape:
             wanted = "x".join(map(str, ("N", *shape)))
             raise UserError(f"fit: rows must have the shape {wanted}, with N > 0, not {tuple(part.shape)}")
-        if part.is_floating_point() and not part.isfinite().all():
+        finite = ~part.isinf() if gaps else part.isfinite()
+        if part.is_floating_point() and not finite.all():
             raise UserError("fit: the data hold numbers that are not finite")
     return rows, held_out

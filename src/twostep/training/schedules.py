@@ -7,6 +7,7 @@ non-stationary embeddings. Its standardisation follows them, and it starts so la
 from __future__ import annotations
 
 import logging
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from torch import Tensor
 from twostep.data.batches import Batches, embed, subsample
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
+from twostep.training.budget import gae_share
 from twostep.training.callbacks import Callback
 from twostep.training.trainer import Trainer
 
@@ -29,6 +31,7 @@ ALTERNATING = (
     "sequential_training=True trains it on the final ones"
 )
 
+SHORTEST = 1e-3  # seconds of a density for which no time is left: it takes a step
 SCALE_ROWS = 10_000  # whose embeddings the scale of an encoder that is not trained follows from
 
 logger = logging.getLogger("twostep")
@@ -38,11 +41,19 @@ class TwoStepTrainer:
     """Trains an autoencoder, unless it is frozen (`gae=None`), and a density on its embeddings.
 
     Embeddings carry the number of steps of their autoencoder. When it changes, the density is standardised again and
-    continues from its best weights.
+    continues from its best weights. Both are trained in `max_seconds`, if they are limited: the autoencoder in its
+    share, the density in what is left.
     """
 
-    def __init__(self, model: TwoStep, gae: Trainer | None, de: Trainer, schedule: Schedule) -> None:
-        self.model, self.gae, self.de, self.schedule = model, gae, de, schedule
+    def __init__(
+        self,
+        model: TwoStep,
+        gae: Trainer | None,
+        de: Trainer,
+        schedule: Schedule,
+        max_seconds: float | None = None,
+    ) -> None:
+        self.model, self.gae, self.de, self.schedule, self.max_seconds = model, gae, de, schedule, max_seconds
 
     @property
     def trainers(self) -> tuple[Trainer, ...]:
@@ -55,6 +66,8 @@ class TwoStepTrainer:
             trainer.callbacks = callbacks
         if not self.model.gae.objectives() and not self.de.steps_done:  # it has statistics, and nothing that is trained
             self.model.gae.fit_transform(replace(train, data=subsample(train.data, SCALE_ROWS), rank=0, world_size=1))
+        if self.max_seconds is not None:
+            self._share(self.max_seconds, train)
         if self.gae is not None:
             self.gae.set_data(train, valid)
         if self.gae is not None and self.schedule != "sequential":
@@ -67,8 +80,20 @@ class TwoStepTrainer:
                 self._warn_of_stale_density()
             else:
                 logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
+        if self.max_seconds is not None and self.gae is not None:
+            self.de.max_seconds = max(self.max_seconds - self.gae.seconds_done, SHORTEST)
         self._set_embeddings(train, valid, self._version)
         self.de.run()
+
+    def _share(self, seconds: float, train: Batches) -> None:
+        """Give each step its share of the time, which a resumed run keeps."""
+        self.de.max_seconds = seconds
+        if self.gae is None:
+            return
+        if self.gae.time_share is None:
+            self.gae.time_share = gae_share(self.gae, self.de, train)
+        self.gae.max_seconds = seconds * self.gae.time_share
+        self.de.max_seconds = seconds - self.gae.max_seconds
 
     def embed(self, data: Batches) -> Batches:
         """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now."""
@@ -86,7 +111,9 @@ class TwoStepTrainer:
         return replace(data, data=embed(encode, data.data, data.device))
 
     def _set_embeddings(self, train: Batches, valid: Batches | None, version: int) -> None:
+        began = time.monotonic()
         self.de.set_data(self.embed(train), None if valid is None else self.embed(valid), version)
+        self.de.spend(began)
 
     def _alternate(self, gae: Trainer, train: Batches, valid: Batches | None) -> None:
         """Give each turn to the model that has had fewer, the autoencoder first.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
 from pydantic import BaseModel
-from torch import Tensor
+from torch import Tensor, float64, tensor
 
 from twostep.core.checkpoint import State
 from twostep.core.keys import FitKeys
@@ -39,6 +40,8 @@ class Progress(BaseModel):
     best_value: float | None = None
     first_epoch: NonNegativeInt = 0
     data_version: int = 0
+    seconds_done: float = 0.0
+    time_share: float | None = None
     history: list[dict[str, dict[str, float]]] = []
 
 
@@ -77,13 +80,16 @@ class Trainer:
         self.stepper = Stepper(model.objectives(), keys.optimizer, optimizers, keys.max_grad_norm, engine)
         self.callbacks: Sequence[Callback] = ()
         self.epochs_done, self.batches_done, self.steps_done, self.bad_epochs = 0, 0, 0, 0
+        self.max_seconds: float | None = None
+        self.seconds_done = 0.0
+        self.time_share: float | None = None  # of a run's, for the first of two steps
         self.first_epoch, self.data_version = 0, 0
         self.best_value: float | None = None
         self.history: list[dict[str, dict[str, float]]] = []
         self.sums: dict[str, Tensor] = {}
         self.train: Batches | None = None
         self.valid: Batches | None = None
-        self._running = False
+        self._running, self._clock = False, 0.0
         self._order: tuple[int, Tensor] | None = None
         self._best: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
@@ -102,13 +108,31 @@ class Trainer:
 
     @property
     def had_all_epochs(self) -> bool:
-        """Whether the model was trained for `max_epochs`."""
-        return self.epochs_done >= self.max_epochs
+        """Whether the model was trained for `max_epochs`, or for all steps or all the time that it may be."""
+        return self.epochs_done >= self.max_epochs or self._had_all_steps
+
+    @property
+    def _had_all_steps(self) -> bool:
+        steps, seconds = self.keys.max_steps, self.max_seconds
+        return (steps is not None and self.steps_done >= steps) or (
+            seconds is not None and self.seconds_done >= seconds
+        )
+
+    def total_steps(self, batches: int) -> int:
+        """Return for how many steps the model is trained at most, with so many batches in an epoch."""
+        return min(self.max_epochs * batches, self.keys.max_steps or self.max_epochs * batches)
+
+    @property
+    def done(self) -> float:
+        """Share of the training that is done: of epochs, steps or time, of whichever ends first."""
+        epochs = (self.epochs_done + self.batches_done / len(self.data)) / self.max_epochs
+        steps = 0.0 if self.keys.max_steps is None else self.steps_done / self.keys.max_steps
+        return max(epochs, steps, 0.0 if self.max_seconds is None else self.seconds_done / self.max_seconds)
 
     @property
     def finished(self) -> bool:
         """Whether nothing is left to train."""
-        return self.stopped_early or self.had_all_epochs
+        return self.stopped_early or (self.had_all_epochs and not self.batches_done)
 
     def fit(self, train: Batches, valid: Batches | None = None, callbacks: Sequence[Callback] = ()) -> None:
         """Train until `max_epochs` or early stopping, then take the best weights if early stopping is on.
@@ -174,6 +198,7 @@ class Trainer:
     def advance(self) -> None:
         """Train on the next batch; after the last one of an epoch, validate and save."""
         data = self.data
+        self._clock = time.monotonic()
         if not self._running:
             self._running = True
             if self._last:
@@ -183,9 +208,9 @@ class Trainer:
         if self._order is None or self._order[0] != self.epochs_done:
             self._order = self.epochs_done, data.order(derive(self.seed, self.name), self.epochs_done)
             self.model.train()
-        if self.batches_done < len(data):
+        if self.batches_done < len(data) and not self._had_all_steps:
             self._take_batch(data.rows_of(self._order[1], self.batches_done))
-        if self.batches_done == len(data):
+        if self.batches_done == len(data) or self._had_all_steps:
             self._end_epoch()
 
     def step(self, rows: Tensor) -> dict[str, Tensor]:
@@ -205,8 +230,14 @@ class Trainer:
 
         x = self.data.take(rows)
         self.engine.seed(derive(self.seed, self.name, "step", self.engine.rank, self.steps_done))
-        done = (self.epochs_done + self.batches_done / len(self.data)) / self.max_epochs
-        return self.stepper.step(x, self.steps_done, done, len(x) / len(rows), require_finite)
+        return self.stepper.step(x, self.steps_done, self.done, len(x) / len(rows), require_finite)
+
+    def spend(self, began: float) -> None:
+        """Count the time since a value of `time.monotonic`, if it is limited: the mean over ranks."""
+        self._clock = time.monotonic()
+        if self.max_seconds is not None:
+            spent = self.engine.sum(tensor([self._clock - began], dtype=float64))
+            self.seconds_done += float(spent) / self.engine.world_size
 
     def state_dict(self) -> State:
         """Return everything from which training can continue."""
@@ -242,6 +273,7 @@ class Trainer:
             self.sums[name] = self.sums.get(name, 0) + weight * loss
         for callback in self.callbacks:
             callback.step(self, losses)
+        self.spend(self._clock)
         stops = [callback.must_stop() for callback in self.callbacks]  # all are asked: one may wait for all ranks
         if any(stops):
             self._call("checkpoint")
@@ -255,6 +287,7 @@ class Trainer:
                 f"{self.name}: the validation loss of {self.kind} is {loss} after epoch {self.epochs_done + 1}; lower "
                 "the learning rate or look at the validation rows"
             )
+        self.spend(self._clock)
         self.epochs_done += 1
         self.batches_done, self.sums = 0, {}
         self.history.append({"losses": means, "valid": valid})
@@ -262,6 +295,7 @@ class Trainer:
             self._call("best")
         self._call("checkpoint")
         self._call("epoch")
+        self.spend(self._clock)
         if self.finished:
             self._running = False
             self._call("end")

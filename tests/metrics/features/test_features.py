@@ -39,12 +39,15 @@ def test_principal_components_are_those_of_scikit_learn():
     ours = pca((batch.view(-1, 3, 2, 2) for batch in train.split(70)), 3)
     theirs = PCA(3).fit(train.numpy())
     x = gaussian(20, 12, seed=2)
-    found, expected = ours(x.view(20, 3, 2, 2)), torch.from_numpy(theirs.transform(x.numpy()))
+    scale = theirs.explained_variance_.mean() ** 0.5
+    found, expected = ours(x.view(20, 3, 2, 2)), torch.from_numpy(theirs.transform(x.numpy()) / scale)
     torch.testing.assert_close(found.abs(), expected.abs(), rtol=1e-9, atol=1e-9)
     whole = (10 * x).to(torch.int16)
     torch.testing.assert_close(ours(whole), ours(whole.float()))
     assert "3 principal components" in ours.preprocessing
     assert pca([train], 99)(x).shape == (20, 12)
+    assert float(ours(train).var(0).mean()) == pytest.approx(1, rel=1e-4)
+    torch.testing.assert_close(pca([1000 * train], 3)(1000 * x), ours(x), rtol=1e-3, atol=1e-3)
 
 
 def test_features_are_flat_and_have_no_gradients():

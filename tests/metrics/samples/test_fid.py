@@ -56,13 +56,16 @@ def stand_in(monkeypatch):
 # ---- the choice of features
 
 
-def test_defaults_follow_from_the_data():
+def test_defaults_follow_from_the_data(monkeypatch):
     labels = torch.arange(8) % 2
     pictures, rows = torch.zeros(8, 1, 6, 6, dtype=torch.uint8), torch.zeros(8, 3)
     keys = MetricKeys.parse({}, "keys")
     labelled = Splits(PICTURES, pictures, None, pictures, labels)
     assert FeatureChoice(PICTURES, keys, labelled).name == "classifier"
-    assert FeatureChoice(PICTURES, keys, Splits(PICTURES, pictures, None, pictures)).name == "pca"
+    unlabelled = FeatureChoice(PICTURES, keys, Splits(PICTURES, pictures, None, pictures))
+    assert unlabelled.name == "efficientnet-lite0"
+    monkeypatch.setattr("twostep.metrics.features.choice.is_installed", lambda: False)
+    assert unlabelled.name == "pca"
     assert FeatureChoice(VECTORS, keys, labelled).name == "standardised", "labels are not those of embeddings"
     assert FeatureChoice(VECTORS, keys, Splits(VECTORS, rows, None, rows, labels)).name == "standardised"
 
@@ -167,12 +170,14 @@ def data(tmp_path):
     return tmp_path / "pictures.npz"
 
 
-def test_a_run_without_weights_says_so_before_it_starts(data, tmp_path, caplog):
+def test_a_run_without_weights_says_so_before_it_starts(data, tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO, logger="twostep")
+    monkeypatch.setattr("twostep.metrics.features.choice.is_installed", lambda: False)
     run = {"test_metrics": "fid", "metric_kwargs": {"gen_samples": 20}}
     experiment = start(asked(("vae", "flow"), data, tmp_path / "runs", run=run, gae=KEYS, de=KEYS))
     experiment.run.close()
-    logged = [record.message for record in caplog.records if record.message.startswith("fd")]
+    said = [(record.levelno, record.message) for record in caplog.records if record.message.startswith("fd")]
+    logged, warned = ([text for level, text in said if level == one] for one in (logging.INFO, logging.WARNING))
     weightless = ", whose weights are missing (key inception_weights, or TWOSTEP_INCEPTION)"
     no_fid = "; fd is not FID, which needs Inception's features"
     assert logged == [
@@ -180,6 +185,7 @@ def test_a_run_without_weights_says_so_before_it_starts(data, tmp_path, caplog):
         f"fd, kid: in standardised features of embeddings of {data} (key metric_kwargs){no_fid}",
         f"fd: in pca features of {data} (key metric_kwargs){no_fid}{weightless}",
     ]
+    assert [one.partition(":")[0] for one in warned] == ["fd, kid", "fd"], "beside pca features, and only there"
     assert experiment.settings.run.test_metrics == ("fd",)
 
 

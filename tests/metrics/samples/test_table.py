@@ -1,5 +1,7 @@
 """Metrics of samples: what they compare, in which features, and that each set is made once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,7 +104,7 @@ def test_a_shifted_model_scores_worse_by_every_metric(perfect):
 
 def test_samples_are_drawn_once_for_all_metrics_from_the_seed(perfect):
     first, drawn = perfect
-    assert drawn == 800
+    assert drawn == 600, "as many as held-out rows, with which they share their bias"
     assert measured(["fd"], given())["fd"] == first["fd"], "alone or with other metrics, the same digits"
 
 
@@ -162,8 +164,8 @@ def test_ranks_draw_a_share_each(ranks):
         shares.append(sets(model, rank=rank, ranks=ranks).samples)
         assert model.drawn == len(shares[-1])
         assert len(sets(model, rank=rank, ranks=ranks).data) == 800, "every rank sees the data"
-    assert sum(map(len, shares)) == 800
-    assert len(torch.cat(shares).unique(dim=0)) == 800, "no two ranks draw the same"
+    assert sum(map(len, shares)) == 600
+    assert len(torch.cat(shares).unique(dim=0)) == 600, "no two ranks draw the same"
 
 
 def test_at_most_so_many_rows_of_data_count():
@@ -240,9 +242,17 @@ def test_a_run_can_be_stopped_and_tested_by_samples(tmp_path):
     assert trainer.best_value == min(values)
     results = experiment.test()
     assert list(results["de"]) == ["fd", "kid"]
-    assert results["de"]["fd"].n == 200
-    assert results["two_step"]["fd"].n == 150
+    assert results["de"]["fd"].n == results["two_step"]["fd"].n == 60, "as many as test rows"
     again = start(asked(("ae", "vae"), tmp_path / "rows.npy", tmp_path, run=run, de=keys))
     again.fit()
     again.run.close()
     assert again.test() == results, "the same seed gives the same digits"
+
+
+def test_few_held_out_data_score_like_a_perfect_model():
+    """Coverage by few rows is low; it is compared with that of as few samples."""
+    every = sets(given())
+    few = replace(every, held_out=replace(every.held_out, data=every.held_out.data[:120]))
+    coverage = evaluate(["precision_recall_density_coverage"], few.model, few.held_out, lambda x: x, 0, few)["coverage"]
+    assert coverage.value < 0.6
+    assert coverage.value == pytest.approx(coverage.reference, abs=0.1)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from twostep.core.moments import Moments, principal_axes
 from twostep.core.schema import UserError
+from twostep.core.table import TableSchema
+from twostep.nn.table import TableFeatures
 from twostep.nn.transforms import Whiten
 
 
@@ -25,7 +27,7 @@ class Extractor:
     """A feature extractor: a map `of` points `(B, *S)` on any device.
 
     `preprocessing` describes also weights that the user provided; `digest` is the SHA-256 of name, settings and
-    weights. Features of data may be `cached` between runs.
+    weights. Features of data may be `cached` between runs. Those of a `table` are mapped back to its rows by it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Extractor:
     digest: str
     of: Callable[[Tensor], Tensor]
     cached: bool = False
+    table: TableFeatures | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map points `(B, *S)` in data units to features `(B, D)`, without gradients."""
@@ -65,13 +68,28 @@ def standardised(train: Iterable[Tensor], shape: Sequence[int]) -> Extractor:
     return Extractor("standardised", words, digest, lambda x: cast(Tensor, scale.to(x.device)(x)))
 
 
+def table_features(train: Iterable[Tensor], columns: TableSchema) -> Extractor:
+    """Return the features of coded rows, by batches `(b, C)` of training data: normal scores and one-hot levels."""
+    features = TableFeatures(columns)
+    features.fit(train)
+    words = "normal scores of numbers, by the quantiles of the training data, and one-hot levels"
+    digest = digest_of("table", features.state_dict().values())
+    return Extractor("standardised", words, digest, lambda x: cast(Tensor, features.to(x.device)(x)), table=features)
+
+
 def pca(train: Iterable[Tensor], dim: int) -> Extractor:
-    """Return the first `dim` principal components of batches `(b, *S)` of training data, in data units."""
+    """Return the first `dim` principal components of batches `(b, *S)` of training data, of mean variance 1.
+
+    All have one scale, so that distances keep their proportions: samples at the mean of the data have a Fréchet
+    distance of about `dim`, whatever the units of the data.
+    """
     moments = Moments.of_blocks(batch.flatten(1) for batch in train)
-    mean, axes = moments.mean, principal_axes(moments.covariance)[1][:, :dim]
-    words = f"flattened, first {axes.shape[1]} principal components of the training data, in data units"
-    digest = digest_of("pca", (mean, axes))
-    return Extractor("pca", words, digest, lambda x: (x.flatten(1) - mean.to(x)) @ axes.to(x))
+    variances, axes = principal_axes(moments.covariance)
+    mean, axes = moments.mean, axes[:, :dim]
+    scale = variances[: axes.shape[1]].mean().clamp_min(1e-30).sqrt()
+    words = f"flattened, first {axes.shape[1]} principal components of the training data, one scale: mean variance 1"
+    digest = digest_of("scaled pca", (mean, axes, scale))
+    return Extractor("pca", words, digest, lambda x: (x.flatten(1) - mean.to(x)) @ (axes / scale).to(x))
 
 
 def check_range(name: str, low: float, high: float) -> None:

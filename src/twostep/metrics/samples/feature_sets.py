@@ -59,11 +59,17 @@ class FeatureSets:
         """Features of at most `gen_samples` held-out rows, `(m, D)`."""
         return self._of_rows(subsample(self.held_out.data, self.keys.gen_samples), self.held_out)
 
+    @property
+    def number(self) -> int:
+        """Number of samples: `gen_samples`; with a reference no more than held-out rows, so that both are as biased."""
+        most = self.keys.gen_samples
+        return min(most, len(self.held_out.data)) if self.with_reference else most
+
     @cached_property
     def samples(self) -> Tensor:
-        """Features of samples, `(gen_samples, D)`; they depend on the seed and the number of ranks only."""
+        """Features of samples, `(number, D)`; they depend on the seed and the number of ranks only."""
         of = self.held_out
-        start, stop = (self.keys.gen_samples * rank // of.world_size for rank in (of.rank, of.rank + 1))
+        start, stop = (self.number * rank // of.world_size for rank in (of.rank, of.rank + 1))
         generator = torch.Generator(of.device).manual_seed(derive(self.seed, "samples", of.rank))
         sizes = [len(block) for block in torch.empty(stop - start).split(self.keys.gen_batch_size)]
         with torch.no_grad():

@@ -45,7 +45,7 @@ def frechet(first: Tensor, second: Tensor) -> SampleEstimate:
     """
     one, two = Moments.of(first), Moments.of(second)
     S, M = _matrices(one, two)
-    eigenvalues, axes = torch.linalg.eigh(M)
+    eigenvalues, axes = _eigh(M)
     roots = _above_rounding(eigenvalues)[:, None] ** 0.25
     if S.shape[0] == S.shape[1]:
         inverted = torch.linalg.solve_triangular(S, axes.T, upper=False, left=False)
@@ -95,11 +95,20 @@ def _matrices(first: Moments, second: Moments) -> tuple[Tensor, Tensor]:
     root, info = torch.linalg.cholesky_ex(first.covariance)
     pivots = root.diagonal().square()
     if int(info) or bool(pivots.min() <= len(root) * torch.finfo(root.dtype).eps * pivots.max()):
-        eigenvalues, axes = torch.linalg.eigh(first.covariance)
+        eigenvalues, axes = _eigh(first.covariance)
         kept = _above_rounding(eigenvalues) > 0
         root = axes[:, kept] * eigenvalues[kept].sqrt()
     M = root.T @ second.covariance @ root
     return root, (M + M.T) / 2
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Return eigenvalues and eigenvectors; where many are equal, which may not converge, after a shift by rounding."""
+    try:
+        return torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError:
+        jitter = torch.finfo(matrix.dtype).eps * matrix.diagonal().abs().max() * torch.linspace(0, 1, len(matrix))
+        return torch.linalg.eigh(matrix + jitter.to(matrix).diag())
 
 
 def _above_rounding(eigenvalues: Tensor) -> Tensor:
