@@ -55,7 +55,7 @@ def test_scores_have_the_order_of_p_values_and_no_ties(fitted):
 def test_components_and_q_values(fitted):
     rows = np.concatenate([NEW, FAR])
     parts = fitted.score_components(rows)
-    scores = {"log_prob", "log_prob_latent", "distance", "two_part"}
+    scores = {"log_prob", "log_prob_latent", "distance", "nearest_distance", "two_part"}
     assert parts.keys() == {*scores, *(f"p_value_{name}" for name in scores), "p_value"}
     assert parts["distance"][len(NEW) :].min() > parts["distance"][: len(NEW)].max()
     p, q = fitted.p_values(rows), fitted.q_values(rows)

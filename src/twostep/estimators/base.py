@@ -21,7 +21,7 @@ from twostep.core.seeds import derive
 from twostep.data.base import Source, Splits, hold_out
 from twostep.data.batches import Batches
 from twostep.data.table.codes import to_frame
-from twostep.estimators.few import linear_dimension, shows_dimension
+from twostep.estimators.columns import linear_dimension, shows_dimension
 from twostep.estimators.fitting import fit_splits, splits_of
 from twostep.estimators.objects import named_or_config
 from twostep.estimators.rows import Array, checked, coded, framed, in_kind, single
@@ -58,6 +58,7 @@ class ModelEstimator(BaseEstimator):
     validation_fraction: float
     batch_size: Any
     device: Device
+    max_minutes: float | None
     random_state: Any
     verbose: int
     run_dir: Any
@@ -115,7 +116,8 @@ class ModelEstimator(BaseEstimator):
             validation["valid_fraction"] = float(self.validation_fraction)
         dataset = "X" if folder is None else str(folder / "data.npz")
         run = {"dataset": dataset, "seed": seed, "device": self.device, "train_batch_size": min(size, len(rows))}
-        return Request(models, {**keys, "run": {**run, **validation, **keys.get("run", {})}})
+        limit = {} if self.max_minutes is None else {"max_minutes": float(self.max_minutes)}
+        return Request(models, {**keys, "run": {**run, **limit, **validation, **keys.get("run", {})}})
 
     @property
     def likelihood_(self) -> Likelihood:
@@ -165,11 +167,17 @@ class ModelEstimator(BaseEstimator):
         columns = [f"x{i}" for i in range(self.spec_.dim)] if names is None else list(names)
         return framed(self, values.astype(self._float), columns)
 
-    def outlier_scores(self, X: Any) -> dict[str, Array]:
-        """Return the scores of rows by which outliers are detected, by name, `(N,)` each; higher is more usual."""
+    def outlier_scores(self, X: Any, known: Any = None) -> dict[str, Array]:
+        """Return the scores of rows by which outliers are detected, by name, `(N,)` each; higher is more usual.
+
+        Vectors are also compared with `known` rows, those of training, if these are given.
+        """
         batches, seed = self._batches(self._rows(X)), derive(self.settings_.run.seed, "ood")
-        with torch.random.fork_rng([]):
-            found = score_splits(self._double, {"rows": batches}, lambda values: values, seed)
+        rows = None
+        if known is not None and len(self.spec_.shape) == 1:
+            rows = torch.from_numpy(np.array(self._rows(known), dtype=np.float64)).to(batches.device)
+        with torch.random.fork_rng([]), torch.no_grad():
+            found = score_splits(self._double, {"rows": batches}, lambda values: values, seed, rows)
         return {name: values["rows"] for name, values in found.items()}
 
     def __getstate__(self) -> dict[str, Any]:

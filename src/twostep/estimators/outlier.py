@@ -1,8 +1,9 @@
 """Outlier detection with p-values, in scikit-learn's form.
 
-A row is unusual if it is far from the learned manifold, or if the density of its projection is too low or too high.
-Both make one score (`twostep.metrics.ood.conformal`), whose conformal p-value says how often a new row of the same
-distribution looks at least as unusual: `predict` calls at most a share `alpha` of such rows outliers.
+A row is unusual if it is far from the learned manifold or from the training rows, or if the density of its projection
+is too low or too high. All make one score (`twostep.metrics.ood.conformal`), whose conformal p-value says how often a
+new row of the same distribution looks at least as unusual: `predict` calls at most a share `alpha` of such rows
+outliers.
 
 *Split*: one model; its validation rows calibrate the p-values. *Cross*: with few rows, these are too few to show small
 p-values, so each of K models is trained without a fold, and a row is compared with every fold by that fold's model:
@@ -37,7 +38,8 @@ from twostep.estimators.base import seed_of
 from twostep.estimators.density import TwoStepDensity
 from twostep.estimators.rows import Array, checked, coded
 from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
-from twostep.metrics.ood.scores import DISTANCE, TWO_PART
+from twostep.metrics.ood.many import q_values
+from twostep.metrics.ood.scores import DISTANCE, MAX_ROWS, NEAREST, TWO_PART
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, ModelConfig
 from twostep.training.engine import Device
 
@@ -52,13 +54,14 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
 
     Args:
         gae, de, latent_dim, gae_config, de_config, schedule, preprocessing, validation_fraction, batch_size, device,
-            random_state, verbose, run_dir: see `TwoStepDensity`.
+            max_minutes, random_state, verbose, run_dir: see `TwoStepDensity`.
         contamination: share of the rows of `fit` that `predict` calls outliers; None: `alpha` decides.
         alpha: level of `predict`: the share of new rows of the same distribution that it calls outliers.
         calibration: "split", "cross", or "auto": crossed if few rows are below the level.
 
     Attributes:
-        densities_: the models, `TwoStepDensity`, one or several.
+        densities_: the models, `TwoStepDensity`, one or several; `known_` are the rows that each was trained on, at
+            most 10,000, with which new rows are compared.
         offset_: `decision_function(X) = score_samples(X) - offset_`; outliers are below 0.
         smallest_p_value_: the smallest p-value that these rows can show.
         n_features_in_, feature_names_in_: number and names of the columns of X.
@@ -77,6 +80,7 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         batch_size: int | Literal["auto"] = "auto",
         device: Device = "auto",
+        max_minutes: float | None = None,
         random_state: Any = None,
         verbose: int = 0,
         run_dir: str | Path | None = None,
@@ -94,6 +98,7 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.batch_size = batch_size
         self.device = device
+        self.max_minutes = max_minutes
         self.random_state = random_state
         self.verbose = verbose
         self.run_dir = run_dir
@@ -110,13 +115,18 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         seed, rows = seed_of(self.random_state), self._usual(X)
         self.densities_: list[TwoStepDensity] = []
         self.calibrators_: list[ConformalCalibrator] = []
-        for fold in self._folds(len(rows), seed):
+        self.known_: list[Any] = []
+        folds = self._folds(len(rows), seed)
+        minutes = None if self.max_minutes is None else self.max_minutes / len(folds)
+        for fold in folds:
             keys: dict[str, Any] = {name: getattr(self, name) for name in TwoStepDensity().get_params(deep=False)}
-            density = TwoStepDensity(**keys).set_params(random_state=seed)
+            density = TwoStepDensity(**keys).set_params(random_state=seed, max_minutes=minutes)
             density.fit(rows, held_out=fold)
-            held_out = rows.iloc[density.held_out_] if is_frame(rows) else rows[density.held_out_]
-            scores = density.outlier_scores(held_out)
+            kept = np.delete(np.arange(len(rows)), density.held_out_)
+            known = taken(rows, kept[np.arange(min(len(kept), MAX_ROWS)) * len(kept) // min(len(kept), MAX_ROWS)])
+            scores = density.outlier_scores(taken(rows, density.held_out_), known)
             self.densities_.append(density)
+            self.known_.append(known)
             self.calibrators_.append(ConformalCalibrator(density.model_, scores, derive(seed, "ood")))
         self._headline = self.calibrators_[0].headline
         self._calibrated = np.concatenate([calibrated(one, self._headline) for one in self.calibrators_])
@@ -153,24 +163,21 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
 
         Of the rows with a q-value of at most q, a share of q or less is expected to be usual.
         """
-        p = self.p_values(X)
-        order = np.argsort(p)[::-1]
-        q = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
-        found = np.empty_like(q)
-        found[order] = np.minimum(q, 1.0)
-        return found
+        return q_values(self.p_values(X))
 
     def score_components(self, X: Any) -> dict[str, Scores]:
         """Return the parts of the score of each row by name, `(N,)` each, means over the models if there are several.
 
-        `log_prob` is the log-density in nats, `log_prob_latent` that of the embedding, `distance` that to the manifold
-        and `two_part` the first and the last as one score, of which lower values are more unusual; `p_value_...` are
-        their p-values, and `p_value` the one that decides.
+        `log_prob` is the log-density in nats, `log_prob_latent` that of the embedding, `distance` that to the manifold,
+        `nearest_distance` that to the nearest training row, and `two_part` all as one score, of which lower values are
+        more unusual; `p_value_...` are their p-values, and `p_value` the one that decides.
         """
         scored = self._scored(X)
-        distance = {"distance": np.sqrt(np.maximum(0.0, -scored.pop(DISTANCE)))} if DISTANCE in scored else {}
-        renamed = {name.replace(DISTANCE, "distance"): values for name, values in scored.items()}
-        return {**distance, **renamed}
+        if DISTANCE in scored:
+            scored[DISTANCE] = np.sqrt(np.maximum(0.0, -scored[DISTANCE]))
+        if NEAREST in scored:
+            scored[NEAREST] = -scored[NEAREST]
+        return {name.replace(DISTANCE, "distance"): values for name, values in scored.items()}
 
     def _usual(self, X: Any) -> Any:
         """Return the rows of an array, or a frame of pandas, after a check of their number and columns."""
@@ -204,8 +211,8 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         scores: dict[str, list[Scores]] = {}
         counts: dict[str, list[Scores]] = {}
         total: dict[str, int] = {}
-        for density, calibrator in zip(self.densities_, self.calibrators_, strict=True):
-            found = density.outlier_scores(rows)
+        for density, calibrator, known in zip(self.densities_, self.calibrators_, self.known_, strict=True):
+            found = density.outlier_scores(rows, known)
             for name, p in calibrator.p_values(found).items():
                 used = len(calibrated(calibrator, name))
                 counts.setdefault(name, []).append(p * (used + 1) - 1)
@@ -233,6 +240,11 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
             )
             return -np.inf
         return float(np.log((1 + counted) / (1 + many)))
+
+
+def taken(rows: Any, index: Array) -> Any:
+    """Return rows of an array, or of a frame of pandas, by number."""
+    return rows.iloc[index] if is_frame(rows) else rows[index]
 
 
 def calibrated(calibrator: ConformalCalibrator, name: str) -> Scores:
