@@ -15,9 +15,12 @@ PUBLIC = {
         UserError
         diagnose
         fit
+        from_pretrained
         load_data
         load_module
         load_run
+        push_to_hub
+        save_pretrained
     """,
     "twostep.data": """
         Batches

@@ -15,9 +15,12 @@ _HOMES = {
     "UserError": "core.schema",
     "diagnose": "diagnosis",
     "fit": "training.fit",
+    "from_pretrained": "experiment.sharing",
     "load_data": "data.load",
     "load_module": "experiment.load",
     "load_run": "experiment.load",
+    "push_to_hub": "experiment.sharing",
+    "save_pretrained": "experiment.sharing",
 }
 
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

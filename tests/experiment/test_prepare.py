@@ -38,10 +38,11 @@ def runs(root):
 
 
 @pytest.mark.parametrize("name", ["ae", "vae"])
-def test_an_autoencoder_has_by_default_no_more_latents_than_its_data_have_coordinates(name):
+def test_an_autoencoder_has_by_default_fewer_latents_than_its_data_have_coordinates(name):
     preset = MODELS[name].for_data
-    assert preset(VECTORS, "gae").latent_dim == 3
-    assert preset(DataSpec(name="wide", shape=(21,), size=9, low=0, high=1), "gae").latent_dim == 20
+    for dim, latent in ((2, 1), (3, 2), (8, 4), (21, 11), (39, 20), (50, 20)):
+        assert preset(DataSpec(name="wide", shape=(dim,), size=9, low=0, high=1), "gae").latent_dim == latent
+    assert preset(VECTORS, "gae", preset="reference").latent_dim == 3
     assert preset(VECTORS, "gae", latent_dim=2).latent_dim == 2
 
 

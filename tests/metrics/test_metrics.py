@@ -330,6 +330,7 @@ def test_results_of_older_files_are_read(key):
 def test_names_of_metrics():
     assert sorted(METRICS) == [
         "c2st",
+        "column_errors",
         "fd",
         "fd_infinity",
         "fid",

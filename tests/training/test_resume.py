@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.experiments import ALONE, GAES, PAIRS, asked, break_off, differences, drawn, snapshot, trained
-from twostep.experiment.experiment import Experiment
+from twostep.experiment import trainers
 from twostep.experiment.prepare import resume, start
 from twostep.models.base import evaluating
 from twostep.training.callbacks import Callback
@@ -37,7 +37,7 @@ VALIDATION = (2.0, 1.0, 3.0, 4.0)
 def scripted(monkeypatch):
     """Let every model be best after its second epoch."""
 
-    trainer_of = Experiment._trainer_of
+    trainer_of = trainers._trainer_of
 
     def scripted_trainer(*arguments):
         trainer = trainer_of(*arguments)
@@ -45,7 +45,7 @@ def scripted(monkeypatch):
         trainer.validate = lambda *_: dict.fromkeys(metrics, VALIDATION[trainer.epochs_done])
         return trainer
 
-    monkeypatch.setattr(Experiment, "_trainer_of", scripted_trainer)
+    monkeypatch.setattr(trainers, "_trainer_of", scripted_trainer)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def encode(run: Path, rows: Path, best_first: bool = False, device: Device | Non
     gae = module.gae if isinstance(module, TwoStep) else module
     if not isinstance(gae, GeneralizedAutoencoder):
         raise UserError(f"{run}: its {stored.settings.first.name} has no encoder: give a run that has an autoencoder")
-    points = own_rows(rows, stored.spec)
+    points = own_rows(rows, stored.spec, stored.settings.run.dataset_kwargs)
     place = Engine(device or "cpu").device
     with evaluating(gae.to(place)):
         return embed(gae.encode, points, place)

@@ -72,7 +72,7 @@ def score(
         UserError: for a directory that is no run, or rows that can't be read or are of another shape.
     """
     evaluator = load_finished(run, best_first, device, data).evaluator
-    points = own_rows(rows, evaluator.splits.spec)
+    points = own_rows(rows, evaluator.splits.spec, evaluator.run.dataset_kwargs)
     scored = {name: found["rows"] for name, found in evaluator.score({"rows": points}).items()}
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(points))}
     columns |= {name: values for name, values in scored.items() if name != DISTANCE}
@@ -110,9 +110,12 @@ def write_csv(scored: Scored, path: Path) -> None:
         table.writerows(zip(*(column.tolist() for column in scored.columns.values()), strict=True))
 
 
-def own_rows(data: Path, spec: DataSpec) -> Tensor:
-    """Return the rows of a file or folder, which must have the shape of a run's, with a warning if units may differ."""
-    rows = read_rows(data, (spec.shape[1], spec.shape[2]) if spec.is_image else None)
+def own_rows(data: Path, spec: DataSpec, kwargs: Mapping[str, Any]) -> Tensor:
+    """Return the rows of a file or folder, which must have the shape of a run's, with a warning if units may differ.
+
+    A table has the columns of the run's, in any order; `kwargs` are the keys of the run's data.
+    """
+    rows = read_rows(data, (spec.shape[1], spec.shape[2]) if spec.is_image else None, spec.columns, kwargs)
     if tuple(rows.shape[1:]) != spec.shape:
         shapes = ["x".join(map(str, shape)) for shape in (rows.shape[1:], spec.shape)]
         raise UserError(f"{data}: its rows have the shape {shapes[0]}, those of the run {shapes[1]}: give such rows")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from twostep.cli import flags
 from twostep.core.files import require_free
@@ -23,6 +25,7 @@ def diagnose(
     device: flags.Device = None,
     data: flags.DataPath = None,
     force: flags.Force = False,
+    table: flags.Table = flags.NO_TABLE,
 ) -> int:
     """Estimate the intrinsic dimension of data, detect manifold overfitting, recommend a latent_dim.
 
@@ -36,7 +39,9 @@ def diagnose(
         to: Folder for diagnosis.json and diagnosis.png.
     """
     if runs:
-        flags.refuse("not with a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs)
+        flags.refuse(
+            "not with a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs, **asdict(table)
+        )
         flags.refuse("only with --dataset: for a run nothing is trained", thorough=thorough)
         for run in runs:
             if not run.is_dir():
@@ -56,7 +61,9 @@ def diagnose(
     from twostep.runs.overrides import parse_overrides
 
     if dataset is not None:
-        found = diagnose_rows(training_rows(dataset, parse_overrides(dataset_kwargs or [])), thorough, seed)
+        keys: dict[str, Any] = {"dataset_kwargs": parse_overrides(dataset_kwargs or [])}
+        table.add_to(keys)
+        found = diagnose_rows(training_rows(dataset, keys["dataset_kwargs"]), thorough, seed)
     elif len(runs) > 1:
         found = diagnose_family(runs, device, data)
     else:

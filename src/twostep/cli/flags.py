@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -58,6 +58,33 @@ ConfigFile = Annotated[
 ]
 PrintConfig = Annotated[bool, FLAG, Parameter(help="Print all keys, as a config file has them, and train nothing.")]
 Force = Annotated[bool, FLAG, Parameter(help="Replace existing files.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Table:
+    """Flags for the columns of a table; each sets the key of `dataset_kwargs` of its name.
+
+    Args:
+        columns: Columns of a table to read, as a,b,c; default: all.
+        drop: Columns of a table to leave out, as a,b.
+        target_column: Column of labels of a table, which is not modelled.
+        index_column: Column that names the rows of a table, which is not modelled.
+    """
+
+    columns: str | None = None
+    drop: str | None = None
+    target_column: str | None = None
+    index_column: str | None = None
+
+    def add_to(self, run: dict[str, Any]) -> None:
+        """Add what is given to the `dataset_kwargs` among the keys of a run."""
+        given = {key: value for key, value in asdict(self).items() if value is not None}
+        if given:
+            run["dataset_kwargs"] = {**run.get("dataset_kwargs", {}), **given}
+
+
+NO_TABLE = Table()
 
 
 @Parameter(name="*")

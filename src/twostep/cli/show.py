@@ -38,7 +38,8 @@ def sample(
 
     Args:
         number: Number of samples.
-        to: A .png (a grid of images), or a .npz (key `samples`) or .npy with arrays in units of the data.
+        to: A .png (a grid of images), a .csv or .parquet (a table), or a .npz (key `samples`) or .npy with arrays in
+            units of the data.
     """
     require_run(run)
     require_free(to, force)
@@ -46,6 +47,7 @@ def sample(
     import torch
 
     from twostep.core.figures import check_writable, write_samples
+    from twostep.data.table.write import check_table, is_table_path, write_table
     from twostep.experiment.load import load_module
     from twostep.models.base import Sampler, evaluating
     from twostep.runs.directory import Run
@@ -55,14 +57,15 @@ def sample(
     if not isinstance(module, Sampler):
         raise UserError(f"{run}: its model does not sample: train a density on its embeddings")
     spec = Run.open(run).spec
-    check_writable(to, spec)
+    as_table = is_table_path(to)
+    (check_table if as_table else check_writable)(to, spec)
     place = Engine(device or "cpu").device
     module.to(place)
     with evaluating(module):
         generator = torch.Generator(place).manual_seed(seed)
         sizes = [min(AT_ONCE, number - begin) for begin in range(0, number, AT_ONCE)]
         samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
-    write_samples(samples, spec, to)
+    (write_table if as_table else write_samples)(samples, spec, to)
     logger.info("%d samples: %s", number, to)
     return 0
 

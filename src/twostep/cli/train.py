@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ def train(
     max_epochs_loaded_de: flags.Count = None,
     only_test: flags.OnlyTest = False,
     test_ood: flags.TestOOD = False,
+    table: flags.Table = flags.NO_TABLE,
     config_file: flags.ConfigFile = None,
     print_config: flags.PrintConfig = False,
     most_used: flags.MostUsed = flags.NONE_USED,
@@ -64,6 +66,8 @@ def train(
             raise UserError(f"{key}: set by a flag: --load-dir RUN --load-pretrained-gae [--freeze-pretrained-gae]")
     if "dataset" in run:
         flags.refuse(flags.TWICE, dataset=dataset)
+    if load_dir is not None:
+        flags.refuse(flags.BESIDE_LOAD_DIR, **asdict(table))
     limits = {"max_epochs_loaded": max_epochs_loaded, "max_epochs_loaded_gae": max_epochs_loaded_gae}
     of_models = {"gae": max_epochs_loaded_gae or max_epochs_loaded, "de": max_epochs_loaded_de or max_epochs_loaded}
     max_epochs = {name: limit for name, limit in of_models.items() if limit is not None}
@@ -116,6 +120,7 @@ def train(
         models = {"gae": str(gae_model), "de": str(de_model)}
     in_files = share(stored.keys["shared_config"], gae=stored.keys["gae_config"], de=stored.keys["de_config"])
     overrides = {part: {**in_files[part], **keys} for part, keys in share(run, gae=gae, de=de).items()}
+    table.add_to(overrides["run"])
     if dataset is not None:
         overrides["run"]["dataset"] = dataset
     early.check_request(models, overrides)
@@ -140,6 +145,7 @@ def train_single(
     max_epochs_loaded: flags.MaxEpochs = None,
     only_test: flags.OnlyTest = False,
     test_ood: flags.TestOOD = False,
+    table: flags.Table = flags.NO_TABLE,
     config_file: flags.ConfigFile = None,
     print_config: flags.PrintConfig = False,
     most_used: flags.MostUsed = flags.NONE_USED,
@@ -152,7 +158,7 @@ def train_single(
     """
     given = parse_overrides(config or [])
     if load_dir is not None:
-        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae)
+        flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae, **asdict(table))
         flags.refuse(flags.BESIDE_LOAD_DIR, config_file=config_file, print_config=print_config)
         most_used.add_to_loaded(given, "--config")
         return resume_run(
@@ -170,6 +176,7 @@ def train_single(
     stored = read_config_files(config_file or [], two_step=False)
     most_used.add_to(given, {}, "--config")
     given = {**stored.keys["config"], **given, **({} if dataset is None else {"dataset": dataset})}
+    table.add_to(given)
     model, is_gae = model or stored.names.get("model"), is_gae or stored.names.get("is_gae") is True
     flags.require(dataset=given.get("dataset"), model=model)
     early.check_single(str(model), given, is_gae)

@@ -119,9 +119,11 @@ def curves_svg(series: Mapping[str, Sequence[float]], title: str, xlabel: str) -
 def check_writable(path: Path, spec: DataSpec) -> None:
     """Check that `write_samples` can write such points to a file of this ending."""
     if path.suffix not in (".png", ".npz", ".npy"):
-        raise UserError(f"{path}: write to a .png, .npz or .npy file")
+        raise UserError(f"{path}: write to a .png, .csv, .parquet, .npz or .npy file")
     if path.suffix == ".png" and not spec.is_image:
-        raise UserError(f"{path}: rows of shape {spec.shape} are not images: write to a .npz or .npy file")
+        raise UserError(
+            f"{path}: rows of shape {spec.shape} are not images: write to a .csv, .parquet, .npz or .npy file"
+        )
 
 
 def write_samples(samples: Tensor, spec: DataSpec, path: Path) -> None:

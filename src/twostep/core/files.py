@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ LARGEST_JSON = 256 * 2**20  # bytes
 
 
 T = TypeVar("T")
+
+ABSOLUTE = re.compile(r"(?<![\w.~/:])(?:[A-Za-z]:)?[/\\](?:[^\s/\\;,:'\"()]+[/\\])+([^\s/\\;,:'\"()]*)")
 
 
 class WriteError(UserError):
@@ -185,3 +188,14 @@ def validated(values: Any, kind: TypeAdapter[T], path: Path) -> T:
         where = ".".join(map(str, first["loc"]))
         message = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
         raise UserError(f"{path}: {where} = {first['input']!r:.60}: {message}") from None
+
+
+def without_folders(value: Any) -> Any:
+    """Return values of JSON in which absolute paths, alone or inside of a text, are cut down to their last name."""
+    if isinstance(value, Mapping):
+        return {key: without_folders(one) for key, one in cast(Mapping[str, Any], value).items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(one) for one in cast(Sequence[Any], value)]
+    if not isinstance(value, str):
+        return value
+    return Path(value).name if Path(value).is_absolute() else ABSOLUTE.sub(r"\1", value)

@@ -24,6 +24,8 @@ AXES = {
     "log_prob": "log-density (nats)",
     "log_prob_latent": "log-density of the embedding (nats)",
     "reconstruction_error": "negative squared distance to the reconstruction",
+    "relative_distance": "negative squared distance to the reconstruction over the variance of the image",
+    "nearest_distance": "negative distance to the nearest training row",
     "two_part": "two-part score (log of the weighted geometric mean of p-values)",
 }
 

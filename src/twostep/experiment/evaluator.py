@@ -7,15 +7,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from twostep.core.keys import MetricKeys
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
-from twostep.data.batches import Batches, Rows, embed
+from twostep.data.batches import Batches, Rows, embed, subsample
 from twostep.experiment.components import Component, Whole, components_of
 from twostep.metrics import Result, evaluate
 from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.ood import ood
-from twostep.metrics.ood.scores import Array, score_splits
+from twostep.metrics.ood.scores import MAX_ROWS, Array, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.models.base import Model, Sampler, evaluating
 from twostep.models.two_step import TwoStep, spec_seen
@@ -99,7 +101,14 @@ class Evaluator:
         """Return the scores of named rows by the whole model, by name of the score and of the rows, in their order."""
         batches = {name: self.batches(data, self.run.test_batch_size) for name, data in rows.items()}
         drawn = derive(self.run.seed if seed is None else seed, "ood", self.engine.rank)
-        return score_splits(self.module, batches, self.engine.sum, drawn)
+        return score_splits(self.module, batches, self.engine.sum, drawn, self.known)
+
+    @property
+    def known(self) -> Tensor | None:
+        """Training rows that new vectors are compared with, `(n, D)`, on the model's device."""
+        if self.splits.spec.is_image:
+            return None
+        return subsample(self.splits.train, MAX_ROWS).float().to(self.engine.device)
 
     def detect(self, others: Mapping[str, Splits], seed: int | None = None) -> Detection:
         """Measure how well scores separate the test rows from those of other data, given by name."""

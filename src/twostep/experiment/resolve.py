@@ -11,8 +11,8 @@ import torch
 
 from twostep.core.keys import Config, resolve_fid
 from twostep.core.schema import DataSpec, UserError
-from twostep.data.base import Splits
-from twostep.data.load import load_data, located, takes_image_size
+from twostep.data.base import Source, Splits
+from twostep.data.load import is_path, load_data, located, read_rows, split_source, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import LatentSize, with_latent_dim
 from twostep.metrics import METRICS
@@ -95,6 +95,9 @@ def load_other(name: str, config: RunConfig, spec: DataSpec, kwargs: Mapping[str
     Raises:
         UserError: if they can't be loaded, or have another shape.
     """
+    if spec.table is not None and is_path(name):
+        rows = read_rows(Path(name), columns=spec.table, kwargs=kwargs)
+        return split_source(Source(rows, low=spec.low, high=spec.high, columns=spec.table), name, config.seed, 0)
     if not kwargs and spec.is_image and takes_image_size(name):
         kwargs = {"image_size": spec.shape[1:]}
     other = load_data(name, data_root=config.data_root, seed=config.seed, make_valid=False, kwargs=kwargs)

@@ -54,9 +54,8 @@ class RowMetric(Metric):
 
 def measure_of(model: DensityEstimator | TwoStep) -> str:
     """Return the reference measure of a model's density, in words."""
-    columns = (model.gae if isinstance(model, TwoStep) else model).columns
-    if columns is not None:
-        return columns.measure
+    if model.columns is not None:
+        return model.columns.measure
     return "volume of the learned manifold" if isinstance(model, TwoStep) else f"Lebesgue on R^{model.dim}"
 
 

@@ -49,9 +49,17 @@ class L2ReconstructionError(RowMetric):
     @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         model = cast(GeneralizedAutoencoder, model)
-        spread = _Spread()
-        mean = RowMean.of((model.reconstruction_error(spread.passed(x)) for x in batches), sum_over_ranks)
-        results = {self.name: Result(mean.mean, "squared data units", mean.n, mean.standard_error)}
+        spread, of_table = _Spread(), model.columns is not None
+        gae = cast(GeneralizedAutoencoder | TwoStep, model)
+        gae = gae.gae if isinstance(gae, TwoStep) else gae
+
+        def errors(x: Tensor) -> Tensor:
+            spread.passed(gae.transform(x) if of_table else x)
+            return model.reconstruction_error(x)
+
+        mean = RowMean.of((errors(x) for x in batches), sum_over_ranks)
+        unit = "squared standardised units" if of_table else "squared data units"
+        results = {self.name: Result(mean.mean, unit, mean.n, mean.standard_error)}
         if (variance := spread.variance(sum_over_ranks)) > 0:
             error = None if mean.standard_error is None else mean.standard_error / variance
             share = 1 - mean.mean / variance

@@ -24,6 +24,7 @@ from typing_extensions import override
 
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.table import TableSchema
+from twostep.models.ae import Autoencoder
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood, Model, ModelConfig, Objective
 from twostep.models.parts.gaussian_decoder import GaussianDecoder, bound
 from twostep.models.parts.networks import EncoderDecoder
@@ -77,6 +78,8 @@ def _kind(columns: TableSchema, inner: Likelihood) -> Likelihood:
 class _OnTable(Model):
     """A model of rows by way of an inner model of vectors."""
 
+    loss_unit: str = ""  # that of the inner model
+
     def __init__(self, inner: Model, rows: TableMap) -> None:
         number = len(rows.columns.modelled)
         super().__init__((number,), transform=rows, noise=TableNoise(number))
@@ -89,7 +92,8 @@ class _OnTable(Model):
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
-        return tuple(replace(one, loss=self._on_rows(one.loss)) for one in self.inner.objectives())
+        inner, own = self.inner.objectives(), self.loss_unit
+        return tuple(replace(one, loss=self._on_rows(one.loss), unit=own or one.unit) for one in inner)
 
     def _on_rows(self, loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda x: loss(self.network_input(x))
@@ -136,6 +140,8 @@ class TableAutoencoder(_OnTable, GeneralizedAutoencoder):
         self.latent_dim, self.prior_std = inner.latent_dim, inner.prior_std
         if not inner.use_likelihood(RowLikelihood(rows)):
             self.no_volume = NO_LIKELIHOOD
+        elif isinstance(inner, Autoencoder):
+            self.loss_unit = "nats of the features of rows"
 
     @property
     def autoencoder(self) -> EncoderDecoder:

@@ -34,6 +34,7 @@ class TwoStep(nn.Module):
         self.dim = gae.dim
         on_rows = gae.columns is not None and de.likelihood == "exact"
         self.likelihood: Likelihood = "bound" if on_rows else de.likelihood
+        self.columns = gae.columns
         self.decodes, self.no_volume = gae.decodes, gae.no_volume
 
     def encode(self, x: Tensor) -> Tensor:
@@ -70,4 +71,5 @@ def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:
 
 def spec_seen(model: Sampler | Model | TwoStep, data: DataSpec) -> DataSpec:
     """Return the facts of what a model is fitted to: of a data set, or of its embeddings."""
-    return data if model.event_shape == data.shape else latent_spec(data, model.event_shape[0])
+    of_data = model.event_shape == data.shape and (data.table is None or model.columns is not None)
+    return data if of_data else latent_spec(data, model.event_shape[0])

@@ -51,6 +51,8 @@ class TableMap(DataTransform):
     nominal: Tensor
     gapped: Tensor
     whole: Tensor
+    last: Tensor
+    can_lack: Tensor
 
     def __init__(self, columns: TableSchema) -> None:
         super().__init__()
@@ -61,9 +63,14 @@ class TableMap(DataTransform):
         gapped = [at for at, place in enumerate(places) if every[place].gaps]
         for name, value in (("numeric", places), ("nominal", levels), ("gapped", gapped)):
             self.register_buffer(name, torch.tensor(value, dtype=torch.long), persistent=False)
-        self.register_buffer("whole", torch.tensor([every[place].integral for place in places]), persistent=False)
+        self.register_buffer(
+            "whole", torch.tensor([every[place].integral for place in places], dtype=torch.bool), persistent=False
+        )
         # a column's levels, then any other, then a missing one
         self.sizes = [len(every[place].levels) + 1 + every[place].gaps for place in levels]
+        can = torch.tensor([every[place].gaps for place in levels], dtype=torch.bool)
+        self.register_buffer("can_lack", can, persistent=False)
+        self.register_buffer("last", torch.tensor(self.sizes, dtype=torch.long) - 1, persistent=False)
         self.splines, self.shares, self.missing = Splines(len(places)), Shares(self.sizes), Shares([2] * len(gapped))
 
     @override
@@ -105,10 +112,8 @@ class TableMap(DataTransform):
         """Return levels as integers `(B, levels)`, and which are missing in columns that never lacked one."""
         values = codes[:, self.nominal]
         gap = values.isnan()
-        last = torch.tensor(self.sizes, device=codes.device) - 1
-        can = torch.tensor([self.columns.modelled[place].gaps for place in self.nominal.tolist()], device=codes.device)
-        levels = torch.minimum(values.nan_to_num(0.0).floor().long().clamp(min=0), last - can.long())
-        return torch.where(gap & can, last, levels), gap & ~can
+        levels = torch.minimum(values.nan_to_num(0.0).floor().long().clamp(min=0), self.last - self.can_lack.long())
+        return torch.where(gap & self.can_lack, self.last, levels), gap & ~self.can_lack
 
     def _codes(self, scores: Tensor, missing: Tensor, levels: Tensor) -> Tensor:
         """Return codes `(B, C)` of normal scores, of which numbers are missing, and of levels."""
@@ -118,9 +123,7 @@ class TableMap(DataTransform):
         gap[:, self.gapped] = missing
         codes = scores.new_empty(len(scores), len(self.columns.modelled), dtype=torch.float64)
         codes[:, self.numeric] = values.masked_fill(gap, torch.nan)
-        last = torch.tensor(self.sizes, device=levels.device) - 1
-        can = torch.tensor([self.columns.modelled[place].gaps for place in self.nominal.tolist()], device=codes.device)
-        codes[:, self.nominal] = levels.double().masked_fill(can.bool() & (levels == last), torch.nan)
+        codes[:, self.nominal] = levels.double().masked_fill(self.can_lack & (levels == self.last), torch.nan)
         return codes.to(torch.get_default_dtype())
 
 

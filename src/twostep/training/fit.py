@@ -63,7 +63,7 @@ def fit(
         UserError: for an unknown key, a value out of range, or data that can't be used.
         NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
     """
-    rows, held_out = _split(torch.as_tensor(data), valid, seed, model.event_shape)
+    rows, held_out = _split(torch.as_tensor(data), valid, seed, model.event_shape, model.columns is not None)
     fit_keys = FitKeys.parse({"early_stopping_metric": None if held_out is None else "loss", **keys}, "fit")
     stop = fit_keys.early_stopping_metric
     if stop not in (None, "loss") or (stop is not None and held_out is None):
@@ -92,8 +92,10 @@ def fit(
     return model.eval()
 
 
-def _split(data: Tensor, valid: Data | float | None, seed: int, shape: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
-    """Return training and validation rows."""
+def _split(
+    data: Tensor, valid: Data | float | None, seed: int, shape: tuple[int, ...], gaps: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return training and validation rows; `gaps`: of a table, in which values may be missing (NaN)."""
     if valid is None or not isinstance(valid, float | int):
         rows, held_out = data, None if valid is None else torch.as_tensor(valid)
     elif 0 < valid < 1:
@@ -106,6 +108,7 @@ def _split(data: Tensor, valid: Data | float | None, seed: int, shape: tuple[int
         if not len(part) or tuple(part.shape[1:]) != shape:
             wanted = "x".join(map(str, ("N", *shape)))
             raise UserError(f"fit: rows must have the shape {wanted}, with N > 0, not {tuple(part.shape)}")
-        if part.is_floating_point() and not part.isfinite().all():
+        finite = ~part.isinf() if gaps else part.isfinite()
+        if part.is_floating_point() and not finite.all():
             raise UserError("fit: the data hold numbers that are not finite")
     return rows, held_out

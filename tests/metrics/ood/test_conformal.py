@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from twostep.metrics.ood.conformal import SIDES, WEIGHTS, Surprise, TwoPart, p_values
+from twostep.metrics.ood.conformal import Surprise, TwoPart, p_values, parts_of
 from twostep.metrics.ood.detection import auroc
 
 LEVELS = (0.02, 0.05, 0.1, 0.25, 0.5)
@@ -159,7 +159,7 @@ def areas(seed, **odd):
     outside["reconstruction_error"] *= np.exp(odd.get("distance", 0))
     outside["log_prob"] -= 7 * odd.get("density", 0)
     fitted = TwoPart(held_out, 0)
-    alone = [auroc(inside[name], outside[name]).value for name in WEIGHTS]
+    alone = [auroc(inside[name], outside[name]).value for name in ("reconstruction_error", "log_prob")]
     return *alone, auroc(fitted.score(inside), fitted.score(outside)).value
 
 
@@ -192,7 +192,7 @@ def test_few_held_out_rows_combine_the_parts_as_many_do(rows):
         outside["log_prob"] -= 7 * 1.5
         fitted = TwoPart(held_out, seed)
         assert np.median(-fitted.score(outside)) < 1000
-        alone = [auroc(inside[name], outside[name]).value for name in WEIGHTS]
+        alone = [auroc(inside[name], outside[name]).value for name in ("reconstruction_error", "log_prob")]
         found.append(auroc(fitted.score(inside), fitted.score(outside)).value - max(alone))
     assert min(found) > 0
     assert np.mean(found) > 0.02
@@ -207,10 +207,42 @@ def test_a_density_too_high_counts_where_enough_rows_support_it(rows, odd):
     assert (fitted.score(high) < fitted.score(usual) - 1)[0] == odd
 
 
-def test_weights_and_shares_are_parts_of_one():
-    assert sum(WEIGHTS.values()) == pytest.approx(1)
-    for part in WEIGHTS:
-        assert sum(share for (name, _), share in SIDES.items() if name == part) == pytest.approx(1)
+@pytest.mark.parametrize("more", [(), ("relative_distance",), ("nearest_distance",)])
+def test_weights_and_shares_are_parts_of_one(more):
+    found = parts_of(("reconstruction_error", "log_prob", *more))
+    assert sum(weight for weight, _ in found) == pytest.approx(1)
+    for _, sides in found:
+        assert sum(sides.values()) == pytest.approx(1)
+    assert {"reconstruction_error", "log_prob", *more} == {name for _, sides in found for name, _ in sides}
+
+
+def with_third(random, n, name):
+    """Give rows with one more score, which depends on the distance."""
+    rows = parts(random, n, "independent")
+    return rows | {name: rows["reconstruction_error"] * random.lognormal(0, 0.5, n)}
+
+
+@pytest.mark.parametrize("name", ["relative_distance", "nearest_distance"])
+def test_a_third_score_keeps_the_level_and_finds_rows_that_only_it_sees(name):
+    random = np.random.default_rng(0)
+    rates, found = [], []
+    for seed in range(300):
+        fitted = TwoPart(with_third(random, 100, name), seed)
+        new = with_third(random, 20, name)
+        rates.append((fitted.p_values(new) <= 0.1).mean())
+        found.append((fitted.p_values(new | {name: new[name] * 100}) <= 0.1).mean())
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.03)
+    assert np.mean(found) > 0.8
+
+
+def test_an_image_that_is_far_too_near_is_unusual():
+    random = np.random.default_rng(0)
+    fitted = TwoPart(with_third(random, 400, "relative_distance"), 0)
+    usual = with_third(random, 200, "relative_distance")
+    near = usual | {name: usual[name] * 1e-4 for name in ("reconstruction_error", "relative_distance")}
+    assert np.median(fitted.p_values(near)) < 0.1
+    vectors = TwoPart(parts(random, 400, "independent"), 0)
+    assert np.median(vectors.p_values(near)) > 0.3
 
 
 # ---- scales

@@ -2,6 +2,7 @@
 
 from twostep.data.synthetic import curves as curves
 from twostep.data.synthetic import flat as flat
+from twostep.data.synthetic import mixed as mixed
 from twostep.data.synthetic import network as network
 from twostep.data.synthetic import spheres as spheres
 from twostep.data.synthetic import surfaces as surfaces

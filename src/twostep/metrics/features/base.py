@@ -17,6 +17,8 @@ from torch import Tensor
 
 from twostep.core.moments import Moments, principal_axes
 from twostep.core.schema import UserError
+from twostep.core.table import TableSchema
+from twostep.nn.table import TableFeatures
 from twostep.nn.transforms import Whiten
 
 
@@ -25,7 +27,7 @@ class Extractor:
     """A feature extractor: a map `of` points `(B, *S)` on any device.
 
     `preprocessing` describes also weights that the user provided; `digest` is the SHA-256 of name, settings and
-    weights. Features of data may be `cached` between runs.
+    weights. Features of data may be `cached` between runs. Those of a `table` are mapped back to its rows by it.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Extractor:
     digest: str
     of: Callable[[Tensor], Tensor]
     cached: bool = False
+    table: TableFeatures | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map points `(B, *S)` in data units to features `(B, D)`, without gradients."""
@@ -63,6 +66,15 @@ def standardised(train: Iterable[Tensor], shape: Sequence[int]) -> Extractor:
     words = "every coordinate to mean 0 and variance 1 of the training data"
     digest = digest_of("standardised", (scale.mean, scale.std))
     return Extractor("standardised", words, digest, lambda x: cast(Tensor, scale.to(x.device)(x)))
+
+
+def table_features(train: Iterable[Tensor], columns: TableSchema) -> Extractor:
+    """Return the features of coded rows, by batches `(b, C)` of training data: normal scores and one-hot levels."""
+    features = TableFeatures(columns)
+    features.fit(train)
+    words = "normal scores of numbers, by the quantiles of the training data, and one-hot levels"
+    digest = digest_of("table", features.state_dict().values())
+    return Extractor("standardised", words, digest, lambda x: cast(Tensor, features.to(x.device)(x)), table=features)
 
 
 def pca(train: Iterable[Tensor], dim: int) -> Extractor:

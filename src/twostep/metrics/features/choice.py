@@ -11,7 +11,7 @@ from twostep.core.keys import INCEPTION_VARIABLE, FeatureName, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows
-from twostep.metrics.features.base import Extractor, check_range, pca, pixels, standardised
+from twostep.metrics.features.base import Extractor, check_range, pca, pixels, standardised, table_features
 from twostep.metrics.features.classifier import cached_classifier
 from twostep.metrics.features.efficientnet import efficientnet_lite0, is_installed
 from twostep.metrics.features.inception import FILE, inception
@@ -69,6 +69,8 @@ class FeatureChoice:
         in_blocks = Batches(training.data, BATCH, device=training.device, encode=training.encode)
         match self.name:
             case "standardised":
+                if self.spec.table is not None:
+                    return table_features(in_blocks, self.spec.table)
                 return standardised(in_blocks, self.spec.shape)
             case "pixels":
                 return pixels(low, high)

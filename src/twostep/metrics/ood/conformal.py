@@ -14,21 +14,28 @@ The probability is over the held-out rows, too: given n of them, the false-posit
 standard deviation about sqrt(a (1 - a) / n). The held-out rows must be like new ones *for the model*, so they can't be
 training rows. Early stopping by the same rows changes the rate slightly if they are few.
 
-`TwoPart` combines two scores: a point is unusual if it is far from the manifold, or if the density of its projection is
-too low or too high. On one half of the held-out rows, each side of each score gets a smooth scale, its surprise
-S = -log P(score <= s): interpolated ranks, with an exponential tail beyond the outer tenth. The scale of the tail is
-the mean excess of its rows, shrunk towards that of a Gaussian with the same interquartile range (with the weight of two
-rows). Low and high densities share the false positives nine to one (weighted Bonferroni),
+`TwoPart` combines the scores of a two-step model: a point is unusual if it is far from the manifold, or if the density
+of its projection is too low or too high. On one half of the held-out rows, each side of each score gets a smooth scale,
+its surprise S = -log P(score <= s): interpolated ranks, with an exponential tail beyond the outer tenth. The scale of
+the tail is the mean excess of its rows, shrunk towards that of a Gaussian with the same interquartile range (with the
+weight of two rows). Sides share the false positives of a part (weighted Bonferroni), low and high densities nine to
+one,
 
     S_density = max(S_low + log 0.9, S_high + log 0.1),
 
-if the half has at least 30 rows, so that three are expected in the share of the high ones; else S_density is
-S_low + log 0.9. The score is the log of the weighted geometric mean of the two p-values (Good, 1955):
+and so do, of images, a large distance, one that is large for so simple an image, and one that is suspiciously small,
+
+    S_distance = max(S_far + log 0.45, S_relatively_far + log 0.45, S_near + log 0.1),
+
+as far as the half has three rows in the share of a side. The score is the log of the weighted geometric mean of the
+p-values (Good, 1955):
 
     T(x) = -(3/4 S_distance(x) + 1/4 S_density(x)).
 
+Of vectors, the distance to the nearest training row, if it is known, takes half of the weight of the distance.
+
 On the other half T becomes a conformal p-value as above; T depends on the first half only, so the level holds for any
-dependence of the scores. T adds up weak evidence of both scores; and the surprise of a point far from the manifold is
+dependence of the scores. T adds up weak evidence of its parts; and the surprise of a point far from the manifold is
 unbounded, so an uninformative density with a quarter of the weight costs little.
 
 Sources: Algorithmic Learning in a Random World (Vovk, Gammerman & Shafer, 2005); Testing for Outliers with Conformal
@@ -38,21 +45,25 @@ p-values (Bates, Candès, Lei, Romano & Sesia, 2023, arXiv 2104.08279); On the W
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from torch import nn
 
 from twostep.core.schema import UserError
-from twostep.metrics.ood.scores import DISTANCE, FAR, LATENT, TWO_PART, Array, finite
+from twostep.metrics.ood.scores import DISTANCE, FAR, LATENT, NEAREST, RELATIVE, TWO_PART, Array, finite
 from twostep.models.two_step import TwoStep
 
 TAIL = 0.1  # share of the rows
-WEIGHTS = {DISTANCE: 0.75, "log_prob": 0.25}
-# share of the false positives of a score by side: 1 for too low, -1 for too high
-SIDES = {(DISTANCE, 1): 1.0, ("log_prob", 1): 0.9, ("log_prob", -1): 0.1}
+Sides = dict[tuple[str, int], float]
+"""Share of the false positives by score and side: 1 for too low, -1 for too high."""
+DENSITY: Sides = {("log_prob", 1): 0.9, ("log_prob", -1): 0.1}
+OF_VECTORS: Sides = {(DISTANCE, 1): 1.0}
+OF_IMAGES: Sides = {(DISTANCE, 1): 0.45, (RELATIVE, 1): 0.45, (DISTANCE, -1): 0.1}
+ON_DISTANCE = 0.75  # weight
+ONE_SIDED = (DISTANCE, RELATIVE, NEAREST)
 MIN_ROWS = 4  # held-out rows that a `TwoPart` needs, two in each half
-SUPPORT = 3  # rows expected in the share of a side for the side to be used, unless its share is the largest
+SUPPORT = 3  # rows expected in the share of a side for the side to be used, unless it is the first
 SHRINKAGE = 2  # weight of the Gaussian tail in the scale of a tail, in rows
 GAUSSIAN_EXCESS = 0.35  # mean excess of a Gaussian beyond its outer tenth, in interquartile ranges
 
@@ -86,7 +97,7 @@ class ConformalCalibrator:
 
     def p_values(self, rows: Mapping[str, Array]) -> dict[str, Array]:
         """Return the p-values of rows by score, `(m,)` each, given their scores."""
-        found = {name: p_values(self.held_out[name], rows[name], two_sided=name != DISTANCE) for name in rows}
+        found = {name: p_values(self.held_out[name], rows[name], two_sided=name not in ONE_SIDED) for name in rows}
         if self.two_part is not None:
             found[TWO_PART.name] = self.two_part.p_values(rows)
         return found
@@ -131,33 +142,44 @@ class TwoPart:
     """Distance to the manifold and density on it as one score, with conformal p-values.
 
     The scales are fitted to a random half of the held-out rows, and the p-values calibrated on the other. Scores of the
-    same rows come by their names in `WEIGHTS`, `(n,)`, n >= `MIN_ROWS`.
+    same rows come by their names, `(n,)`, n >= `MIN_ROWS`; of new rows the same ones are needed.
     """
 
     def __init__(self, held_out: Mapping[str, Array], seed: int) -> None:
         held_out = _with_density(held_out)
         order = np.random.default_rng(seed).permutation(len(held_out[DISTANCE]))
         first, second = np.array_split(order, 2)
-        self.surprises = {
-            (name, side): Surprise(side * finite(held_out[name])[first])
-            for (name, side), share in SIDES.items()
-            if share > 0.5 or share * len(first) >= SUPPORT
-        }
-        self.calibration = self.score({name: held_out[name][second] for name in WEIGHTS})
+        self.parts = [(weight, _supported(sides, len(first))) for weight, sides in parts_of(held_out)]
+        both = [one for _, sides in self.parts for one in sides]
+        self.surprises = {(name, side): Surprise(side * finite(held_out[name])[first]) for name, side in both}
+        self.calibration = self.score({name: held_out[name][second] for name in dict(both)})
 
     def score(self, rows: Mapping[str, Array]) -> Array:
         """Return T, `(m,)`; higher means more in-distribution."""
         total, rows = 0.0, _with_density(rows)
-        for name, weight in WEIGHTS.items():
-            scores = finite(rows[name])
-            sides = [side for score, side in self.surprises if score == name]
-            found = [self.surprises[name, side](side * scores) + np.log(SIDES[name, side]) for side in sides]
+        for weight, sides in self.parts:
+            found = [
+                self.surprises[name, side](side * finite(rows[name])) + np.log(share)
+                for (name, side), share in sides.items()
+            ]
             total = total - weight * np.max(found, 0)
         return np.asarray(total)
 
     def p_values(self, rows: Mapping[str, Array]) -> Array:
         """Return the conformal p-value of each row, `(m,)`."""
         return p_values(self.calibration, self.score(rows))
+
+
+def parts_of(names: Collection[str]) -> list[tuple[float, Sides]]:
+    """Return the parts of the two-part score, with their weights, given the names of the scores that a model has."""
+    distances = [OF_IMAGES if RELATIVE in names else OF_VECTORS, *([{(NEAREST, 1): 1.0}] if NEAREST in names else [])]
+    return [*((ON_DISTANCE / len(distances), sides) for sides in distances), (1 - ON_DISTANCE, DENSITY)]
+
+
+def _supported(sides: Sides, count: int) -> Sides:
+    """Leave out sides in whose share too few of so many rows are expected, but for the first."""
+    first = next(iter(sides))
+    return {side: share for side, share in sides.items() if side == first or share * count >= SUPPORT}
 
 
 def _with_density(rows: Mapping[str, Array]) -> Mapping[str, Array]:

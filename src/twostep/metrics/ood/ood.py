@@ -26,7 +26,7 @@ from twostep.data.batches import subsample
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
 from twostep.metrics.ood.detection import detection_figures, stump
-from twostep.metrics.ood.scores import MAX_ROWS, TWO_PART, Array, finite, scores_of
+from twostep.metrics.ood.scores import MAX_ROWS, NEAREST_SCORE, TWO_PART, Array, finite, scores_of
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
 
@@ -120,7 +120,7 @@ def detection(
 ) -> dict[str, Result]:
     """Return how well each score, from `calibrate`, separates the test rows of two datasets."""
     results: dict[str, Result] = {}
-    for score in (*scores_of(model), TWO_PART):
+    for score in (*scores_of(model), NEAREST_SCORE, TWO_PART):
         found: dict[str, Result] = {}
         if score.name in scores:
             found |= _figures(scores[score.name], comparison, seed, with_accuracy=bool(score.kind))

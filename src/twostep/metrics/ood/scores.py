@@ -5,7 +5,19 @@ For every score, *higher means more in-distribution*:
     log_prob               log-density of the model; of a two-step model, at the projection of a point on its manifold
     log_prob_latent        log-density of the embeddings of a two-step model
     reconstruction_error   -‖x - g(f(x))‖², for models that reconstruct
-    two_part               density and distance of a two-step model combined, see `conformal`
+    relative_distance      of images, the same relative to how much the image varies (below)
+    nearest_distance       of vectors, minus the distance to the nearest training row, if these are given
+    two_part               density and distances of a two-step model combined, see `conformal`
+
+*Units.* Distances of images are in units of the data. Those of vectors are in the units that the model sees where it
+standardises its columns: one wide column would decide otherwise.
+
+*Relative distance.* A simple image (a thin digit, a flat area) is near any manifold: it has little that can be
+reconstructed wrongly. With y what the network sees of an image of D values, ȳ their mean and r the reconstruction,
+
+    -‖y - r‖² / (‖y - ȳ‖² + 0.004 D),
+
+in which the second term keeps noise in flat images from counting; it is 5 % of what images of a range of 1 vary.
 
 An encoder alone has no distance, and without a decoder that can be differentiated there is no `log_prob`: the density
 of the embeddings takes its place.
@@ -14,24 +26,29 @@ of the embeddings takes its place.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from twostep.core.neighbours import nearest
 from twostep.data.batches import Batches
 from twostep.metrics.base import SumOverRanks, measure_of
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, evaluating
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
+from twostep.nn.transforms import Chain, Whiten
 
 Array = NDArray[np.float64]
 
 MAX_ROWS = 10_000  # to score per split: a density on a manifold needs the decoder's Jacobian at each
 FAR = 1e30
 DISTANCE = "reconstruction_error"
+RELATIVE = "relative_distance"
+NEAREST = "nearest_distance"
 LATENT = "log_prob_latent"
+FLAT = 0.004  # squared unit of the network's input, by value of an image
 
 
 @dataclass(frozen=True)
@@ -49,10 +66,11 @@ class Score:
 
 
 TWO_PART = Score("two_part", "two_part_ood_{}", None)
+NEAREST_SCORE = Score(NEAREST, "nearest_distance_ood_{}", None)
 
 
-def scores_of(model: nn.Module) -> list[Score]:
-    """Return the scores of a model, without the two-part score."""
+def scores_of(model: nn.Module, training: Tensor | None = None) -> list[Score]:
+    """Return the scores of a model, without the two-part one; of vectors by training rows, too, if given."""
     scores: list[Score] = []
     gae = model.gae if isinstance(model, TwoStep) else model
     if isinstance(model, DensityEstimator) or (isinstance(model, TwoStep) and not model.no_volume):
@@ -61,17 +79,55 @@ def scores_of(model: nn.Module) -> list[Score]:
         latent, kind = measure_of(model.de), model.likelihood
         scores.append(Score(LATENT, "likelihood_ood_{}_low_dim", model.log_prob_latent, kind, latent))
     if isinstance(gae, GeneralizedAutoencoder) and gae.decodes:
-        scores.append(Score(DISTANCE, "distance_ood_{}", lambda x: -gae.reconstruction_error(x)))
+        scores.append(Score(DISTANCE, "distance_ood_{}", lambda x: -_error(gae, x)))
+        if len(gae.event_shape) > 1:
+            scores.append(Score(RELATIVE, "relative_distance_ood_{}", lambda x: -_relative(gae, x)))
+    if training is not None and isinstance(gae, Model) and len(gae.event_shape) == 1:
+        known = in_units(gae, training)
+        scores.append(replace(NEAREST_SCORE, of=lambda x: -nearest_distance(in_units(gae, x), known)))
     return scores
 
 
+def in_units(model: Model, x: Tensor) -> Tensor:
+    """Return points `(B, *S)` in the units of distances: those of the network where a model standardises vectors."""
+    transform = model.transform
+    standardises = not isinstance(transform, Chain) or any(isinstance(part, Whiten) for part in transform)
+    return transform(x) if standardises and len(model.event_shape) == 1 else x
+
+
+def nearest_distance(x: Tensor, known: Tensor) -> Tensor:
+    """Return the distance `(B,)` of rows `(B, D)` to the nearest of those that are known, `(n, D)`."""
+    return nearest(x, known).sqrt().to(x)
+
+
+def _error(gae: GeneralizedAutoencoder, x: Tensor) -> Tensor:
+    return _squares(in_units(gae, x), in_units(gae, gae.decode(gae.encode(x))))
+
+
+def _squares(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().flatten(1).sum(1)
+
+
+def _relative(gae: GeneralizedAutoencoder, x: Tensor) -> Tensor:
+    seen, again = gae.transform(x).flatten(1), gae.transform(gae.decode(gae.encode(x))).flatten(1)
+    return _squares(seen, again) / (_squares(seen, seen.mean(1, keepdim=True)) + FLAT * seen.shape[1])
+
+
 def score_splits(
-    model: nn.Module, splits: Mapping[str, Batches], sum_over_ranks: SumOverRanks, seed: int
+    model: nn.Module,
+    splits: Mapping[str, Batches],
+    sum_over_ranks: SumOverRanks,
+    seed: int,
+    training: Tensor | None = None,
 ) -> dict[str, dict[str, Array]]:
-    """Return the scores of the rows of all ranks, in order, by score and split; the same seed gives the same ones."""
+    """Return the scores of the rows of all ranks, in order, by score and split; the same seed gives the same ones.
+
+    Distances of vectors to the nearest of the `training` rows `(n, D)` are among them if these are given; those of
+    training rows themselves are 0.
+    """
     scored: dict[str, dict[str, Array]] = {}
     with evaluating(model):
-        for score in scores_of(model):
+        for score in scores_of(model, training):
             assert score.of is not None
             scored[score.name] = {}
             for split, batches in splits.items():

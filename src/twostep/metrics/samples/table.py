@@ -10,18 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from twostep.core.schema import UserError
+from twostep.core.table import TableSchema
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.features import inception
 from twostep.metrics.samples import frechet, kernel, prdc
 from twostep.metrics.samples.c2st import MIN_ROWS, c2st
 from twostep.metrics.samples.checks import SampleEstimate, check_features
+from twostep.metrics.samples.columns import ColumnErrors, column_errors
 from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.metrics.samples.memorisation import Memorisation, memorisation
 from twostep.metrics.samples.sliced import sliced_wasserstein
-from twostep.models.base import Sampler
+from twostep.models.base import Model, Sampler
+from twostep.models.two_step import TwoStep
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class SampleMetric(Metric):
 
     name: str
     summary: str
-    compare: Callable[[Tensor, Tensor, FeatureSets], SampleEstimate | prdc.PRDC | Memorisation]
+    compare: Callable[[Tensor, Tensor, FeatureSets], SampleEstimate | prdc.PRDC | Memorisation | ColumnErrors]
     unit: str = ""
     lower_is_better: bool = True
     min_rows: Callable[[int], int] = lambda k: 2
@@ -63,6 +67,23 @@ class SampleMetric(Metric):
         check_features(self.min_rows(sets.keys.nearest_k), data=sets.data, samples=rows)
         found = self.compare(sets.data, rows, sets)
         return {self.name: found} if isinstance(found, SampleEstimate) else found._asdict()
+
+
+class ColumnMetric(SampleMetric):
+    """A comparison of the columns of a table."""
+
+    @override
+    def refusal(self, model: nn.Module) -> str:
+        of_table = isinstance(model, Model | TwoStep) and model.columns is not None
+        return super().refusal(model) or ("" if of_table else "it is no model of a table with words, dates or gaps")
+
+
+def coded(data: Tensor, rows: Tensor, sets: FeatureSets) -> tuple[TableSchema, Tensor, Tensor]:
+    """Return the columns of a table, and its coded rows whose features are given."""
+    table = sets.extractor.table
+    if table is None:
+        raise UserError(f"column_errors: not in {sets.extractor.name} features: leave the key features out")
+    return table.columns, table.inverse(data), table.inverse(rows)
 
 
 for _metric in (
@@ -117,6 +138,13 @@ for _metric in (
         stops=False,
         lower_is_better=False,
         min_rows=lambda k: prdc.GROUPS * (k + 2),
+    ),
+    ColumnMetric(
+        "column_errors",
+        "errors of the columns of sampled rows and of their associations, by SDMetrics' definitions, for tables",
+        lambda data, rows, sets: column_errors(*coded(data, rows, sets), sets.seed),
+        stops=False,
+        min_rows=lambda k: 20,
     ),
     SampleMetric(
         "memorisation",
