@@ -18,6 +18,7 @@ from twostep.experiment import report_data
 from twostep.experiment.artifacts import draw_images, write_detection
 from twostep.experiment.calibration import held_out_scores, write_calibration
 from twostep.experiment.evaluator import Evaluator
+from twostep.experiment.loggers import LOGGERS, ResultLogger
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
 from twostep.experiment.trainers import build_trainer, trainers_of
 from twostep.metrics import Result
@@ -45,9 +46,12 @@ class Experiment:
         self.trainers = trainers_of(self.trainer)
         self.signals = StopOnSignal(self.engine)
         self.callbacks: list[Callback] = [self.signals]
+        self.loggers: list[ResultLogger] = []
         if self.engine.is_main:
             checkpoints = Checkpoints(run, self.state, self.trainers)
             self.callbacks += [Curves(run, self.trainers), Lines(len(self.trainers) > 1), checkpoints]
+            self.loggers = [LOGGERS[name](run, self.trainers) for name in self.settings.run.loggers]
+            self.callbacks += self.loggers
 
     def fit(self) -> None:
         """Train what is not trained yet.
@@ -63,6 +67,10 @@ class Experiment:
         try:
             with self.signals.listening():
                 self.trainer.fit(train, valid, self.callbacks)
+        except BaseException:
+            for one in self.loggers:
+                one.conclude()
+            raise
         finally:
             for callback in self.callbacks:
                 callback.close()
@@ -96,6 +104,8 @@ class Experiment:
             with self.run.curves() as curves:
                 for name, metric, result in every:
                     curves.add_scalar(f"{name}/test/{metric}", result.value, self._steps_done)
+            for one in self.loggers:
+                one.test(results)
         return results
 
     def draw(self) -> None:

@@ -15,6 +15,7 @@ from twostep.data.load import located
 from twostep.experiment.components import build
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.experiment import Experiment
+from twostep.experiment.loggers import require_loggers
 from twostep.experiment.preflight import preflight
 from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
@@ -44,6 +45,7 @@ def start(
         UserError: for whatever is wrong with the request or its data.
     """
     run_config = request.run_config()
+    require_loggers(run_config.loggers)
     if request.to is not None:
         require_free_folder(request.to)
     source, loaded = _pretrained(request, run_config)
@@ -119,6 +121,8 @@ def resume(
     settings = run.settings
     if max_epochs and "gae" in max_epochs and settings.freezes_gae:
         raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
+    if writing:
+        require_loggers(settings.run.loggers)
     engine = Engine(settings.run.device, settings.run.precision)
     evaluator, ood = _checked(settings, splits, engine, test_ood, testing=writing)
     if writing:
