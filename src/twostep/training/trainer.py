@@ -113,10 +113,9 @@ class Trainer:
 
     @property
     def _had_all_steps(self) -> bool:
-        steps, seconds = self.keys.max_steps, self.max_seconds
-        return (steps is not None and self.steps_done >= steps) or (
-            seconds is not None and self.seconds_done >= seconds
-        )
+        if self.keys.max_steps is not None and self.steps_done >= self.keys.max_steps:
+            return True
+        return self.max_seconds is not None and self.steps_done > 0 and self.seconds_done >= self.max_seconds
 
     def total_steps(self, batches: int) -> int:
         """Return for how many steps the model is trained at most, with so many batches in an epoch."""
@@ -127,7 +126,7 @@ class Trainer:
         """Share of the training that is done: of epochs, steps or time, of whichever ends first."""
         epochs = (self.epochs_done + self.batches_done / len(self.data)) / self.max_epochs
         steps = 0.0 if self.keys.max_steps is None else self.steps_done / self.keys.max_steps
-        return max(epochs, steps, 0.0 if self.max_seconds is None else self.seconds_done / self.max_seconds)
+        return max(epochs, steps, self.seconds_done / self.max_seconds if self.max_seconds else 0.0)
 
     @property
     def finished(self) -> bool:
