@@ -89,7 +89,7 @@ class Trainer:
         self.sums: dict[str, Tensor] = {}
         self.train: Batches | None = None
         self.valid: Batches | None = None
-        self._running, self._clock = False, 0.0
+        self._running, self._clock, self._owed = False, 0.0, 0.0
         self._order: tuple[int, Tensor] | None = None
         self._best: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
@@ -197,7 +197,7 @@ class Trainer:
     def advance(self) -> None:
         """Train on the next batch; after the last one of an epoch, validate and save."""
         data = self.data
-        self._clock = time.monotonic()
+        self._clock, self._owed = time.monotonic() - self._owed, 0.0
         if not self._running:
             self._running = True
             if self._last:
@@ -294,7 +294,7 @@ class Trainer:
             self._call("best")
         self._call("checkpoint")
         self._call("epoch")
-        self.spend(self._clock)
+        self._owed = time.monotonic() - self._clock  # what is saved says whether training has ended: count this later
         if self.finished:
             self._running = False
             self._call("end")
