@@ -13,12 +13,14 @@ from cyclopts.validators import Number
 from twostep.cli import early, flags
 from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
+from twostep.core.columns import require_ending
+from twostep.core.console import prints_json
 from twostep.core.files import require_free, to_json
 from twostep.core.registry import unknown
 from twostep.core.schema import UserError
 from twostep.runs.summary import RunSummary, require_run, runs_below
 
-EMBEDDINGS = "embeddings"
+EMBEDDINGS, SHARED = "embeddings", "shared"
 AT_ONCE = 1000  # samples, to bound the memory that a network needs
 
 logger = logging.getLogger("twostep")
@@ -67,6 +69,8 @@ def sample(
         samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
     (write_table if as_table else write_samples)(samples, spec, to)
     logger.info("%d samples: %s", number, to)
+    if prints_json():
+        show("", {"samples": number, "file": to})
     return 0
 
 
@@ -79,18 +83,20 @@ def score(
     load_best_valid_first: flags.BestFirst = False,
     device: flags.Device = None,
     data: flags.DataPath = None,
+    local_dimension: flags.Flag = False,
     force: flags.Force = False,
 ) -> int:
-    """Score the rows of a file by a run's model: densities, distance, p-value, in- or out-of-distribution.
+    """Score the rows of a file by a run's model: densities, distances, p-value, in- or out-of-distribution.
 
     Args:
         rows: A .npy, .npz, .csv or .parquet file, or a folder of images, with rows of the run's shape.
-        to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them and
-            the run's validation rows suffice.
+        to: A .csv, .parquet or .json file: row, log_prob, log_prob_latent, distance, relative_distance, two_part,
+            nearest_training_distance, p_value, q_value, verdict, as far as the model has them and the run's validation
+            rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
+        local_dimension: Add the intrinsic dimension of the training data around the nearest training row.
     """
-    if to.suffix.lower() != ".csv":
-        raise UserError(f"{to}: write to a .csv file")
+    require_ending(to)
     require_free(to, force)
     require_run(run)
     if not rows.exists():
@@ -98,7 +104,7 @@ def score(
 
     from twostep.analysis import score as scoring
 
-    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
+    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data, local_dimension)
     number, by = len(scored.columns["row"]), scored.calibrator
     if scored.out is None or by is None:
         logger.info("%d rows scored: %s", number, to)
@@ -107,7 +113,9 @@ def score(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
             *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
-    scoring.write_csv(scored, to)
+    scoring.write_scores(scored, to)
+    if prints_json():
+        show("", {"rows": number, "out": scored.out, "file": to})
     return 0
 
 
@@ -142,6 +150,8 @@ def report(
     opened = [Run.open(run) for run in runs]
     path = write_report(*opened) if len(opened) == 1 else write_comparison(opened, page)
     logger.info("report: %s", path)
+    if prints_json():
+        show("", {"report": path})
     return 0
 
 
@@ -180,21 +190,21 @@ def runs(folder: Path = Path("runs")) -> int:
 
 
 def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: Literal["gae", "de"] | None = None) -> int:
-    """List the models, or the keys of one with default, type and meaning.
+    """List the models, or the keys of one, or of a run (`shared`), with default, type and meaning.
 
     Args:
-        name: Name of a model.
+        name: Name of a model, or `shared` for the keys of --shared-config.
         dataset: Name or path of a dataset, or `embeddings`, whose defaults to show.
         role: Role whose defaults to show; default: the model's first.
     """
-    if name is not None:
+    if name not in (None, SHARED):
         early.check_model(name)
     early.check_dataset(None if dataset == EMBEDDINGS else dataset)
 
-    from twostep.cli.tables import model_keys, model_list
+    from twostep.cli.tables import model_keys, model_list, shared_keys
 
-    table = model_list() if name is None else model_keys(name, dataset, role)
-    sys.stdout.write(f"{table}\n")
+    listing = model_list() if name is None else shared_keys() if name == SHARED else model_keys(name, dataset, role)
+    listing.show()
     return 0
 
 
@@ -216,5 +226,5 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         files, size = cache.clear()
         logger.info("removed %d files, %.0f MB", files, size / 1e6)
     else:
-        sys.stdout.write(f"{dataset_list() if name is None else dataset_keys(name)}\n")
+        (dataset_list() if name is None else dataset_keys(name)).show()
     return 0
