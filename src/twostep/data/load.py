@@ -129,13 +129,13 @@ def _cut(rows: Rows, labels: Tensor | None, share: float, generator: Generator) 
     ]
 
 
-def training_rows(name: str, kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most 20,000, evenly spaced.
+def training_rows(name: str, kwargs: Mapping[str, Any], most: int | None = MAX_TRAINING_ROWS) -> Tensor:
+    """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most `most`, evenly spaced.
 
     Errors and `kwargs` are those of `load_data`.
     """
     rows = read_path(Path(name), kwargs) if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs)
-    return subsample(rows.train, MAX_TRAINING_ROWS)
+    return subsample(rows.train, len(rows.train) if most is None else most)
 
 
 def read_rows(
