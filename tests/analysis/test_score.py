@@ -235,6 +235,7 @@ def test_a_run_on_other_data_is_refused(twostep, own_images, tmp_path):
     shutil.copy(own_images, data)
     assert twostep(*single_arguments(data, tmp_path / "runs")).status == 0
     data.unlink()
+    (only_run(tmp_path / "runs") / "calibration.safetensors").unlink()
     done = twostep("score", only_run(tmp_path / "runs"), own_images, "--to", tmp_path / "scores.csv")
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert "no such file" in done.err

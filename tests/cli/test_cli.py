@@ -40,6 +40,7 @@ COMMANDS = (
     "diagnose",
     "report",
     "compare",
+    "compare-samples",
     "runs",
     "models",
     "datasets",

@@ -13,11 +13,12 @@ from twostep.cli.tables import dataset_keys, dataset_list, model_keys, model_lis
 from twostep.data.base import DATASETS
 from twostep.data.files import cache
 from twostep.models import MODELS
+from twostep.runs.config import TwoStepRunConfig
 
 
 def rows(table):
     """Return the cells of each line, by its first word."""
-    return {cells[0]: cells for line in table.splitlines() if len(cells := re.split(r"\s{2,}", line.strip())) > 1}
+    return {cells[0]: cells for line in str(table).splitlines() if len(cells := re.split(r"\s{2,}", line.strip())) > 1}
 
 
 def default(name, dataset, key, role=None):
@@ -125,3 +126,25 @@ def test_the_cache_is_emptied(twostep, monkeypatch, tmp_path):
 def test_cells_are_shown_as_they_are_on_one_line():
     cells = ("runs/[bold]x", "runs/[/x]", ":smile:", "x" * 2000)
     assert table(("one", "two", "three", "four"), [cells]).splitlines()[1].split() == list(cells)
+
+
+def test_keys_of_a_run_are_listed_with_default_type_and_meaning(twostep):
+    table = rows(twostep("models", "shared").out)
+    assert set(TwoStepRunConfig.model_fields) - {"dataset"} == set(table) - {"key of the run"}
+    assert table["train_batch_size"][1:3] == ["128", "int"]
+
+
+def test_listings_are_records_in_json(twostep):
+    listed = json.loads(twostep("models", "--json").out)
+    assert {one["model"] for one in listed} == set(MODELS)
+    (one,) = [key for key in json.loads(twostep("models", "vae", "--json").out) if key["key"] == "latent_dim"]
+    assert one["type"] == "int | 'auto'"
+    assert {"digits"} <= {one["dataset"] for one in json.loads(twostep("datasets", "--json").out)}
+
+
+def test_completion_is_installed_for_the_shell_in_use(twostep, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    assert twostep("--install-completion", "--shell", "bash").status == 0
+    (written,) = [path for path in tmp_path.rglob("*") if path.is_file() and path.name.startswith("twostep")]
+    assert "train-single" in written.read_text()

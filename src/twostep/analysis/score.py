@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twostep.core.checkpoint import fingerprint
 from twostep.core.columns import write_columns
 from twostep.core.neighbours import k_nearest
 from twostep.core.schema import DataSpec, UserError
@@ -24,6 +25,7 @@ from twostep.core.seeds import derive
 from twostep.data.batches import subsample
 from twostep.data.load import read_rows
 from twostep.diagnosis import local_dimension
+from twostep.experiment.calibration import held_out_scores, read_calibration
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.load import load_finished
 from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
@@ -75,7 +77,8 @@ def score(
     """Score the rows of a file or folder by a run's model.
 
     Where the validation rows are too few for p-values, or for a verdict at `alpha`, these are left out with a warning.
-    A line says so if the rows as a whole differ from the validation rows. The run is opened as by `load_run`.
+    A line says so if the rows as a whole differ from the validation rows. The run is opened as by `load_run`; where its
+    data are not there, p-values are those by its calibration scores, and what needs training rows is left out.
 
     Args:
         run: its directory.
@@ -86,7 +89,8 @@ def score(
     Raises:
         UserError: for a directory that is no run, or rows that can't be read or are of another shape.
     """
-    evaluator = load_finished(run, best_first, device, data).evaluator
+    opened = load_finished(run, best_first, device, data, may_lack_data=True)
+    evaluator = opened.evaluator
     points = own_rows(rows, evaluator.splits.spec, evaluator.run.dataset_kwargs)
     scored = {name: found["rows"] for name, found in evaluator.score({"rows": points}).items()}
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(points))}
@@ -95,16 +99,18 @@ def score(
         columns["distance"] = np.sqrt(-scored[DISTANCE])
     if RELATIVE in scored:
         columns[RELATIVE] = -scored[RELATIVE]
-    valid = evaluator.splits.valid
-    calibration = 0 if valid is None else len(valid)
-    if valid is None or calibration < MIN_ROWS:
+    held_out = read_calibration(opened.run, fingerprint(evaluator.module)) or held_out_scores(evaluator)
+    held_out = {name: values for name, values in held_out.items() if name in scored}
+    calibration = len(next(iter(held_out.values()), ()))
+    if not held_out:
+        valid = evaluator.splits.valid
+        calibration = 0 if valid is None else len(valid)
         logger.warning(
             "%s has %d validation rows: p-values need %d or more, so there are none and no verdict; train with more "
             "rows or make_valid_loader=True",
             *(run, calibration, MIN_ROWS),
         )
         return Scored(columns | _near(evaluator, points, local))
-    held_out = {name: found["valid"] for name, found in evaluator.score({"valid": subsample(valid, MAX_ROWS)}).items()}
     calibrator = ConformalCalibrator(evaluator.module, held_out, derive(evaluator.run.seed, "ood"))
     if calibrator.two_part is not None:
         columns[TWO_PART.name] = calibrator.two_part.score(scored)
@@ -130,7 +136,12 @@ def score(
 
 
 def _near(evaluator: Evaluator, points: Tensor, local: bool) -> dict[str, NDArray[Any]]:
-    """Return the distance of rows to the nearest training row, and the local dimension there if it is asked for."""
+    """Return the distance of rows to the nearest training row, and the local dimension there if it is asked for.
+
+    Without the run's data there is neither.
+    """
+    if not len(evaluator.splits.train):
+        return {}
     module, place = evaluator.module, evaluator.engine.device
     model = module.gae if isinstance(module, TwoStep) else module
 

@@ -61,6 +61,7 @@ for command in (
     datasets,
 ):
     app.command(command)
+app.register_install_completion_command(help="Install completion of commands and flags for this shell.")
 
 
 @app.meta.default

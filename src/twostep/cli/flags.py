@@ -16,7 +16,7 @@ BESIDE_LOAD_DIR = "not with --load-dir, whose run has its own: leave it out"
 TWICE = "not with the key of the same name: give one of them"
 WITHOUT_LOAD_DIR = "only for a run that exists: add --load-dir RUN"
 
-RENAMED = {"epochs": "max_epochs", "batch_size": "train_batch_size"}
+RENAMED = {"epochs": "max_epochs", "batch_size": "train_batch_size", "minutes": "max_minutes", "logger": "loggers"}
 """Keys of flags that are called otherwise."""
 
 FLAG = Parameter(negative=())
@@ -98,6 +98,8 @@ class MostUsed:
         latent_dim: Latent coordinates of the autoencoder: a number, or auto (key latent_dim).
         batch_size: Rows of a training batch (key train_batch_size).
         lr: Learning rate of each model (key lr).
+        minutes: Minutes to train for at most, all models together (key max_minutes).
+        logger: Service that curves and results go to (key loggers); may be repeated.
         to: Directory to make for the run; default: a new one in logdir_root, named by the time.
     """
 
@@ -106,6 +108,8 @@ class MostUsed:
     latent_dim: str | None = None
     batch_size: Count = None
     lr: float | None = None
+    minutes: Annotated[float | None, Parameter(validator=Number(gt=0))] = None
+    logger: Annotated[list[Literal["wandb", "mlflow"]] | None, FLAG] = None
     to: Path | None = None
 
     def add_to(self, run: dict[str, Any], models: Mapping[str, dict[str, Any]], flag: str) -> None:
@@ -116,7 +120,7 @@ class MostUsed:
         Raises:
             UserError: for a key that is given in both ways.
         """
-        of_run = {"seed": self.seed, "batch_size": self.batch_size}
+        of_run = {"seed": self.seed, "batch_size": self.batch_size, **self._of_any_run}
         of_models = {"epochs": self.epochs, "lr": self.lr}
         size = self.latent_dim and (int(self.latent_dim) if self.latent_dim.isdecimal() else self.latent_dim)
         _add(of_run, run, flag)
@@ -126,11 +130,16 @@ class MostUsed:
             _refuse_twice(of_models, run, flag)
             _add({**of_models, "latent_dim": size if part == "gae" else None}, keys, f"--{part}-config")
 
-    def refuse_beside_load_dir(self) -> None:
-        """Refuse all of them for a run that exists."""
+    def add_to_loaded(self, run: dict[str, Any], flag: str) -> None:
+        """Add the keys that can change in a run that exists, and refuse the others."""
+        _add(self._of_any_run, run, flag)
         refuse("for a new run only; for more epochs of this one: --max-epochs-loaded N", epochs=self.epochs)
-        others = {name: value for name, value in vars(self).items() if name != "epochs"}
+        others = {name: value for name, value in vars(self).items() if name not in ("epochs", *self._of_any_run)}
         refuse("can't be changed in a run that exists: leave it out, or start a new run", **others)
+
+    @property
+    def _of_any_run(self) -> dict[str, Any]:
+        return {"minutes": self.minutes, "logger": self.logger}
 
 
 NONE_USED = MostUsed()

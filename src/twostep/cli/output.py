@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -41,9 +41,22 @@ def plain_values(values: Any) -> Any:
     return str(values) if isinstance(values, Path) else values
 
 
-def records(columns: Row, rows: Sequence[Row]) -> list[dict[str, str]]:
-    """Return the rows of a table by column, for JSON."""
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+class Listing(NamedTuple):
+    """A table that a command prints, and a line below it."""
+
+    columns: Row
+    rows: Sequence[Row]
+    note: str = ""
+
+    def __str__(self) -> str:
+        """Return it as text."""
+        return "\n".join(
+            [*([table(self.columns, self.rows)] if self.rows else []), *([self.note] if self.note else [])]
+        )
+
+    def show(self) -> None:
+        """Print it: as text, or with `--json` a record for each row."""
+        show(str(self), [dict(zip(self.columns, row, strict=True)) for row in self.rows])
 
 
 def table(columns: Row, rows: Sequence[Row], width: int | None = None) -> str:

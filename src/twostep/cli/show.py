@@ -14,12 +14,13 @@ from twostep.cli import early, flags
 from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
 from twostep.core.columns import require_ending
+from twostep.core.console import prints_json
 from twostep.core.files import require_free, to_json
 from twostep.core.registry import unknown
 from twostep.core.schema import UserError
 from twostep.runs.summary import RunSummary, require_run, runs_below
 
-EMBEDDINGS = "embeddings"
+EMBEDDINGS, SHARED = "embeddings", "shared"
 AT_ONCE = 1000  # samples, to bound the memory that a network needs
 
 logger = logging.getLogger("twostep")
@@ -68,6 +69,8 @@ def sample(
         samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
     (write_table if as_table else write_samples)(samples, spec, to)
     logger.info("%d samples: %s", number, to)
+    if prints_json():
+        show("", {"samples": number, "file": to})
     return 0
 
 
@@ -111,6 +114,8 @@ def score(
             *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
     scoring.write_scores(scored, to)
+    if prints_json():
+        show("", {"rows": number, "out": scored.out, "file": to})
     return 0
 
 
@@ -145,6 +150,8 @@ def report(
     opened = [Run.open(run) for run in runs]
     path = write_report(*opened) if len(opened) == 1 else write_comparison(opened, page)
     logger.info("report: %s", path)
+    if prints_json():
+        show("", {"report": path})
     return 0
 
 
@@ -183,21 +190,21 @@ def runs(folder: Path = Path("runs")) -> int:
 
 
 def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: Literal["gae", "de"] | None = None) -> int:
-    """List the models, or the keys of one with default, type and meaning.
+    """List the models, or the keys of one, or of a run (`shared`), with default, type and meaning.
 
     Args:
-        name: Name of a model.
+        name: Name of a model, or `shared` for the keys of --shared-config.
         dataset: Name or path of a dataset, or `embeddings`, whose defaults to show.
         role: Role whose defaults to show; default: the model's first.
     """
-    if name is not None:
+    if name not in (None, SHARED):
         early.check_model(name)
     early.check_dataset(None if dataset == EMBEDDINGS else dataset)
 
-    from twostep.cli.tables import model_keys, model_list
+    from twostep.cli.tables import model_keys, model_list, shared_keys
 
-    table = model_list() if name is None else model_keys(name, dataset, role)
-    sys.stdout.write(f"{table}\n")
+    listing = model_list() if name is None else shared_keys() if name == SHARED else model_keys(name, dataset, role)
+    listing.show()
     return 0
 
 
@@ -219,5 +226,5 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         files, size = cache.clear()
         logger.info("removed %d files, %.0f MB", files, size / 1e6)
     else:
-        sys.stdout.write(f"{dataset_list() if name is None else dataset_keys(name)}\n")
+        (dataset_list() if name is None else dataset_keys(name)).show()
     return 0

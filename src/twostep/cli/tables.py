@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from twostep.cli.output import table
+from twostep.cli.output import Listing, table
 from twostep.core.result import Result
 from twostep.core.schema import DataSpec, Frozen
 from twostep.data.base import DATASETS
@@ -15,15 +15,16 @@ from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
 from twostep.models.parts.networks import AUTO
 from twostep.models.two_step import latent_spec
+from twostep.runs.config import TwoStepRunConfig
 from twostep.runs.overrides import config_class
 
 EMBEDDINGS = "embeddings"
 MODEL_COLUMNS = ("model", "roles", "density", "what it is", "paper")
 
 
-def model_list() -> str:
+def model_list() -> Listing:
     """Return a table of all models."""
-    return table(MODEL_COLUMNS, model_rows())
+    return Listing(MODEL_COLUMNS, model_rows())
 
 
 def model_rows() -> list[tuple[str, ...]]:
@@ -39,7 +40,7 @@ def model_rows() -> list[tuple[str, ...]]:
     return rows
 
 
-def model_keys(name: str, dataset: str, role: Role | None) -> str:
+def model_keys(name: str, dataset: str, role: Role | None) -> Listing:
     """Return a table of a model's keys with default, type and meaning, for a dataset and a role.
 
     Raises:
@@ -47,18 +48,24 @@ def model_keys(name: str, dataset: str, role: Role | None) -> str:
     """
     role = role or MODELS[name].roles[0]
     values = config_class(name, role).for_data(_spec(dataset), role)
-    return table(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
+    return Listing(("key", f"default for {dataset}", "type", "meaning"), _key_rows(values))
 
 
-def dataset_keys(name: str) -> str:
+def shared_keys() -> Listing:
+    """Return a table of the keys of a run (`--shared-config`) with default, type and meaning."""
+    rows = _key_rows(TwoStepRunConfig.parse({"dataset": ""}, "the run"))
+    return Listing(("key of the run", "default", "type", "meaning"), [row for row in rows if row[0] != "dataset"])
+
+
+def dataset_keys(name: str) -> Listing:
     """Return a table of a dataset's keys with default, type and meaning."""
     keys = DATASETS[name].keys
     if not keys.model_fields:
-        return f"{name} has no keys"
-    return table(("key of dataset_kwargs", "default", "type", "meaning"), _key_rows(keys.parse({}, name)))
+        return Listing((), [], f"{name} has no keys")
+    return Listing(("key of dataset_kwargs", "default", "type", "meaning"), _key_rows(keys.parse({}, name)))
 
 
-def dataset_list() -> str:
+def dataset_list() -> Listing:
     """Return a table of all datasets and the folder that holds their files."""
     loaders = [DATASETS[name] for name in DATASETS]
     rows = [(loader.name, "x".join(map(str, loader.shape)), loader.description, loader.files) for loader in loaders]
@@ -68,8 +75,8 @@ def dataset_list() -> str:
         ("FOLDER", "any", "images, of one size or resized by the key image_size", "the folder"),
         ("OWNER/NAME", "any", "a dataset of images on the hub; key image_size", "the hub"),
     ]
-    listed = table(("dataset", "shape", "description", "files"), [*rows, *own])
-    return f"{listed}\ndata_root: {default_data_root().resolve()}"
+    place = f"data_root: {default_data_root().resolve()}"
+    return Listing(("dataset", "shape", "description", "files"), [*rows, *own], place)
 
 
 def result_list(results: Mapping[str, Result]) -> str:

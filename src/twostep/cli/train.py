@@ -74,7 +74,7 @@ def train(
     if load_dir is not None and not load_pretrained_gae:
         flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, gae_model=gae_model, de_model=de_model)
         flags.refuse(flags.BESIDE_LOAD_DIR, config_file=config_file, print_config=print_config)
-        most_used.refuse_beside_load_dir()
+        most_used.add_to_loaded(run, "--shared-config")
         flags.refuse("only with --load-pretrained-gae", freeze_pretrained_gae=freeze_pretrained_gae)
         source = RunSummary.read(load_dir)
         if "de" not in source.models:
@@ -160,7 +160,7 @@ def train_single(
     if load_dir is not None:
         flags.refuse(flags.BESIDE_LOAD_DIR, dataset=dataset, model=model, is_gae=is_gae, **asdict(table))
         flags.refuse(flags.BESIDE_LOAD_DIR, config_file=config_file, print_config=print_config)
-        most_used.refuse_beside_load_dir()
+        most_used.add_to_loaded(given, "--config")
         return resume_run(
             *(load_dir, single_overrides(load_dir, given), load_best_valid_first),
             *({} if max_epochs_loaded is None else {"model": max_epochs_loaded}, only_test, test_ood),

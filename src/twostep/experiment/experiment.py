@@ -16,7 +16,9 @@ from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment import report_data
 from twostep.experiment.artifacts import draw_images, write_detection
+from twostep.experiment.calibration import held_out_scores, write_calibration
 from twostep.experiment.evaluator import Evaluator
+from twostep.experiment.loggers import LOGGERS, ResultLogger
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
 from twostep.experiment.trainers import build_trainer, trainers_of
 from twostep.metrics import Result
@@ -44,9 +46,12 @@ class Experiment:
         self.trainers = trainers_of(self.trainer)
         self.signals = StopOnSignal(self.engine)
         self.callbacks: list[Callback] = [self.signals]
+        self.loggers: list[ResultLogger] = []
         if self.engine.is_main:
             checkpoints = Checkpoints(run, self.state, self.trainers)
             self.callbacks += [Curves(run, self.trainers), Lines(len(self.trainers) > 1), checkpoints]
+            self.loggers = [LOGGERS[name](run, self.trainers) for name in self.settings.run.loggers]
+            self.callbacks += self.loggers
 
     def fit(self) -> None:
         """Train what is not trained yet.
@@ -62,6 +67,10 @@ class Experiment:
         try:
             with self.signals.listening():
                 self.trainer.fit(train, valid, self.callbacks)
+        except BaseException:
+            for one in self.loggers:
+                one.conclude()
+            raise
         finally:
             for callback in self.callbacks:
                 callback.close()
@@ -84,14 +93,19 @@ class Experiment:
         every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
         for name, metric, result in every:
             logger.info("test %s: %s", name, result.line(metric))
+        held_out = held_out_scores(self.evaluator) if detection is None else detection.held_out
         if self.engine.is_main:
             if detection is not None:
                 write_detection(detection, self.run.path / "ood")
-            self.run.write_metrics("test", results, fingerprint(self.module))
+            weights = fingerprint(self.module)
+            self.run.write_metrics("test", results, weights)
+            write_calibration(self.run, held_out, weights)
             self.run.write_history({trainer.name: trainer.history for trainer in self.trainers})
             with self.run.curves() as curves:
                 for name, metric, result in every:
                     curves.add_scalar(f"{name}/test/{metric}", result.value, self._steps_done)
+            for one in self.loggers:
+                one.test(results)
         return results
 
     def draw(self) -> None:

@@ -15,13 +15,14 @@ from twostep.data.load import located
 from twostep.experiment.components import build
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.experiment import Experiment
+from twostep.experiment.loggers import require_loggers
 from twostep.experiment.preflight import preflight
 from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import ModelConfig
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
-from twostep.runs.directory import Run
+from twostep.runs.directory import PLACES, Run
 from twostep.runs.overrides import Overrides, Request
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
@@ -44,6 +45,7 @@ def start(
         UserError: for whatever is wrong with the request or its data.
     """
     run_config = request.run_config()
+    require_loggers(run_config.loggers)
     if request.to is not None:
         require_free_folder(request.to)
     source, loaded = _pretrained(request, run_config)
@@ -119,6 +121,8 @@ def resume(
     settings = run.settings
     if max_epochs and "gae" in max_epochs and settings.freezes_gae:
         raise UserError(f"--max-epochs-loaded-gae: the autoencoder of {path} is frozen and is not trained further")
+    if writing:
+        require_loggers(settings.run.loggers)
     engine = Engine(settings.run.device, settings.run.precision)
     evaluator, ood = _checked(settings, splits, engine, test_ood, testing=writing)
     if writing:
@@ -145,11 +149,15 @@ def resume(
 def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, Splits]:
     """Return a run with settings adjusted by overrides, and its data; messages name the flags of training or others.
 
+    A place of the data that is given here is noted in the run, and used from then on while it exists.
+
     Raises:
         UserError: for a key that can't change, or data that are missing or not those of the run: a file may have moved
             if it keeps its name or its content is known.
     """
-    settings, then = run.settings.adjusted(overrides, run.spec.is_image), run.spec
+    asked = {key: value for key, value in overrides.get("run", {}).items() if key in PLACES}
+    given = {**overrides, "run": {**({} if asked else run.read_place()), **overrides.get("run", {})}}
+    settings, then = run.settings.adjusted(given, run.spec.is_image), run.spec
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
         flag = f"{'--shared-config' if settings.two_step else '--config'} dataset=" if for_training else "--data "
@@ -162,6 +170,8 @@ def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, 
             f"{run.path}: {now.name} does not hold the data of this run (other rows, values or order); put them back, "
             "or start a new run"
         )
+    if asked:
+        run.note_place(asked)
     return Run(run.path, settings, then, run.digest), splits
 
 

@@ -23,7 +23,7 @@ class RunConfig(Frozen):
 
     adjustable: ClassVar[frozenset[str]] = frozenset(
         {"dataset", "data_root", "ood_dataset", "ood_dataset_kwargs", "device"}
-        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes", "max_minutes"}
+        | {"valid_batch_size", "test_batch_size", "checkpoint_minutes", "max_minutes", "loggers"}
     )
 
     dataset: str = Field(description="name of a dataset, path of a file or folder, or owner/name on the hub")
@@ -48,6 +48,7 @@ class RunConfig(Frozen):
         None, description="minutes to train for at most, all models together; None: no limit"
     )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
+    loggers: tuple[Literal["wandb", "mlflow"], ...] = Field((), description="services that curves and results go to")
 
 
 class TwoStepRunConfig(RunConfig):
