@@ -99,8 +99,12 @@ class ConformalCalibrator:
         self.smallest = (1 + (self.headline == density)) / (self.calibrated_on + 1)
 
     def p_values(self, rows: Mapping[str, Array]) -> dict[str, Array]:
-        """Return the p-values of rows by score, `(m,)` each, given their scores."""
-        found = {name: p_values(self.held_out[name], rows[name], two_sided=name not in ONE_SIDED) for name in rows}
+        """Return the p-values of rows by score, `(m,)` each, given the scores that held-out rows have."""
+        found = {
+            name: p_values(self.held_out[name], scores, two_sided=name not in ONE_SIDED)
+            for name, scores in rows.items()
+            if name in self.held_out
+        }
         if self.two_part is not None:
             found[TWO_PART.name] = self.two_part.p_values(rows)
         return found
