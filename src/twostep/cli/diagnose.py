@@ -70,11 +70,12 @@ def diagnose(
     from twostep.analysis.diagnose import diagnose_family, diagnose_run
     from twostep.core.files import write_json
     from twostep.data.load import training_rows
+    from twostep.diagnosis import LocalDimension, local_dimension
     from twostep.diagnosis import diagnose as diagnose_rows
-    from twostep.diagnosis import local_dimension
     from twostep.diagnosis.units import standardized
     from twostep.runs.overrides import parse_overrides
 
+    local: LocalDimension | None = None
     if dataset is not None:
         keys: dict[str, Any] = {"dataset_kwargs": parse_overrides(dataset_kwargs or [])}
         table.add_to(keys)
@@ -82,8 +83,6 @@ def diagnose(
         found = diagnose_rows(rows, thorough, seed, standardize=standardize, name=dataset)
         if per_point is not None:
             local = local_dimension(standardized(rows) if found.standardized else rows, seed)
-            write_columns(local.columns(), per_point)
-            logger.info("local dimension of %s rows: %s", f"{len(rows):,}", per_point)
         following = found.next_command(dataset)
     elif len(runs) > 1:
         found = diagnose_family(runs, device, data)
@@ -96,6 +95,9 @@ def diagnose(
     write_json(files[0], found.to_dict())
     found.plot(files[1])
     logger.info("results and figure: %s", folder)
+    if per_point is not None and local is not None:
+        write_columns(local.columns(), per_point)
+        logger.info("local dimension of %s rows: %s", f"{len(local.values):,}", per_point)
     return 0
 
 
