@@ -4,6 +4,7 @@ import csv
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -11,11 +12,16 @@ from PIL import Image
 from helpers.arguments import only_run, single_arguments, two_step_arguments
 from helpers.experiments import asked
 from twostep.analysis.evaluate import evaluate_run
-from twostep.analysis.score import Scored, score, write_csv
+from twostep.analysis.score import Scored, score, write_scores
 from twostep.core.schema import UserError
 from twostep.data.load import read_rows
-from twostep.experiment.load import load_module
+from twostep.experiment.load import load_finished, load_module
 from twostep.experiment.prepare import start
+from twostep.metrics.ood.many import q_values
+
+TWO_STEP = ("row", "log_prob", "log_prob_latent", "distance")
+NEAR = "nearest_training_distance"
+P_VALUES = ("p_value", "q_value")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def test_the_table_holds_the_models_own_scores_in_order(twostep, plane_run, plan
         "of 600 rows are out at 0.05 (two_part, calibrated on 50 validation rows, smallest p-value 0.0196)" in done.out
     )
     rows = table(tmp_path / "new" / "scores.csv")
-    assert list(rows[0]) == ["row", "log_prob", "log_prob_latent", "distance", "p_value", "verdict"]
+    assert list(rows[0]) == [*TWO_STEP, "two_part", NEAR, *P_VALUES, "verdict"]
     assert [int(row["row"]) for row in rows] == list(range(600))
     module, x = load_module(plane_run), torch.tensor(np.load(plane / "more.npy"), dtype=torch.float32)
     with torch.no_grad():
@@ -73,9 +79,42 @@ def test_the_verdict_keeps_its_rate_and_finds_rows_off_the_plane(plane_run, plan
     assert score(plane_run, plane / "off.npy").out > 40
 
 
+def test_rows_that_differ_as_a_whole_are_reported_and_others_are_not(plane_run, plane, tmp_path, caplog):
+    assert not score(plane_run, plane / "more.npy").shift.differs
+    assert "as a whole" not in caplog.text
+    np.save(tmp_path / "moved.npy", 1.6 * np.load(plane / "more.npy"))
+    assert score(plane_run, tmp_path / "moved.npy").shift.differs
+    assert "the rows as a whole differ" in caplog.text
+    assert "where 5.0 % are expected" in caplog.text
+
+
+def test_nearest_rows_q_values_and_local_dimension_are_those_of_the_definition(plane_run, plane):
+    x, train = (np.load(plane / name) for name in ("more.npy", "plane.npz"))
+    columns = score(plane_run, plane / "more.npy", local=True).columns
+    known = load_finished(plane_run).evaluator.splits.train[:].numpy()
+    assert len(known) < len(train["train"])
+    nearest = np.sqrt(((x[:50, None] - known[None]) ** 2).sum(2)).min(1)
+    assert columns[NEAR][:50] == pytest.approx(nearest, rel=1e-4)
+    assert columns["q_value"] == pytest.approx(q_values(columns["p_value"]))
+    assert np.median(columns["local_dimension"]) == pytest.approx(5, abs=1.5), (
+        "noise of 0.05 has the scale of neighbours"
+    )
+
+
+def test_each_ending_has_its_form(plane_run, plane, tmp_path):
+    scored = score(plane_run, plane / "off.npy")
+    for name in ("s.csv", "s.parquet", "s.json"):
+        write_scores(scored, tmp_path / name)
+    frames = pd.read_csv(tmp_path / "s.csv"), pd.read_parquet(tmp_path / "s.parquet"), pd.read_json(tmp_path / "s.json")
+    for frame in frames:
+        assert list(frame) == list(scored.columns)
+        for column, values in scored.columns.items():
+            assert (frame[column] == values).all() or frame[column].to_numpy() == pytest.approx(values, rel=1e-9)
+
+
 def test_scores_repeat_to_the_last_digit(plane_run, plane, tmp_path):
     for name in ("one.csv", "two.csv"):
-        write_csv(score(plane_run, plane / "off.npy"), tmp_path / name)
+        write_scores(score(plane_run, plane / "off.npy"), tmp_path / name)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
 
 
@@ -84,7 +123,7 @@ def test_an_autoencoder_alone_gives_distances(twostep, ae_run, own_images, tmp_p
     done = twostep("score", ae_run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv", "--alpha", "0.2")
     assert done.status == 0, done.err
     assert "(reconstruction_error, calibrated on 5 validation rows, smallest p-value 0.167)" in done.out
-    assert list(table(tmp_path / "s.csv")[0]) == ["row", "distance", "p_value", "verdict"]
+    assert list(table(tmp_path / "s.csv")[0]) == ["row", "distance", "relative_distance", NEAR, *P_VALUES, "verdict"]
 
 
 def test_a_density_alone_is_asked_on_both_sides(twostep, own_images, tmp_path):
@@ -92,7 +131,7 @@ def test_a_density_alone_is_asked_on_both_sides(twostep, own_images, tmp_path):
     run = only_run(tmp_path / "runs")
     np.save(tmp_path / "rows.npy", np.load(own_images)["test"])
     scored = score(run, tmp_path / "rows.npy", alpha=0.4)
-    assert list(scored.columns) == ["row", "log_prob", "p_value", "verdict"]
+    assert list(scored.columns) == ["row", "log_prob", NEAR, *P_VALUES, "verdict"]
     assert set(np.round(scored.columns["p_value"] * 3, 6)) <= {1.0, 2.0, 3.0}
 
 
@@ -118,7 +157,7 @@ def test_where_no_row_can_be_out_there_are_p_values_and_no_verdict(twostep, two_
     assert done.status == 0, done.err
     assert "5 validation rows give no p-value below 0.333" in done.err
     rows = table(tmp_path / "s.csv")
-    assert list(rows[0]) == ["row", "log_prob", "log_prob_latent", "distance", "p_value"]
+    assert list(rows[0]) == [*TWO_STEP, "relative_distance", "two_part", NEAR, *P_VALUES]
     larger = score(two_step_run, tmp_path / "rows.npy", alpha=0.34)
     assert larger.calibrator.smallest == pytest.approx(1 / 3)
     assert [float(row["p_value"]) for row in rows] == larger.columns["p_value"].tolist()
@@ -133,8 +172,8 @@ def test_runs_that_cannot_calibrate_give_scores(twostep, own_images, tmp_path):
     np.save(few, np.load(own_images)["train"][:24])
     assert twostep(*single_arguments(few, tmp_path / "few")).status == 0
     for runs, rows, names in (
-        ("runs", 0, ["row", "log_prob", "log_prob_latent", "distance"]),
-        ("few", 2, ["row", "distance"]),
+        ("runs", 0, [*TWO_STEP, "relative_distance", NEAR]),
+        ("few", 2, ["row", "distance", "relative_distance", NEAR]),
     ):
         run = only_run(tmp_path / runs)
         done = twostep("score", run, tmp_path / "rows.npy", "--to", tmp_path / "s.csv", "--force")
@@ -166,7 +205,7 @@ def test_each_mistake_has_its_line(refused, two_step_run, plane, tmp_path):
     assert "its rows have the shape 5, those of the run 1x6x6" in refused(two_step_run, plane / "more.npy")
     assert "no such file or folder" in refused(two_step_run, tmp_path / "none.npy")
     assert "no such directory" in refused(tmp_path / "none", images)
-    assert "scores.txt: write to a .csv file" in refused(two_step_run, images, to=tmp_path / "scores.txt")
+    assert "scores.txt: write to" in refused(two_step_run, images, to=tmp_path / "scores.txt")
     assert "alpha" in refused(two_step_run, images, "--alpha", "1.5")
     np.save(tmp_path / "nan.npy", np.full((3, 1, 6, 6), np.nan))
     assert "is nan" in refused(two_step_run, tmp_path / "nan.npy")
@@ -184,11 +223,11 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
             return (1 / (2 - i) for i in range(9))
 
     with pytest.raises(ZeroDivisionError):
-        write_csv(Scored({"row": Breaks()}), tmp_path / "scores.csv")
+        write_scores(Scored({"row": Breaks()}), tmp_path / "scores.csv")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
-        write_csv(Scored({"row": np.arange(3)}), tmp_path / "file" / "scores.csv")
+        write_scores(Scored({"row": np.arange(3)}), tmp_path / "file" / "scores.csv")
 
 
 def test_a_run_on_other_data_is_refused(twostep, own_images, tmp_path):
@@ -196,6 +235,7 @@ def test_a_run_on_other_data_is_refused(twostep, own_images, tmp_path):
     shutil.copy(own_images, data)
     assert twostep(*single_arguments(data, tmp_path / "runs")).status == 0
     data.unlink()
+    (only_run(tmp_path / "runs") / "calibration.safetensors").unlink()
     done = twostep("score", only_run(tmp_path / "runs"), own_images, "--to", tmp_path / "scores.csv")
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert "no such file" in done.err

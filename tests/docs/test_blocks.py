@@ -16,6 +16,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHOWN_ONLY = {"yaml", "text", "bibtex", "toml"}
 PROGRAMS = {"twostep": None, "./main.py": "train", "./single_main.py": "train-single"}
 NOT_HERE = {"make", "python3", ".", "pip", "git"}  # they set up an environment; continuous integration runs them
+QUICK_FLOW = {"num_layers": 1, "num_blocks_per_layer": 1, "hidden_units": 4, "max_epochs": 1}
 SHORT = {"train": ("--shared-config", "max_epochs=1"), "train-single": ("--config", "max_epochs=1")}
 
 
@@ -114,6 +115,7 @@ def test_the_commands_of_a_page_run(page, twostep, files, train, monkeypatch):
 @with_blocks("python")
 def test_the_python_of_a_page_runs(page, files, monkeypatch):
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))  # a page may register one
+    monkeypatch.setattr("twostep.estimators.base.QUICK", {"ae": {"max_epochs": 2}, "flow": QUICK_FLOW})
     namespace = {"__name__": "__main__"}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), namespace)

@@ -36,3 +36,20 @@ def test_few_rows_have_linear_dimensions_and_all_that_are_possible():
 def test_an_unknown_method_is_refused():
     with pytest.raises(UserError, match="method='two'"):
         IntrinsicDimension("two").fit(X)
+
+
+def test_the_dimension_around_each_row_is_given():
+    found = IntrinsicDimension(random_state=0).fit(X)
+    assert found.local_.shape == found.local_errors_.shape == (400,)
+    assert np.median(found.local_) == pytest.approx(1, abs=0.6)
+    few = IntrinsicDimension().fit(X[:20])
+    assert (few.local_ == few.dimension_).all()
+
+
+def test_columns_of_other_units_are_standardised():
+    wide = X * [1, 1000, 1]
+    found, expected = (IntrinsicDimension("mle", random_state=0).fit(rows) for rows in (wide, X))
+    assert found.reasons_[-1] == "columns were standardised"
+    assert found.dimension_ == pytest.approx(expected.dimension_, abs=0.2)
+    assert expected.reasons_[-1] != found.reasons_[-1]
+    assert IntrinsicDimension("mle", preprocessing=None, random_state=0).fit(wide).dimension_ != found.dimension_

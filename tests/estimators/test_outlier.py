@@ -55,7 +55,8 @@ def test_scores_have_the_order_of_p_values_and_no_ties(fitted):
 def test_components_and_q_values(fitted):
     rows = np.concatenate([NEW, FAR])
     parts = fitted.score_components(rows)
-    assert {"log_prob", "distance", "two_part", "p_value_log_prob", "p_value_distance", "p_value"} == parts.keys()
+    scores = {"log_prob", "log_prob_latent", "distance", "nearest_distance", "two_part"}
+    assert parts.keys() == {*scores, *(f"p_value_{name}" for name in scores), "p_value"}
     assert parts["distance"][len(NEW) :].min() > parts["distance"][: len(NEW)].max()
     p, q = fitted.p_values(rows), fitted.q_values(rows)
     expected = [min(1, min(p[j] * len(p) / (p <= p[j]).sum() for j in np.flatnonzero(p >= one))) for one in p]

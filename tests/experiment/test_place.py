@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 from helpers.arguments import only_run, repeated, two_step_arguments
-from twostep import cli, load_run
+from twostep import cli, load_module, load_run, save_pretrained
+from twostep.analysis.diagnose import diagnose_run
+from twostep.analysis.score import score
+from twostep.core.checkpoint import fingerprint
+from twostep.core.files import write_json
 from twostep.core.schema import UserError
+from twostep.experiment.calibration import read_calibration, write_calibration
 from twostep.experiment.resolve import moved as moved_keys
 from twostep.runs.config import RunConfig
+from twostep.runs.directory import Run
 
 COMMANDS = {
     "score": ("rows.npy", "--to", "scores.csv", "--alpha", 0.5),
@@ -49,6 +55,7 @@ def moved(there, tmp_path, monkeypatch):
 def test_data_and_device_are_said_anew(twostep, moved, name, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     run, data = moved
+    (run / "calibration.safetensors").unlink()
     command, *arguments = (name.split()[0], run, *COMMANDS[name])
     without_data = twostep(command, *arguments, "--device", "cpu")
     assert without_data.status == 2
@@ -58,6 +65,40 @@ def test_data_and_device_are_said_anew(twostep, moved, name, monkeypatch):
     assert "--device" in without_device.err
     done = twostep(command, *arguments, "--data", data, "--device", "cpu")
     assert done.status == 0, done.err
+    again = twostep(command, *arguments, "--device", "cpu", *(["--force"] if command in ("score", "diagnose") else []))
+    assert again.status == 0, "the place of the data is remembered"
+
+
+def test_rows_are_scored_without_the_data(moved):
+    """By the scores of validation rows that the test has kept, to the bit; not by those of other weights."""
+    run, data = moved
+    here = score(run, Path("rows.npy"), 0.5, device="cpu")
+    there = score(run, Path("rows.npy"), 0.5, device="cpu", data=data)
+    assert set(there.columns) - set(here.columns) == {"nearest_training_distance"}
+    for name, values in here.columns.items():
+        assert (values == there.columns[name]).all(), name
+    (run / "place.json").unlink()
+    held_out = read_calibration(Run.open(run), fingerprint(load_module(run)))
+    write_calibration(Run.open(run), held_out, "other weights")
+    assert read_calibration(Run.open(run), fingerprint(load_module(run))) == {}
+    assert "p_value" not in score(run, Path("rows.npy"), device="cpu").columns
+    (run / "calibration.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="damaged"):
+        score(run, Path("rows.npy"), device="cpu")
+    with pytest.raises(UserError):
+        diagnose_run(run, device="cpu")
+
+
+def test_the_noted_place_is_used_while_it_is_there(moved, tmp_path):
+    run, data = moved
+    assert Run.open(run).read_place() == {}
+    load_run(run, device="cpu", data=data)
+    assert Run.open(run).read_place() == {"dataset": str(data)}
+    assert "place.json" not in {path.name for path in save_pretrained(run, tmp_path / "shared").rglob("*")}
+    write_json(run / "place.json", {"dataset": str(tmp_path / "gone.npz"), "seed": "3"})
+    assert Run.open(run).read_place() == {}
+    with pytest.raises(UserError):
+        load_run(run, device="cpu")
 
 
 def test_samples_need_neither_data_nor_the_device_of_training(twostep, moved, there):

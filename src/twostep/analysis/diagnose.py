@@ -86,6 +86,11 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
     """
     run, evaluator, progress = load_finished(path, device=device, data=data)
     module, splits = evaluator.module.cpu(), evaluator.splits
+    if splits.spec.table is not None:
+        raise UserError(
+            f"{path}: a table with words, dates or gaps lies on no manifold, so a run of one is not diagnosed: "
+            "diagnose its data by --dataset, and compare samples by `twostep evaluate RUN --metrics column_errors`"
+        )
     gae = _autoencoder(module)
     test = _rows(splits.test, HELD_OUT)
     decodes = gae is None or gae.decodes

@@ -13,6 +13,7 @@ from cyclopts.validators import Number
 from twostep.cli import early, flags
 from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
+from twostep.core.columns import require_ending
 from twostep.core.console import prints_json
 from twostep.core.files import require_free, to_json
 from twostep.core.registry import unknown
@@ -82,18 +83,20 @@ def score(
     load_best_valid_first: flags.BestFirst = False,
     device: flags.Device = None,
     data: flags.DataPath = None,
+    local_dimension: flags.Flag = False,
     force: flags.Force = False,
 ) -> int:
-    """Score the rows of a file by a run's model: densities, distance, p-value, in- or out-of-distribution.
+    """Score the rows of a file by a run's model: densities, distances, p-value, in- or out-of-distribution.
 
     Args:
         rows: A .npy, .npz, .csv or .parquet file, or a folder of images, with rows of the run's shape.
-        to: A .csv file: row, log_prob, log_prob_latent, distance, p_value, verdict, as far as the model has them and
-            the run's validation rows suffice.
+        to: A .csv, .parquet or .json file: row, log_prob, log_prob_latent, distance, relative_distance, two_part,
+            nearest_training_distance, p_value, q_value, verdict, as far as the model has them and the run's validation
+            rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
+        local_dimension: Add the intrinsic dimension of the training data around the nearest training row.
     """
-    if to.suffix.lower() != ".csv":
-        raise UserError(f"{to}: write to a .csv file")
+    require_ending(to)
     require_free(to, force)
     require_run(run)
     if not rows.exists():
@@ -101,7 +104,7 @@ def score(
 
     from twostep.analysis import score as scoring
 
-    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data)
+    scored = scoring.score(run, rows, alpha, load_best_valid_first, device, data, local_dimension)
     number, by = len(scored.columns["row"]), scored.calibrator
     if scored.out is None or by is None:
         logger.info("%d rows scored: %s", number, to)
@@ -110,7 +113,7 @@ def score(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
             *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
-    scoring.write_csv(scored, to)
+    scoring.write_scores(scored, to)
     if prints_json():
         show("", {"rows": number, "out": scored.out, "file": to})
     return 0

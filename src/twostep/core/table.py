@@ -93,10 +93,10 @@ class TableSchema(BaseModel):
     @property
     def measure(self) -> str:
         """The reference measure of a density of rows, in words."""
-        dense = sum(not (one.nominal or one.integral) for one in self.modelled)
-        counted = len(self.modelled) - dense
+        numbers = [one for one in self.modelled if not (one.nominal or one.integral)]
+        dense, counted = len(numbers), len(self.modelled) - len(numbers)
         parts = [f"Lebesgue on {_columns(dense)}"] * (dense > 0) + [f"counting on {_columns(counted)}"] * (counted > 0)
-        gaps = sum(one.gaps for one in self.modelled)
+        gaps = sum(one.gaps for one in numbers)
         return f"mixed: {', '.join(parts)}" + (f", an atom for missing values in {gaps}" if gaps else "")
 
     def summary(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +21,14 @@ from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hu
 from twostep.data.files.tables import open_parquet
 from twostep.data.table.keys import TableKeys
 from twostep.data.table.read import is_table, source_of, table_rows, table_source
+from twostep.nn.table import TableFeatures
 
 MAX_TRAINING_ROWS = 20_000
 TEST_FRACTION = 0.2
 VALID_FRACTION = 0.1
 TEXT_KEYS = ("sep", "decimal", "encoding")
+
+logger = logging.getLogger("twostep")
 
 Keys = TypeVar("Keys", bound=Frozen)
 
@@ -132,10 +136,18 @@ def _cut(rows: Rows, labels: Tensor | None, share: float, generator: Generator) 
 def training_rows(name: str, kwargs: Mapping[str, Any]) -> Tensor:
     """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most 20,000, evenly spaced.
 
-    Errors and `kwargs` are those of `load_data`.
+    Rows of a table with words, dates or gaps are their features: normal scores of numbers, one-hot levels. Errors and
+    `kwargs` are those of `load_data`.
     """
-    rows = read_path(Path(name), kwargs) if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs)
-    return subsample(rows.train, MAX_TRAINING_ROWS)
+    found = read_path(Path(name), kwargs) if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs)
+    rows = subsample(found.train, MAX_TRAINING_ROWS)
+    columns = found.columns if isinstance(found, Source) else found.spec.columns
+    if columns is None or columns.plain:
+        return rows
+    logger.info("%s: numbers are taken as normal scores, levels as one-hot vectors (%s)", name, columns.summary())
+    features = TableFeatures(columns)
+    features.fit([rows])
+    return features(rows)
 
 
 def read_rows(

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
-from twostep.data.base import Splits, hold_out
+from twostep.data.base import Source, Splits, hold_out
 from twostep.data.batches import Batches
-from twostep.estimators.few import linear_dimension, shows_dimension
+from twostep.data.table.codes import to_frame
+from twostep.estimators.columns import linear_dimension, shows_dimension
 from twostep.estimators.fitting import fit_splits, splits_of
 from twostep.estimators.objects import named_or_config
-from twostep.estimators.rows import Array, checked, framed, single
+from twostep.estimators.rows import Array, checked, coded, framed, in_kind, single
 from twostep.experiment.components import build
 from twostep.metrics.ood.scores import score_splits
 from twostep.models.base import Likelihood, Role, Sampler, evaluating
@@ -57,6 +58,7 @@ class ModelEstimator(BaseEstimator):
     validation_fraction: float
     batch_size: Any
     device: Device
+    max_minutes: float | None
     random_state: Any
     verbose: int
     run_dir: Any
@@ -67,10 +69,14 @@ class ModelEstimator(BaseEstimator):
 
     def fit(self, X: Any, y: None = None, *, held_out: Any = None) -> Self:
         """Train on rows of X but `held_out` ones for validation, by number; None: a random `validation_fraction`."""
-        rows = checked(self, X, fitting=True, least=2)
-        values = single(rows)
-        if rows.ndim == 4 and np.asarray(X).dtype == np.uint8:
-            values = values.to(torch.uint8)
+        source = coded(self, X, fitting=True)
+        if isinstance(source, Source):
+            values, columns, self._float = source.train, source.columns, np.dtype(np.float64)
+        else:
+            rows = checked(self, X, fitting=True, least=2)
+            values, columns, self._float = single(rows), None, rows.dtype
+            if rows.ndim == 4 and np.asarray(X).dtype == np.uint8:
+                values = values.to(torch.uint8)
         if not 0 <= self.validation_fraction < 1:
             raise UserError(f"validation_fraction={self.validation_fraction}: give a share from 0 to below 1")
         seed, index = seed_of(self.random_state), torch.arange(0)
@@ -78,12 +84,13 @@ class ModelEstimator(BaseEstimator):
             index = torch.as_tensor(np.sort(held_out))
         elif self.validation_fraction and len(values) >= FEWEST:
             index = hold_out(len(values), self.validation_fraction, torch.Generator().manual_seed(seed))[1]
-        splits = splits_of(values, index)
+        splits = splits_of(values, index, columns)
         folder = None if self.run_dir is None else Path(self.run_dir).absolute()
+        if folder is not None and columns is not None:
+            raise UserError("run_dir: an array only; write such a frame as .parquet for `twostep train` instead")
         fitted = fit_splits(self._asked(splits, seed, folder), values, splits, self.verbose, folder)
         self.model_, self.settings_, self.spec_ = fitted.model, fitted.settings, fitted.spec
         self.history_ = fitted.history
-        self._float = rows.dtype
         self._double = deepcopy(fitted.model).double()
         self.held_out_ = index.numpy()
         return self
@@ -94,12 +101,12 @@ class ModelEstimator(BaseEstimator):
         if self.preprocessing not in steps:
             raise UserError(f"preprocessing={self.preprocessing!r}: give 'standardize' or None")
         first, rows = next(iter(models)), splits.train[:]
-        if keys[first].get("latent_dim") == AUTO and not shows_dimension(rows):
+        if keys[first].get("latent_dim") == AUTO and splits.spec.table is None and not shows_dimension(rows):
             keys[first] = {**keys[first], "latent_dim": linear_dimension(rows)}
         if rows.dim() == 2:
             named = {part: QUICK.get(model, {}) for part, model in models.items() if isinstance(model, str)}
             keys |= {part: {**quick, **keys[part]} for part, quick in named.items()}
-            if first in named:
+            if first in named and splits.spec.table is None:
                 keys[first] = {**steps[self.preprocessing], **keys[first]}
         size: Any = self.batch_size
         if size == "auto":
@@ -109,7 +116,8 @@ class ModelEstimator(BaseEstimator):
             validation["valid_fraction"] = float(self.validation_fraction)
         dataset = "X" if folder is None else str(folder / "data.npz")
         run = {"dataset": dataset, "seed": seed, "device": self.device, "train_batch_size": min(size, len(rows))}
-        return Request(models, {**keys, "run": {**run, **validation, **keys.get("run", {})}})
+        limit = {} if self.max_minutes is None else {"max_minutes": float(self.max_minutes)}
+        return Request(models, {**keys, "run": {**run, **limit, **validation, **keys.get("run", {})}})
 
     @property
     def likelihood_(self) -> Likelihood:
@@ -118,6 +126,10 @@ class ModelEstimator(BaseEstimator):
 
     def _rows(self, X: Any) -> Array:
         check_is_fitted(self)
+        if self.spec_.table is not None:
+            codes = coded(self, X, fitting=False, schema=self.spec_.table)
+            assert isinstance(codes, Tensor)
+            return codes.double().numpy()
         rows = checked(self, X, fitting=False)
         if rows.shape[1:] != self.spec_.shape:
             raise UserError(f"X has rows of shape {rows.shape[1:]}, but was fitted to rows of shape {self.spec_.shape}")
@@ -148,16 +160,24 @@ class ModelEstimator(BaseEstimator):
         return self._as_given(torch.cat(drawn).numpy())
 
     def _as_given(self, values: Array) -> Any:
-        """Return points of data space in the type of the data, as a frame if that is asked for."""
+        """Return points of data space in the type of the data, as a frame if that is asked for or was given."""
+        if self.spec_.table is not None:
+            return in_kind(self, to_frame(self.spec_.table, torch.from_numpy(values)))
         names = getattr(self, "feature_names_in_", None)
         columns = [f"x{i}" for i in range(self.spec_.dim)] if names is None else list(names)
         return framed(self, values.astype(self._float), columns)
 
-    def outlier_scores(self, X: Any) -> dict[str, Array]:
-        """Return the scores of rows by which outliers are detected, by name, `(N,)` each; higher is more usual."""
+    def outlier_scores(self, X: Any, known: Any = None) -> dict[str, Array]:
+        """Return the scores of rows by which outliers are detected, by name, `(N,)` each; higher is more usual.
+
+        Vectors are also compared with `known` rows, those of training, if these are given.
+        """
         batches, seed = self._batches(self._rows(X)), derive(self.settings_.run.seed, "ood")
-        with torch.random.fork_rng([]):
-            found = score_splits(self._double, {"rows": batches}, lambda values: values, seed)
+        rows = None
+        if known is not None and len(self.spec_.shape) == 1:
+            rows = torch.from_numpy(np.array(self._rows(known), dtype=np.float64)).to(batches.device)
+        with torch.random.fork_rng([]), torch.no_grad():
+            found = score_splits(self._double, {"rows": batches}, lambda values: values, seed, rows)
         return {name: values["rows"] for name, values in found.items()}
 
     def __getstate__(self) -> dict[str, Any]:

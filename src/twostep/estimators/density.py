@@ -37,6 +37,7 @@ class DensityModel(DensityMixin, ModelEstimator):
         validation_fraction: share of the rows that training does not see; it stops early by them.
         batch_size: rows of a training batch; "auto": 128, or an eighth of the rows if that is less.
         device: where to compute: "auto", "cpu" or "cuda".
+        max_minutes: minutes of training at most, all models together; None: no limit.
         random_state: seed of weights, held-out rows and batches: an integer, a generator of numpy, or None.
         verbose: 0 prints nothing, 1 a line for each epoch.
         run_dir: folder, which must not exist, in which the fit writes a run with the rows in `data.npz`: `load_run`,
@@ -59,6 +60,7 @@ class DensityModel(DensityMixin, ModelEstimator):
         validation_fraction: float = 0.1,
         batch_size: int | Literal["auto"] = "auto",
         device: Device = "auto",
+        max_minutes: float | None = None,
         random_state: Any = None,
         verbose: int = 0,
         run_dir: str | Path | None = None,
@@ -69,6 +71,7 @@ class DensityModel(DensityMixin, ModelEstimator):
         self.validation_fraction = validation_fraction
         self.batch_size = batch_size
         self.device: Device = device
+        self.max_minutes = max_minutes
         self.random_state = random_state
         self.verbose = verbose
         self.run_dir = run_dir
@@ -115,6 +118,7 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         validation_fraction: share of the rows that training does not see; the density stops early by them.
         batch_size: rows of a training batch; "auto": 128, or an eighth of the rows if that is less.
         device: where to compute: "auto", "cpu" or "cuda".
+        max_minutes: minutes of training at most, all models together; None: no limit.
         random_state: seed of weights, held-out rows and batches: an integer, a generator of numpy, or None.
         verbose: 0 prints nothing, 1 a line for each epoch.
         run_dir: folder, which must not exist, in which the fit writes a run with the rows in `data.npz`: `load_run`,
@@ -142,6 +146,7 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         validation_fraction: float = 0.1,
         batch_size: int | Literal["auto"] = "auto",
         device: Device = "auto",
+        max_minutes: float | None = None,
         random_state: Any = None,
         verbose: int = 0,
         run_dir: str | Path | None = None,
@@ -153,6 +158,7 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
             validation_fraction=validation_fraction,
             batch_size=batch_size,
             device=device,
+            max_minutes=max_minutes,
             random_state=random_state,
             verbose=verbose,
             run_dir=run_dir,
@@ -210,6 +216,8 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         With `preprocessing="standardize"` these are standard deviations of each column, squared and summed.
         """
         rows, gae = self._rows(X), self._double.gae
+        if self.spec_.table is not None:  # whose features are compared
+            return self._map(rows, gae.reconstruction_error)
 
         def error(x: Tensor) -> Tensor:
             return (gae.transform(x) - gae.transform(gae.decode(gae.encode(x)))).square().flatten(1).sum(1)

@@ -7,16 +7,18 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from twostep.core.schema import UserError
-from twostep.diagnosis import Dimension, dimension_of
+from twostep.diagnosis import Dimension, LocalDimension, dimension_of, local_dimension
 from twostep.diagnosis.dimension import estimators
 from twostep.diagnosis.dimension.consensus import ROWS
 from twostep.diagnosis.dimension.estimators import DimensionEstimate
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbourhoods
 from twostep.estimators.base import seed_of
-from twostep.estimators.few import linear_dimension, shows_dimension
+from twostep.estimators.columns import linear_dimension, shows_dimension, standardised, units_differ
 from twostep.estimators.rows import checked
 
 METHODS: dict[str, Callable[[Neighbourhoods, int], DimensionEstimate]] = {
@@ -36,6 +38,8 @@ class IntrinsicDimension(BaseEstimator):
         method: "consensus": the median of three estimates, corrected for the number of rows; or one of them as it is:
             "mle": maximum likelihood (Levina & Bickel), "twonn": two nearest neighbours (Facco et al.), "pca": local
             principal components.
+        preprocessing: "standardize": columns get mean 0 and standard deviation 1; None: they are taken as they are;
+            "auto": standardised if one of them is ten times as wide as the median one.
         max_rows: rows to use at most, drawn at random.
         random_state: seed: an integer, a generator of numpy, or None.
 
@@ -43,6 +47,8 @@ class IntrinsicDimension(BaseEstimator):
         dimension_: the intrinsic dimension: an integer for "consensus", else a float.
         interval_: its range, for "consensus" of all that the evidence allows, else the 95 % interval.
         reasons_: the evidence and what is unusual about the rows, in sentences.
+        local_: the dimension around each row of X, `(N,)`, computed when it is first asked for; `local_errors_` are its
+            standard errors.
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
@@ -50,10 +56,12 @@ class IntrinsicDimension(BaseEstimator):
         self,
         method: Literal["consensus", "mle", "twonn", "pca"] = "consensus",
         *,
+        preprocessing: Literal["auto", "standardize"] | None = "auto",
         max_rows: int = ROWS,
         random_state: Any = None,
     ) -> None:
         self.method = method
+        self.preprocessing = preprocessing
         self.max_rows = max_rows
         self.random_state = random_state
 
@@ -61,8 +69,14 @@ class IntrinsicDimension(BaseEstimator):
         """Estimate the intrinsic dimension of rows."""
         if self.method != "consensus" and self.method not in METHODS:
             raise UserError(f"method={self.method!r}: give one of {', '.join(('consensus', *METHODS))}")
+        if self.preprocessing not in ("auto", "standardize", None):
+            raise UserError(f"preprocessing={self.preprocessing!r}: give 'auto', 'standardize' or None")
         rows = torch.from_numpy(np.array(checked(self, X, fitting=True, least=2)))
-        seed = seed_of(self.random_state)
+        seed, notes = seed_of(self.random_state), ()
+        if self.preprocessing == "standardize" or (self.preprocessing == "auto" and units_differ(rows)):
+            rows, notes = standardised(rows), ("columns were standardised",)
+        self._rows, self._seed = rows.numpy(), seed
+        self.__dict__.pop("_local", None)
         self.dimension_: float
         self.interval_: tuple[float, float]
         self.reasons_: tuple[str, ...]
@@ -79,7 +93,30 @@ class IntrinsicDimension(BaseEstimator):
             estimate = METHODS[self.method](near, seed)
             self.dimension_, self.interval_ = estimate.value, estimate.interval
             self.reasons_ = (f"{estimate.method} on {estimate.n:,} points", *near.warnings)
+        self.reasons_ += notes
         return self
+
+    @property
+    def local_(self) -> NDArray[np.float64]:
+        """The dimension around each row that was fitted, `(N,)`; of too few rows, that of all of them."""
+        return self._around.values
+
+    @property
+    def local_errors_(self) -> NDArray[np.float64]:
+        """The standard errors of `local_`, `(N,)`."""
+        return self._around.standard_errors
+
+    @property
+    def _around(self) -> LocalDimension:
+        check_is_fitted(self)
+        if "_local" not in self.__dict__:
+            count = len(self._rows)
+            if shows_dimension(torch.from_numpy(self._rows)):
+                self._local = local_dimension(self._rows, self._seed)
+            else:
+                values, unknown = np.full(count, float(self.dimension_)), np.full(count, np.nan)
+                self._local = LocalDimension(values, unknown, np.zeros(count, np.int64))
+        return self._local
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from twostep.core.files import atomic_write
 from twostep.core.schema import DataSpec, UserError
+from twostep.core.table import TableSchema
 from twostep.data.base import Splits
 from twostep.estimators.objects import ModelObject
 from twostep.experiment.components import build
@@ -47,17 +48,19 @@ class Fitted:
     history: list[dict[str, Any]]
 
 
-def splits_of(rows: Tensor, held_out: Tensor) -> Splits:
-    """Return rows in splits, with `held_out` ones, by sorted index, for validation; bytes are pixels.
+def splits_of(rows: Tensor, held_out: Tensor, columns: TableSchema | None = None) -> Splits:
+    """Return rows, of a table with `columns`, in splits with `held_out` ones, by number, for validation.
 
-    All rows of an array are known, so the validation rows are the test rows, too; without any, these are all rows.
+    Bytes are pixels. All rows of an array are known, so the validation rows are the test rows, too; without any, these
+    are all rows.
     """
     discrete = rows.dtype == torch.uint8
-    low, high = (0.0, 255.0) if discrete else torch.stack(rows.aminmax()).tolist()
+    low, high = (0.0, 255.0) if discrete else torch.stack(rows[~rows.isnan()].aminmax()).tolist()
     kept = torch.ones(len(rows), dtype=torch.bool)
     kept[held_out] = False
     train, valid = rows[kept], rows[held_out]
-    spec = DataSpec(name="X", shape=tuple(rows.shape[1:]), size=len(train), low=low, high=high, discrete=discrete)
+    shape = tuple(rows.shape[1:])
+    spec = DataSpec(name="X", shape=shape, size=len(train), low=low, high=high, discrete=discrete, columns=columns)
     return Splits(spec, train, valid if len(valid) else None, valid if len(valid) else rows)
 
 

@@ -1,8 +1,9 @@
 """Outlier detection with p-values, in scikit-learn's form.
 
-A row is unusual if it is far from the learned manifold, or if the density of its projection is too low or too high.
-Both make one score (`twostep.metrics.ood.conformal`), whose conformal p-value says how often a new row of the same
-distribution looks at least as unusual: `predict` calls at most a share `alpha` of such rows outliers.
+A row is unusual if it is far from the learned manifold or from the training rows, or if the density of its projection
+is too low or too high. All make one score (`twostep.metrics.ood.conformal`), whose conformal p-value says how often a
+new row of the same distribution looks at least as unusual: `predict` calls at most a share `alpha` of such rows
+outliers.
 
 *Split*: one model; its validation rows calibrate the p-values. *Cross*: with few rows, these are too few to show small
 p-values, so each of K models is trained without a fold, and a row is compared with every fold by that fold's model:
@@ -32,11 +33,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
+from twostep.data.table.read import frame_of, is_frame
 from twostep.estimators.base import seed_of
 from twostep.estimators.density import TwoStepDensity
-from twostep.estimators.rows import Array, checked
+from twostep.estimators.rows import Array, checked, coded
 from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
-from twostep.metrics.ood.scores import DISTANCE, TWO_PART
+from twostep.metrics.ood.many import q_values
+from twostep.metrics.ood.scores import DISTANCE, MAX_ROWS, NEAREST, TWO_PART
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, ModelConfig
 from twostep.training.engine import Device
 
@@ -51,13 +54,14 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
 
     Args:
         gae, de, latent_dim, gae_config, de_config, schedule, preprocessing, validation_fraction, batch_size, device,
-            random_state, verbose, run_dir: see `TwoStepDensity`.
+            max_minutes, random_state, verbose, run_dir: see `TwoStepDensity`.
         contamination: share of the rows of `fit` that `predict` calls outliers; None: `alpha` decides.
         alpha: level of `predict`: the share of new rows of the same distribution that it calls outliers.
         calibration: "split", "cross", or "auto": crossed if few rows are below the level.
 
     Attributes:
-        densities_: the models, `TwoStepDensity`, one or several.
+        densities_: the models, `TwoStepDensity`, one or several; `known_` are the rows that each was trained on, at
+            most 10,000, with which new rows are compared.
         offset_: `decision_function(X) = score_samples(X) - offset_`; outliers are below 0.
         smallest_p_value_: the smallest p-value that these rows can show.
         n_features_in_, feature_names_in_: number and names of the columns of X.
@@ -76,6 +80,7 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         batch_size: int | Literal["auto"] = "auto",
         device: Device = "auto",
+        max_minutes: float | None = None,
         random_state: Any = None,
         verbose: int = 0,
         run_dir: str | Path | None = None,
@@ -93,6 +98,7 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.batch_size = batch_size
         self.device = device
+        self.max_minutes = max_minutes
         self.random_state = random_state
         self.verbose = verbose
         self.run_dir = run_dir
@@ -106,18 +112,24 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
             raise UserError(f"alpha={self.alpha}: give a level between 0 and 1")
         if self.contamination is not None and not 0 < self.contamination <= 0.5:
             raise UserError(f"contamination={self.contamination}: give a share above 0, up to 0.5, or None")
-        rows = checked(self, X, fitting=True, least=2 * MIN_ROWS)
-        seed, pixels = seed_of(self.random_state), np.asarray(X).dtype == np.uint8 and rows.ndim == 4
+        seed, rows = seed_of(self.random_state), self._usual(X)
         self.densities_: list[TwoStepDensity] = []
         self.calibrators_: list[ConformalCalibrator] = []
-        for fold in self._folds(len(rows), seed):
+        self.known_: list[Any] = []
+        folds = self._folds(len(rows), seed)
+        minutes = None if self.max_minutes is None else self.max_minutes / len(folds)
+        for fold in folds:
             keys: dict[str, Any] = {name: getattr(self, name) for name in TwoStepDensity().get_params(deep=False)}
-            density = TwoStepDensity(**keys).set_params(random_state=seed)
-            density.fit(rows.astype(np.uint8) if pixels else rows, held_out=fold)
-            scores = density.outlier_scores(rows[density.held_out_])
+            density = TwoStepDensity(**keys).set_params(random_state=seed, max_minutes=minutes)
+            density.fit(rows, held_out=fold)
+            kept = np.delete(np.arange(len(rows)), density.held_out_)
+            known = taken(rows, kept[np.arange(min(len(kept), MAX_ROWS)) * len(kept) // min(len(kept), MAX_ROWS)])
+            scores = density.outlier_scores(taken(rows, density.held_out_), known)
             self.densities_.append(density)
+            self.known_.append(known)
             self.calibrators_.append(ConformalCalibrator(density.model_, scores, derive(seed, "ood")))
-        self._calibrated = np.concatenate([two_part(one).calibration for one in self.calibrators_])
+        self._headline = self.calibrators_[0].headline
+        self._calibrated = np.concatenate([calibrated(one, self._headline) for one in self.calibrators_])
         self.smallest_p_value_ = 1 / (1 + len(self._calibrated))
         self.offset_ = self._offset(rows)
         return self
@@ -130,8 +142,8 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         scored = self._scored(X)
         median = np.median(self._calibrated)
         count = np.round(scored["p_value"] * (1 + len(self._calibrated))) - 1
-        beyond = -np.logaddexp(0.0, median - scored[TWO_PART.name])
-        between = np.log1p(count + expit(scored[TWO_PART.name] - median))
+        beyond = -np.logaddexp(0.0, median - scored[self._headline])
+        between = np.log1p(count + expit(scored[self._headline] - median))
         return np.where(count == 0, beyond, between) - np.log1p(len(self._calibrated))
 
     def decision_function(self, X: Any) -> Scores:
@@ -151,28 +163,30 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
 
         Of the rows with a q-value of at most q, a share of q or less is expected to be usual.
         """
-        p = self.p_values(X)
-        order = np.argsort(p)[::-1]
-        q = np.minimum.accumulate(p[order] * len(p) / np.arange(len(p), 0, -1))
-        found = np.empty_like(q)
-        found[order] = np.minimum(q, 1.0)
-        return found
+        return q_values(self.p_values(X))
 
     def score_components(self, X: Any) -> dict[str, Scores]:
         """Return the parts of the score of each row by name, `(N,)` each, means over the models if there are several.
 
-        `log_prob` is the log-density in nats, `distance` that to the manifold, `two_part` both as one score, of which
-        lower values are more unusual; `p_value_log_prob`, `p_value_distance` and `p_value` are their p-values.
+        `log_prob` is the log-density in nats, `log_prob_latent` that of the embedding, `distance` that to the manifold,
+        `nearest_distance` that to the nearest training row, and `two_part` all as one score, of which lower values are
+        more unusual; `p_value_...` are their p-values, and `p_value` the one that decides.
         """
         scored = self._scored(X)
-        return {
-            "log_prob": scored["log_prob"],
-            "distance": np.sqrt(np.maximum(0.0, -scored[DISTANCE])),
-            "two_part": scored[TWO_PART.name],
-            "p_value_log_prob": scored["p_value_log_prob"],
-            "p_value_distance": scored[f"p_value_{DISTANCE}"],
-            "p_value": scored["p_value"],
-        }
+        if DISTANCE in scored:
+            scored[DISTANCE] = np.sqrt(np.maximum(0.0, -scored[DISTANCE]))
+        if NEAREST in scored:
+            scored[NEAREST] = -scored[NEAREST]
+        return {name.replace(DISTANCE, "distance"): values for name, values in scored.items()}
+
+    def _usual(self, X: Any) -> Any:
+        """Return the rows of an array, or a frame of pandas, after a check of their number and columns."""
+        if coded(self, X, fitting=True) is None:
+            rows = checked(self, X, fitting=True, least=2 * MIN_ROWS)
+            return rows.astype(np.uint8) if rows.ndim == 4 and np.asarray(X).dtype == np.uint8 else rows
+        if len(X) < 2 * MIN_ROWS:
+            raise UserError(f"{len(X)} rows are too few: give {2 * MIN_ROWS} or more")
+        return frame_of(X)
 
     def _folds(self, count: int, seed: int) -> Sequence[Array | None]:
         """Return the sorted numbers of the rows that each model does not see; None: a share for validation."""
@@ -192,29 +206,31 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
 
     def _scored(self, X: Any) -> dict[str, Scores]:
         check_is_fitted(self)
-        rows = checked(self, X, fitting=False)
+        schema = self.densities_[0].spec_.table
+        rows = checked(self, X, fitting=False) if schema is None else X  # whose columns each model checks
         scores: dict[str, list[Scores]] = {}
         counts: dict[str, list[Scores]] = {}
         total: dict[str, int] = {}
-        for density, calibrator in zip(self.densities_, self.calibrators_, strict=True):
-            found = density.outlier_scores(rows)
-            two = two_part(calibrator)
+        for density, calibrator, known in zip(self.densities_, self.calibrators_, self.known_, strict=True):
+            found = density.outlier_scores(rows, known)
             for name, p in calibrator.p_values(found).items():
-                calibrated = len(two.calibration) if name == TWO_PART.name else len(calibrator.held_out[name])
-                counts.setdefault(name, []).append(p * (calibrated + 1) - 1)
-                total[name] = total.get(name, 0) + calibrated
-            for name, values in {**found, TWO_PART.name: two.score(found)}.items():
+                used = len(calibrated(calibrator, name))
+                counts.setdefault(name, []).append(p * (used + 1) - 1)
+                total[name] = total.get(name, 0) + used
+            if calibrator.two_part is not None:
+                found[TWO_PART.name] = calibrator.two_part.score(found)
+            for name, values in found.items():
                 scores.setdefault(name, []).append(values)
         result: dict[str, Scores] = {name: np.mean(values, 0) for name, values in scores.items()}
         p_values = {name: np.minimum(1.0, (1 + np.sum(many, 0)) / (1 + total[name])) for name, many in counts.items()}
         result |= {f"p_value_{name}": values for name, values in p_values.items()}
-        return {**result, "p_value": p_values[TWO_PART.name]}
+        return {**result, "p_value": p_values[self._headline]}
 
-    def _offset(self, rows: Array) -> float:
+    def _offset(self, rows: Any) -> float:
         if self.contamination is not None:
             return float(np.quantile(self.score_samples(rows), self.contamination))
-        calibrated = len(self._calibrated)
-        counted = int(self.alpha * (1 + calibrated) + 1e-9)  # the counts below it have a p-value of at most alpha
+        many = len(self._calibrated)
+        counted = int(self.alpha * (1 + many) + 1e-9)  # the counts below it have a p-value of at most alpha
         if not counted:
             warnings.warn(
                 f"{len(rows)} rows show no p-value below {self.smallest_p_value_:.3g}: none is an outlier at "
@@ -223,10 +239,17 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
                 stacklevel=3,
             )
             return -np.inf
-        return float(np.log((1 + counted) / (1 + calibrated)))
+        return float(np.log((1 + counted) / (1 + many)))
 
 
-def two_part(calibrator: ConformalCalibrator) -> Any:
-    """Return the two-part score of a two-step model's calibrator."""
-    assert calibrator.two_part is not None
-    return calibrator.two_part
+def taken(rows: Any, index: Array) -> Any:
+    """Return rows of an array, or of a frame of pandas, by number."""
+    return rows.iloc[index] if is_frame(rows) else rows[index]
+
+
+def calibrated(calibrator: ConformalCalibrator, name: str) -> Scores:
+    """Return the scores, `(n,)`, that calibrate the p-values of a score."""
+    if name == TWO_PART.name:
+        assert calibrator.two_part is not None
+        return calibrator.two_part.calibration
+    return calibrator.held_out[name]

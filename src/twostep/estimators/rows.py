@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,13 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from twostep.core.schema import UserError
+from twostep.core.table import TableSchema
+from twostep.data.base import Source
+from twostep.data.table.keys import TableKeys
+from twostep.data.table.read import frame_of, is_frame, rows_of, source_of
+
+if TYPE_CHECKING:
+    import pandas
 
 Array = NDArray[Any]
 
@@ -58,15 +65,41 @@ def single(rows: Array) -> Tensor:
     return torch.from_numpy(values)
 
 
+def coded(estimator: BaseEstimator, X: Any, fitting: bool, schema: TableSchema | None = None) -> Source | Tensor | None:
+    """Return the rows of a frame that is not all numbers, with its columns; with a `schema`, their codes `(N, C)`.
+
+    None: X is an array, or a frame of numbers alone, and `checked` takes it.
+
+    Raises:
+        UserError: with everything that is wrong with the frame, by column.
+    """
+    if schema is None and (not is_frame(X) or _all_numbers(X)):
+        return None
+    if schema is not None and not is_frame(X):
+        raise UserError("X was a frame with words, dates or gaps in fit: give a frame with the same columns")
+    validate_data(estimator, X, reset=fitting, skip_check_array=True)
+    return source_of(X, TableKeys.model_validate({}), "X") if schema is None else rows_of(schema, X, "X")
+
+
+def _all_numbers(X: Any) -> bool:
+    frame = frame_of(X)
+    return all(kind.kind in "iuf" for kind in frame.dtypes) and not frame.isna().to_numpy().any()
+
+
 def framed(estimator: BaseEstimator, values: Array, columns: Sequence[str] | None) -> Any:
     """Return rows `(N, D)` as the frame that `set_output` asks for, or as they are."""
     kind = _get_output_config("transform", estimator)["dense"]
     if kind == "default" or values.ndim != 2 or columns is None:
         return values
-    if kind == "polars":
-        import polars
-
-        return polars.DataFrame(values, schema=list(columns), orient="row")
     import pandas
 
-    return pandas.DataFrame(values, columns=list(columns))
+    return in_kind(estimator, pandas.DataFrame(values, columns=list(columns)))
+
+
+def in_kind(estimator: BaseEstimator, frame: pandas.DataFrame) -> Any:
+    """Return a frame of polars if `set_output` asks for that, else as it is."""
+    if _get_output_config("transform", estimator)["dense"] != "polars":
+        return frame
+    import polars
+
+    return polars.from_pandas(frame)

@@ -35,6 +35,7 @@ class Detection:
     scores: Mapping[str, Mapping[str, Array]]
     p_values: Mapping[str, Mapping[str, Array]]
     against: Sequence[ood.OODComparison]
+    held_out: Mapping[str, Array]
 
 
 class Evaluator:
@@ -106,7 +107,7 @@ class Evaluator:
     @property
     def known(self) -> Tensor | None:
         """Training rows that new vectors are compared with, `(n, D)`, on the model's device."""
-        if self.splits.spec.is_image:
+        if self.splits.spec.is_image or not len(self.splits.train):
             return None
         return subsample(self.splits.train, MAX_ROWS).float().to(self.engine.device)
 
@@ -119,7 +120,8 @@ class Evaluator:
         results: dict[str, Result] = {}
         for one in against:
             results |= ood.detection(self.module, scores, p_values, one, seed)
-        return Detection(results, scores, p_values, against)
+        held_out = {name: rows["in_valid"] for name, rows in scored.items() if "in_valid" in rows}
+        return Detection(results, scores, p_values, against, held_out)
 
     def _gallery(
         self, component: Component | Whole, train: Batches | None, held_out: Batches, keys: MetricKeys | None, seed: int

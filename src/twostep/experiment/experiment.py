@@ -16,6 +16,7 @@ from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment import report_data
 from twostep.experiment.artifacts import draw_images, write_detection
+from twostep.experiment.calibration import held_out_scores, write_calibration
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.loggers import LOGGERS, ResultLogger
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
@@ -92,10 +93,13 @@ class Experiment:
         every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
         for name, metric, result in every:
             logger.info("test %s: %s", name, result.line(metric))
+        held_out = held_out_scores(self.evaluator) if detection is None else detection.held_out
         if self.engine.is_main:
             if detection is not None:
                 write_detection(detection, self.run.path / "ood")
-            self.run.write_metrics("test", results, fingerprint(self.module))
+            weights = fingerprint(self.module)
+            self.run.write_metrics("test", results, weights)
+            write_calibration(self.run, held_out, weights)
             self.run.write_history({trainer.name: trainer.history for trainer in self.trainers})
             with self.run.curves() as curves:
                 for name, metric, result in every:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,9 @@ import torch
 from twostep.core.checkpoint import CheckpointError, load_weights
 from twostep.core.factories import given
 from twostep.core.schema import DataSpec, UserError, reason
+from twostep.data.base import Splits
 from twostep.data.batches import Batches
+from twostep.experiment.calibration import NAME as CALIBRATION
 from twostep.experiment.components import build, components_of
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.preflight import check_ranks
@@ -23,6 +26,8 @@ from twostep.runs.directory import Run
 from twostep.training.engine import Device, Engine
 from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Progress, Trainer
+
+logger = logging.getLogger("twostep")
 
 
 def load_module(path: str | Path, best_first: bool = False, gae: Any = None) -> Model | TwoStep:
@@ -50,15 +55,32 @@ class FinishedRun(NamedTuple):
 
 
 def load_finished(
-    path: Path, best_first: bool = False, device: Device | None = None, data: Path | None = None
+    path: Path,
+    best_first: bool = False,
+    device: Device | None = None,
+    data: Path | None = None,
+    may_lack_data: bool = False,
 ) -> FinishedRun:
-    """Open a run to evaluate its models, which have their best weights, by arguments and with errors as `load_run`."""
+    """Open a run to evaluate its models, which have their best weights, by arguments and with errors as `load_run`.
+
+    A run that `may_lack_data`, which are not where they were, has splits without rows if it holds calibration scores.
+    """
     stored = Run.open(path)
     require_checkpoint(stored)
-    run, splits = with_data(stored, {"run": moved(stored.settings.run, device, data)}, for_training=False)
+    overrides = {"run": moved(stored.settings.run, device, data)}
+    try:
+        run, splits = with_data(stored, overrides, for_training=False)
+    except UserError as error:
+        if not may_lack_data or data is not None or not (path / CALIBRATION).is_file():
+            raise
+        logger.info("without the run's data, by its %s (%s)", CALIBRATION, error)
+        none, spec = torch.empty(0, *stored.spec.shape), stored.spec
+        run = Run(path, stored.settings.adjusted(overrides, spec.is_image), spec, stored.digest)
+        splits = Splits(spec, none, None, none)
     config = run.settings.run
     engine = Engine(config.device, config.precision)
-    check_ranks(config, splits, engine.world_size)
+    if len(splits.test):
+        check_ranks(config, splits, engine.world_size)
     module, progress = _load(run, splits.spec, best_first)
     return FinishedRun(run, Evaluator(run.settings, splits, engine, module.to(engine.device)), progress)
 

@@ -22,7 +22,7 @@ from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import ModelConfig
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
-from twostep.runs.directory import Run
+from twostep.runs.directory import PLACES, Run
 from twostep.runs.overrides import Overrides, Request
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
@@ -149,11 +149,15 @@ def resume(
 def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, Splits]:
     """Return a run with settings adjusted by overrides, and its data; messages name the flags of training or others.
 
+    A place of the data that is given here is noted in the run, and used from then on while it exists.
+
     Raises:
         UserError: for a key that can't change, or data that are missing or not those of the run: a file may have moved
             if it keeps its name or its content is known.
     """
-    settings, then = run.settings.adjusted(overrides, run.spec.is_image), run.spec
+    asked = {key: value for key, value in overrides.get("run", {}).items() if key in PLACES}
+    given = {**overrides, "run": {**({} if asked else run.read_place()), **overrides.get("run", {})}}
+    settings, then = run.settings.adjusted(given, run.spec.is_image), run.spec
     place = Path(located(settings.run.dataset))
     if place.is_absolute() and not place.exists():
         flag = f"{'--shared-config' if settings.two_step else '--config'} dataset=" if for_training else "--data "
@@ -166,6 +170,8 @@ def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, 
             f"{run.path}: {now.name} does not hold the data of this run (other rows, values or order); put them back, "
             "or start a new run"
         )
+    if asked:
+        run.note_place(asked)
     return Run(run.path, settings, then, run.digest), splits
 
 

@@ -61,11 +61,14 @@ def collect(module: Model | TwoStep, splits: Splits, generator: torch.Generator)
         if labels is not None:
             found["labels"] = subsample(labels, MEASURED)
     if isinstance(module, DensityEstimator | TwoStep):
+        log_prob = module.log_prob
+        if isinstance(module, TwoStep) and module.no_volume:
+            log_prob = module.log_prob_latent
         few = {"train": subsample(splits.train, SCORED).to(test), "test": test[:: -(-len(test) // SCORED)]}
         with torch.random.fork_rng([]):
             torch.manual_seed(generator.initial_seed())  # of dequantisation, and of bounds
             for name, rows in few.items():
-                found[f"density_{name}"] = torch.cat([module.log_prob(part) for part in rows.split(BATCH)])
+                found[f"density_{name}"] = torch.cat([log_prob(part) for part in rows.split(BATCH)])
     arrays = {name: values.detach().cpu().numpy() for name, values in found.items()}
     if samples is not None and not splits.spec.is_image:
         arrays |= _columns(tests.flatten(1).numpy(), samples.detach().cpu().flatten(1).numpy())

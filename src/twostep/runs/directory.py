@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 Tag = Literal["latest", "best_valid"]
 TAGS: tuple[Tag, ...] = ("latest", "best_valid")
 
+PLACES = ("dataset", "data_root")  # keys that say where data are
+
 logger = logging.getLogger("twostep")
 
 
@@ -130,6 +132,18 @@ class Run(ResultFiles):
         fixed = next((path for path in paths if not os.access(path, os.W_OK)), None)
         if fixed is not None:
             raise UserError(f"{fixed}: can't be written, and this command writes into the run's directory; use a copy")
+
+    def note_place(self, keys: Mapping[str, Any]) -> None:
+        """Note where the data are now, by the key that says it; a run that can't be written stays as it is."""
+        with suppress(UserError):
+            write_json(self.path / "place.json", {key: str(value) for key, value in keys.items() if key in PLACES})
+
+    def read_place(self) -> dict[str, Any]:
+        """Return where the data are now, as keys of the run, if it was noted and is there."""
+        path = self.path / "place.json"
+        noted = validated(read_json(path), TypeAdapter(dict[str, str]), path) if path.is_file() else {}
+        found = {key: value for key, value in noted.items() if key in PLACES and Path(value).exists()}
+        return {key: Path(value) if key == "data_root" else value for key, value in found.items()}
 
     def record(self, ranks: int) -> None:
         """Add the command that resumes this run, and what it runs on, to `environment.json`."""

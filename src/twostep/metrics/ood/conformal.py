@@ -51,6 +51,7 @@ import numpy as np
 from torch import nn
 
 from twostep.core.schema import UserError
+from twostep.metrics.ood.many import Shift, shift_of
 from twostep.metrics.ood.scores import DISTANCE, FAR, LATENT, NEAREST, RELATIVE, TWO_PART, Array, finite
 from twostep.models.two_step import TwoStep
 
@@ -101,6 +102,12 @@ class ConformalCalibrator:
         if self.two_part is not None:
             found[TWO_PART.name] = self.two_part.p_values(rows)
         return found
+
+    def shift(self, rows: Mapping[str, Array]) -> Shift:
+        """Return how the headline scores of rows as a whole compare with those of the held-out ones."""
+        if self.two_part is not None:
+            return shift_of(self.two_part.calibration, self.two_part.score(rows))
+        return shift_of(self.held_out[self.headline], rows[self.headline])
 
 
 def p_values(held_out: Array, scores: Array, two_sided: bool = False) -> Array:

@@ -82,7 +82,7 @@ def scores_of(model: nn.Module, training: Tensor | None = None) -> list[Score]:
         scores.append(Score(DISTANCE, "distance_ood_{}", lambda x: -_error(gae, x)))
         if len(gae.event_shape) > 1:
             scores.append(Score(RELATIVE, "relative_distance_ood_{}", lambda x: -_relative(gae, x)))
-    if training is not None and isinstance(gae, Model) and len(gae.event_shape) == 1:
+    if training is not None and isinstance(gae, GeneralizedAutoencoder) and gae.decodes and len(gae.event_shape) == 1:
         known = in_units(gae, training)
         scores.append(replace(NEAREST_SCORE, of=lambda x: -nearest_distance(in_units(gae, x), known)))
     return scores
