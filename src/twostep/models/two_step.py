@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from twostep.core.schema import DataSpec
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood, Model, Sampler
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood, Model
 
 
 @final
@@ -69,7 +69,7 @@ def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:
     )
 
 
-def spec_seen(model: Sampler | Model | TwoStep, data: DataSpec) -> DataSpec:
+def spec_seen(model: Model | TwoStep, data: DataSpec) -> DataSpec:
     """Return the facts of what a model is fitted to: of a data set, or of its embeddings."""
     of_data = model.event_shape == data.shape and (data.table is None or model.columns is not None)
     return data if of_data else latent_spec(data, model.event_shape[0])

@@ -19,6 +19,7 @@ Sources: Controlling the False Discovery Rate (Benjamini & Hochberg, 1995); Test
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from scipy.stats import false_discovery_control, ks_2samp
 
@@ -49,5 +50,5 @@ def q_values(p_values: Array) -> Array:
 
 def shift_of(held_out: Array, scores: Array) -> Shift:
     """Compare scores of new rows `(m,)` with those of held-out rows `(n,)`."""
-    found = ks_2samp(finite(scores), finite(held_out))
+    found: Any = ks_2samp(finite(scores), finite(held_out))
     return Shift(float(found.statistic), float(found.pvalue), len(scores))

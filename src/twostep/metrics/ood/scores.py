@@ -84,7 +84,11 @@ def scores_of(model: nn.Module, training: Tensor | None = None) -> list[Score]:
             scores.append(Score(RELATIVE, "relative_distance_ood_{}", lambda x: -_relative(gae, x)))
     if training is not None and isinstance(gae, GeneralizedAutoencoder) and gae.decodes and len(gae.event_shape) == 1:
         known = in_units(gae, training)
-        scores.append(replace(NEAREST_SCORE, of=lambda x: -nearest_distance(in_units(gae, x), known)))
+
+        def nearest(x: Tensor) -> Tensor:
+            return -nearest_distance(in_units(gae, x), known)
+
+        scores.append(replace(NEAREST_SCORE, of=nearest))
     return scores
 
 

@@ -106,7 +106,7 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return eigenvalues and eigenvectors; where many are equal, which may not converge, after a shift by rounding."""
     try:
         return torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+    except RuntimeError:  # torch.linalg.LinAlgError
         jitter = torch.finfo(matrix.dtype).eps * matrix.diagonal().abs().max() * torch.linspace(0, 1, len(matrix))
         return torch.linalg.eigh(matrix + jitter.to(matrix).diag())
 
