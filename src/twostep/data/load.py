@@ -133,14 +133,14 @@ def _cut(rows: Rows, labels: Tensor | None, share: float, generator: Generator) 
     ]
 
 
-def training_rows(name: str, kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most 20,000, evenly spaced.
+def training_rows(name: str, kwargs: Mapping[str, Any], most: int | None = MAX_TRAINING_ROWS) -> Tensor:
+    """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most `most`, evenly spaced.
 
     Rows of a table with words, dates or gaps are their features: normal scores of numbers, one-hot levels. Errors and
     `kwargs` are those of `load_data`.
     """
     found = read_path(Path(name), kwargs) if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs)
-    rows = subsample(found.train, MAX_TRAINING_ROWS)
+    rows = subsample(found.train, len(found.train) if most is None else most)
     columns = found.columns if isinstance(found, Source) else found.spec.columns
     if columns is None or columns.plain:
         return rows
