@@ -236,3 +236,11 @@ def test_a_constant_column_and_few_rows_are_taken():
         assert np.isfinite(two_step().fit(rows).score_samples(rows)).all()
         assert np.isfinite(two_step(latent_dim="auto").fit(X[:8]).score_samples(X)).all()
     assert GAE["max_epochs"] == 2
+
+
+def test_auto_takes_the_dimension_or_half_of_the_columns_if_there_is_no_manifold():
+    random = np.random.default_rng(0)
+    keys = {"latent_dim": "auto", "de_config": {**DE, "max_epochs": 1}, "gae_config": {**GAE, "max_epochs": 1}}
+    flat = random.normal(size=(200, 2)) @ random.normal(size=(2, 6))
+    found = [two_step(**keys).fit(rows).latent_dim_ for rows in (flat, random.normal(size=(200, 6)))]
+    assert found == [2, 3]
