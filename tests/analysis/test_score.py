@@ -86,6 +86,9 @@ def test_rows_that_differ_as_a_whole_are_reported_and_others_are_not(plane_run, 
     assert score(plane_run, tmp_path / "moved.npy").shift.differs
     assert "the rows as a whole differ" in caplog.text
     assert "where 5.0 % are expected" in caplog.text
+    np.save(tmp_path / "known.npy", np.load(plane / "plane.npz")["train"])
+    score(plane_run, tmp_path / "known.npy")
+    assert "are training rows" in caplog.text
 
 
 def test_nearest_rows_q_values_and_local_dimension_are_those_of_the_definition(plane_run, plane):
@@ -96,9 +99,7 @@ def test_nearest_rows_q_values_and_local_dimension_are_those_of_the_definition(p
     nearest = np.sqrt(((x[:50, None] - known[None]) ** 2).sum(2)).min(1)
     assert columns[NEAR][:50] == pytest.approx(nearest, rel=1e-4)
     assert columns["q_value"] == pytest.approx(q_values(columns["p_value"]))
-    assert np.median(columns["local_dimension"]) == pytest.approx(5, abs=1.5), (
-        "noise of 0.05 has the scale of neighbours"
-    )
+    assert np.median(columns["local_dimension"]) == pytest.approx(2, abs=0.3)
 
 
 def test_each_ending_has_its_form(plane_run, plane, tmp_path):

@@ -94,7 +94,7 @@ ODD = {
     "an identity": (
         torch.cat([gaussian(300, 2), 100 * torch.rand(300, 1)], 1),
         None,
-        "column 3 has more than 10 times",
+        "column 3 has 5 times the std",
     ),
     "50 rows": (gaussian(50, 3), None, None),
     "fewer rows than columns": (gaussian(60, 200), "undecided", "60 rows span at most 59 directions"),
@@ -150,8 +150,10 @@ def test_the_command_takes_tables_and_keys_of_sets(twostep, tmp_path):
     ("arguments", "message"),
     [
         ((), "--dataset"),
-        (("somewhere",), "somewhere: no such directory"),
-        (("somewhere", "--thorough"), "--thorough"),
+        (("somewhere",), "somewhere: no such"),
+        (("somewhere", "elsewhere"), "somewhere: no such directory"),
+        ((".", "--thorough"), "--thorough"),
+        ((".", "--per-point", "rows.csv"), "--per-point"),
         (("somewhere", "--dataset", "digits"), "--dataset"),
         (("--dataset", "nothing"), "nothing"),
         (("--dataset", "nothing.npy"), "nothing.npy"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class RunDiagnosis:
     """The findings about a run: about its density, and about its autoencoder, if it has them.
 
     `decay` is that of its density, in data space or, of a two-step run, among embeddings; `likelihood` the mean
-    log-likelihood of each epoch of the density, in nats.
+    log-likelihood of each epoch of the density, in nats; `dataset` names the data of the run.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class RunDiagnosis:
     chart: Chart | None
     decay: DensityDecay | None = None
     likelihood: tuple[float, ...] = ()
+    dataset: str = ""
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -65,11 +67,19 @@ class RunDiagnosis:
         """Return all findings in words, a line for each measure."""
         return [finding.line() for finding in self.findings]
 
+    def next_command(self) -> str:
+        """Return the command that the findings recommend, as typed."""
+        run = shlex.quote(str(self.path))
+        if any("latent_dim" in finding.advice for finding in self.findings):
+            return f"twostep diagnose --dataset {shlex.quote(self.dataset)}"
+        return f"twostep report {run}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain values, for `write_json`."""
         decay, curves = self.decay, ("scales", "off", "along")
         return {
             "run": str(self.path),
+            "data": self.dataset,
             "findings": [finding.to_dict() for finding in self.findings],
             "density_decay": {} if decay is None else {name: getattr(decay, name).tolist() for name in curves},
             "likelihood": list(self.likelihood),
@@ -77,7 +87,7 @@ class RunDiagnosis:
 
     def plot(self, path: Path) -> None:
         """Write the figure: decoder spectrum, data by embedding, decay of the density, likelihood during training."""
-        draw_run(self.chart, self.decay, self.likelihood, path)
+        draw_run(self.chart, self.decay, self.likelihood, path, f"{self.path.name}: {self.dataset}")
 
 
 def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: Path | None = None) -> RunDiagnosis:
@@ -106,7 +116,7 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
         else chart_of(gae, _rows(splits.train, CHARTED), test, derive(seed, "chart"))
     )
     if run.settings.is_gae or not isinstance(module, DensityEstimator | TwoStep):
-        return RunDiagnosis(path, (), chart)
+        return RunDiagnosis(path, (), chart, dataset=evaluator.run.dataset)
     density = module.de if isinstance(module, TwoStep) else module
     *_, of_density = progress.values()
     likelihood = _likelihoods(density, of_density.history)
@@ -133,7 +143,7 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
             findings += [] if found is None else [found]
     if (grown := growth(likelihood)) is not None:
         findings.append(grown)
-    return RunDiagnosis(path, tuple(findings), chart, decay, likelihood)
+    return RunDiagnosis(path, tuple(findings), chart, decay, likelihood, evaluator.run.dataset)
 
 
 def _without_data(run: Run, module: Model | TwoStep, progress: Mapping[str, Progress], seed: int) -> RunDiagnosis:
@@ -187,6 +197,7 @@ class Family:
     sizes: tuple[int, ...]
     errors: tuple[float, ...]
     knee: int | None
+    dataset: str = ""
 
     def lines(self) -> list[str]:
         """Return the curve in words, a line for each size."""
@@ -200,13 +211,19 @@ class Family:
             return [*curve, f"no knee: {len(self.sizes)} sizes show none; give {FEWEST_SIZES} or more"]
         return [*curve, "no knee: the reconstruction error falls steadily, or the last size is where it ends"]
 
+    def next_command(self) -> str:
+        """Return the command that the curve recommends, as typed: the size at the knee, or one more to find it."""
+        data = shlex.quote(self.dataset)
+        size = 2 * self.sizes[-1] if self.knee is None else self.knee
+        return f"twostep train --dataset {data} --gae-model {self.model} --de-model flow --gae-config latent_dim={size}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain values, for `write_json`."""
         return asdict(self)
 
     def plot(self, path: Path) -> None:
         """Draw the reconstruction error over the size."""
-        draw_knee(self.model, self.sizes, self.errors, self.knee, path)
+        draw_knee(f"{self.model}, {self.dataset}", self.sizes, self.errors, self.knee, path)
 
 
 def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: Path | None = None) -> Family:
@@ -218,7 +235,7 @@ def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: P
         UserError: if one can't be opened, has no autoencoder, no validation rows, another model than the first or
             other data, or if two have one size.
     """
-    model, digest = "", ""
+    model, digest, dataset = "", "", ""
     found: dict[int, float] = {}
     for path in paths:
         run, evaluator, _ = load_finished(path, device=device, data=data)
@@ -226,7 +243,7 @@ def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: P
         if gae is None:
             raise UserError(f"{path}: has no autoencoder; give runs that have one, of several sizes")
         name = run.settings.first.name
-        model, digest = model or name, digest or run.digest
+        model, digest, dataset = model or name, digest or run.digest, run.settings.run.dataset
         if name != model:
             raise UserError(f"{path}: is of {name}, not of {model} as {paths[0]}: compare runs of one model")
         if run.digest != digest:
@@ -244,7 +261,7 @@ def diagnose_family(paths: Sequence[Path], device: Device | None = None, data: P
         found[gae.latent_dim] = float(error.sum() / variance.sum())
     sizes = sorted(found)
     errors = [found[size] for size in sizes]
-    return Family(model, tuple(sizes), tuple(errors), knee_of(sizes, errors))
+    return Family(model, tuple(sizes), tuple(errors), knee_of(sizes, errors), dataset)
 
 
 def _autoencoder(module: nn.Module) -> GeneralizedAutoencoder | None:

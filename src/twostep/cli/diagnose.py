@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from twostep.cli import flags
+from twostep.cli import early, flags
+from twostep.cli.output import show
 from twostep.core.files import require_free
 from twostep.core.schema import UserError
 
@@ -20,7 +21,9 @@ def diagnose(
     dataset: flags.Dataset = None,
     dataset_kwargs: flags.Overrides = None,
     thorough: flags.Flag = False,
-    to: Path = Path("diagnosis"),
+    standardize: bool | None = None,
+    per_point: Path | None = None,
+    to: Path | None = None,
     seed: flags.Seed = 0,
     device: flags.Device = None,
     data: flags.DataPath = None,
@@ -33,44 +36,76 @@ def diagnose(
     of one autoencoder: find the latent_dim above which more coordinates hardly help.
 
     Args:
-        runs: Directory of a run, to diagnose its models, or of several that differ in latent_dim.
+        runs: Directory of a run, to diagnose its models, or of several that differ in latent_dim; or data.
         dataset_kwargs: key=value for the dataset; may be repeated.
         thorough: Train a small denoiser where the verdict would be undecided.
-        to: Folder for diagnosis.json and diagnosis.png.
+        standardize: Divide columns of a table by their standard deviations; by default where their units differ.
+        per_point: A .csv, .parquet or .json file for the local dimension of each row with its standard error.
+        to: Folder for diagnosis.json and diagnosis.png; without it, diagnosis, or diagnosis-2, ... if that has one; of
+            a run, in its directory, where its page finds them.
     """
+    if len(runs) == 1 and dataset is None and not runs[0].is_dir():
+        runs, dataset = (), str(runs[0])
     if runs:
         flags.refuse(
             "not with a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs, **asdict(table)
         )
         flags.refuse("only with --dataset: for a run nothing is trained", thorough=thorough)
+        flags.refuse("only with --dataset", standardize=standardize, per_point=per_point)
         for run in runs:
             if not run.is_dir():
                 raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
     elif dataset is not None:
+        early.check_dataset(dataset)
         flags.refuse("only with the directory of a run", device=device, data=data)
     else:
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
-    files = to / "diagnosis.json", to / "diagnosis.png"
+    folder = to or _free_folder(runs[0] if len(runs) == 1 else Path())
+    files = folder / "diagnosis.json", folder / "diagnosis.png"
+    if per_point is not None:
+        from twostep.core.columns import require_ending
+
+        require_ending(per_point)
+        files += (per_point,)
     for file in files:
         require_free(file, force)
 
     from twostep.analysis.diagnose import diagnose_family, diagnose_run
     from twostep.core.files import write_json
     from twostep.data.load import training_rows
+    from twostep.diagnosis import LocalDimension, local_dimension
     from twostep.diagnosis import diagnose as diagnose_rows
+    from twostep.diagnosis.units import standardized
     from twostep.runs.overrides import parse_overrides
 
+    local: LocalDimension | None = None
     if dataset is not None:
         keys: dict[str, Any] = {"dataset_kwargs": parse_overrides(dataset_kwargs or [])}
         table.add_to(keys)
-        found = diagnose_rows(training_rows(dataset, keys["dataset_kwargs"]), thorough, seed)
+        rows = training_rows(dataset, keys["dataset_kwargs"], *([] if per_point is None else [None]))
+        found = diagnose_rows(rows, thorough, seed, standardize=standardize, name=dataset)
+        if per_point is not None:
+            local = local_dimension(standardized(rows) if found.standardized else rows, seed)
+        following = found.next_command(dataset)
     elif len(runs) > 1:
         found = diagnose_family(runs, device, data)
+        following = found.next_command()
     else:
         found = diagnose_run(*runs, seed=seed, device=device, data=data)
-    sys.stdout.write("".join(f"{line}\n" for line in found.lines()))
-    sys.stdout.flush()
+        following = found.next_command()
+    show("\n".join([*found.lines(), f"next: {following}"]), {**found.to_dict(), "next": following})
     write_json(files[0], found.to_dict())
     found.plot(files[1])
-    logger.info("results and figure: %s", to)
+    logger.info("results and figure: %s", folder)
+    if per_point is not None and local is not None:
+        from twostep.core.columns import write_columns
+
+        write_columns(local.columns(), per_point)
+        logger.info("local dimension of %s rows: %s", f"{len(local.values):,}", per_point)
     return 0
+
+
+def _free_folder(parent: Path) -> Path:
+    """Return the first of diagnosis, diagnosis-2, ... in a folder that holds no answer."""
+    names = (f"diagnosis-{number}" if number > 1 else "diagnosis" for number in itertools.count(1))
+    return next(folder for folder in map(parent.joinpath, names) if not (folder / "diagnosis.json").exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from twostep.diagnosis.dimension.neighbourhoods import neighbourhoods
 from twostep.diagnosis.figures import draw_dataset
 from twostep.diagnosis.overfitting.noise_scales import NoiseScaleCurve, noise_scale_curve
 from twostep.diagnosis.overfitting.verdict import Overfitting, overfitting
+from twostep.diagnosis.units import WIDE, different_units, standardized
 
 LEVELS = 10  # distinct values up to which a column seems to hold categories
 COLUMN_ROWS = 1000  # rows from which columns are described
-WIDE = 10.0  # std of a column over the median one
 NAMED = 5  # columns
 
 
@@ -41,6 +42,9 @@ class Diagnosis:
     n: int
     dim: int
     warnings: tuple[str, ...]
+    name: str = "data"
+    rows: int = 0
+    standardized: bool = False
 
     @property
     def latent_dim(self) -> int:
@@ -68,7 +72,8 @@ class Diagnosis:
             f"intrinsic dimension: {recommended} ({low:.2f}-{high:.2f})",
             f"overfitting: {self.overfitting.line()}",
             f"recommended latent_dim: {self.latent_dim}{note}",
-            f"evidence: {self.overfitting.evidence}",
+            f"evidence: {self.overfitting.evidence}. {self._votes}",
+            f"data: {self._data}",
         ]
         if resolved := self.noise_scales.resolved:
             finest = resolved[0]
@@ -76,8 +81,30 @@ class Diagnosis:
             lines.append(f"noise scales: {dimensions} at a scale of {finest.scale:.3g}, the smallest that is resolved")
         if scales := self.overfitting.scales:
             lines.append(f"manifold resolved at scales from {scales[0]:.3g} to {scales[1]:.3g}")
-        lines += [f"reason: {reason}" for reason in self.dimension.reasons]
         return (*lines, *(f"warning: {warning}" for warning in self.warnings))
+
+    @property
+    def _votes(self) -> str:
+        counted = [vote for vote in self.dimension.votes if vote.counts]
+        named = ", ".join(f"{vote.value:.1f} by {vote.estimate.method}" for vote in counted)
+        return f"Estimates of the intrinsic dimension, corrected for {self.n:,} points: {named}"
+
+    @property
+    def _data(self) -> str:
+        scale = (
+            "; columns of different units, so each is divided by its standard deviation" if self.standardized else ""
+        )
+        return f"{self.name}, {self.n:,} distinct rows of {self.rows:,}, {self.dim} coordinates{scale}"
+
+    def next_command(self, dataset: str) -> str:
+        """Return the command that the answer recommends for data of this name or path, as typed."""
+        data = shlex.quote(dataset)
+        if self.overfitting.verdict == "no":
+            return f"twostep train-single --dataset {data} --model flow"
+        if self.overfitting.verdict == "undecided" and self.overfitting.trained is None and not self.overfitting.scales:
+            return f"twostep diagnose --dataset {data} --thorough"
+        size = f"--gae-config latent_dim={self.latent_dim}"
+        return f"twostep train --dataset {data} --gae-model ae --de-model flow {size}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all results as plain values for JSON."""
@@ -91,31 +118,41 @@ class Diagnosis:
         Raises:
             UserError: if it can't be written.
         """
-        title = f"intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
+        title = f"{self.name}: intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
         draw_dataset(self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, title)
 
 
-def diagnose(x: Tensor | np.ndarray, thorough: bool = False, seed: int = 0, n: int = ROWS) -> Diagnosis:
+def diagnose(
+    x: Tensor | np.ndarray,
+    thorough: bool = False,
+    seed: int = 0,
+    n: int = ROWS,
+    standardize: bool | None = None,
+    name: str = "data",
+) -> Diagnosis:
     """Diagnose data `(N, *S)` of any number type from a random subsample of n distinct rows; the seed fixes results.
 
     Dimension and noise scales are those of the data without their flat directions, if there are any. `thorough` trains
-    a denoiser where the rest leaves the verdict undecided, which takes seconds.
+    a denoiser where the rest leaves the verdict undecided, which takes seconds. Columns of a table are standardised, or
+    not, by `standardize`; None: where they are of different units (`diagnosis.units`).
 
     Raises:
         UserError: for fewer than 50 rows, 20 or fewer distinct ones, or values that are not finite.
     """
     x = torch.as_tensor(x)
-    near = neighbourhoods(x, n=n, seed=seed)
+    scaled = different_units(x) if standardize is None else standardize and x.ndim == 2
+    near = neighbourhoods(standardized(x) if scaled else x, n=n, seed=seed)
     if near.n <= NEIGHBOURS:
         raise UserError(f"{near.n} distinct rows are too few for {NEIGHBOURS} neighbours each: give more rows")
     dimension = consensus(near, seed)
     curve = replace(noise_scale_curve(near.without_flat, seed), dim=near.dim)
     verdict = overfitting(near, dimension, curve, thorough, seed)
     spectrum = tuple((near.principal[1].flip(0) * near.unit).tolist())
-    return Diagnosis(dimension, verdict, curve, spectrum, near.n, near.dim, dimension.warnings + column_warnings(x))
+    warnings = dimension.warnings + column_warnings(x, scaled)
+    return Diagnosis(dimension, verdict, curve, spectrum, near.n, near.dim, warnings, name, len(x), scaled)
 
 
-def column_warnings(x: Tensor) -> tuple[str, ...]:
+def column_warnings(x: Tensor, scaled: bool = False) -> tuple[str, ...]:
     """Return warnings about columns of a table `(N, D)` with few values, or with units that hide the others."""
     if x.ndim > 2:
         return ()
@@ -124,12 +161,14 @@ def column_warnings(x: Tensor) -> tuple[str, ...]:
     stds = (table / table.abs().max().clamp(min=1e-300)).std(0)
     typical = stds[stds > 0].median()  # NaN where no column varies
     few = [number for number, count in enumerate(counts, 1) if 1 < count <= LEVELS]
-    wide = [number for number, std in enumerate(stds, 1) if std > WIDE * typical]
+    wide = [number for number, std in enumerate(stds, 1) if std >= WIDE * typical]
     categories = f"{LEVELS} values or fewer, like categories: a density of these has no bound, so leave them out"
-    units = (
-        f"more than {WIDE:.0f} times the std of the median one and dominate all distances: leave out what is no "
-        "measurement, and bring the others to one unit"
+    advice = (
+        "would dominate all distances, so all are standardised; leave out what is no measurement"
+        if scaled
+        else "dominate all distances: standardise the columns, and leave out what is no measurement"
     )
+    units = f"{WIDE:.0f} times the std of the median one or more and {advice}"
     return tuple(f"{_named(columns)} {text}" for columns, text in ((few, categories), (wide, units)) if columns)
 
 

@@ -52,7 +52,9 @@ def draw_dataset(
     save_figure(figure, path)
 
 
-def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequence[float], path: Path) -> None:
+def draw_run(
+    chart: Chart | None, decay: DensityDecay | None, likelihood: Sequence[float], path: Path, title: str = ""
+) -> None:
     """Draw the diagnosis of a model as one PNG, with the mean log-likelihood of each epoch, in nats."""
     trained = len(likelihood) > 1
     figure, panels = _figure(2 * (chart is not None) + (decay is not None) + trained)
@@ -65,6 +67,7 @@ def draw_run(chart: Chart | None, decay: DensityDecay | None, likelihood: Sequen
         axes = next(panels)
         axes.plot(range(1, len(likelihood) + 1), likelihood, marker=".")
         axes.set(title="likelihood in training", xlabel="epoch", ylabel="nats")
+    figure.suptitle(title)
     save_figure(figure, path)
 
 

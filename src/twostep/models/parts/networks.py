@@ -121,7 +121,8 @@ class EncoderDecoderConfig(NetworkConfig):
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         net = "cnn" if spec.is_image and spec.shape[0] == 3 else "mlp"
-        whiten = role == "de" and not spec.is_image
+        table = spec.columns is not None and preset != "reference"  # whose columns have units of their own
+        whiten = not spec.is_image and (role == "de" or table)
         few = role == "gae" and spec.dim < cls.model_fields["latent_dim"].default * (1 if preset == "reference" else 2)
         dims = {"latent_dim": spec.dim if preset == "reference" else (spec.dim + 1) // 2} if few else {}
         values = {
