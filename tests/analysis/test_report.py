@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from twostep.analysis.report import write_report
-from twostep.analysis.report.words import without_folders
 from twostep.core.figures import save_png
+from twostep.core.files import without_folders
 from twostep.core.result import Result
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.table import Column, TableSchema
@@ -297,7 +297,7 @@ def test_what_was_diagnosed_is_on_the_page(run):
     (run.path / "diagnosis").mkdir()
     finding = {"name": "injectivity", "text": "3 % of pairs", "advice": "Train longer.", "numbers": {}}
     (run.path / "diagnosis" / "diagnosis.json").write_text(json.dumps({"findings": [finding]}))
-    assert "injectivity: 3 % of pairs. Train longer." in page(run).text
+    assert "injectivity : 3 % of pairs Check: Train longer." in page(run).text
 
 
 def test_a_page_that_cannot_be_written_is_refused(run):

@@ -948,7 +948,7 @@ def test_samples_are_written_in_three_ways_and_follow_the_seed(twostep, two_step
 
 
 def test_samples_that_cannot_be_are_refused(refused, twostep, two_step_run, ae_run, tmp_path):
-    assert refused("sample", two_step_run, "--to", "new/x.jpg") == "new/x.jpg: write to a .png, .npz or .npy file"
+    assert refused("sample", two_step_run, "--to", "new/x.jpg").startswith("new/x.jpg: write to a .png, ")
     assert not (tmp_path / "new").exists()
     assert "does not sample" in refused("sample", ae_run)
     assert "--seed" in refused("sample", two_step_run, "--seed", 2**64)

@@ -126,7 +126,7 @@ def test_a_file_that_is_none_is_refused_in_a_line(twostep, name, text, says):
         (("--epochs", "1", "--shared-config", "max_epochs=2"), "--epochs: not with --shared-config max_epochs=2"),
         (("--latent-dim", "1", "--gae-config", "latent_dim=2"), "--latent-dim: not with --gae-config latent_dim=2"),
         (("--batch-size", "1", "--shared-config", "train_batch_size=2"), "--batch-size: not with"),
-        (("--latent-dim", "many"), "latent_dim = 'many'"),
+        (("--latent-dim", "many"), "must be a positive integer, or auto"),
         (("--to", "."), "exists: give another path by --to"),
     ],
 )

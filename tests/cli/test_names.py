@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from twostep.cli import names
+from twostep.models import MODELS
 
 MISTAKES = (
     (("train", "--dataset", "digits", "--gae-model", "vea", "--de-model", "flow"), "vea: no such model"),
@@ -13,6 +14,13 @@ MISTAKES = (
     (("train-single", "--dataset", "no.npy", "--model", "vae"), "no.npy: no such file"),
     (("train-single", "--dataset", "digits", "--model", "vae", "--config", "latnt_dim=3"), "did you mean latent"),
     (("train-single", "--dataset", "digits", "--model", "vae", "--config", "test_metrics=kidd"), "kidd: no such"),
+    (
+        ("train-single", "--dataset", "digits", "--model", "vae", "--config", "lr=-1"),
+        "lr = -1: input should be greater",
+    ),
+    (("train-single", "--dataset", "digits", "--model", "vae", "--config", "optimizer=a"), "should be 'adam', 'sgd'"),
+    (("train-single", "--dataset", "digits", "--model", "vae", "--latent-dim", "0"), "must be a positive integer"),
+    (("encode", "nowhere", "x.npy"), "nowhere: no such directory"),
     (("train", "--load-dir", "nowhere"), "nowhere: no such directory"),
     (("evaluate", "nowhere"), "nowhere: no such directory"),
     (("sample", "nowhere"), "nowhere: no such directory"),
@@ -49,3 +57,11 @@ def test_mistakes_are_refused_without_torch(tmp_path):
         assert status == 2, (arguments, error)
         assert says in error, arguments
         assert error.count("\n") == 1
+
+
+def test_defaults_of_every_config_are_of_their_kinds():
+    for name, keys in names.known()["models"].items():
+        defaults = {key: field.default for key, field in MODELS[name].model_fields.items()}
+        kinds = names.kinds_of(keys)
+        kinds.parse({key: one for key, one in defaults.items() if key in kinds.model_fields}, name)
+        assert len(kinds.model_fields) > len(defaults) / 2

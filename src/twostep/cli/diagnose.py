@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from twostep.cli import flags
-from twostep.core.columns import require_ending, write_columns
+from twostep.cli import early, flags
+from twostep.cli.output import show
 from twostep.core.files import require_free
 from twostep.core.schema import UserError
 
@@ -42,7 +41,8 @@ def diagnose(
         thorough: Train a small denoiser where the verdict would be undecided.
         standardize: Divide columns of a table by their standard deviations; by default where their units differ.
         per_point: A .csv, .parquet or .json file for the local dimension of each row with its standard error.
-        to: Folder for diagnosis.json and diagnosis.png; without it, diagnosis, or diagnosis-2, ... if that has one.
+        to: Folder for diagnosis.json and diagnosis.png; without it, diagnosis, or diagnosis-2, ... if that has one; of
+            a run, in its directory, where its page finds them.
     """
     if len(runs) == 1 and dataset is None and not runs[0].is_dir():
         runs, dataset = (), str(runs[0])
@@ -56,12 +56,15 @@ def diagnose(
             if not run.is_dir():
                 raise UserError(f"{run}: no such directory of a run; if it names data, write --dataset {run}")
     elif dataset is not None:
+        early.check_dataset(dataset)
         flags.refuse("only with the directory of a run", device=device, data=data)
     else:
         raise UserError("give the directory of a run, or --dataset NAME or PATH")
-    folder = to or _free_folder()
+    folder = to or _free_folder(runs[0] if len(runs) == 1 else Path())
     files = folder / "diagnosis.json", folder / "diagnosis.png"
     if per_point is not None:
+        from twostep.core.columns import require_ending
+
         require_ending(per_point)
         files += (per_point,)
     for file in files:
@@ -90,18 +93,19 @@ def diagnose(
     else:
         found = diagnose_run(*runs, seed=seed, device=device, data=data)
         following = found.next_command()
-    sys.stdout.write("".join(f"{line}\n" for line in (*found.lines(), f"next: {following}")))
-    sys.stdout.flush()
+    show("\n".join([*found.lines(), f"next: {following}"]), {**found.to_dict(), "next": following})
     write_json(files[0], found.to_dict())
     found.plot(files[1])
     logger.info("results and figure: %s", folder)
     if per_point is not None and local is not None:
+        from twostep.core.columns import write_columns
+
         write_columns(local.columns(), per_point)
         logger.info("local dimension of %s rows: %s", f"{len(local.values):,}", per_point)
     return 0
 
 
-def _free_folder() -> Path:
-    """Return the first of diagnosis, diagnosis-2, ... that holds no answer."""
+def _free_folder(parent: Path) -> Path:
+    """Return the first of diagnosis, diagnosis-2, ... in a folder that holds no answer."""
     names = (f"diagnosis-{number}" if number > 1 else "diagnosis" for number in itertools.count(1))
-    return next(folder for folder in map(Path, names) if not (folder / "diagnosis.json").exists())
+    return next(folder for folder in map(parent.joinpath, names) if not (folder / "diagnosis.json").exists())

@@ -10,9 +10,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from twostep.cli.names import known
+from twostep.cli.names import kinds_of, known
 from twostep.core.registry import unknown
 from twostep.core.schema import UserError, nearest, unknown_key
+from twostep.runs.key_values import refuse_fixed
 
 Overrides = Mapping[str, Mapping[str, Any]]
 METRIC_KEYS = ("valid_metrics", "test_metrics")
@@ -47,17 +48,27 @@ def check_model(name: str, role: str | None = None) -> None:
 
 
 def check_keys(models: Mapping[str, str], overrides: Overrides) -> None:
-    """Refuse unknown keys and metrics."""
+    """Refuse unknown keys and metrics, and values of wrong kinds."""
     owners = {"run": ("the run", known()["two_step" if "de" in models else "run"])}
     owners |= {part: (name, known()["models"][name]) for part, name in models.items() if name in known()["models"]}
     for part, (owner, keys) in owners.items():
         for key in overrides.get(part, {}):
             if key not in keys["fields"] and key not in keys["aliases"]:
                 raise unknown_key(key, owner, keys["fields"], keys["aliases"])
+        kinds = kinds_of(keys)
+        kinds.parse({key: one for key, one in overrides.get(part, {}).items() if key in kinds.model_fields}, owner)
     for keys in overrides.values():
         for key in METRIC_KEYS:
             value = keys.get(key) or ()
             check_metric_names([value] if isinstance(value, str) else cast(Iterable[Any], value))
+
+
+def check_adjustable(models: Mapping[str, str], overrides: Overrides) -> None:
+    """Refuse keys that can't change in a run that exists."""
+    owners = {"run": ("the run", known()["two_step" if "de" in models else "run"])}
+    owners |= {part: (name, known()["models"][name]) for part, name in models.items() if name in known()["models"]}
+    for part, (owner, keys) in owners.items():
+        refuse_fixed(overrides.get(part, {}), keys["fields"], keys["adjustable"], owner, part)
 
 
 def check_single_keys(model: str, given: Mapping[str, Any]) -> None:

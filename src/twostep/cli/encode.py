@@ -8,6 +8,7 @@ from pathlib import Path
 from twostep.cli import flags
 from twostep.core.files import require_free
 from twostep.core.schema import UserError
+from twostep.runs.summary import require_run
 
 logger = logging.getLogger("twostep")
 
@@ -30,6 +31,9 @@ def encode(
     if to.suffix not in (".npy", ".csv", ".parquet"):
         raise UserError(f"{to}: write to a .npy, .csv or .parquet file")
     require_free(to, force)
+    require_run(run)
+    if not rows.exists():
+        raise UserError(f"{rows}: no such file or folder")
 
     from twostep.analysis import encode as encoding
 

@@ -60,6 +60,11 @@ PrintConfig = Annotated[bool, FLAG, Parameter(help="Print all keys, as a config 
 Force = Annotated[bool, FLAG, Parameter(help="Replace existing files.")]
 
 
+def _check_latent_dim(_: type, value: str | None) -> None:
+    if value is not None and value != "auto" and not (value.isdecimal() and int(value) > 0):
+        raise ValueError("must be a positive integer, or auto")
+
+
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Table:
@@ -105,7 +110,7 @@ class MostUsed:
 
     seed: Annotated[int | None, Parameter(validator=Number(gte=0, lt=2**64))] = None
     epochs: Count = None
-    latent_dim: str | None = None
+    latent_dim: Annotated[str | None, Parameter(validator=_check_latent_dim)] = None
     batch_size: Count = None
     lr: float | None = None
     minutes: Annotated[float | None, Parameter(validator=Number(gt=0))] = None

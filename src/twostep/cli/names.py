@@ -8,18 +8,34 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, Literal, Optional, TypedDict, cast, get_args, get_origin
 
-from twostep.core.schema import Frozen
+from pydantic import create_model
+from pydantic.fields import FieldInfo
+
+from twostep.core.schema import Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 FILE = Path(__file__).with_name("names.json")
 
 
-class Keys(TypedDict):
-    """The keys of a config, and their other names."""
+KINDS: dict[str, Any] = {
+    "bool": bool,
+    "int > 0": PositiveInt,
+    "int > 0 | None": Optional[PositiveInt],  # noqa: UP045 - an alias takes no |
+    "int >= 0": NonNegativeInt,
+    "float > 0": PositiveFloat,
+    "float > 0 | None": Optional[PositiveFloat],  # noqa: UP045
+    "float >= 0": NonNegativeFloat,
+}
+"""Kinds of values that can be checked without the configs themselves."""
 
-    fields: list[str]
+
+class Keys(TypedDict):
+    """The keys of a config: the kind of each, its choices, or None if only the config knows; other names; ..."""
+
+    fields: dict[str, str | list[str] | None]
     aliases: list[str]
+    adjustable: list[str]  # in a run that exists
 
 
 class ModelKeys(Keys):
@@ -49,10 +65,11 @@ def collected() -> Names:
     from twostep.data.named import DATASETS
     from twostep.metrics import METRICS
     from twostep.models import MODELS
+    from twostep.models.base import ModelConfig
     from twostep.runs.config import RunConfig, TwoStepRunConfig
 
-    def keys(config: type[Frozen]) -> Keys:
-        return {"fields": list(config.model_fields), "aliases": list(config.aliases())}
+    def keys(config: type[RunConfig] | type[ModelConfig]) -> Keys:
+        return {"fields": _kinds(config), "aliases": list(config.aliases()), "adjustable": sorted(config.adjustable)}
 
     return {
         "models": {name: {**keys(MODELS[name]), "roles": list(MODELS[name].roles)} for name in sorted(MODELS)},
@@ -61,3 +78,30 @@ def collected() -> Names:
         "datasets": sorted(DATASETS),
         "metrics": sorted(METRICS),
     }
+
+
+def kinds_of(keys: Keys) -> type[Frozen]:
+    """Return a config of the keys whose kinds are known."""
+    found: dict[str, Any] = {}
+    for key, kind in keys["fields"].items():
+        if kind is not None:
+            found[key] = (KINDS[kind] if isinstance(kind, str) else Literal[tuple(kind)], None)  # type: ignore[misc]
+    return create_model("Kinds", __base__=Frozen, **found)
+
+
+def _kinds(config: type[Frozen]) -> dict[str, str | list[str] | None]:
+    kinds: dict[str, Any] = {name: (kind, None) for name, kind in KINDS.items()}
+    reference = create_model("Reference", **kinds)
+    known = {_shown(field): name for name, field in reference.model_fields.items()}
+    validators = config.__pydantic_decorators__.field_validators.values()
+    validated = {key for one in validators for key in one.info.fields}
+    found: dict[str, str | list[str] | None] = {}
+    for key, field in config.model_fields.items():
+        choices = get_origin(field.annotation) is Literal and not field.metadata
+        kind = [*get_args(field.annotation)] if choices else known.get(_shown(field))
+        found[key] = None if key in validated or key == "name" else kind
+    return found
+
+
+def _shown(field: FieldInfo) -> str:
+    return f"{field.annotation} {field.metadata}"

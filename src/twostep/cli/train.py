@@ -199,7 +199,9 @@ def single_overrides(path: Path, given: Mapping[str, Any]) -> dict[str, dict[str
     if "de" in stored.models:
         raise UserError(f"{path} is a two-step run: use main.py or `twostep train`")
     early.check_single_keys(stored.title, given)
-    return early.split_single(given)
+    overrides = early.split_single(given)
+    early.check_adjustable(stored.models, overrides)
+    return overrides
 
 
 def resume_run(

@@ -99,8 +99,9 @@ def read(path: Path) -> Arrays:
 def _reconstructions(gae: GeneralizedAutoencoder, test: Tensor) -> dict[str, Tensor]:
     """Return rows from best to worst, evenly spaced among all, and the share of the variance left in every row."""
     decoded = torch.cat([gae.decode(gae.encode(part)) for part in test.split(BATCH)])
-    errors = (test - decoded).square().flatten(1).nansum(1)
-    variance = (test - test.nanmean(0)).square().flatten(1).nansum(1).mean().clamp_min(1e-30)
+    errors = torch.cat([gae.reconstruction_error(part) for part in test.split(BATCH)])
+    space = test if gae.columns is None else gae.transform(test)  # in which the error is measured
+    variance = (space - space.mean(0)).square().flatten(1).sum(1).mean().clamp_min(1e-30)
     shares = errors / variance
     order = shares.argsort()
     shown = order[torch.linspace(0, len(order) - 1, min(RECONSTRUCTED, len(order))).round().long().to(order.device)]

@@ -10,9 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, StrictFloat
 
 from twostep.core.keys import METRIC_KEYS, MetricKeys, metric_names, resolve_fid
-from twostep.core.schema import Frozen, PositiveFloat, PositiveInt, Seed, UserError
+from twostep.core.schema import Frozen, PositiveFloat, PositiveInt, Seed
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig
+from twostep.runs.key_values import refuse_fixed
 
 NOT_TIED = frozenset({"max_epochs", "logdir_root", "pretrained_gae"})
 """Keys, besides the adjustable ones, in which a run and its checkpoint may differ."""
@@ -166,13 +167,5 @@ AnyConfig = TypeVar("AnyConfig", bound=RunConfig | ModelConfig)
 
 
 def _adjust(config: AnyConfig, overrides: Mapping[str, Any], owner: str, part: str = "model") -> AnyConfig:
-    fixed = [key for key in overrides if key in type(config).keys() and key not in config.adjustable]  # noqa: SIM118
-    if "max_epochs" in fixed:
-        flag = "--max-epochs-loaded" + ("" if part == "model" else f"-{part}")
-        raise UserError(f"max_epochs: can't be changed in a run that exists (key of {owner}): use {flag} N")
-    if fixed:
-        raise UserError(
-            f"{', '.join(fixed)}: can't be changed in a run that exists (key of {owner}; these can: "
-            f"{', '.join(sorted(config.adjustable))}); start a new run instead"
-        )
+    refuse_fixed(overrides, type(config).keys(), config.adjustable, owner, part)
     return type(config).parse({**config.model_dump(), **overrides}, owner) if overrides else config

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from twostep.core.factories import allow
@@ -45,3 +45,22 @@ def share(run: Mapping[str, Any], **models: Mapping[str, Any]) -> dict[str, dict
     shared = {key: value for key, value in run.items() if key in SHARED_KEYS}
     own = {key: value for key, value in run.items() if key not in shared}
     return {"run": own, **{name: {**shared, **keys} for name, keys in models.items()}}
+
+
+def refuse_fixed(
+    given: Iterable[str], keys: Collection[str], adjustable: Collection[str], owner: str, part: str = "model"
+) -> None:
+    """Refuse keys that can't change in a run that exists, of the run or of the model that is its `part`.
+
+    Raises:
+        UserError: naming each of them, and the flag that raises epochs.
+    """
+    fixed = [key for key in given if key in keys and key not in adjustable]
+    if "max_epochs" in fixed:
+        flag = "--max-epochs-loaded" + ("" if part == "model" else f"-{part}")
+        raise UserError(f"max_epochs: can't be changed in a run that exists (key of {owner}): use {flag} N")
+    if fixed:
+        raise UserError(
+            f"{', '.join(fixed)}: can't be changed in a run that exists (key of {owner}; these can: "
+            f"{', '.join(sorted(adjustable))}); start a new run instead"
+        )

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from twostep.analysis.report import pictures
-from twostep.analysis.report.words import PARTS, figure_name, number, uncertainty_of, value_of, without_folders
-from twostep.core.files import read_json
+from twostep.analysis.report.words import PARTS, figure_name, number, uncertainty_of, value_of
+from twostep.core.files import read_json, without_folders
 from twostep.core.result import Result
 from twostep.core.schema import UserError
 from twostep.data.named import OOD_PARTNERS
@@ -143,19 +143,20 @@ def shown_curves(run: Run, history: Mapping[str, Sequence[Mapping[str, Mapping[s
     return found
 
 
-def diagnosis(path: Path) -> list[str]:
-    """Return the lines of what was found about the data and the models of a run."""
-    found: list[str] = []
+def diagnosis(path: Path) -> list[tuple[str, str, str]]:
+    """Return what was found about the data and the models of a run: name, text, advice; those with advice first."""
+    found: list[tuple[str, str, str]] = []
     with suppress(UserError, KeyError, TypeError):
         values = read_json(path / "dimension.json") if (path / "dimension.json").is_file() else {}
         if values:
-            found.append(_dimension(values))
-    for file in sorted({*path.glob("diagnosis*.json"), *path.glob("diagnosis*/*.json")}):
+            found.append(("intrinsic dimension of the training rows", ", ".join(_facts(values)), ""))
+    for file in sorted({*path.glob("diagnosis*.json"), *path.glob("diagnosis*/*.json")})[-1:]:
         with suppress(UserError, KeyError, TypeError):
-            for finding in read_json(file).get("findings", []):
-                advice = f" {finding['advice']}" if finding.get("advice") else ""
-                found.append(f"{finding['name']}: {finding['text']}.{advice}")
-    return [str(without_folders(line)) for line in found]
+            found += [
+                (str(one["name"]), str(one["text"]), str(one.get("advice", "")))
+                for one in read_json(file).get("findings", [])
+            ]
+    return [tuple(without_folders(one)) for one in sorted(found, key=lambda one: not one[2])]  # type: ignore[misc]
 
 
 def densities(run: Run, arrays: report_data.Arrays) -> report_data.Arrays:
@@ -271,10 +272,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return str(value) if isinstance(value, Path) else value
-
-
-def _dimension(values: Mapping[str, Any]) -> str:
-    return "intrinsic dimension of the training rows: " + ", ".join(_facts(values))
 
 
 def _facts(values: Mapping[str, Any]) -> Iterable[str]:
