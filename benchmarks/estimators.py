@@ -27,8 +27,8 @@ Array = NDArray[np.float64]
 
 ALPHA = 0.05
 SMALL: dict[str, Any] = {
-    "gae_config": {"encoder_hidden_dims": (16,), "decoder_hidden_dims": (16,), "max_epochs": 40, "lr": 0.01},
-    "de_config": {"num_layers": 2, "hidden_units": 16, "max_epochs": 10, "lr": 0.01},
+    "gae_config": {"encoder_hidden_dims": (16,), "decoder_hidden_dims": (16,), "max_epochs": 30, "lr": 0.02},
+    "de_config": {"num_layers": 2, "hidden_units": 16, "max_epochs": 6, "lr": 0.01},
     "device": "cpu",
 }
 
@@ -74,7 +74,7 @@ def growth(fits: int = 200, every: int = 40) -> float:
 
 def rates(calibration: str, n: int, repetitions: int, alpha: float = ALPHA) -> tuple[Array, Array]:
     """Return the share of usual rows, and of rows off the manifold, with p-values up to alpha, by repetition."""
-    usual, unusual = curved(500, 10_000), curved(500, 10_001, shift=2.0)
+    usual, unusual = curved(500, 10_000), curved(500, 10_001, shift=10.0)
     shares: list[tuple[float, float]] = []
     for seed in range(repetitions):
         with warnings.catch_warnings():
@@ -86,8 +86,8 @@ def rates(calibration: str, n: int, repetitions: int, alpha: float = ALPHA) -> t
     return level, power
 
 
-def calibration(repetitions: int = 10) -> None:
-    for n in (60, 120, 400):
+def calibration(repetitions: int = 8) -> None:
+    for n in (60, 120, 300):
         for kind in ("split", "cross"):
             level, power = rates(kind, n, repetitions)
             error = level.std(ddof=1) / np.sqrt(repetitions)

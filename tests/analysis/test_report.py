@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from twostep.analysis.report import write_report
-from twostep.analysis.report.words import without_folders
 from twostep.core.figures import save_png
+from twostep.core.files import without_folders
 from twostep.core.result import Result
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.table import Column, TableSchema

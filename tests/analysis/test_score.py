@@ -86,6 +86,9 @@ def test_rows_that_differ_as_a_whole_are_reported_and_others_are_not(plane_run, 
     assert score(plane_run, tmp_path / "moved.npy").shift.differs
     assert "the rows as a whole differ" in caplog.text
     assert "where 5.0 % are expected" in caplog.text
+    np.save(tmp_path / "known.npy", np.load(plane / "plane.npz")["train"])
+    score(plane_run, tmp_path / "known.npy")
+    assert "are training rows" in caplog.text
 
 
 def test_nearest_rows_q_values_and_local_dimension_are_those_of_the_definition(plane_run, plane):

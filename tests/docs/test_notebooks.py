@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from helpers.arguments import only_run, single_arguments
 from twostep.experiment.load import load_module
@@ -79,6 +80,41 @@ def test_two_steps_find_the_distribution_on_the_circle_where_one_step_loses_it(r
     assert left["torn"].double().mean() < 0.1
     for name in ("von_mises_circle.png", "von_mises_diagnosis.png"):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+@pytest.mark.cmd
+def test_the_quick_start_draws_digits_that_are_no_copies(run_cells):
+    left = run_cells("quickstart.py")
+    train, samples = left["train"].astype(float), left["samples"]
+    assert 5 <= left["low"] < left["dimension"].dimension_ < left["high"] <= 15
+    apart = [np.square(train - one).sum((1, 2, 3)).min() for one in samples]
+    among = [np.sort(np.square(train - one).sum((1, 2, 3)))[1] for one in train[:16]]
+    assert 0 < np.median(apart) < 2 * np.median(among)
+    assert left["model"].score(left["test"]) > left["model"].score(left["turned"])
+
+
+@pytest.mark.cmd
+def test_the_table_has_samples_of_its_own_columns(run_cells):
+    left = run_cells("tables.py")
+    assert left["samples"].dtypes.equals(left["train"].dtypes)
+    known = {key: np.array(values["spend"]) for key, values in left["said"].items()}
+    assert np.allclose(np.log(known["samples"]), np.log(known["data"]), atol=0.2)
+    assert left["model"].score_samples(left["strange"]).argmin() == 2
+
+
+@pytest.mark.cmd
+def test_outliers_are_found_at_the_level_and_no_worse_than_by_others(run_cells):
+    left = run_cells("outliers.py")
+    assert left["found"][~left["is_malignant"]].mean() <= 0.1
+    areas = {name: roc_auc_score(left["is_malignant"], score) for name, score in left["scores"].items()}
+    assert areas["two-step"] >= max(areas.values()) - 0.01
+
+
+@pytest.mark.cmd
+def test_encoders_of_others_are_first_steps(run_cells):
+    left = run_cells("own_encoder.py")
+    assert left["model"].score(left["test"]) > left["on_plane"]
+    assert left["area"] > 0.9
 
 
 def test_the_diagnosis_of_digits_is_printed_and_drawn(run_cells, tmp_path, capsys):

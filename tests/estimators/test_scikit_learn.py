@@ -13,7 +13,7 @@ ESTIMATORS = [
     IntrinsicDimension(),
     DensityModel(de_config=SHORT["de_config"], device="cpu"),
     TwoStepDensity(**SHORT),
-    TwoStepOutlierDetector(**SHORT),
+    TwoStepOutlierDetector(**SHORT, latent_dim=1, batch_size=100),
 ]
 SKIPPED = {"check_array_api_input"}  # if SCIPY_ARRAY_API is not set
 

@@ -85,8 +85,7 @@ def test_rows_are_scored_without_the_data(moved):
     (run / "calibration.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match="damaged"):
         score(run, Path("rows.npy"), device="cpu")
-    with pytest.raises(UserError):
-        diagnose_run(run, device="cpu")
+    assert "decays" in " ".join(diagnose_run(run, device="cpu").lines())
 
 
 def test_the_noted_place_is_used_while_it_is_there(moved, tmp_path):

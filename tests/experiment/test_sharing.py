@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from sklearn.decomposition import PCA
 
 import twostep as package
+from helpers.estimators import circle, two_step
 from twostep.core.files import without_folders
 from twostep.core.schema import UserError
 from twostep.experiment.sharing import from_pretrained, push_to_hub, save_pretrained
+from twostep.models import Autoencoder, ExternalAutoencoder
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,24 @@ def test_a_folder_with_files_is_not_overwritten(two_step_run, shared, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
     with pytest.raises(UserError):
         from_pretrained(tmp_path / "missing")
+
+
+def test_estimators_are_shared_too(tmp_path):
+    """One whose autoencoder is a user's own is loaded with that; of another object nothing could be made again."""
+    rows = circle(60)
+    fitted = two_step().fit(rows)
+    loaded = from_pretrained(save_pretrained(fitted, tmp_path / "one"))
+    x = torch.as_tensor(rows[:5], dtype=torch.float32)
+    with torch.no_grad():
+        assert torch.equal(loaded.log_prob(x), fitted.model_.log_prob(x))
+    own = two_step(gae=ExternalAutoencoder.of(PCA(2).fit(rows), rows), gae_config=None).fit(rows)
+    folder = save_pretrained(own, tmp_path / "two")
+    with pytest.raises(UserError, match="gae=OBJECT"):
+        from_pretrained(folder)
+    assert from_pretrained(folder, gae=PCA(2).fit(rows)).sample(2).shape == (2, 3)
+    linear = Autoencoder(torch.nn.Linear(3, 2), torch.nn.Linear(2, 3), latent_dim=2)
+    with pytest.raises(UserError, match="given as an object"):
+        save_pretrained(two_step(gae=linear, gae_config={"max_epochs": 1}).fit(rows), tmp_path / "three")
 
 
 def test_damaged_weights_are_refused(shared, tmp_path):

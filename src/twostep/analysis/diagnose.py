@@ -24,9 +24,11 @@ from twostep.diagnosis.model.density import compare_with_truth, growth, off_supp
 from twostep.diagnosis.model.density_decay import DensityDecay, density_decay
 from twostep.diagnosis.model.finding import Finding
 from twostep.experiment.load import load_finished
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, evaluating
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
 from twostep.models.two_step import TwoStep
+from twostep.runs.directory import Run
 from twostep.training.engine import Device
+from twostep.training.trainer import Progress
 
 CHARTED = 1000  # training rows that derivatives and neighbours are taken at
 HELD_OUT = 1000
@@ -91,10 +93,12 @@ class RunDiagnosis:
 def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: Path | None = None) -> RunDiagnosis:
     """Diagnose a run by its best weights, on its training and test rows; it is opened as by `load_run`.
 
+    Where the data are not there, its density is diagnosed at samples of its own, and its autoencoder is not.
+
     Raises:
         UserError: if the run can't be opened, or has too few rows.
     """
-    run, evaluator, progress = load_finished(path, device=device, data=data)
+    run, evaluator, progress = load_finished(path, device=device, data=data, may_lack_data=True)
     module, splits = evaluator.module.cpu(), evaluator.splits
     if splits.spec.table is not None:
         raise UserError(
@@ -102,6 +106,8 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
             "diagnose its data by --dataset, and compare samples by `twostep evaluate RUN --metrics column_errors`"
         )
     gae = _autoencoder(module)
+    if not len(splits.test):
+        return _without_data(run, module, progress, seed)
     test = _rows(splits.test, HELD_OUT)
     decodes = gae is None or gae.decodes
     chart = (
@@ -138,6 +144,21 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
     if (grown := growth(likelihood)) is not None:
         findings.append(grown)
     return RunDiagnosis(path, tuple(findings), chart, decay, likelihood, evaluator.run.dataset)
+
+
+def _without_data(run: Run, module: Model | TwoStep, progress: Mapping[str, Progress], seed: int) -> RunDiagnosis:
+    density = module.de if isinstance(module, TwoStep) else module
+    if not isinstance(density, DensityEstimator):
+        raise UserError(f"{run.path}: without its data nothing of an autoencoder can be diagnosed: give them by --data")
+    *_, of_density = progress.values()
+    likelihood = _likelihoods(density, of_density.history)
+    with evaluating(module), torch.random.fork_rng([]):
+        torch.manual_seed(derive(seed, "density"))
+        generator = torch.Generator().manual_seed(derive(seed, "samples"))
+        rows, near = density.sample(PUSHED, generator), density.sample(NEAR, generator)
+        decay = density_decay(density.log_prob, rows, near, derive(seed, "falls"))
+    grown = growth(likelihood)
+    return RunDiagnosis(run.path, (decay.finding(), *([] if grown is None else [grown])), None, decay, likelihood)
 
 
 def _dimension(rows: Tensor, seed: int) -> Finding:

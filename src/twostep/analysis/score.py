@@ -36,6 +36,8 @@ from twostep.models.two_step import TwoStep
 from twostep.training.engine import Device
 
 BLOCK = 1000  # rows that are mapped at once
+NEAR = "nearest_training_distance"
+SEEN = 0.2  # share of the rows that are training rows, from which on it is said
 
 logger = logging.getLogger("twostep")
 
@@ -127,10 +129,12 @@ def score(
         columns["verdict"] = np.where(p_value <= alpha, "out", "in")
     shift = calibrator.shift(scored)
     if shift.differs:
+        known = float((columns.get(NEAR, np.ones(1)) == 0).mean())
         logger.warning(
             "the rows as a whole differ from the run's validation rows (Kolmogorov-Smirnov D=%.2f, p=%.2g): "
-            "%.1f %% have p_value <= %g, where %.1f %% are expected",
+            "%.1f %% have p_value <= %g, where %.1f %% are expected%s",
             *(shift.statistic, shift.p_value, 100 * float((p_value <= alpha).mean()), alpha, 100 * alpha),
+            f"; {known:.0%} are training rows, to which p-values do not apply" if known > SEEN else "",
         )
     return Scored(columns, calibrator, shift)
 
@@ -151,7 +155,7 @@ def _near(evaluator: Evaluator, points: Tensor, local: bool) -> dict[str, NDArra
     with evaluating(module):
         known, new = units(subsample(evaluator.splits.train, MAX_ROWS)), units(points)
     squares, nearest = k_nearest(new, 1, known)
-    columns: dict[str, NDArray[Any]] = {"nearest_training_distance": squares[:, 0].sqrt().numpy()}
+    columns: dict[str, NDArray[Any]] = {NEAR: squares[:, 0].sqrt().numpy()}
     if local:
         columns["local_dimension"] = local_dimension(known, derive(evaluator.run.seed, "local")).values[nearest[:, 0]]
     return columns

@@ -51,7 +51,10 @@ def made(name: str, spec: DataSpec) -> Any:
     coders = _given.get()
     if coders is None:
         if not name:
-            raise UserError("module: missing (key of external): give module=package.module:factory")
+            raise UserError(
+                "module: missing (key of external): give module=package.module:factory; for a model that exists, "
+                "--gae-module, or in Python gae=OBJECT"
+            )
         if name not in _typed:
             raise UserError(
                 f"the encoder of this run is external, from {name!r}, and no code is run because a file names it: if "

@@ -23,7 +23,7 @@ LARGEST_JSON = 256 * 2**20  # bytes
 
 T = TypeVar("T")
 
-ABSOLUTE = re.compile(r"(?<![\w.~/:])(?:[A-Za-z]:)?[/\\](?:[^\s/\\;,:'\"()]+[/\\])+([^\s/\\;,:'\"()]*)")
+FOLDERS = re.compile(r"(?<![\w.~/:])(?:~|[A-Za-z]:)?/(?:[^\s/'\"<>,;()\[\]{}]+/)+(?=[^\s/'\"<>,;()\[\]{}])")
 
 
 class WriteError(UserError):
@@ -191,11 +191,9 @@ def validated(values: Any, kind: TypeAdapter[T], path: Path) -> T:
 
 
 def without_folders(value: Any) -> Any:
-    """Return values of JSON in which absolute paths, alone or inside of a text, are cut down to their last name."""
+    """Return texts, and those in lists and mappings, with absolute paths reduced to names: they may be sent away."""
+    if isinstance(value, str):
+        return Path(value).name if Path(value).is_absolute() else FOLDERS.sub("", value)
     if isinstance(value, Mapping):
         return {key: without_folders(one) for key, one in cast(Mapping[str, Any], value).items()}
-    if isinstance(value, list | tuple):
-        return [without_folders(one) for one in cast(Sequence[Any], value)]
-    if not isinstance(value, str):
-        return value
-    return Path(value).name if Path(value).is_absolute() else ABSOLUTE.sub(r"\1", value)
+    return [without_folders(one) for one in cast(Sequence[Any], value)] if isinstance(value, list | tuple) else value

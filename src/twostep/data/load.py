@@ -18,7 +18,7 @@ from twostep.data.batches import Rows, blocks, subsample, take
 from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.images import ImageKeys, Size, read_images
 from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hub, from_parquet
-from twostep.data.files.tables import open_parquet
+from twostep.data.files.tables import holds_structs
 from twostep.data.table.keys import TableKeys
 from twostep.data.table.read import is_table, source_of, table_rows, table_source
 from twostep.nn.table import TableFeatures
@@ -211,10 +211,8 @@ def images_at(path: Path) -> ImageSource | None:
         return from_folder(path.resolve())
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
-    if path.suffix.lower() == ".parquet":
-        with open_parquet(path) as file:
-            if any(str(kind).startswith("struct") for kind in file.schema_arrow.types):
-                return from_parquet({"train": [path.resolve()]})
+    if holds_structs(path):
+        return from_parquet({"train": [path.resolve()]})
     return None
 
 

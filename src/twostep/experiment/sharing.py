@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -22,7 +23,8 @@ from twostep.core.schema import DataSpec, UserError, reason
 from twostep.data.files.sources import HUB_ID
 from twostep.experiment.load import load_module
 from twostep.experiment.model_card import model_card
-from twostep.models.base import Model
+from twostep.models.base import MODELS, Model, ModelConfig
+from twostep.models.external import ExternalAutoencoder, ExternalConfig
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import Settings
 from twostep.runs.directory import Run
@@ -144,12 +146,25 @@ def _write(model: Any, folder: Path) -> None:
         parts = {"gae": module.gae, "de": module.de} if isinstance(module, TwoStep) else {"model": module}
         state = State.join({name: State.join({"model": State(one.state_dict())}) for name, one in parts.items()})
         state.values |= {f"{name}.steps_done": 1 for name in parts}  # it is trained
+        settings = replace(settings, models={name: _named(settings.models[name], one) for name, one in parts.items()})
         _write_model(folder, settings, model.spec_, "", state, environment(settings.run.seed, 1))
     else:
         raise UserError(
             f"{type(model).__name__}: give the directory of a run or a fitted estimator; a model of your own "
             "networks has no configs to be made from again: save its state_dict() as safetensors"
         )
+
+
+def _named(config: ModelConfig, model: Model) -> ModelConfig:
+    """Return a config by which a model can be made again: of an object that was given, only where it is external."""
+    if config.name in MODELS:
+        return config
+    if isinstance(model, ExternalAutoencoder):
+        return ExternalConfig.model_validate({"trainable": model.trainable})
+    raise UserError(
+        f"{type(model).__name__}: was given as an object, which no folder can make again: save its state_dict() as "
+        "safetensors, or give the model by its name"
+    )
 
 
 def _write_model(

@@ -10,8 +10,8 @@ import pytest
 
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.load import load_data, read_rows, split_frame
-from twostep.data.table.codes import to_frame
-from twostep.data.table.infer import MAX_LEVELS
+from twostep.data.table.codes import to_codes, to_frame
+from twostep.data.table.infer import MAX_LEVELS, Problems
 
 N = 120
 
@@ -199,3 +199,36 @@ def test_a_thousand_columns_and_more_than_a_thousand_levels(caplog):
     assert len(column.levels) == MAX_LEVELS - 1
     assert column.pooled == many["word"].nunique() - len(column.levels)
     assert "the rarest count as one" in caplog.text.replace(str(column.pooled) + " ", "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "values"),
+    [
+        (["1.234,50", "2,5", "-3"], "continuous", [1234.5, 2.5, -3.0]),
+        (["3", "-", "5", "8"], "integer", [3, None, 5, 8]),
+        (["2024-01-31 10:30:00", "2024-02-01 00:00:00"], "date", ["2024-01-31 10:30:00", "2024-02-01 00:00:00"]),
+        (["31.12.2023", "01.02.2024"], "date", ["31.12.2023", "01.02.2024"]),
+        (["007", "010"], "categorical", ["007", "010"]),
+        (["true", "FALSE"], "boolean", [True, False]),
+        (["yes", "?", "no"], "categorical", ["yes", None, "no"]),
+    ],
+)
+def test_cells_are_what_they_look_like(cells, kind, values):
+    frame = pandas.DataFrame({"cell": cells * 10, "word": ["a", "b"] * (5 * len(cells))})
+    splits = split_frame(frame, valid_fraction=0.0)
+    column = splits.spec.columns.columns[0]
+    assert column.kind == kind
+    back = to_frame(splits.spec.columns, read_codes(splits, frame))["cell"]
+    found = [None if pandas.isna(value) else value for value in back[: len(cells)]]
+    assert found == values
+
+
+def read_codes(splits, frame):
+    return to_codes(splits.spec.columns, frame, Problems())
+
+
+def test_a_comma_that_may_be_two_things_is_asked_about():
+    frame = pandas.DataFrame({"cell": ["1,000", "2,500"] * 10, "word": ["a", "b"] * 10})
+    assert "decimal" in refused(lambda: split_frame(frame))
+    splits = split_frame(frame, kwargs={"decimal": "."})
+    assert set(to_frame(splits.spec.columns, splits.train)["cell"]) == {1000, 2500}

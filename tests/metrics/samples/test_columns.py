@@ -10,6 +10,7 @@ from twostep.data.load import split_frame
 from twostep.data.table.codes import to_codes
 from twostep.data.table.infer import Problems
 from twostep.metrics.samples.columns import column_errors, shape_errors, trend_errors
+from twostep.metrics.samples.compare import compare
 
 N = 400
 
@@ -71,3 +72,12 @@ def test_many_pairs_are_drawn(monkeypatch):
     splits = split_frame(wide)
     codes = torch.cat([splits.train, splits.test])
     assert "50 pairs" in column_errors(splits.spec.columns, codes, codes).pair_trend_error.method
+
+
+def test_two_tables_are_compared_without_a_model(tmp_path):
+    real, near, far = frame(0), frame(1), frame(2, -1.0, 0.1)
+    near[near.columns[::-1]].to_csv(tmp_path / "near.csv", index=False)
+    found = [compare(real, samples, ["column_errors", "fd"]) for samples in (tmp_path / "near.csv", far)]
+    for name in ("column_shape_error", "pair_trend_error", "fd"):
+        assert found[0][name].value < found[1][name].value
+    assert "column_shape_error" in compare(real, near)

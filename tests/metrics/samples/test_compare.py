@@ -71,7 +71,8 @@ def test_the_command_compares_folders_of_images(tmp_path, twostep):
         for i in range(40):
             pixels = np.uint8(RANDOM.integers(0, 100, size) + shift)
             Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
-    found = twostep("compare-samples", tmp_path / "real", tmp_path / "samples", "--metrics", "fd", "kid", "--json")
+    keys = ("--features", "pixels", "--metrics", "fd", "kid", "--json")
+    found = twostep("compare-samples", tmp_path / "real", tmp_path / "samples", *keys)
     assert found.status == 0, found.err
     assert json.loads(found.out)["fd"]["value"] > 0
     outcome = twostep("compare-samples", tmp_path / "real", tmp_path / "none")

@@ -12,8 +12,8 @@ import torch
 from jinja2 import Environment, PackageLoader
 
 from twostep.analysis.report import content, pictures
-from twostep.analysis.report.words import cards, subject, without_folders
-from twostep.core.files import atomic_write, read_json, to_json
+from twostep.analysis.report.words import cards, subject
+from twostep.core.files import atomic_write, read_json, to_json, without_folders
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.experiment import report_data

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from twostep.analysis.report import pictures
-from twostep.analysis.report.words import PARTS, figure_name, number, uncertainty_of, value_of, without_folders
-from twostep.core.files import read_json
+from twostep.analysis.report.words import PARTS, figure_name, number, uncertainty_of, value_of
+from twostep.core.files import read_json, without_folders
 from twostep.core.result import Result
 from twostep.core.schema import UserError
 from twostep.data.named import OOD_PARTNERS

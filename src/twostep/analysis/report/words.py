@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any
-
 from twostep.core.result import Result
 from twostep.runs.summary import RunSummary
 
-FOLDERS = re.compile(r"(?<![\w.~/:])(?:~|[A-Za-z]:)?/(?:[^\s/'\"<>,;()\[\]{}]+/)+(?=[^\s/'\"<>,;()\[\]{}])")
 NAMES = {
     "explained_variance": "variance explained",
     "l2_reconstruction_error": "reconstruction error",
@@ -25,15 +20,6 @@ NAMES = {
 PARTS = {"gae": "autoencoder", "de": "density of embeddings", "two_step": "two-step model", "model": "model"}
 LOWER_IS_BETTER = ("l2_reconstruction_error", "bits_per_dim", "fd", "fid", "fd_infinity", "kid", "mmd", "c2st")
 SCORES = {"two_part": "two-part score", "likelihood": "log-density", "distance": "distance"}
-
-
-def without_folders(value: Any) -> Any:
-    """Return texts, and those in lists and mappings, with absolute paths reduced to names: a page may be sent away."""
-    if isinstance(value, str):
-        return FOLDERS.sub("", value)
-    if isinstance(value, Mapping):
-        return {key: without_folders(one) for key, one in value.items()}
-    return [without_folders(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def figure_name(metric: str) -> str:

@@ -189,6 +189,14 @@ def open_parquet(path: Path) -> Any:
         raise damaged(path, error) from error
 
 
+def holds_structs(path: Path) -> bool:
+    """Return whether a file is a `.parquet` file with a column of structs, such as encoded images."""
+    if path.suffix.lower() != ".parquet":
+        return False
+    with open_parquet(path) as file:
+        return any(str(kind).startswith("struct") for kind in file.schema_arrow.types)
+
+
 def damaged(path: Path, error: Exception) -> UserError:
     """Return the error of a damaged `.parquet` file."""
     return UserError(f"{path}: damaged or incomplete parquet file ({reason(error)})")

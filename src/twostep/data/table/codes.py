@@ -50,7 +50,9 @@ def _codes(column: Column, series: Any, decimal: str | None) -> Array:
     text = str(series.dtype) in ("object", "str", "string") and types.infer_dtype(series, skipna=True) == "string"
     if column.nominal:
         known = {_key(level): code for code, level in enumerate(column.levels)}
-        if text and column.kind == "boolean":
+        if text and all(isinstance(level, int | float) and not isinstance(level, bool) for level in column.levels):
+            series = numbers(series.dropna().astype(str), decimal).reindex(series.index)
+        elif text and column.kind == "boolean":
             series = series.str.capitalize()
         distinct = {value: float(known.get(_key(value), len(known))) for value in series.dropna().unique()}
         return series.map(distinct).astype(float).to_numpy(dtype=np.float64, na_value=np.nan)

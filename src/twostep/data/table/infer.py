@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from twostep.data.table.keys import TableKeys
 if TYPE_CHECKING:
     import pandas
 
+logger = logging.getLogger("twostep")
+
 Series = Any  # pandas has no types
 
 MAX_LEVELS = 1000
@@ -26,7 +29,10 @@ LARGEST = 1e30
 EXACT = 2**24  # integers up to which single precision has all
 FAR = 1000.0  # standard deviations from 0, from which values are centred
 GAPS = frozenset({"", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "NULL", "null", "None", "<NA>", "#N/A", "NaT", "?"})
-DATES = ("ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d")
+DASHES = ("-", "--", ".")  # missing values among numbers
+ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "ISO8601")
+DATES = (*ISO, "%d.%m.%Y", "%d.%m.%Y %H:%M", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d")
+THOUSANDS = r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?"
 CODED = re.compile(r"[-+]?0\d+")  # digits that are a code: a number would lose its zeros
 
 
@@ -124,7 +130,11 @@ def without_gap_words(series: Series) -> Series:
     if str(series.dtype) not in ("object", "str", "string"):
         return series
     stripped = series.map(_stripped)
-    return stripped.where(~stripped.isin(list(GAPS)), None)
+    present = stripped.where(~stripped.isin(list(GAPS)), None)
+    dashes = present.isin(DASHES)
+    if dashes.any() and numbers(present[~dashes].dropna().astype(str)).notna().all():
+        return present.where(~dashes, None)
+    return present
 
 
 def _stripped(value: Any) -> Any:
@@ -141,6 +151,8 @@ def numbers(words: Series, decimal: str | None = None) -> Series:
     def parsed(values: Series) -> Series:
         return pandas.to_numeric(values.where(~values.str.contains("_", regex=False), "x"), errors="coerce")
 
+    if decimal == "." and words.str.fullmatch(THOUSANDS).any():
+        return parsed(words.str.replace(",", "", regex=False))
     commas = words.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
     if decimal == ",":
         return parsed(commas)
@@ -179,6 +191,9 @@ def _worded(about: dict[str, Any], present: Series, series: Series, kind: Kind |
         return _nominal(about, words.str.lower() == "true", series, "boolean")
     found = numbers(words, decimal)
     share = float(found.notna().mean())
+    if decimal is None and words.str.fullmatch(r"[-+]?\d{1,3},\d{3}").any() and words.str.fullmatch(THOUSANDS).all():
+        example = next(iter(words))
+        raise ColumnError(f"is {example} a decimal comma or a thousand? Set decimal of dataset_kwargs to ',' or '.'")
     if kind in ("continuous", "integer") or (share == 1 and not words.str.fullmatch(CODED).any()):
         if share < 1:
             raise ColumnError(f"{_example(words[found.isna()])}, no numbers: correct them")
@@ -192,6 +207,8 @@ def _worded(about: dict[str, Any], present: Series, series: Series, kind: Kind |
         as_dates = dates(words)
         if as_dates is not None:
             values, format = as_dates
+            if format == "%m/%d/%Y" and dates(words, "%d/%m/%Y") is not None:
+                logger.warning("column %s: %s is read as month/day/year", about["name"], next(iter(words)))
             return _dated({**about, "format": format}, values)
         if kind == "date":
             raise ColumnError("holds words that are no dates, as 2024-12-31: correct them")
@@ -272,7 +289,8 @@ def _nominal(about: dict[str, Any], present: Series, series: Series, kind: Kind 
         and len(present) >= FEW
         and len(levels) > DISTINCT * len(present)
     ):
-        raise ColumnError("a word of its own in nearly every row, as of names, identifiers or free text: drop it")
+        shown = f"{str(levels[0])[:20]!r}, {str(levels[1])[:20]!r}, ..."
+        raise ColumnError(f"a word of its own in nearly every row ({shown}), as of names or free text: drop it")
     pooled, other = 0, None
     if len(levels) > MAX_LEVELS:
         frequent = {_plain(level) for level in counts.index[: MAX_LEVELS - 1]}

@@ -84,6 +84,30 @@ def table_source(path: Path, keys: TableKeys) -> Source:
     return Source(vectors(found.rows, str(path)), columns=plain_schema(found.names, found.dtypes))
 
 
+def own_table(data: Any, where: str) -> Source | None:
+    """Return the rows of a frame, or of a file that is a table, with their columns; None: they are an array.
+
+    That is also a table of numbers alone; errors are those of `source_of` and `read_frame`.
+    """
+    keys = TableKeys.model_validate({})
+    if is_frame(data):
+        found = source_of(data, keys, where)
+    elif isinstance(data, str | Path) and is_table(path := Path(data)) and path.is_file():
+        if tables.holds_structs(path) or _plain_table(path) is not None:
+            return None
+        found = source_of(read_frame(path, keys), keys, str(path))
+    else:
+        return None
+    return None if found.columns is None or found.columns.plain else found
+
+
+def own_rows(schema: TableSchema, data: Any, where: str) -> Tensor:
+    """Return rows of a frame or a file as codes of a table; errors are those of `rows_of` and `read_frame`."""
+    if isinstance(data, str | Path):
+        return table_rows(schema, Path(data), TableKeys.model_validate({}))
+    return rows_of(schema, data, where)
+
+
 def table_rows(schema: TableSchema, path: Path, keys: TableKeys) -> Tensor:
     """Return rows of a table in a file as codes `(N, C)`; errors are those of `rows_of` and `read_frame`."""
     found = _plain_table(path) if schema.plain and not keys.given else None

@@ -105,6 +105,8 @@ def nearest_distance(x: Tensor, known: Tensor) -> Tensor:
 
 
 def _error(gae: GeneralizedAutoencoder, x: Tensor) -> Tensor:
+    if gae.columns is not None:  # of a table, whose levels have probabilities: in standardised units already
+        return gae.reconstruction_error(x)
     return _squares(in_units(gae, x), in_units(gae, gae.decode(gae.encode(x))))
 
 

@@ -14,11 +14,13 @@ from torch import Tensor
 from twostep.core.keys import FeatureName, MetricKeys
 from twostep.core.result import Result
 from twostep.core.schema import DataSpec, UserError
+from twostep.core.table import TableSchema
 from twostep.data.base import Splits
 from twostep.data.batches import Batches
 from twostep.data.files.arrays import array_rows
 from twostep.data.files.images import Size
 from twostep.data.load import read_rows
+from twostep.data.table.read import own_rows, own_table
 from twostep.metrics.base import METRICS
 from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.samples.feature_sets import FeatureSets
@@ -61,7 +63,8 @@ def compare(
         real: an array, tensor or frame `(N, *S)`, or the path of a file or of a folder of images: what was trained on.
         samples: samples of a model, likewise; images of a folder get the size of the real ones.
         metrics: names of metrics that compare samples (`twostep.metrics.METRICS`); None: `fd`, `kid`,
-            `precision_recall_density_coverage`, `c2st`, `sliced_wasserstein`, and `memorisation` with held-out data.
+            `precision_recall_density_coverage`, `c2st`, `sliced_wasserstein`, and `memorisation` with held-out data;
+            of tables with words, dates or gaps `column_errors` too.
         held_out: real data that were not trained on: each result then has their value in the samples' place as its
             `reference`, which a perfect model would reach.
         features: in which features rows are compared; None: standardised columns of vectors, and for images those of
@@ -79,16 +82,22 @@ def compare(
     """
     names = (*DEFAULT, *(NEED_HELD_OUT if held_out is not None else ())) if metrics is None else tuple(metrics)
     asked = [METRICS[name] for name in dict.fromkeys(names)]
-    train = _rows(real, "real", image_size)
+    table = own_table(real, "real")
+    columns = None if table is None else table.columns
+    if columns is not None and metrics is None:
+        names = ("column_errors", *names)
+        asked = [METRICS[name] for name in names]
+    train = _rows(real, "real", image_size) if table is None else table.train
     sides = (int(train.shape[2]), int(train.shape[3])) if train.dim() == 4 else None
-    drawn = _rows(samples, "samples", sides)
-    unseen = train if held_out is None else _rows(held_out, "held_out", sides)
+    drawn = _rows(samples, "samples", sides, columns)
+    unseen = train if held_out is None else _rows(held_out, "held_out", sides, columns)
     for name, rows in (("samples", drawn), ("held_out", unseen)):
         if rows.shape[1:] != train.shape[1:] or rows.dtype != train.dtype:
             kinds = [f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[1:])}" for x in (train, rows)]
             raise UserError(f"{name}: rows are {kinds[1]}, and the real ones {kinds[0]}: give rows of one kind")
-    low, high = (0.0, 255.0) if train.dtype == torch.uint8 else torch.stack(train.aminmax()).tolist()
-    spec = DataSpec(name="the data", shape=tuple(train.shape[1:]), size=len(train), low=low, high=high)
+    low, high = (0.0, 255.0) if train.dtype == torch.uint8 else torch.stack(train.nan_to_num().aminmax()).tolist()
+    shape, name = tuple(train.shape[1:]), "the data"
+    spec = DataSpec(name=name, shape=shape, size=len(train), low=low, high=high, columns=columns)
     given = {"gen_samples": min(len(drawn), max_rows), "features": features, "nearest_k": nearest_k}
     keys, _ = MetricKeys.parse(given, "compare").resolve(names, spec.is_image)
     choice = FeatureChoice(spec, keys, Splits(spec, train, None, unseen))
@@ -113,8 +122,10 @@ def compare(
     return found
 
 
-def _rows(data: Any, name: str, image_size: Size | None) -> Tensor:
-    """Return rows `(N, *S)`, bytes or float32, of an array, a frame, a file or a folder."""
+def _rows(data: Any, name: str, image_size: Size | None, columns: TableSchema | None = None) -> Tensor:
+    """Return rows `(N, *S)`, bytes or float32, of an array, a frame, a file or a folder; or codes of a table."""
+    if columns is not None:
+        return own_rows(columns, data, name)
     if isinstance(data, str | Path):
         return read_rows(Path(data), image_size)
     array = data.detach().cpu().numpy() if isinstance(data, Tensor) else np.asarray(data)
