@@ -20,6 +20,7 @@ SPLITS = ("in_train", "in_valid", "in_test", "ood_train", "ood_test")
 RATES = ("false_positive_rate", "detection_rate")
 FIGURES = [f"likelihood_ood_{name}" for name in ("acc", "auroc", "aupr", "aupr_out", "fpr95", *RATES)]
 WITHOUT_DENSITY = [f"distance_ood_{name}" for name in ("auroc", "aupr", "aupr_out", "fpr95", *RATES)]
+RELATIVE = [name.replace("distance", "relative_distance") for name in WITHOUT_DENSITY]
 TWO_PART = [name.replace("distance", "two_part") for name in WITHOUT_DENSITY]
 
 
@@ -73,11 +74,12 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
     done = twostep("train", "--load-dir", run, "--only-test", "--test-ood", "--shared-config", f"ood_dataset={others}")
     assert done.status == 0, done.err
     results = Run.open(run).read_metrics("test")["two_step"]
-    assert list(results) == [*before, *FIGURES, *(f"{name}_low_dim" for name in FIGURES), *WITHOUT_DENSITY, *TWO_PART]
+    low_dim = [f"{name}_low_dim" for name in FIGURES]
+    assert list(results) == [*before, *FIGURES, *low_dim, *WITHOUT_DENSITY, *RELATIVE, *TWO_PART]
     assert all(results[name] == before[name] for name in before)
     rows = arrays(run)
     sizes = dict(zip(SPLITS, (45, 5, 10, 30, 8), strict=True))
-    scores = ("log_prob", "log_prob_latent", "reconstruction_error", "two_part")
+    scores = ("log_prob", "log_prob_latent", "reconstruction_error", "relative_distance", "two_part")
     expected = {f"{score}_{split}": n for score in scores for split, n in sizes.items()}
     expected |= {f"p_value_{score}_{split}": sizes[split] for score in scores for split in ("in_test", "ood_test")}
     del expected["two_part_in_valid"]  # half of these rows it was fitted to
@@ -90,9 +92,8 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
     assert np.allclose(rows["log_prob_latent_ood_test"], latent, atol=1e-4)
     assert np.allclose(rows["reconstruction_error_ood_test"], -distance, rtol=1e-5)
     assert np.allclose(rows["log_prob_in_train"], mine, atol=1e-3)
-    for score, figure in zip(
-        scores, ("likelihood_ood_{}", "likelihood_ood_{}_low_dim", "distance_ood_{}", "two_part_ood_{}"), strict=True
-    ):
+    figures = ("likelihood_ood_{}", "likelihood_ood_{}_low_dim", "distance_ood_{}", "relative_distance_ood_{}")
+    for score, figure in zip(scores, (*figures, "two_part_ood_{}"), strict=True):
         result = results[figure.format("auroc")]
         found = auroc(rows[f"{score}_in_test"], rows[f"{score}_ood_test"])
         assert (result.value, result.interval) == (found.value, found.interval)
@@ -123,7 +124,7 @@ def test_several_sets_are_tested_at_once(own_images, others, tmp_path):
     results = experiment.test()["two_step"]
     found = {label: [name for name in results if name.endswith(f"@{label}")] for label in ("others", "same")}
     assert [name.replace("@others", "@same") for name in found["others"]] == found["same"]
-    assert len(found["same"]) == 2 * len(FIGURES) + len(WITHOUT_DENSITY) + len(TWO_PART)
+    assert len(found["same"]) == 2 * len(FIGURES) + len(WITHOUT_DENSITY) + len(RELATIVE) + len(TWO_PART)
     rows = arrays(experiment.run.path)
     for label in found:
         area = auroc(rows["two_part_in_test"], rows[f"two_part_ood_test@{label}"])
@@ -135,7 +136,7 @@ def test_an_autoencoder_alone_has_its_distance_and_says_that_it_has_no_density(o
     with caplog.at_level(logging.INFO, "twostep"):
         experiment = start(asked(("ae",), own_images, tmp_path, run={"ood_dataset": others}), test_ood=True)
     assert "no density" in caplog.text
-    assert [name for name in experiment.test()["model"] if "_ood_" in name] == WITHOUT_DENSITY
+    assert [name for name in experiment.test()["model"] if "_ood_" in name] == [*WITHOUT_DENSITY, *RELATIVE]
 
 
 def test_without_validation_rows_there_are_no_p_values(own_images, others, tmp_path, caplog):
@@ -154,7 +155,11 @@ def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_image
     assert twostep(*arguments, "--test-ood").status == 0
     (run,) = (tmp_path / "runs").iterdir()
     results = Run.open(run).read_metrics("test")["model"]
-    assert [name for name in results if "_ood_" in name] == [*FIGURES, *WITHOUT_DENSITY]  # a VAE reconstructs too
+    assert [name for name in results if "_ood_" in name] == [
+        *FIGURES,
+        *WITHOUT_DENSITY,
+        *RELATIVE,
+    ]  # a VAE reconstructs
     assert {f"log_prob_{split}" for split in SPLITS} < set(arrays(run))
     assert json.loads((run / "config.json").read_text())["ood_dataset"] == others
 
