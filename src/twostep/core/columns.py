@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from twostep.core.files import atomic_write, write_json
 from twostep.core.schema import UserError
+
+if TYPE_CHECKING:  # numpy takes too long to import for a command that is refused
+    from numpy.typing import NDArray
 
 ENDINGS = (".csv", ".parquet", ".json")
 
