@@ -82,7 +82,7 @@ def density(splits: Splits) -> DensityEstimator:
     """Return a flow of the rows."""
     model: Any = build_model(MODELS["flow"].for_data(splits.spec, "de"), splits.spec)
     return fit(
-        model, splits.train, valid=splits.valid, max_epochs=60, use_lr_scheduler=True, batch_size=64, device="cpu"
+        model, splits.train, valid=splits.valid, max_epochs=30, use_lr_scheduler=True, batch_size=128, device="cpu"
     )
 
 
@@ -90,14 +90,14 @@ def two_step(splits: Splits) -> TwoStep:
     """Return a variational autoencoder with a flow on draws of its posterior."""
     model: Any = build_model(MODELS["vae"].for_data(splits.spec, "gae"), splits.spec)
     gae: GeneralizedAutoencoder = fit(
-        model, splits.train, valid=splits.valid, max_epochs=200, batch_size=64, max_bad_valid_epochs=20, device="cpu"
+        model, splits.train, valid=splits.valid, max_epochs=100, batch_size=128, max_bad_valid_epochs=20, device="cpu"
     )
     assert splits.valid is not None
     with evaluating(gae):
         train, valid = (gae.latents(rows[:], torch.Generator().manual_seed(0)) for rows in (splits.train, splits.valid))
     spec = latent_spec(splits.spec, gae.latent_dim)
     de: Any = MODELS["flow"].for_data(spec, "de").build(spec)
-    return TwoStep(gae, fit(de, train, valid=valid, max_epochs=60, batch_size=64, use_lr_scheduler=True, device="cpu"))
+    return TwoStep(gae, fit(de, train, valid=valid, max_epochs=30, batch_size=128, use_lr_scheduler=True, device="cpu"))
 
 
 def errors_of(name: str, seed: int) -> dict[str, dict[str, float]]:

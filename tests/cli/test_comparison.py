@@ -143,3 +143,24 @@ def test_a_run_in_which_another_process_writes_is_running(tested):
     finally:
         run.close()
     assert RunSummary.read(run.path).state == "not trained"
+
+
+def test_a_diagnosis_of_a_run_lies_where_its_page_finds_it(tested, twostep, monkeypatch):
+    class Found:
+        def lines(self):
+            return ["chart: good"]
+
+        def next_command(self):
+            return "twostep report RUN"
+
+        def to_dict(self):
+            return {"findings": [{"name": "chart", "text": "good", "advice": ""}]}
+
+        def plot(self, path):
+            path.write_bytes(b"")
+
+    monkeypatch.setattr("twostep.analysis.diagnose.diagnose_run", lambda *_, **__: Found())
+    run = tested("flow", log_likelihood=EXACT)
+    assert twostep("diagnose", run).out.startswith("chart: good\nnext: twostep report RUN\n")
+    assert json.loads(twostep("diagnose", run, "--json").out)["findings"][0]["name"] == "chart"
+    assert {path.name for path in run.glob("diagnosis*")} == {"diagnosis", "diagnosis-2"}

@@ -124,6 +124,23 @@ def test_a_run_keeps_to_its_minutes(rows, tmp_path, caplog):
     assert [one.steps_done for one in again.trainers] == [gae.steps_done, de.steps_done]
 
 
+def test_a_density_is_trained_where_encoding_took_all_the_time(rows, tmp_path, caplog, monkeypatch):
+    """It gets a fifth of the time, and a warning says so."""
+    request = asked(("ae", "flow"), rows, tmp_path, {"max_minutes": 1e-3}, de={"max_epochs": 10**6})
+    experiment = start(request)
+    embed = experiment.trainer.embed
+
+    def slow(batches):
+        time.sleep(0.1)
+        return embed(batches)
+
+    monkeypatch.setattr(experiment.trainer, "embed", slow)
+    experiment.fit()
+    experiment.run.close()
+    assert experiment.trainers[1].steps_done > 0
+    assert "encoding the data took" in caplog.text
+
+
 def test_a_run_limited_in_steps_resumes_to_the_bit(rows, tmp_path):
     keys = {"gae": {"max_steps": 5}, "de": {"max_steps": 4}}
     whole = trained(asked(("ae", "flow"), rows, tmp_path / "one", **keys))

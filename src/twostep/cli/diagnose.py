@@ -10,6 +10,7 @@ from typing import Any
 
 from twostep.cli import early, flags
 from twostep.cli.output import show
+from twostep.core.columns import require_ending, write_columns
 from twostep.core.files import require_free
 from twostep.core.schema import UserError
 
@@ -63,8 +64,6 @@ def diagnose(
     folder = to or _free_folder(runs[0] if len(runs) == 1 else Path())
     files = folder / "diagnosis.json", folder / "diagnosis.png"
     if per_point is not None:
-        from twostep.core.columns import require_ending
-
         require_ending(per_point)
         files += (per_point,)
     for file in files:
@@ -98,8 +97,6 @@ def diagnose(
     found.plot(files[1])
     logger.info("results and figure: %s", folder)
     if per_point is not None and local is not None:
-        from twostep.core.columns import write_columns
-
         write_columns(local.columns(), per_point)
         logger.info("local dimension of %s rows: %s", f"{len(local.values):,}", per_point)
     return 0

@@ -70,6 +70,7 @@ def evaluate(
         shared, gae, de = (parse_overrides(items or []) for items in (shared_config, gae_config, de_config))
         overrides = share(shared, gae=gae, de=de)
         early.check_keys(stored.models, overrides)
+        early.check_adjustable(stored.models, overrides)
     else:
         if gae_config or de_config or shared_config:
             raise UserError(f"{run} is a run of a single model: use --config")

@@ -84,6 +84,7 @@ def train(
             )
         overrides = share(run, gae=gae, de=de)
         early.check_keys(source.models, overrides)
+        early.check_adjustable(source.models, overrides)
         if source.keys.get("freeze_pretrained_gae") and max_epochs_loaded_gae is None:
             max_epochs.pop("gae", None)
         return resume_run(load_dir, overrides, load_best_valid_first, max_epochs, only_test, test_ood)

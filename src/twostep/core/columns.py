@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twostep.core.files import atomic_write, write_json
 from twostep.core.schema import UserError
 
-if TYPE_CHECKING:  # numpy takes too long to import for a command that is refused
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ENDINGS = (".csv", ".parquet", ".json")

@@ -19,7 +19,7 @@ from torch import Tensor
 from twostep.data.batches import Batches, embed, subsample
 from twostep.models.base import evaluating
 from twostep.models.two_step import TwoStep
-from twostep.training.budget import gae_share
+from twostep.training.budget import LEAST, gae_share
 from twostep.training.callbacks import Callback
 from twostep.training.trainer import Trainer
 
@@ -31,7 +31,6 @@ ALTERNATING = (
     "sequential_training=True trains it on the final ones"
 )
 
-SHORTEST = 1e-3  # seconds of a density for which no time is left: it takes a step
 SCALE_ROWS = 10_000  # whose embeddings the scale of an encoder that is not trained follows from
 
 logger = logging.getLogger("twostep")
@@ -81,9 +80,22 @@ class TwoStepTrainer:
             else:
                 logger.info("de: continues from its weights on new embeddings: the autoencoder was trained further")
         if self.max_seconds is not None and self.gae is not None:
-            self.de.max_seconds = max(self.max_seconds - self.gae.seconds_done, SHORTEST)
+            self.de.max_seconds = max(self.max_seconds - self.gae.seconds_done, 0.0)
         self._set_embeddings(train, valid, self._version)
+        self._leave_time_for_density()
         self.de.run()
+
+    def _leave_time_for_density(self) -> None:
+        """Give an untrained density a fifth of the time at least, also where encoding the data took it all."""
+        if self.max_seconds is None or self.de.max_seconds is None or self.de.steps_done:
+            return
+        least = self.de.seconds_done + LEAST * self.max_seconds
+        if least > self.de.max_seconds:
+            logger.warning(
+                "encoding the data took %.2g of %.2g minutes (max_minutes): the density is trained for %.2g more",
+                *(self.de.seconds_done / 60, self.max_seconds / 60, LEAST * self.max_seconds / 60),
+            )
+            self.de.max_seconds = least
 
     def _share(self, seconds: float, train: Batches) -> None:
         """Give each step its share of the time, which a resumed run keeps."""

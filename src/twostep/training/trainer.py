@@ -89,7 +89,7 @@ class Trainer:
         self.sums: dict[str, Tensor] = {}
         self.train: Batches | None = None
         self.valid: Batches | None = None
-        self._running, self._clock = False, 0.0
+        self._running, self._clock, self._owed = False, 0.0, 0.0
         self._order: tuple[int, Tensor] | None = None
         self._best: dict[str, Tensor] = {}
         self._last: dict[str, Tensor] = {}
@@ -113,10 +113,9 @@ class Trainer:
 
     @property
     def _had_all_steps(self) -> bool:
-        steps, seconds = self.keys.max_steps, self.max_seconds
-        return (steps is not None and self.steps_done >= steps) or (
-            seconds is not None and self.seconds_done >= seconds
-        )
+        if self.keys.max_steps is not None and self.steps_done >= self.keys.max_steps:
+            return True
+        return self.max_seconds is not None and self.steps_done > 0 and self.seconds_done >= self.max_seconds
 
     def total_steps(self, batches: int) -> int:
         """Return for how many steps the model is trained at most, with so many batches in an epoch."""
@@ -127,7 +126,7 @@ class Trainer:
         """Share of the training that is done: of epochs, steps or time, of whichever ends first."""
         epochs = (self.epochs_done + self.batches_done / len(self.data)) / self.max_epochs
         steps = 0.0 if self.keys.max_steps is None else self.steps_done / self.keys.max_steps
-        return max(epochs, steps, 0.0 if self.max_seconds is None else self.seconds_done / self.max_seconds)
+        return max(epochs, steps, self.seconds_done / self.max_seconds if self.max_seconds else 0.0)
 
     @property
     def finished(self) -> bool:
@@ -198,7 +197,7 @@ class Trainer:
     def advance(self) -> None:
         """Train on the next batch; after the last one of an epoch, validate and save."""
         data = self.data
-        self._clock = time.monotonic()
+        self._clock, self._owed = time.monotonic() - self._owed, 0.0
         if not self._running:
             self._running = True
             if self._last:
@@ -295,7 +294,7 @@ class Trainer:
             self._call("best")
         self._call("checkpoint")
         self._call("epoch")
-        self.spend(self._clock)
+        self._owed = time.monotonic() - self._clock  # what is saved says whether training has ended: count this later
         if self.finished:
             self._running = False
             self._call("end")

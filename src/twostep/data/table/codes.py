@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twostep.core.table import Column, Level, TableSchema
-from twostep.data.table.infer import ColumnError, Problems, dates, days_of, numbers, without_gap_words
+from twostep.data.table.infer import ColumnError, Problems
+from twostep.data.table.words import dates, days_of, numbers, without_gap_words
 
 if TYPE_CHECKING:
     import pandas

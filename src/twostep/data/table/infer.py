@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from twostep.core.schema import nearest
 from twostep.core.table import Column, Kind, Level
 from twostep.data.table.keys import TableKeys
+from twostep.data.table.words import THOUSANDS, dates, days_of, numbers, without_gap_words
 
 if TYPE_CHECKING:
     import pandas
@@ -28,11 +29,6 @@ FEW = 50  # rows, too few to tell
 LARGEST = 1e30
 EXACT = 2**24  # integers up to which single precision has all
 FAR = 1000.0  # standard deviations from 0, from which values are centred
-GAPS = frozenset({"", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "NULL", "null", "None", "<NA>", "#N/A", "NaT", "?"})
-DASHES = ("-", "--", ".")  # missing values among numbers
-ISO = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "ISO8601")
-DATES = (*ISO, "%d.%m.%Y", "%d.%m.%Y %H:%M", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d")
-THOUSANDS = r"[-+]?\d{1,3}(,\d{3})+(\.\d+)?"
 CODED = re.compile(r"[-+]?0\d+")  # digits that are a code: a number would lose its zeros
 
 
@@ -125,60 +121,6 @@ def column_of(name: str, series: Series, kind: Kind | None = None, decimal: str 
     return _worded(about, present, series, kind, decimal)
 
 
-def without_gap_words(series: Series) -> Series:
-    """Replace words that stand for a missing value, such as NA, by one."""
-    if str(series.dtype) not in ("object", "str", "string"):
-        return series
-    stripped = series.map(_stripped)
-    present = stripped.where(~stripped.isin(list(GAPS)), None)
-    dashes = present.isin(DASHES)
-    if dashes.any() and numbers(present[~dashes].dropna().astype(str)).notna().all():
-        return present.where(~dashes, None)
-    return present
-
-
-def _stripped(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value
-
-
-def numbers(words: Series, decimal: str | None = None) -> Series:
-    """Return strings as floats; NaN where they are none.
-
-    Without a decimal sign, commas are taken for it if each string is a number so, and not all are with points.
-    """
-    import pandas
-
-    def parsed(values: Series) -> Series:
-        return pandas.to_numeric(values.where(~values.str.contains("_", regex=False), "x"), errors="coerce")
-
-    if decimal == "." and words.str.fullmatch(THOUSANDS).any():
-        return parsed(words.str.replace(",", "", regex=False))
-    commas = words.str.replace(".", "", regex=False).str.replace(",", ".", regex=False)
-    if decimal == ",":
-        return parsed(commas)
-    plain = parsed(words)
-    if (
-        decimal is None
-        and plain.isna().any()
-        and words.str.fullmatch(r"[-+]?\d+(\.\d{3})*(,\d+)?([eE][-+]?\d+)?").all()
-    ):
-        return parsed(commas)
-    return plain
-
-
-def dates(words: Series, format: str | None = None) -> tuple[Series, str] | None:
-    """Return strings as dates, and how they are written; None if some are no dates."""
-    import pandas
-
-    for one in (format,) if format else DATES:
-        if not words.str.contains(r"\d[-./]\d", regex=True).all():
-            return None
-        found = pandas.to_datetime(words, format=one, errors="coerce", utc=one == "ISO8601")
-        if not found.isna().any():
-            return (found.dt.tz_localize(None) if one == "ISO8601" else found), one
-    return None
-
-
 def _dtype(series: Series) -> str:
     name = str(series.dtype)
     return "category" if name == "category" else name
@@ -261,14 +203,6 @@ def _dated(about: dict[str, Any], present: Series) -> Column:
             return Column(**about, kind="date", days=whole, offset=float(values[0]))
         return Column(**about, kind="date", days=whole, omitted="constant", levels=(float(values[0]),))
     return Column(**about, kind="date", days=whole, offset=float(values.min()))
-
-
-def days_of(values: Series) -> NDArray[np.float64]:
-    """Return dates as days since 1970-01-01, of the time that they show in their own time zone."""
-    local = values.dt.tz_localize(None) if values.dt.tz is not None else values
-    microseconds = local.to_numpy().astype("datetime64[us]")
-    days = microseconds.astype(np.int64) / 86_400e6
-    return np.where(np.isnat(microseconds), np.nan, days)
 
 
 def _nominal(about: dict[str, Any], present: Series, series: Series, kind: Kind = "categorical") -> Column:

@@ -6,7 +6,7 @@ A table of numbers alone, without missing values, is read as an array is: its ro
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twostep.core.schema import UserError, nearest
+from twostep.core.schema import UserError
 from twostep.core.table import Column, TableSchema
 from twostep.data.base import Source
 from twostep.data.files import tables
 from twostep.data.files.arrays import vectors
+from twostep.data.table.choose import chosen_columns, report, without_duplicates, without_index
 from twostep.data.table.codes import to_codes
-from twostep.data.table.infer import Problems, infer, numbers
+from twostep.data.table.infer import Problems, infer
 from twostep.data.table.keys import TableKeys
 from twostep.data.table.text import is_text_table, read_text
+from twostep.data.table.words import numbers
 
 if TYPE_CHECKING:
     import pandas
@@ -144,23 +146,23 @@ def source_of(data: Any, keys: TableKeys, where: str) -> Source:
     """
     frame = frame_of(data)
     problems = Problems()
-    chosen, labels = _chosen(frame, keys, problems, where)
+    chosen, labels = chosen_columns(frame, keys, problems)
     inferred = infer(chosen, keys, problems)
     if not inferred and not problems.found:
         raise UserError(f"{where}: has no columns to model")
     if not len(frame):
         raise UserError(f"{where}: is empty: it has columns, but no rows")
-    columns = _without_index(inferred, chosen, where)
+    columns = without_index(inferred, chosen, where)
     schema = TableSchema(columns=tuple(columns))
     codes = to_codes(schema, chosen, problems, keys.decimal)
     if problems.found:
         raise UserError(f"{where}: {problems.message()}")
     if keys.kinds is None and _is_numbers(schema):
         return _numbers(schema, chosen, labels, where, keys.decimal)
-    schema, codes = _without_duplicates(schema, codes)
+    schema, codes = without_duplicates(schema, codes)
     if not schema.modelled:
         raise UserError(f"{where}: all rows are equal: there is nothing to learn")
-    _report(schema, where)
+    report(schema, where)
     low, high = float(codes.nan_to_num(torch.inf).min()), float(codes.nan_to_num(-torch.inf).max())
     return Source(codes, train_labels=labels, low=low, high=high, columns=schema)
 
@@ -191,92 +193,6 @@ def rows_of(schema: TableSchema, data: Any, where: str, decimal: str | None = No
     if problems.found:
         raise UserError(f"{where}: {problems.message()}")
     return codes
-
-
-def _chosen(
-    frame: pandas.DataFrame, keys: TableKeys, problems: Problems, where: str
-) -> tuple[pandas.DataFrame, Tensor | None]:
-    """Return the columns to model, and the labels."""
-    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
-    names = list(dict.fromkeys(frame.columns))
-    asked: Mapping[str, Sequence[str]] = {
-        "columns": keys.columns or (),
-        "drop": keys.drop,
-        "target_column": (keys.target_column,) if keys.target_column else (),
-        "index_column": (keys.index_column,) if keys.index_column else (),
-    }
-    for key, wanted in asked.items():
-        for name in wanted:
-            if name not in names:
-                hint = nearest(name, names) or f"; it has {', '.join(names[:12])}{', ...' * (len(names) > 12)}"
-                problems.add(name, f"no such column ({key}){hint}", droppable=False)
-    apart = {*keys.drop, keys.target_column, keys.index_column}
-    kept = [name for name in (keys.columns or names) if name in names and name not in apart]
-    labels = None
-    if keys.target_column in names:
-        codes, _ = frame[keys.target_column].factorize(sort=True)
-        labels = torch.as_tensor(np.asarray(codes, dtype=np.int64))
-    chosen: Any = frame.loc[:, frame.columns.isin(kept)] if keys.columns is None else frame[kept]
-    return chosen, labels
-
-
-def _without_index(columns: list[Column], frame: pandas.DataFrame, where: str) -> list[Column]:
-    """Drop columns without a name that are empty or only number the rows, as pandas writes an index."""
-    dropped: list[str] = []
-    for place, column in enumerate(columns):
-        if not tables.UNNAMED.fullmatch(column.name):
-            continue
-        values = frame[column.name]
-        counts = (
-            column.kind == "integer" and not column.gaps and values.is_unique and (place == 0 or "__" in column.name)
-        )
-        if column.omitted == "empty" or counts:
-            dropped.append(column.name)
-    if dropped:
-        logger.warning(
-            "%s: columns without a name that are empty or number the rows are left out: %d", where, len(dropped)
-        )
-    return [column for column in columns if column.name not in dropped]
-
-
-def _without_duplicates(schema: TableSchema, codes: Tensor) -> tuple[TableSchema, Tensor]:
-    """Mark columns whose codes are those of an earlier one as duplicates."""
-    first: dict[bytes, Column] = {}
-    columns: list[Column] = []
-    kept: list[int] = []
-    place = 0
-    for column in schema.columns:
-        if column.omitted is None:
-            key = codes[:, place].numpy().tobytes()
-            twin = first.setdefault(key, column)
-            if twin is column:
-                kept.append(place)
-            elif (twin.nominal, twin.pooled, column.pooled) == (column.nominal, 0, 0):
-                column = column.model_copy(update={"omitted": "duplicate", "repeats": twin.name})
-            else:
-                kept.append(place)
-            place += 1
-        columns.append(column)
-    return TableSchema(columns=tuple(columns)), codes[:, kept]
-
-
-def _report(schema: TableSchema, where: str) -> None:
-    """Say which columns are left out, and which levels are pooled."""
-    left_out: list[str] = []
-    for why, words in (("constant", "constant"), ("empty", "without values"), ("duplicate", "repeating another")):
-        names = [
-            one.name + (f" ({one.repeats})" if one.repeats else "") for one in schema.columns if one.omitted == why
-        ]
-        if names:
-            left_out.append(f"{words}: {', '.join(names[:10])}" + f" and {len(names) - 10} more" * (len(names) > 10))
-    if left_out:
-        logger.warning("%s: columns that are not modelled, but filled in samples: %s", where, "; ".join(left_out))
-    for column in schema.modelled:
-        if column.pooled:
-            logger.warning(
-                "%s: column %s has %d levels: the %d rarest count as one, %s",
-                *(where, column.name, len(column.levels) + column.pooled, column.pooled, column.other),
-            )
 
 
 def _is_numbers(schema: TableSchema) -> bool:
