@@ -60,6 +60,28 @@ def _no_curves(monkeypatch):
     monkeypatch.setattr("twostep.analysis.report._figures", lambda *_: {})
 
 
+ADVICE = {
+    "twostep.experiment.progress.FEW_STEPS": 0,
+    "twostep.experiment.experiment.EXPLAINS_NOTHING": -float("inf"),
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_advice():
+    """Say nothing of short training, which is that of nearly every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, limit in ADVICE.items():
+            patch.setattr(place, limit)
+        yield
+
+
+@pytest.fixture
+def advice(monkeypatch):
+    """Give advice on short training all the same."""
+    monkeypatch.setattr("twostep.experiment.progress.FEW_STEPS", 1000)
+    monkeypatch.setattr("twostep.experiment.experiment.EXPLAINS_NOTHING", 0.1)
+
+
 @pytest.fixture(autouse=True)
 def _own_log_files():
     """Take away what experiments add to the log, so that none writes into the files of another."""

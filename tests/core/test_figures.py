@@ -76,7 +76,7 @@ def test_samples_of_images_and_vectors_are_written_in_units_of_the_data(tmp_path
 
 @pytest.mark.parametrize("name", ["x.jpg", "x", "x.PNG", "x.npy.gz"])
 def test_other_endings_are_refused_and_nothing_is_made(tmp_path, name):
-    with pytest.raises(UserError, match=r"write to a \.png, \.npz or \.npy file"):
+    with pytest.raises(UserError, match=r"write to a \.png, \.csv, \.parquet, \.npz or \.npy file"):
         figures.write_samples(torch.rand(4, 1, 3, 3), spec(1, 3, 3), tmp_path / "new" / name)
     assert not any(tmp_path.iterdir())
 

@@ -211,13 +211,13 @@ def test_the_command_prints_the_number_its_range_and_reasons(plane, tmp_path, tw
     (path,) = root.iterdir()
     assert all(f"  {reason}\n" in done.out for reason in json.loads((path / "dimension.json").read_text())["reasons"])
     assert "latent_dim=auto of vae: 2" in (path / "stdout").read_text()
-    assert "dimension.json" in (path / "report.html").read_text()
+    assert "intrinsic dimension of the training rows" in (path / "report.html").read_text()
 
 
 def test_the_report_of_a_run_with_a_number_names_no_estimate(ae_run):
     from twostep.runs.directory import Run
 
-    assert "dimension.json" not in write_report(Run.open(ae_run)).read_text()
+    assert "intrinsic dimension of the training rows" not in write_report(Run.open(ae_run)).read_text()
 
 
 # ---- refused

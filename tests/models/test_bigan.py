@@ -73,7 +73,7 @@ def errors(model, x):
 
 def small_on_the_plane(**keys):
     torch.manual_seed(0)
-    sizes = {f"{net}_hidden_dims": (32,) for net in ("encoder", "decoder")}
+    sizes = {"latent_dim": PLANE.dim, **{f"{net}_hidden_dims": (32,) for net in ("encoder", "decoder")}}
     x = bent(2000)
     model = built(BiGANConfig.for_data(PLANE, "gae", **{**sizes, "discriminator_hidden_dims": (64, 64), **keys}), PLANE)
     model.fit_transform([x])

@@ -153,7 +153,7 @@ def test_a_run_limited_in_steps_resumes_to_the_bit(rows, tmp_path):
     assert differences(snapshot(whole), snapshot(again)) == []
 
 
-def test_a_first_step_that_explains_nothing_and_few_steps_are_reported(rows, tmp_path, caplog):
+def test_a_first_step_that_explains_nothing_and_few_steps_are_reported(rows, tmp_path, caplog, advice):
     caplog.set_level("WARNING", "twostep")
     experiment = trained(asked(("ae",), rows, tmp_path, model={"max_epochs": 1, "lr": 1e-6}))
     results = experiment.test()

@@ -21,7 +21,8 @@ from twostep.models import MODELS
 from twostep.models.base import DensityEstimator
 
 PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-9, high=9)
-NAMES = [name for name in METRICS if isinstance(METRICS[name], SampleMetric) and name != "fid"]
+OTHERS = ("fid", "column_errors")  # of images, and of tables
+NAMES = [name for name in METRICS if isinstance(METRICS[name], SampleMetric) and name not in OTHERS]
 FIGURES = {
     "precision_recall_density_coverage": ["precision", "recall", "density", "coverage"],
     "memorisation": ["farther", "c_t", "copies"],
