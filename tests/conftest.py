@@ -78,7 +78,7 @@ def _no_advice():
 @pytest.fixture
 def advice(monkeypatch):
     """Give advice on short training all the same."""
-    monkeypatch.setattr("twostep.experiment.progress.FEW_STEPS", 1000)
+    monkeypatch.setattr("twostep.experiment.progress.FEW_STEPS", 500)
     monkeypatch.setattr("twostep.experiment.experiment.EXPLAINS_NOTHING", 0.1)
 
 

@@ -234,6 +234,7 @@ def test_samples_carry_no_graph():
 # ---- fitting
 
 
+@pytest.mark.cmd
 def test_it_learns_an_autoregressive_gaussian_to_two_hundredths_of_a_nat_a_dimension():
     """`x_t = 0.9 x_{t-1} - 0.5 x_{t-2} + 0.3 e_t`, in units of its own."""
     dim = 6

@@ -78,6 +78,7 @@ def test_trustworthiness_is_that_of_scikit_learn():
     assert found.continuity == pytest.approx(trustworthiness(latents, table, n_neighbors=5), abs=1e-12)
 
 
+@pytest.mark.cmd
 def test_paths_through_convolutions_are_those_of_the_images_in_any_memory_format():
     torch.manual_seed(0)
     spec = DataSpec(name="images", shape=(2, 6, 5), size=50, low=0, high=1)

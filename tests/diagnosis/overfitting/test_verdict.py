@@ -123,6 +123,7 @@ def test_a_thick_manifold_is_reported_with_its_thickness(name):
 
 
 @pytest.mark.parametrize("noise", [0.003, 0.03])
+@pytest.mark.cmd
 def test_noise_in_many_directions_hides_no_manifold_above_its_scale(noise):
     found = diagnose(drawn("uniform_sphere", 1000, ambient_dim=20, noise=noise))
     assert found.dimension.recommended == 2
@@ -158,6 +159,7 @@ def test_positions_between_references_decide():
     assert [of(value, 7.1, 6.4, 6.6, dim=8) for value in (4.8, 5.1, 6.4, 6.8, 7.05)] == [True, None, None, None, False]
 
 
+@pytest.mark.cmd
 def test_a_wavy_graph_in_many_dimensions_is_not_called_full():
     z = gaussian(1000, 9)
     directions = torch.linalg.qr(gaussian(9, 9, seed=1)).Q
@@ -178,6 +180,7 @@ def test_the_surface_of_a_cube_is_not_said_to_fill_its_space():
     assert diagnose(surface_of_a_cube(11)).overfitting.verdict == "undecided"
 
 
+@pytest.mark.cmd
 def test_there_is_no_no_where_rows_are_too_few_for_quadrics():
     """Neighbours find 40 curved dimensions in R^60 like a full-dimensional distribution."""
     x = torch.tanh(gaussian(1200, 40) @ gaussian(40, 60, seed=1) / 40**0.5)

@@ -127,6 +127,7 @@ def test_separated_sets_have_an_uncertain_auroc():
     assert auroc(np.arange(-20.0, -5), np.arange(10.0)).interval == (0.0, pytest.approx(1 - 0.025**0.1))
 
 
+@pytest.mark.cmd
 def test_bootstrap_intervals_cover_and_repeat(monkeypatch):
     monkeypatch.setattr(detection, "RESAMPLES", 100)
     standard, gap = NormalDist(), 1.5
