@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 
 from twostep.core.checkpoint import CheckpointError, State, fingerprint
-from twostep.core.schema import UserError, reason
+from twostep.core.schema import DataSpec, UserError, reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment import report_data
@@ -89,7 +89,7 @@ class Experiment:
         detection = self.evaluator.detect(self.ood) if self.ood else None
         if detection is not None:
             results[self.evaluator.whole.name] |= detection.results
-        warn_of_blur(results, self.splits.spec.is_image)
+        warn_of_blur(results, self.splits.spec)
         every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
         for name, metric, result in every:
             logger.info("test %s: %s", name, result.line(metric))
@@ -151,11 +151,11 @@ class Experiment:
         return sum(trainer.steps_done for trainer in self.trainers)
 
 
-def warn_of_blur(results: dict[str, dict[str, Result]], is_image: bool) -> None:
+def warn_of_blur(results: dict[str, dict[str, Result]], spec: DataSpec) -> None:
     """Note in the results, and warn, that reconstructions explain almost nothing, and say what may help."""
-    advice = "raise max_epochs or max_steps, lr or latent_dim" + (
-        "" if is_image else ", or set whitening_transform=True"
-    )
+    advice = "raise max_epochs or max_steps, lr or latent_dim"
+    if not spec.is_image and spec.table is None:
+        advice += ", or set whitening_transform=True"
     for name, found in results.items():
         share = found.get("explained_variance")
         if share is not None and share.value < EXPLAINS_NOTHING:

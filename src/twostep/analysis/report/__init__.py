@@ -50,6 +50,7 @@ def write_report(run: Run) -> Path:
         curves=_curves(run),
         distances=content.distances(arrays),
         diagnosis=content.diagnosis(run.path),
+        can_diagnose=run.spec.table is None,
         not_default=content.not_default(run),
         command=content.command(summary),
         configs={path.name: to_json(without_folders(read_json(path))) for path in configs},
