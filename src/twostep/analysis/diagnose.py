@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twostep.core.figures import plain
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import Rows, subsample
@@ -87,7 +88,7 @@ class RunDiagnosis:
 
     def plot(self, path: Path) -> None:
         """Write the figure: decoder spectrum, data by embedding, decay of the density, likelihood during training."""
-        draw_run(self.chart, self.decay, self.likelihood, path, f"{self.path.name}: {self.dataset}")
+        draw_run(self.chart, self.decay, self.likelihood, path, f"{plain(self.path.name)}: {plain(self.dataset)}")
 
 
 def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: Path | None = None) -> RunDiagnosis:

@@ -122,6 +122,8 @@ def train(
     in_files = share(stored.keys["shared_config"], gae=stored.keys["gae_config"], de=stored.keys["de_config"])
     overrides = {part: {**in_files[part], **keys} for part, keys in share(run, gae=gae, de=de).items()}
     table.add_to(overrides["run"])
+    if load_pretrained_gae:
+        overrides["gae"] = gae  # keys of a run that exists, which shares none
     if dataset is not None:
         overrides["run"]["dataset"] = dataset
     early.check_request(models, overrides)

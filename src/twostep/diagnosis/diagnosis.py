@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from twostep.core.figures import plain
 from twostep.core.schema import UserError
 from twostep.data.batches import subsample
 from twostep.diagnosis.dimension.consensus import ROWS, Dimension, consensus
@@ -118,7 +119,7 @@ class Diagnosis:
         Raises:
             UserError: if it can't be written.
         """
-        title = f"{self.name}: intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
+        title = f"{plain(self.name)}: intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
         draw_dataset(self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, title)
 
 
