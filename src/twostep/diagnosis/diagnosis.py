@@ -119,8 +119,8 @@ class Diagnosis:
         Raises:
             UserError: if it can't be written.
         """
-        title = f"{plain(self.name)}: intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
-        draw_dataset(self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, title)
+        found = f"intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
+        draw_dataset(self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, f"{plain(self.name)}: {found}")
 
 
 def diagnose(
