@@ -120,7 +120,9 @@ class Diagnosis:
             UserError: if it can't be written.
         """
         found = f"intrinsic dimension {self.dimension.recommended}, overfitting: {self.overfitting.line()}"
-        draw_dataset(self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, f"{plain(self.name)}: {found}")
+        draw_dataset(
+            self.dimension, self.noise_scales, self.spectrum, self.latent_dim, path, f"{plain(self.name)}: {found}"
+        )
 
 
 def diagnose(
