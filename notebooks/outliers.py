@@ -76,5 +76,4 @@ for label, rows in (("benign", ~is_malignant), ("malignant", is_malignant)):
 axes.set_xlabel("distance to the manifold (standard deviations)")
 axes.set_ylabel("log-density on the manifold (nats)")
 axes.set_xscale("log")
-axes.set_yscale("symlog", linthresh=100)
 _ = axes.legend()
