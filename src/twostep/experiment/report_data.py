@@ -25,6 +25,7 @@ from twostep.core.moments import Moments, principal_axes
 from twostep.core.schema import UserError, reason
 from twostep.data.base import Splits
 from twostep.data.batches import subsample
+from twostep.metrics.samples.columns import kolmogorov_smirnov
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, Sampler
 from twostep.models.two_step import TwoStep
 
@@ -142,14 +143,7 @@ def _latent(gae: GeneralizedAutoencoder, test: Tensor, samples: Tensor | None) -
 
 def _columns(real: NDArray[Any], samples: NDArray[Any]) -> Arrays:
     """Return the columns whose distributions differ most, by the distance of their distribution functions."""
-    from scipy.stats import ks_2samp
-
-    def differ(column: int) -> float:
-        one, two = (values[np.isfinite(values[:, column]), column] for values in (real, samples))
-        compared: Any = ks_2samp(one, two, method="asymp") if len(one) and len(two) else None
-        return 0.0 if compared is None else float(compared.statistic)
-
-    distances = np.array([differ(column) for column in range(real.shape[1])])
+    distances = np.array([kolmogorov_smirnov(one, other) for one, other in zip(real.T, samples.T, strict=True)])
     shown = np.sort(np.argsort(-distances, kind="stable")[:COLUMNS])
     return {
         "columns": shown,

@@ -1,4 +1,4 @@
-"""The dimension of each row: pieces of several dimensions are told apart, standard errors hold, equal rows agree."""
+"""The dimension of each row: pieces of several dimensions are distinguished, standard errors hold, equal rows agree."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jinja2 import Environment, PackageLoader
 
-from twostep.analysis.report import content, pictures
+from twostep.analysis.report import content, plots
 from twostep.analysis.report.words import cards, subject
 from twostep.core.files import atomic_write, read_json, to_json, without_folders
 from twostep.core.schema import UserError
@@ -111,7 +111,7 @@ def _curves(run: Run) -> list[str]:
 def _sample_image(run: Run) -> str:
     arrays = report_data.read(run.path)
     if run.spec.is_image and "samples" in arrays:
-        return pictures.png(arrays["samples"][:16], run.spec.low, run.spec.high, 4)
+        return plots.png(arrays["samples"][:16], run.spec.low, run.spec.high, 4)
     return _old_images(run.path).get("samples", "")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from twostep.analysis.report import pictures
+from twostep.analysis.report import plots
 from twostep.analysis.report.words import PARTS, figure_name, number, uncertainty_of, value_of
 from twostep.core.files import read_json, without_folders
 from twostep.core.result import Result
@@ -26,7 +26,7 @@ from twostep.runs.summary import RunSummary
 PAIRS = 4  # columns that are drawn pairwise
 NEAREST = 8  # samples beside their nearest training rows
 MOST_SCORES = 5000
-NEAR, FAR = 0.3, 3.0  # of the distances of samples, relative to those of held-out rows
+COPIES = 0.3  # samples so near to training rows, relative to held-out rows, are copies
 NOT_SHOWN = ("name", "dataset", "logdir_root", "pretrained_gae")  # keys that differ from defaults in every run
 
 
@@ -139,7 +139,7 @@ def shown_curves(run: Run, history: Mapping[str, Sequence[Mapping[str, Mapping[s
         if np.isfinite(values).any():
             best = int((np.nanargmin if METRICS[str(stop)].lower_is_better else np.nanargmax)(values)) + 1
         title = config.name if part == "model" else f"{config.name} ({PARTS[part]})"
-        found.append(pictures.curves(series, best, title))
+        found.append(plots.curves(series, best, title))
     return found
 
 
@@ -184,7 +184,7 @@ def images(run: Run, arrays: report_data.Arrays) -> dict[str, Any]:
         return {}
 
     def png(name: str, rows: slice, columns: int = 8) -> str:
-        return pictures.png(arrays[name][rows], spec.low, spec.high, columns)
+        return plots.png(arrays[name][rows], spec.low, spec.high, columns)
 
     if "samples" in arrays:
         found = {"samples": png("samples", slice(32)), "real": png("real", slice(32))}
@@ -207,28 +207,28 @@ def figures(run: Run, arrays: report_data.Arrays) -> dict[str, str]:
     """Return the figures as inline SVG by name, as far as the run has what they show."""
     found: dict[str, str] = {}
     if "latent" in arrays:
-        found["latent"] = pictures.latent(
+        found["latent"] = plots.latent(
             *(arrays["latent"], arrays.get("latent_samples"), arrays.get("labels"), arrays.get("density_test")),
             arrays["latent_variance"],
         )
     if (sets := densities(run, arrays)) and all(np.isfinite(rows).any() for rows in sets.values()):
-        found["density"] = pictures.histograms(
+        found["density"] = plots.histograms(
             sets, "log-density (nats)", f"Histograms of log-densities of {', '.join(sets)}"
         )
     if "shares" in arrays:
         shares = {"held-out rows": 100 * arrays["shares"]}
         label = "share of the mean variance left by the reconstruction (%)"
-        found["shares"] = pictures.histograms(shares, label, f"Histogram of the {label} of held-out rows")
+        found["shares"] = plots.histograms(shares, label, f"Histogram of the {label} of held-out rows")
     if "table_real" in arrays:
         names = column_names(run)
         columns = [
             (name, arrays["table_real"][:, k], arrays["table_samples"][:, k], levels)
             for k, (name, levels) in enumerate(names[int(c)] for c in arrays["columns"])
         ]
-        found["marginals"] = pictures.marginals(columns)
+        found["marginals"] = plots.marginals(columns)
         worst = np.argsort(-arrays["column_distances"], kind="stable")
         if len(columns) > 1:
-            found["pairs"] = pictures.pairs([columns[k][:3] for k in sorted(worst[:PAIRS])])
+            found["pairs"] = plots.pairs([columns[k][:3] for k in sorted(worst[:PAIRS])])
     return found
 
 
@@ -245,7 +245,7 @@ def distances(arrays: report_data.Arrays) -> str:
     if "sample_distances" not in arrays:
         return ""
     drawn, real = (float(np.median(arrays[f"{name}_distances"])) for name in ("sample", "real"))
-    verdict = "samples are copies of training rows" if drawn < 0.3 * real else "samples are no copies"
+    verdict = "samples are copies of training rows" if drawn < COPIES * real else "samples are no copies"
     return (
         f"Median distance to the nearest training row: {drawn:.3g} of samples, {real:.3g} of held-out rows; {verdict}."
     )

@@ -25,7 +25,7 @@ Series = Any  # pandas has no types
 
 MAX_LEVELS = 1000
 DISTINCT = 0.9  # share of rows with a word of their own, from which a column of words names its rows
-FEW = 50  # rows, too few to tell
+FEW = 50  # rows, too few to decide by
 LARGEST = 1e30
 EXACT = 2**24  # integers up to which single precision has all
 FAR = 1000.0  # standard deviations from 0, from which values are centred

@@ -73,10 +73,15 @@ def shape_errors(columns: TableSchema, real: Array, drawn: Array) -> dict[str, f
         if column.nominal:
             found[column.name] = _total_variation(_bins(one, None), _bins(other, None))
             continue
-        one, other = one[~np.isnan(one)], other[~np.isnan(other)]
-        test: Any = ks_2samp(one, other, method="asymp") if len(one) and len(other) else None
-        found[column.name] = 1.0 if test is None else float(test.statistic)
+        found[column.name] = kolmogorov_smirnov(one, other)
     return found
+
+
+def kolmogorov_smirnov(one: Array, other: Array) -> float:
+    """Return the largest difference of two distribution functions of finite values; 1 if either has none."""
+    one, other = one[np.isfinite(one)], other[np.isfinite(other)]
+    test: Any = ks_2samp(one, other, method="asymp") if len(one) and len(other) else None
+    return 1.0 if test is None else float(test.statistic)
 
 
 def trend_errors(columns: TableSchema, real: Array, drawn: Array, pairs: Sequence[tuple[int, int]]) -> list[float]:

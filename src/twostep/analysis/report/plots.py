@@ -56,8 +56,8 @@ def curves(series: Mapping[str, Sequence[float]], best: int | None, title: str) 
     axes.set(xlabel="epoch", title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(loc="best")
-    told = "; ".join(f"{label} ends at {values[-1]:.4g}" for label, values in series.items())
-    return _svg(figure, f"Curves of {title} over {max(map(len, series.values()))} epochs: {told}")
+    ends = "; ".join(f"{label} ends at {values[-1]:.4g}" for label, values in series.items())
+    return _svg(figure, f"Curves of {title} over {max(map(len, series.values()))} epochs: {ends}")
 
 
 def histograms(series: Mapping[str, Array], xlabel: str, alt: str) -> str:
