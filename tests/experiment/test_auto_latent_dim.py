@@ -73,7 +73,9 @@ def test_it_is_the_dimension_of_a_known_manifold(tmp_path, name, keys, may_be_cl
     assert any(f"latent_dim={d + 1} may avoid it" in reason for reason in found["reasons"]) == may_be_closed
 
 
-@pytest.mark.parametrize(("dim", "latent", "warned"), [(6, 6, True), (2, 2, True), (10, 9, True), (10, 5, False), (1, 1, True)])
+@pytest.mark.parametrize(
+    ("dim", "latent", "warned"), [(6, 6, True), (2, 2, True), (10, 9, True), (10, 5, False), (1, 1, True)]
+)
 def test_half_of_the_coordinates_are_taken_where_the_data_vary_in_nearly_all(dim, latent, warned):
     random = np.random.default_rng(0)
     turned = np.linalg.qr(random.normal(size=(dim, dim)))[0][:latent]

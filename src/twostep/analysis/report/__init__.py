@@ -46,7 +46,7 @@ def write_report(run: Run) -> Path:
         legend=legend.entries,
         images=content.images(run, arrays),
         old_images={} if arrays else _old_images(run.path),
-        figures=_figures(run, arrays),
+        figures=content.figures(run, arrays),
         curves=_curves(run),
         distances=content.distances(arrays),
         diagnosis=content.diagnosis(run.path),
@@ -98,10 +98,6 @@ def _written(path: Path, page: str) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
-
-
-def _figures(run: Run, arrays: report_data.Arrays) -> dict[str, str]:
-    return content.figures(run, arrays)
 
 
 def _curves(run: Run) -> list[str]:
