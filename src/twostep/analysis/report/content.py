@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,10 +121,10 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if plain else shlex.quote(word)
 
 
-def shown_curves(run: Run, history: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> list[str]:
+def curves(run: Run) -> list[str]:
     """Return the curves of each model, with its best epoch marked."""
     found: list[str] = []
-    for part, epochs in history.items():
+    for part, epochs in run.read_history().items():
         if not epochs:
             continue
         config = run.settings.models[part]
