@@ -56,8 +56,8 @@ def _no_weights(monkeypatch):
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
     """Leave the figures out of reports, half the time of a small run; who looks at them overrides this."""
-    monkeypatch.setattr("twostep.analysis.report._curves", lambda *_: [])
-    monkeypatch.setattr("twostep.analysis.report._figures", lambda *_: {})
+    monkeypatch.setattr("twostep.analysis.report.content.curves", lambda *_: [])
+    monkeypatch.setattr("twostep.analysis.report.content.figures", lambda *_: {})
 
 
 ADVICE = {

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from twostep.analysis.report import write_report
+from twostep.analysis.report import content, write_report
 from twostep.core.figures import save_png
 from twostep.core.files import without_folders
 from twostep.core.result import Result
@@ -342,3 +342,14 @@ def test_several_runs_are_compared_on_a_page(twostep, run, tmp_path):
     assert "log_likelihood 1 -3.25" in shown.text
     assert "exists" in twostep("report", run.path, other.path, "--to", path).err
     assert "give the directory of a run" in twostep("report").err
+
+
+@pytest.mark.parametrize(
+    ("nearer", "verdict"), [(1.0, "no sign of copies"), (0.5, "no sign of copies"), (0.01, "are copies")]
+)
+def test_copies_are_told_from_samples_that_are_only_smooth(nearer, verdict):
+    far, near = 1 + np.random.default_rng(0).random((2, 32))
+    far[:3] /= 2.5  # rows of which there are others much alike
+    arrays = {"real_distances": far, "sample_distances": nearer * near}
+    assert verdict in content.distances(arrays)
+    assert content.distances({**arrays, "real_distances": far[:1]}) == content.distances({}) == ""

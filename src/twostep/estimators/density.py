@@ -112,7 +112,7 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         gae: name of an autoencoder (`twostep models`), its config, or a `GeneralizedAutoencoder`.
         de: name of a density, its config, or a `DensityEstimator` of embeddings.
         latent_dim: number of latent coordinates; "auto": the estimated intrinsic dimension of the rows, or half of the
-            columns if that is at least 0.9 of five or more.
+            columns if that is at least 0.9 of them.
         gae_config, de_config: keys that differ from the defaults for these data, such as `{"max_epochs": 50}`.
         schedule: "sequential" trains the autoencoder first; "by_epoch" and "by_iteration" train both in turn.
         preprocessing: "standardize": the model sees columns of mean 0 and standard deviation 1; None: as they are.

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from twostep.core.schema import DataSpec, UserError
 from twostep.core.table import TableSchema
 from twostep.data.base import Splits
 from twostep.estimators.objects import ModelObject
-from twostep.experiment.auto_latent_dim import COPIES
 from twostep.experiment.components import build
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.experiment import Experiment
@@ -35,8 +34,6 @@ from twostep.runs.overrides import Request
 from twostep.training.engine import Engine
 from twostep.training.schedules import TwoStepTrainer
 from twostep.training.trainer import Trainer
-
-ALL_NEEDED = 4  # columns up to which a model of rows without a manifold may have as many latent coordinates
 
 logger = logging.getLogger("twostep")
 
@@ -77,15 +74,6 @@ def fit_splits(request: Request, rows: Tensor, splits: Splits, verbose: int, fol
         run = request.run_config()
         engine = Engine(run.device, run.precision)
         settings, size = resolve(request, run, splits, engine)
-        dim = splits.spec.dim
-        if size is not None and size.latent_dim >= COPIES * dim and dim > ALL_NEEDED and splits.spec.table is None:
-            first, *_ = request.models
-            narrow = {**request.overrides[first], "latent_dim": (dim + 1) // 2}
-            logger.info(
-                "the rows have no manifold of fewer dimensions: latent_dim=%d, half of the columns", (dim + 1) // 2
-            )
-            request = replace(request, overrides={**request.overrides, first: narrow})
-            settings, _ = resolve(request, run, splits, engine)
         evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
         preflight(evaluator, {}, testing=False)
         if folder is None:

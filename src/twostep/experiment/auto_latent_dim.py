@@ -8,6 +8,10 @@ bit, and a resumed run estimates nothing.
 A chart of d coordinates suffices for a manifold of d dimensions that is not closed. A closed one (a circle, a sphere)
 has no such chart without a discontinuity, at which neighbours get distant embeddings; with d + 1 it may have none. The
 dimension does not show whether a manifold is closed, so d is taken and the reasons name d + 1.
+
+With nearly as many latent coordinates as data coordinates, an autoencoder can copy any input: if the data vary in
+`COPIES` of their directions or more, half of the coordinates are taken. Levels and gaps of tables, whose decoder has
+a likelihood, are not copied: there it stays d.
 """
 
 from __future__ import annotations
@@ -49,17 +53,18 @@ class LatentSize:
     warnings: tuple[str, ...]
 
     @classmethod
-    def of(cls, found: Dimension, dim: int, seed: int) -> Self:
-        """Return the size for data with `dim` coordinates whose dimension was found."""
+    def of(cls, found: Dimension, dim: int, seed: int, copies: bool = True) -> Self:
+        """Return the size for data with `dim` coordinates whose dimension was found; `copies`: of too many latents."""
         d, rank = found.recommended, found.reference.rank
         reasons, warnings = found.reasons, found.warnings
-        if d >= COPIES * dim:
-            smaller = f"set latent_dim to a smaller number (half of them, {dim // 2}, is a start), or " * (dim > 1)
+        if copies and d >= COPIES * dim:
+            d = (dim + 1) // 2
+            fewer = f": half of them are taken, latent_dim={d}" * (dim > 1)
             warnings += (
-                f"an autoencoder with {d} latent coordinates for {dim} can copy any input, so that its distance hardly "
-                f"distinguishes new rows from the data: {smaller}train a density alone (single_main.py)",
+                f"the data vary in {found.recommended} of {dim} directions, and an autoencoder with so many latent "
+                f"coordinates can copy any input{fewer}; a density alone needs no autoencoder (train-single)",
             )
-        if d < rank:
+        elif d < rank:
             reasons += (
                 f"a closed manifold, like a circle or a sphere, has no chart of {d} coordinates without a "
                 f"discontinuity: if the data lie on one, latent_dim={d + 1} may avoid it",
@@ -98,7 +103,8 @@ def with_latent_dim(
     def estimate() -> LatentSize:
         logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
         try:
-            return LatentSize.of(dimension_of(rows, seed=seed), rows[0].numel(), seed)
+            found = dimension_of(rows, seed=seed)
+            return LatentSize.of(found, rows[0].numel(), seed, copies=splits.spec.table is None)
         except UserError as error:
             raise UserError(f"latent_dim=auto: {error}; or set latent_dim to a number") from None
 

@@ -46,8 +46,8 @@ def write_report(run: Run) -> Path:
         legend=legend.entries,
         images=content.images(run, arrays),
         old_images={} if arrays else _old_images(run.path),
-        figures=_figures(run, arrays),
-        curves=_curves(run),
+        figures=content.figures(run, arrays),
+        curves=content.curves(run),
         distances=content.distances(arrays),
         diagnosis=content.diagnosis(run.path),
         can_diagnose=run.spec.table is None,
@@ -85,7 +85,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> Path:
         figures=[(label, mark, cells) for (label, *cells), mark in figures],
         legend=[without_folders(kind) for kind in kinds],
         samples=[_sample_image(run) for run in runs],
-        curves=[_curves(run) for run in runs],
+        curves=[content.curves(run) for run in runs],
     )
     return _written(path, page)
 
@@ -98,14 +98,6 @@ def _written(path: Path, page: str) -> Path:
     with atomic_write(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     return path
-
-
-def _figures(run: Run, arrays: report_data.Arrays) -> dict[str, str]:
-    return content.figures(run, arrays)
-
-
-def _curves(run: Run) -> list[str]:
-    return content.shown_curves(run, run.read_history())
 
 
 def _sample_image(run: Run) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from twostep.analysis.report import plots
 from twostep.analysis.report.words import PARTS, figure_name, number, uncertainty_of, value_of
@@ -19,6 +20,7 @@ from twostep.core.schema import UserError
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment import report_data
 from twostep.metrics import METRICS
+from twostep.metrics.samples.memorisation import QUANTILE, of_distances
 from twostep.models.two_step import latent_spec
 from twostep.runs.directory import Run
 from twostep.runs.summary import RunSummary
@@ -26,7 +28,6 @@ from twostep.runs.summary import RunSummary
 PAIRS = 4  # columns that are drawn pairwise
 NEAREST = 8  # samples beside their nearest training rows
 MOST_SCORES = 5000
-COPIES = 0.3  # samples so near to training rows, relative to held-out rows, are copies
 NOT_SHOWN = ("name", "dataset", "logdir_root", "pretrained_gae")  # keys that differ from defaults in every run
 
 
@@ -120,10 +121,10 @@ def _quoted(word: str) -> str:
     return f'"{word}"' if plain else shlex.quote(word)
 
 
-def shown_curves(run: Run, history: Mapping[str, Sequence[Mapping[str, Mapping[str, float]]]]) -> list[str]:
+def curves(run: Run) -> list[str]:
     """Return the curves of each model, with its best epoch marked."""
     found: list[str] = []
-    for part, epochs in history.items():
+    for part, epochs in run.read_history().items():
         if not epochs:
             continue
         config = run.settings.models[part]
@@ -242,12 +243,17 @@ def column_names(run: Run) -> list[tuple[str, list[str]]]:
 
 def distances(arrays: report_data.Arrays) -> str:
     """Return in a sentence whether samples are nearer to training rows than held-out rows are."""
-    if "sample_distances" not in arrays:
+    drawn, real = (torch.as_tensor(arrays.get(f"{name}_distances", [])) for name in ("sample", "real"))
+    if len(drawn) < 2 or len(real) < 2:
         return ""
-    drawn, real = (float(np.median(arrays[f"{name}_distances"])) for name in ("sample", "real"))
-    verdict = "samples are copies of training rows" if drawn < COPIES * real else "samples are no copies"
+    copies = of_distances(real, drawn).copies
+    verdict = (
+        "samples are copies of training rows" if copies.low > max(QUANTILE, 1 / len(real)) else "no sign of copies"
+    )
     return (
-        f"Median distance to the nearest training row: {drawn:.3g} of samples, {real:.3g} of held-out rows; {verdict}."
+        f"Median distance to the nearest training row: {drawn.median():.3g} of samples, {real.median():.3g} of "
+        f"held-out rows; {copies.value:.0%} of the samples ({copies.low:.0%} to {copies.high:.0%}) are as near to one "
+        f"as the nearest held-out rows: {verdict}."
     )
 
 
