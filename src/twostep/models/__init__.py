@@ -8,6 +8,7 @@ from twostep.models.bigan import BiGAN
 from twostep.models.ebm import EBM
 from twostep.models.external import ExternalAutoencoder
 from twostep.models.flow import Flow
+from twostep.models.fm import FlowMatching
 from twostep.models.parts.coupling import Couplings, vector_layers
 from twostep.models.two_step import TwoStep
 from twostep.models.vae import VAE
@@ -26,6 +27,7 @@ __all__ = [
     "DensityEstimator",
     "ExternalAutoencoder",
     "Flow",
+    "FlowMatching",
     "GeneralizedAutoencoder",
     "Objective",
     "TwoStep",
