@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SHELL := /bin/bash
+INSTALL = $(BIN)/python -m pip install -qq --no-compile --disable-pip-version-check -c requirements.lock
+READY := $(VENV)/ready
 INSTALLED := $(VENV)/installed
 DEMO := runs/demo
 NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(wildcard notebooks/*.py))
@@ -16,15 +18,20 @@ help:  ## show this list
 
 $(VENV): $(INSTALLED)
 
-$(INSTALLED): pyproject.toml requirements.lock
+# What a run needs; the tests and the documentation need all extras.
+$(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements.lock -e '.[dev,docs,features,hf,polars,wandb,mlflow]'
+	$(INSTALL) -e '.[features]'
+	@touch $@
+
+$(INSTALLED): $(READY)
+	$(INSTALL) -e '.[dev,docs,features,hf,polars,wandb,mlflow]'
 	@touch $@
 
 demo: $(DEMO)/done  ## train, test and sample a VAE + flow on the bundled digits
 	@echo "report: $$(ls -td $(DEMO)/*/report.html | head -n 1)"
 
-$(DEMO)/done: $(INSTALLED) $(shell find src -name '*.py')
+$(DEMO)/done: $(READY) $(shell find src -name '*.py')
 	$(BIN)/twostep train --dataset digits --gae-model vae --de-model flow --shared-config logdir_root=$(DEMO) $(DEMO_FLAGS)
 	@touch $@
 

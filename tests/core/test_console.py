@@ -116,6 +116,15 @@ def test_a_bar_is_drawn_on_a_terminal_unless_quiet(monkeypatch, level, shown):
     assert bool(text) == shown
 
 
+def test_of_many_short_epochs_the_output_shows_few_and_the_file_all(capsys, tmp_path):
+    with logging_to_terminal(NORMAL):
+        log_to_files(tmp_path)
+        for epoch in range(20):
+            logger.info("epoch %d", epoch, extra={"epoch_line": True, "optional": 0 < epoch < 19})
+    assert capsys.readouterr().out == "epoch 0\nepoch 19\n"
+    assert len((tmp_path / "stdout").read_text().splitlines()) == 20
+
+
 def test_without_a_command_line_nothing_is_drawn(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Terminal())
     bar = ProgressBar("vae", 10, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import warnings
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 logger = logging.getLogger("twostep")
 
+SECONDS_BETWEEN_EPOCHS = 5.0
 QUIET, NORMAL, VERBOSE = logging.WARNING, logging.INFO, logging.DEBUG
 
 
@@ -51,9 +53,22 @@ def _is_information(record: logging.LogRecord) -> bool:
     return record.levelno < logging.WARNING
 
 
-def _is_not_in_bar(record: logging.LogRecord) -> bool:
-    """Return false for epoch lines on a terminal, where the progress bar shows the same."""
-    return not (getattr(record, "epoch_line", False) and sys.stdout.isatty())
+class _SomeEpochs(logging.Filter):
+    """Drops epoch lines on a terminal, where a progress bar shows the same; elsewhere, optional ones that come fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not getattr(record, "epoch_line", False):
+            return True
+        if sys.stdout.isatty():
+            return False
+        if getattr(record, "optional", False) and record.created < self._shown + SECONDS_BETWEEN_EPOCHS:
+            return False
+        self._shown = record.created
+        return True
 
 
 def _log_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
@@ -84,7 +99,7 @@ def logging_to_terminal(level: int, as_json: bool = False) -> Generator[None]:
     out, err = _Terminal("stderr" if as_json else "stdout"), _Terminal("stderr")
     out.setLevel(level)
     out.addFilter(_is_information)
-    out.addFilter(_is_not_in_bar)
+    out.addFilter(_SomeEpochs())
     err.setLevel(logging.WARNING)
     early = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     for handler in (out, err, early):

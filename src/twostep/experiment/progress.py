@@ -23,6 +23,7 @@ from twostep.training.trainer import Trainer
 
 STEPS_BETWEEN_LOGS = 10
 SECONDS_BETWEEN_LINES = 30.0
+FIRST_EPOCHS = 10
 FEW_STEPS = 500
 
 logger = logging.getLogger("twostep")
@@ -128,6 +129,9 @@ class _Epoch:
 class Lines(Callback):
     """Logs a line for each epoch, and for part of a long one; on a terminal, draws a bar.
 
+    Elsewhere the output shows the first and last epochs, and of those between one every five seconds; `stdout` in the
+    run's directory has all.
+
     Args:
         several: whether the run trains more than one model.
     """
@@ -217,7 +221,7 @@ class Lines(Callback):
             "%s: %s/%d: %s, %.0f s left at most%s",
             *(trainer.label, place, trainer.max_epochs, epoch.shown, max(0.0, seconds_left)),
             " for this model" if self.several else "",
-            extra={"epoch_line": True},
+            extra={"epoch_line": True, "optional": FIRST_EPOCHS < trainer.epochs_done < trainer.max_epochs},
         )
 
     def _spend(self, trainer: Trainer) -> _Epoch:
