@@ -34,6 +34,6 @@ def write_table(rows: Tensor, spec: DataSpec, path: Path) -> None:
     frame = to_frame(spec.columns or plain_schema(names, ["float32"] * spec.dim), rows)
     with atomic_write(path) as beside:
         if path.suffix.lower() == ".csv":
-            frame.to_csv(beside, index=False)
+            frame.to_csv(beside, index=False, float_format="%.9g")  # the digits of single precision
         else:
             frame.to_parquet(beside, index=False)
