@@ -29,8 +29,10 @@ def write_columns(columns: Mapping[str, NDArray[Any]], path: Path) -> None:
     write_frame(pandas.DataFrame(dict(columns)), path, missing="nan")
 
 
-def write_frame(frame: pandas.DataFrame, path: Path, missing: str = "") -> None:
+def write_frame(frame: pandas.DataFrame, path: Path, missing: str = "", numbers: str | None = None) -> None:
     """Write a frame in one piece, as a list of records in JSON; numbers in as many digits as they have.
+
+    In CSV, missing values are written as `missing`, and numbers in a format such as `%.9g` where `numbers` gives it.
 
     Raises:
         UserError: for another ending than those of `ENDINGS`, or a path that can't be written.
@@ -38,7 +40,7 @@ def write_frame(frame: pandas.DataFrame, path: Path, missing: str = "") -> None:
     require_ending(path)
     with atomic_write(path) as beside:
         if path.suffix.lower() == ".csv":
-            frame.to_csv(beside, index=False, na_rep=missing)
+            frame.to_csv(beside, index=False, na_rep=missing, float_format=numbers)
         elif path.suffix.lower() == ".parquet":
             frame.to_parquet(beside, index=False)
         else:

@@ -31,4 +31,5 @@ def write_table(rows: Tensor, spec: DataSpec, path: Path) -> None:
     """Write rows `(n, C)` with names, types and order of the columns of the data; without names they are 0, 1, ..."""
     check_table(path, spec)
     names = [str(place) for place in range(spec.dim)]
-    write_frame(to_frame(spec.columns or plain_schema(names, ["float32"] * spec.dim), rows), path)
+    frame = to_frame(spec.columns or plain_schema(names, ["float32"] * spec.dim), rows)
+    write_frame(frame, path, numbers="%.9g")  # the digits of single precision
