@@ -98,7 +98,7 @@ def test_second_load_is_from_the_cache_and_a_run_starts_light(root, tmp_path):
     expected = make_set(root)
     first = load_data("svhn", data_root=root)
     code = (
-        "import sys, torch, twostep.experiment.prepare; from pathlib import Path; from twostep.data.load import load_data\n"
+        "import sys, twostep.experiment.prepare; from pathlib import Path; from twostep.data.load import load_data\n"
         "slow = {'datasets', 'pandas', 'pyarrow', 'lightning_fabric', 'scipy.stats', 'sklearn', 'matplotlib'}\n"
         f"splits = load_data('svhn', data_root=Path({str(root)!r}))\n"
         "print(int(splits.train.long().sum()), slow & sys.modules.keys())"
