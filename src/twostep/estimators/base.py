@@ -16,6 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from twostep.core.keys import AUTO
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.base import Source, Splits, hold_out
@@ -28,7 +29,6 @@ from twostep.estimators.rows import Array, checked, coded, framed, in_kind, sing
 from twostep.experiment.components import build
 from twostep.metrics.ood.scores import NEAREST, score_splits
 from twostep.models.base import Likelihood, Role, Sampler, evaluating
-from twostep.models.parts.networks import AUTO
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device
 
