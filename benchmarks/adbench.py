@@ -13,7 +13,7 @@ calibrates the two-step model, whose keys are `gae=ae`, `de=flow`, `whitening_tr
     forest     scikit-learn's isolation forest
     distance, density, nearest, two-part      those of `twostep score`
 
-The weights of the two-part score of vectors were chosen among six settings on these tables.
+The two-part score of vectors has no weight that was fitted to data (`twostep.metrics.ood.conformal`).
 """
 
 from __future__ import annotations
