@@ -9,7 +9,7 @@ from helpers.known_models import given, rows, two_step
 from twostep.core.schema import UserError
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.ood import ood
-from twostep.metrics.ood.conformal import density_weight, p_values
+from twostep.metrics.ood.conformal import p_values
 from twostep.metrics.ood.ood import OODComparison
 
 AGAINST = OODComparison("a", "b")
@@ -98,18 +98,13 @@ def test_the_two_part_score_and_p_values_do_not_depend_on_other_data():
 
 
 def test_false_positives_are_as_many_as_announced_and_others_are_found():
-    results = detection(two_step(), three_scores(5.0))  # the density, of half of the weight, does not help
+    results = detection(two_step(), three_scores(4.0))
     for figure in ("likelihood_ood_{}", "likelihood_ood_{}_low_dim", "distance_ood_{}", "two_part_ood_{}"):
         assert results[figure.format("false_positive_rate")].value == pytest.approx(0.05, abs=0.02)
         assert "validation rows only" in results[figure.format("false_positive_rate")].note
     assert results["likelihood_ood_detection_rate"].value < 0.1
     assert results["two_part_ood_detection_rate"].value > 0.7
     assert "distance_ood_acc" not in results
-
-
-def test_the_density_of_vectors_has_the_weight_of_its_coordinates():
-    model = two_step()
-    assert density_weight(model) == model.gae.latent_dim / model.gae.event_shape[0]
 
 
 def test_false_positives_report_their_deviation_for_few_validation_rows():

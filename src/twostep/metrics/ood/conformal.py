@@ -28,21 +28,16 @@ and so do, of images, a large distance, one that is large for so simple an image
     S_distance = max(S_far + log 0.45, S_relatively_far + log 0.45, S_near + log 0.1),
 
 as far as the half has three rows in the share of a side. The score is the log of the weighted geometric mean of the
-p-values (Good, 1955), in which the density has the weight a,
+p-values (Good, 1955):
 
-    T(x) = -((1 - a) S_distance(x) + a S_density(x)).
+    T(x) = -(3/4 S_distance(x) + 1/4 S_density(x)).
 
-Of vectors, every coordinate has the same weight: with d latent ones, the distance speaks for the D - d directions in
-which a row can leave the manifold, the density for the d along it, so a = d/D. (Of images, a = 1/4.) Where the training
-rows are known, the distance to the nearest of them speaks for all D, without a model, and has the weight of the model:
-
-    T(x) = -(1/2 S_nearest(x) + 1/2 ((1 - a) S_distance(x) + a S_density(x))).
-
-No weight was fitted to data; benchmarks/adbench.py compares.
+Of vectors, the distance to the nearest training row, if it is known, has half of the weight of the distance
+(benchmarks/adbench.py).
 
 On the other half T becomes a conformal p-value as above; T depends on the first half only, so the level holds for any
 dependence of the scores. T adds up weak evidence of its parts; and the surprise of a point far from the manifold is
-unbounded, so an uninformative density of small weight costs little.
+unbounded, so an uninformative density with a quarter of the weight costs little.
 
 Sources: Algorithmic Learning in a Random World (Vovk, Gammerman & Shafer, 2005); Testing for Outliers with Conformal
 p-values (Bates, Candès, Lei, Romano & Sesia, 2023, arXiv 2104.08279); On the Weighted Combination of Significance Tests
@@ -68,7 +63,7 @@ DENSITY: Sides = {("log_prob", 1): 0.9, ("log_prob", -1): 0.1}
 OF_VECTORS: Sides = {(DISTANCE, 1): 1.0}
 OF_ROWS: Sides = {(NEAREST, 1): 1.0}
 OF_IMAGES: Sides = {(DISTANCE, 1): 0.45, (RELATIVE, 1): 0.45, (DISTANCE, -1): 0.1}
-ON_DENSITY = 0.25  # weight, of images
+ON_DISTANCE = 0.75  # weight
 ONE_SIDED = (DISTANCE, RELATIVE, NEAREST)
 MIN_ROWS = 4  # held-out rows that a `TwoPart` needs, two in each half
 SUPPORT = 3  # rows expected in the share of a side for the side to be used, unless it is the first
@@ -99,7 +94,7 @@ class ConformalCalibrator:
         self.headline = density or DISTANCE
         self.two_part = None
         if isinstance(model, TwoStep) and DISTANCE in held_out:
-            self.headline, self.two_part = TWO_PART.name, TwoPart(held_out, seed, density_weight(model))
+            self.headline, self.two_part = TWO_PART.name, TwoPart(held_out, seed)
             self.calibrated_on = len(self.two_part.calibration)
         self.smallest = (1 + (self.headline == density)) / (self.calibrated_on + 1)
 
@@ -160,15 +155,14 @@ class TwoPart:
     """Distance to the manifold and density on it as one score, with conformal p-values.
 
     The scales are fitted to a random half of the held-out rows, and the p-values calibrated on the other. Scores of the
-    same rows come by their names, `(n,)`, n >= `MIN_ROWS`; of new rows the same ones are needed. `on_density` is the
-    weight of the density beside the distance.
+    same rows come by their names, `(n,)`, n >= `MIN_ROWS`; of new rows the same ones are needed.
     """
 
-    def __init__(self, held_out: Mapping[str, Array], seed: int, on_density: float = ON_DENSITY) -> None:
+    def __init__(self, held_out: Mapping[str, Array], seed: int) -> None:
         held_out = _with_density(held_out)
         order = np.random.default_rng(seed).permutation(len(held_out[DISTANCE]))
         first, second = np.array_split(order, 2)
-        self.parts = [(weight, _supported(sides, len(first))) for weight, sides in parts_of(held_out, on_density)]
+        self.parts = [(weight, _supported(sides, len(first))) for weight, sides in parts_of(held_out)]
         both = [one for _, sides in self.parts for one in sides]
         self.surprises = {(name, side): Surprise(side * finite(held_out[name])[first]) for name, side in both}
         self.calibration = self.score({name: held_out[name][second] for name in dict(both)})
@@ -189,17 +183,11 @@ class TwoPart:
         return p_values(self.calibration, self.score(rows))
 
 
-def density_weight(model: TwoStep) -> float:
-    """Return the weight of the density beside the distance: of vectors, the share of coordinates that are latent."""
-    shape = model.gae.event_shape
-    return min(1.0, model.gae.latent_dim / shape[0]) if len(shape) == 1 else ON_DENSITY
-
-
-def parts_of(names: Collection[str], on_density: float = ON_DENSITY) -> list[tuple[float, Sides]]:
+def parts_of(names: Collection[str]) -> list[tuple[float, Sides]]:
     """Return the parts of the two-part score, with their weights, given the names of the scores that a model has."""
     manifold = OF_IMAGES if RELATIVE in names else OF_VECTORS
     rows = 0.5 if NEAREST in names else 0.0
-    parts = [((1 - rows) * (1 - on_density), manifold), (rows, OF_ROWS), ((1 - rows) * on_density, DENSITY)]
+    parts = [(ON_DISTANCE * (1 - rows), manifold), (ON_DISTANCE * rows, OF_ROWS), (1 - ON_DISTANCE, DENSITY)]
     return [(weight, sides) for weight, sides in parts if weight]
 
 
