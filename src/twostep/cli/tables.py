@@ -89,8 +89,17 @@ def result_list(results: Mapping[str, Result]) -> str:
         )
         for name, one in results.items()
     ]
-    notes = [f"{name}: {one.note}" for name, one in results.items() if one.note]
-    return "\n".join([table(columns, rows), *notes])
+    kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    shown = table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
+    noted: dict[str, list[str]] = {}
+    for name, one in results.items():
+        for piece in one.note.split("; ") if one.note else ():
+            noted.setdefault(piece, []).append(name)
+    return "\n".join([shown, *(f"{_named(names, results)}: {piece}" for piece, names in noted.items())])
+
+
+def _named(names: list[str], results: Mapping[str, Result]) -> str:
+    return "all" if 1 < len(names) == len(results) else ", ".join(names)
 
 
 def _key_rows(values: Frozen) -> list[tuple[str, ...]]:

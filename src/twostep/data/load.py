@@ -26,7 +26,7 @@ from twostep.nn.table import TableFeatures
 MAX_TRAINING_ROWS = 20_000
 TEST_FRACTION = 0.2
 VALID_FRACTION = 0.1
-TEXT_KEYS = ("sep", "decimal", "encoding")
+TEXT_KEYS = ("sep", "decimal", "encoding", "missing")
 
 logger = logging.getLogger("twostep")
 
@@ -134,20 +134,27 @@ def _cut(rows: Rows, labels: Tensor | None, share: float, generator: Generator) 
 
 
 def training_rows(name: str, kwargs: Mapping[str, Any], most: int | None = MAX_TRAINING_ROWS) -> Tensor:
+    """Return the rows of `training_features`."""
+    return training_features(name, kwargs, most)[0]
+
+
+def training_features(
+    name: str, kwargs: Mapping[str, Any], most: int | None = MAX_TRAINING_ROWS
+) -> tuple[Tensor, bool]:
     """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most `most`, evenly spaced.
 
-    Rows of a table with words, dates or gaps are their features: normal scores of numbers, one-hot levels. Errors and
-    `kwargs` are those of `load_data`.
+    Rows of a table with words, dates or gaps are their features: normal scores of numbers, one-hot levels; whether
+    they are is the second value. Errors and `kwargs` are those of `load_data`.
     """
     found = read_path(Path(name), kwargs) if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs)
     rows = subsample(found.train, len(found.train) if most is None else most)
     columns = found.columns if isinstance(found, Source) else found.spec.columns
     if columns is None or columns.plain:
-        return rows
+        return rows, False
     logger.info("%s: numbers are taken as normal scores, levels as one-hot vectors (%s)", name, columns.summary())
     features = TableFeatures(columns)
     features.fit([rows])
-    return features(rows)
+    return features(rows), True
 
 
 def read_rows(

@@ -6,7 +6,7 @@ A table of numbers alone, without missing values, is read as an array is: its ro
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,35 +86,41 @@ def table_source(path: Path, keys: TableKeys) -> Source:
     return Source(vectors(found.rows, str(path)), columns=plain_schema(found.names, found.dtypes))
 
 
-def own_table(data: Any, where: str) -> Source | None:
+def own_table(data: Any, where: str, kwargs: Mapping[str, Any] | None = None) -> Source | None:
     """Return the rows of a frame, or of a file that is a table, with their columns; None: they are an array.
 
-    That is also a table of numbers alone; errors are those of `source_of` and `read_frame`.
+    That is also a table of numbers alone, without keys (`TableKeys`); errors are those of `source_of` and `read_frame`.
     """
-    keys = TableKeys.model_validate({})
+    keys = TableKeys.parse(kwargs or {}, where)
     if is_frame(data):
         found = source_of(data, keys, where)
     elif isinstance(data, str | Path) and is_table(path := Path(data)) and path.is_file():
-        if tables.holds_structs(path) or _plain_table(path) is not None:
+        if not keys.given and (tables.holds_structs(path) or _plain_table(path) is not None):
             return None
         found = source_of(read_frame(path, keys), keys, str(path))
     else:
         return None
-    return None if found.columns is None or found.columns.plain else found
+    return None if found.columns is None or (found.columns.plain and not keys.given) else found
 
 
-def own_rows(schema: TableSchema, data: Any, where: str) -> Tensor:
+def own_rows(schema: TableSchema, data: Any, where: str, missing: Sequence[str] = ()) -> Tensor:
     """Return rows of a frame or a file as codes of a table; errors are those of `rows_of` and `read_frame`."""
+    keys = TableKeys.parse({"missing": tuple(missing)}, where)
     if isinstance(data, str | Path):
-        return table_rows(schema, Path(data), TableKeys.model_validate({}))
-    return rows_of(schema, data, where)
+        return table_rows(schema, Path(data), keys)
+    return rows_of(schema, _with_gaps(frame_of(data), keys), where)
+
+
+def _with_gaps(frame: pandas.DataFrame, keys: TableKeys) -> pandas.DataFrame:
+    """Return a frame without the words that stand for a missing value."""
+    return frame.mask(frame.isin(keys.missing), None) if keys.missing else frame
 
 
 def table_rows(schema: TableSchema, path: Path, keys: TableKeys) -> Tensor:
     """Return rows of a table in a file as codes `(N, C)`; errors are those of `rows_of` and `read_frame`."""
     found = _plain_table(path) if schema.plain and not keys.given else None
     if found is None:
-        return rows_of(schema, read_frame(path, keys), str(path), keys.decimal)
+        return rows_of(schema, _with_gaps(read_frame(path, keys), keys), str(path), keys.decimal)
     names, theirs = [column.name for column in schema.columns], found.names
     if len(theirs) == len(names) and (_unnamed(theirs) or _unnamed(names)):
         return torch.as_tensor(found.rows.astype(np.float32))
@@ -144,7 +150,7 @@ def source_of(data: Any, keys: TableKeys, where: str) -> Source:
     Raises:
         UserError: with everything that is wrong, by column.
     """
-    frame = frame_of(data)
+    frame = _with_gaps(frame_of(data), keys)
     problems = Problems()
     chosen, labels = chosen_columns(frame, keys, problems)
     inferred = infer(chosen, keys, problems)
@@ -210,7 +216,7 @@ def _numbers(
     few = [one.name for one in schema.modelled if one.kind in ("boolean", "integer")]
     if few:
         logger.info(
-            "%s: columns of integers are modelled as continuous: %s; kinds='auto' of dataset_kwargs gives their values "
+            "%s: columns of integers are modelled as continuous: %s; the key kinds='auto' gives their values "
             "probabilities",
             *(where, ", ".join(few[:8]) + ", ..." * (len(few) > 8)),
         )

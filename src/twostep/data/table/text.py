@@ -59,8 +59,8 @@ def read_text(path: Path, keys: TableKeys) -> pandas.DataFrame:
     if odd:
         others = f" (and {len(odd) - 1:,} more)" if len(odd) > 1 else ""
         raise UserError(
-            f"{path}: row {odd[0][0]}{others} has {odd[0][1]} columns, and most have {width}: correct it, or set sep "
-            "or encoding of dataset_kwargs"
+            f"{path}: row {odd[0][0]}{others} has {odd[0][1]} columns, and most have {width}: correct it, or set the "
+            "key sep or encoding (--dataset-kwargs sep=...)"
         )
     table = pandas.DataFrame([[cell.strip() for cell in row] for row in cells], dtype=str)
     if _has_names(table):
