@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from PIL import Image
 from helpers.arguments import only_run, single_arguments, two_step_arguments
 from helpers.experiments import asked
 from twostep.analysis.evaluate import evaluate_run
-from twostep.analysis.score import Scored, score, write_scores
+from twostep.analysis.score import score
+from twostep.core.columns import write_columns
 from twostep.core.schema import UserError
 from twostep.data.load import read_rows
 from twostep.experiment.load import load_finished, load_module
@@ -105,7 +107,7 @@ def test_nearest_rows_q_values_and_local_dimension_are_those_of_the_definition(p
 def test_each_ending_has_its_form(plane_run, plane, tmp_path):
     scored = score(plane_run, plane / "off.npy")
     for name in ("s.csv", "s.parquet", "s.json"):
-        write_scores(scored, tmp_path / name)
+        write_columns(scored.columns, tmp_path / name)
     frames = pd.read_csv(tmp_path / "s.csv"), pd.read_parquet(tmp_path / "s.parquet"), pd.read_json(tmp_path / "s.json")
     for frame in frames:
         assert list(frame) == list(scored.columns)
@@ -115,7 +117,7 @@ def test_each_ending_has_its_form(plane_run, plane, tmp_path):
 
 def test_scores_repeat_to_the_last_digit(plane_run, plane, tmp_path):
     for name in ("one.csv", "two.csv"):
-        write_scores(score(plane_run, plane / "off.npy"), tmp_path / name)
+        write_columns(score(plane_run, plane / "off.npy").columns, tmp_path / name)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
 
 
@@ -220,15 +222,28 @@ def test_images_in_other_units_are_warned_of(two_step_run, tmp_path, caplog):
 
 def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
     class Breaks:
-        def tolist(self):
-            return (1 / (2 - i) for i in range(9))
+        def __str__(self):
+            raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        write_scores(Scored({"row": Breaks()}), tmp_path / "scores.csv")
+        write_columns({"row": np.array([1, 2, Breaks()])}, tmp_path / "scores.csv")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="can't be written"):
-        write_scores(Scored({"row": np.arange(3)}), tmp_path / "file" / "scores.csv")
+        write_columns({"row": np.arange(3)}, tmp_path / "file" / "scores.csv")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "json"])
+def test_numbers_are_written_in_all_their_digits(tmp_path, ending):
+    columns = {"number": np.array([0.1, 1 / 3, np.nan, -np.inf]), "word": np.array(["in", "out", "in", "in"])}
+    write_columns(columns, tmp_path / f"table.{ending}")
+    read = {"csv": pd.read_csv, "parquet": pd.read_parquet, "json": partial(pd.read_json, precise_float=True)}[ending](
+        tmp_path / f"table.{ending}"
+    )
+    assert read["number"].astype(float).tolist()[:2] == [0.1, 1 / 3]
+    assert read["word"].tolist() == ["in", "out", "in", "in"]
+    if ending == "csv":
+        assert (tmp_path / "table.csv").read_text().splitlines()[3:] == ["nan,in", "-inf,in"]
 
 
 def test_a_run_on_other_data_is_refused(twostep, own_images, tmp_path):

@@ -25,7 +25,7 @@ def test_data_are_diagnosed_by_their_path_alone(twostep, table, tmp_path, monkey
     assert done.status == 0, done.err
     assert done.out.startswith("intrinsic dimension: 1 (")
     assert "columns of different units" in done.out
-    assert "next: twostep train --dataset own.csv --gae-model ae --de-model flow --gae-config latent_dim=1" in done.out
+    assert "next: twostep train --dataset own.csv --gae-model ae --de-model flow --latent-dim 1" in done.out
     rows = pd.read_parquet("rows.parquet")
     assert list(rows) == ["row", "local_dimension", "standard_error", "neighbours"]
     assert len(rows) == 200

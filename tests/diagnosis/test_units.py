@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from helpers.distributions import gaussian
+from twostep.cli.flags import Table
 from twostep.diagnosis import diagnose
 from twostep.diagnosis.units import different_units, standardized
 
@@ -45,8 +46,20 @@ def test_a_wide_column_hides_the_others_unless_units_are_brought_to_one_scale():
     assert any("different units" in line for line in found.lines())
     assert any("dominate all distances: standardise" in line for line in raw.lines())
     assert found.to_dict()["name"] == "mine"
-    assert "latent_dim=2" in found.next_command("my table.csv")
-    assert "--dataset 'my table.csv'" in found.next_command("my table.csv")
+    assert found.next_command("my table.csv", *Table(["sep=;"], drop="an id").typed()) == (
+        "twostep train --dataset 'my table.csv' --dataset-kwargs 'sep=;' --drop 'an id' --gae-model ae --de-model flow "
+        "--latent-dim 2"
+    )
+
+
+def test_levels_as_one_hot_vectors_are_not_standardised_nor_warned_of_one_by_one():
+    levels = torch.nn.functional.one_hot(torch.arange(300) % 40).float()
+    rows = torch.cat([gaussian(300, 2), levels], 1)
+    found = diagnose(rows, mixed=True)
+    assert different_units(rows)
+    assert not found.standardized
+    assert len(found.warnings) == 1
+    assert "--gae-model vae" in found.next_command("x.csv")
 
 
 def test_data_that_fill_their_space_get_a_density_alone():

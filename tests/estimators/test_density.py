@@ -6,11 +6,12 @@ import warnings
 
 import joblib
 import numpy as np
-import pandas
+import pandas as pd
 import polars
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.decomposition import PCA
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -119,7 +120,7 @@ def test_a_stored_estimator_scores_the_same(fitted, store, tmp_path):
 
 
 def test_frames_give_names_and_frames_come_back_where_asked():
-    frame = pandas.DataFrame(X, columns=["a", "b", "c"])
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
     fitted = two_step().set_output(transform="pandas").fit(frame)
     assert list(fitted.feature_names_in_) == ["a", "b", "c"]
     assert list(fitted.transform(frame).columns) == ["twostepdensity0", "twostepdensity1"]
@@ -147,6 +148,26 @@ def test_rows_may_have_any_number_type(kind):
 def test_scores_of_a_row_do_not_depend_on_the_rows_beside_it(fitted):
     alone = [fitted.score_samples(row[None])[0] for row in X[:5]]
     np.testing.assert_allclose(fitted.score_samples(X)[:5], alone, rtol=1e-9, atol=1e-9)
+
+
+def test_a_transformer_of_scikit_learn_is_fitted_as_the_first_step():
+    """As PCA of the standardised training rows, with its exact log-volume; that of the user is not touched."""
+    rows, pca = X * [1, 10, 100], PCA(2)
+    fitted = two_step(gae=pca, gae_config=None).fit(rows)
+    known = np.delete(rows, fitted.held_out_, 0)
+    scaled = StandardScaler().fit(known)
+    own = PCA(2).fit(scaled.transform(known))
+    z = fitted.transform(rows)
+    assert np.abs(np.corrcoef(z.T, own.transform(scaled.transform(rows)).T)[:2, 2:]).max(1) == pytest.approx(
+        1, abs=1e-4
+    )
+    back = scaled.inverse_transform(own.inverse_transform(own.transform(scaled.transform(rows))))
+    assert fitted.inverse_transform(z) == pytest.approx(back, rel=1e-3, abs=1e-2)
+    assert np.isfinite(fitted.score_samples(rows)).all()
+    assert not hasattr(pca, "components_")
+    assert clone(fitted).get_params()["gae__n_components"] == 2
+    with pytest.raises(UserError, match="numbers alone"):
+        two_step(gae=pca, gae_config=None).fit(pd.DataFrame({"a": rows[:, 0], "b": ["x", "y"] * (len(rows) // 2)}))
 
 
 def test_images_keep_their_shape():

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+import helpers.external
 from helpers.experiments import asked, break_off, differences, snapshot, trained
 from helpers.external import ALONE, PAIR, alone, pair
 from twostep.analysis.diagnose import diagnose_run
@@ -100,6 +101,18 @@ def test_an_encoder_alone_keeps_the_metrics_that_it_has(rows, tmp_path, caplog):
         start(Request({"gae": "external", "de": "flow"}, {**overrides, "gae": {"module": ALONE}}))
 
 
+def test_the_factory_is_called_once(rows, tmp_path, monkeypatch):
+    calls = []
+
+    def counted(spec):
+        calls.append(spec)
+        return pair(spec)
+
+    monkeypatch.setattr(helpers.external, "pair", counted)
+    start(request_of(rows, tmp_path, PAIR)).run.close()
+    assert len(calls) == 1
+
+
 def test_nothing_to_train_is_refused(rows, tmp_path):
     overrides = {"run": {"dataset": str(rows), "logdir_root": tmp_path}, "model": {"module": PAIR}}
     with pytest.raises(UserError, match="nothing to train"):
@@ -107,12 +120,13 @@ def test_nothing_to_train_is_refused(rows, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("ending", ["npy", "csv", "parquet"])
+@pytest.mark.parametrize("ending", ["npy", "csv", "parquet", "json"])
 def test_rows_are_encoded(twostep, frozen, rows, tmp_path, ending):
     to = tmp_path / f"z.{ending}"
-    outcome = twostep("encode", frozen.run.path, rows, "--to", to, "--gae-module", PAIR)
+    outcome = twostep("encode", frozen.run.path, rows, "--to", to, "--gae-module", PAIR, "--json")
     assert outcome.status == 0, outcome.err
-    read = {"npy": np.load, "csv": pd.read_csv, "parquet": pd.read_parquet}[ending]
+    assert json.loads(outcome.out) == {"rows": len(np.load(rows)), "latent_dim": 3, "file": str(to)}
+    read = {"npy": np.load, "csv": pd.read_csv, "parquet": pd.read_parquet, "json": pd.read_json}[ending]
     with torch.no_grad():
         expected = frozen.module.gae.encode(torch.as_tensor(np.load(rows)))
     np.testing.assert_allclose(np.asarray(read(to)), expected, rtol=1e-4, atol=1e-5)

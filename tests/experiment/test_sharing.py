@@ -80,7 +80,7 @@ def test_estimators_are_shared_too(tmp_path):
     """One whose autoencoder is a user's own is loaded with that; of another object nothing could be made again."""
     rows = circle(60)
     fitted = two_step().fit(rows)
-    loaded = from_pretrained(save_pretrained(fitted, tmp_path / "one"))
+    loaded = from_pretrained(fitted.save_pretrained(tmp_path / "one"))
     x = torch.as_tensor(rows[:5], dtype=torch.float32)
     with torch.no_grad():
         assert torch.equal(loaded.log_prob(x), fitted.model_.log_prob(x))

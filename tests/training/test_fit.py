@@ -1,5 +1,7 @@
 """`twostep.fit`: any model, on an array, without a config or a run directory."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,12 @@ def test_arrays_validation_rows_and_rates_may_be_given():
     rows = data(40).double().numpy()
     twostep.fit(model, rows, valid=np.float32(rows[:9]), lr={"fit": 0.1, "penalty": 0.02}, max_epochs=3, device="cpu")
     assert "penalty" in model.taken
+
+
+def test_time_may_be_limited():
+    began = time.monotonic()
+    twostep.fit(build("vae"), data(200), max_epochs=10**6, max_minutes=0.002, early_stopping_metric=None, device="cpu")
+    assert time.monotonic() - began < 10
 
 
 def test_the_best_weights_are_returned():
@@ -101,6 +109,7 @@ def test_a_density_is_fitted_to_embeddings():
         ({"lr": -1.0}, "lr"),
         ({"lr": {"los": 1.0}}, "lr"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"max_minutes": 0}, "max_minutes=0"),
         ({"valid": torch.zeros(3, 4)}, "rows must have the shape"),
     ],
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from twostep.analysis.score import own_rows
+from twostep.core.columns import write_columns
 from twostep.core.files import atomic_write
 from twostep.core.schema import UserError
 from twostep.data.batches import embed
@@ -37,12 +37,9 @@ def encode(run: Path, rows: Path, best_first: bool = False, device: Device | Non
 
 
 def write_embeddings(z: Tensor, path: Path) -> None:
-    """Write embeddings as an array (`.npy`) or as a table with columns z1, z2, ... (`.csv`, `.parquet`)."""
-    table = pd.DataFrame(z.numpy(), columns=[f"z{number}" for number in range(1, z.shape[1] + 1)])
+    """Write embeddings as an array (`.npy`) or as a table with columns z1, z2, ... (`core.columns`)."""
+    if path.suffix.lower() != ".npy":
+        write_columns({f"z{number}": column for number, column in enumerate(z.numpy().T, 1)}, path)
+        return
     with atomic_write(path) as beside, beside.open("wb") as file:
-        if path.suffix == ".npy":
-            np.save(file, z.numpy())
-        elif path.suffix == ".csv":
-            table.to_csv(file, index=False)
-        else:
-            table.to_parquet(file, index=False)
+        np.save(file, z.numpy())

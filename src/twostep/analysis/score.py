@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twostep.core.checkpoint import fingerprint
-from twostep.core.columns import write_columns
 from twostep.core.neighbours import k_nearest
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
@@ -159,11 +158,6 @@ def _near(evaluator: Evaluator, points: Tensor, local: bool) -> dict[str, NDArra
     if local:
         columns["local_dimension"] = local_dimension(known, derive(evaluator.run.seed, "local")).values[nearest[:, 0]]
     return columns
-
-
-def write_scores(scored: Scored, path: Path) -> None:
-    """Write the columns as a table in one piece: `.csv`, `.parquet` or `.json`."""
-    write_columns(scored.columns, path)
 
 
 def own_rows(data: Path, spec: DataSpec, kwargs: Mapping[str, Any]) -> Tensor:

@@ -18,10 +18,9 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from twostep.cli.compare_samples import compare_samples
 from twostep.cli.diagnose import diagnose
-from twostep.cli.encode import encode
 from twostep.cli.evaluate import evaluate
 from twostep.cli.flags import Flag
-from twostep.cli.show import compare, datasets, models, report, runs, sample, score
+from twostep.cli.show import compare, datasets, encode, models, report, runs, sample, score
 from twostep.cli.train import FAILED, train, train_single
 from twostep.core import console
 from twostep.core.factories import given

@@ -22,6 +22,7 @@ def compare_samples(
     image_size: Annotated[tuple[int, int] | None, Parameter(negative=())] = None,
     max_rows: flags.Count = 10_000,
     seed: flags.Seed = 0,
+    table: flags.Table = flags.NO_TABLE,
 ) -> int:
     """Compare samples with real data: distances, precision and recall, a classifier, with 95 % intervals.
 
@@ -42,7 +43,7 @@ def compare_samples(
     from twostep.cli.tables import result_list
     from twostep.metrics.samples.compare import compare
 
-    keys = {"image_size": image_size, "max_rows": max_rows or 10_000, "seed": seed}
+    keys = {"image_size": image_size, "max_rows": max_rows or 10_000, "seed": seed, "dataset_kwargs": table.keys}
     found = compare(real, samples, metrics, held_out=held_out, features=features, **keys)  # pyright: ignore
     show(result_list(found), found)
     return 0

@@ -6,7 +6,6 @@ import itertools
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from twostep.cli import early, flags
 from twostep.cli.output import show
@@ -20,7 +19,6 @@ logger = logging.getLogger("twostep")
 def diagnose(
     *runs: Path,
     dataset: flags.Dataset = None,
-    dataset_kwargs: flags.Overrides = None,
     thorough: flags.Flag = False,
     standardize: bool | None = None,
     per_point: Path | None = None,
@@ -38,7 +36,6 @@ def diagnose(
 
     Args:
         runs: Directory of a run, to diagnose its models, or of several that differ in latent_dim; or data.
-        dataset_kwargs: key=value for the dataset; may be repeated.
         thorough: Train a small denoiser where the verdict would be undecided.
         standardize: Divide columns of a table by their standard deviations; by default where their units differ.
         per_point: A .csv, .parquet or .json file for the local dimension of each row with its standard error.
@@ -48,9 +45,7 @@ def diagnose(
     if len(runs) == 1 and dataset is None and not runs[0].is_dir():
         runs, dataset = (), str(runs[0])
     if runs:
-        flags.refuse(
-            "not with a run, which has its own", dataset=dataset, dataset_kwargs=dataset_kwargs, **asdict(table)
-        )
+        flags.refuse("not with a run, which has its own", dataset=dataset, **asdict(table))
         flags.refuse("only with --dataset: for a run nothing is trained", thorough=thorough)
         flags.refuse("only with --dataset", standardize=standardize, per_point=per_point)
         for run in runs:
@@ -65,27 +60,24 @@ def diagnose(
     files = folder / "diagnosis.json", folder / "diagnosis.png"
     if per_point is not None:
         require_ending(per_point)
-        files += (per_point,)
+        require_free(per_point, force, "--per-point")
     for file in files:
         require_free(file, force)
 
     from twostep.analysis.diagnose import diagnose_family, diagnose_run
     from twostep.core.files import write_json
-    from twostep.data.load import training_rows
+    from twostep.data.load import training_features
     from twostep.diagnosis import LocalDimension, local_dimension
     from twostep.diagnosis import diagnose as diagnose_rows
     from twostep.diagnosis.units import standardized
-    from twostep.runs.overrides import parse_overrides
 
     local: LocalDimension | None = None
     if dataset is not None:
-        keys: dict[str, Any] = {"dataset_kwargs": parse_overrides(dataset_kwargs or [])}
-        table.add_to(keys)
-        rows = training_rows(dataset, keys["dataset_kwargs"], *([] if per_point is None else [None]))
-        found = diagnose_rows(rows, thorough, seed, standardize=standardize, name=dataset)
+        rows, mixed = training_features(dataset, table.keys, *([] if per_point is None else [None]))
+        found = diagnose_rows(rows, thorough, seed, standardize=standardize, name=dataset, mixed=mixed)
         if per_point is not None:
             local = local_dimension(standardized(rows) if found.standardized else rows, seed)
-        following = found.next_command(dataset)
+        following = found.next_command(dataset, *table.typed())
     elif len(runs) > 1:
         found = diagnose_family(runs, device, data)
         following = found.next_command()

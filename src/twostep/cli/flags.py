@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from twostep.core.schema import UserError
+from twostep.runs.key_values import parse_overrides
 
 BESIDE_LOAD_DIR = "not with --load-dir, whose run has its own: leave it out"
 TWICE = "not with the key of the same name: give one of them"
@@ -68,25 +69,38 @@ def _check_latent_dim(_: type, value: str | None) -> None:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Table:
-    """Flags for the columns of a table; each sets the key of `dataset_kwargs` of its name.
+    """Flags for the keys of a dataset, `dataset_kwargs`; those for columns of a table set the key of their name.
 
     Args:
+        dataset_kwargs: key=value for the dataset, like image_size=64; may be repeated.
         columns: Columns of a table to read, as a,b,c; default: all.
         drop: Columns of a table to leave out, as a,b.
         target_column: Column of labels of a table, which is not modelled.
         index_column: Column that names the rows of a table, which is not modelled.
     """
 
+    dataset_kwargs: Overrides = None
     columns: str | None = None
     drop: str | None = None
     target_column: str | None = None
     index_column: str | None = None
 
+    @property
+    def keys(self) -> dict[str, Any]:
+        """The keys of the dataset that are given."""
+        columns = {key: value for key, value in vars(self).items() if key != "dataset_kwargs" and value is not None}
+        return {**parse_overrides(self.dataset_kwargs or []), **columns}
+
     def add_to(self, run: dict[str, Any]) -> None:
         """Add what is given to the `dataset_kwargs` among the keys of a run."""
-        given = {key: value for key, value in asdict(self).items() if value is not None}
-        if given:
+        if given := self.keys:
             run["dataset_kwargs"] = {**run.get("dataset_kwargs", {}), **given}
+
+    def typed(self) -> list[str]:
+        """Return what is given as the words of a command."""
+        given = {f"--{key.replace('_', '-')}": value for key, value in vars(self).items() if value is not None}
+        pairs = [(flag, one) for flag, value in given.items() for one in ([value] if isinstance(value, str) else value)]
+        return [word for pair in pairs for word in pair]
 
 
 NO_TABLE = Table()

@@ -24,9 +24,12 @@ PIPE_WIDTH = 100_000  # in a file or a pipe, a row is a line
 Row = Sequence[str]
 
 
-def show(text: str, values: Any) -> None:
-    """Print a result: its text, or with `--json` its values."""
-    sys.stdout.write(to_json(plain_values(values)) if console.prints_json() else f"{text}\n")
+def show(text: str | None, values: Any) -> None:
+    """Print a result: its text (None: a line of the log says it), or with `--json` its values."""
+    if console.prints_json():
+        sys.stdout.write(to_json(plain_values(values)))
+    elif text is not None:
+        sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 

@@ -13,8 +13,7 @@ from cyclopts.validators import Number
 from twostep.cli import early, flags
 from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
-from twostep.core.columns import require_ending
-from twostep.core.console import prints_json
+from twostep.core.columns import require_ending, write_columns
 from twostep.core.files import require_free, to_json
 from twostep.core.registry import unknown
 from twostep.core.schema import UserError
@@ -69,8 +68,7 @@ def sample(
         samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
     (write_table if as_table else write_samples)(samples, spec, to)
     logger.info("%d samples: %s", number, to)
-    if prints_json():
-        show("", {"samples": number, "file": to})
+    show(None, {"samples": number, "file": to})
     return 0
 
 
@@ -97,10 +95,7 @@ def score(
         local_dimension: Add the intrinsic dimension of the training data around the nearest training row.
     """
     require_ending(to)
-    require_free(to, force)
-    require_run(run)
-    if not rows.exists():
-        raise UserError(f"{rows}: no such file or folder")
+    _check_paths(run, rows, to, force)
 
     from twostep.analysis import score as scoring
 
@@ -113,10 +108,45 @@ def score(
             "%d of %d rows are out at %g (%s, calibrated on %d validation rows, smallest p-value %.3g): %s",
             *(scored.out, number, alpha, by.headline, by.calibrated_on, by.smallest, to),
         )
-    scoring.write_scores(scored, to)
-    if prints_json():
-        show("", {"rows": number, "out": scored.out, "file": to})
+    write_columns(scored.columns, to)
+    show(None, {"rows": number, "out": scored.out, "file": to})
     return 0
+
+
+def encode(
+    run: flags.RunPath,
+    rows: Path,
+    *,
+    to: Path = Path("embeddings.npy"),
+    load_best_valid_first: flags.BestFirst = False,
+    device: flags.Device = None,
+    force: flags.Force = False,
+) -> int:
+    """Encode the rows of a file by a run's encoder.
+
+    Args:
+        rows: A .npy, .npz, .csv or .parquet file, or a folder of images, with rows of the run's shape.
+        to: A .npy file, an array of one row for each; or a .csv, .parquet or .json file with columns z1, z2, ...
+    """
+    if to.suffix.lower() != ".npy":
+        require_ending(to, "a .npy, ")
+    _check_paths(run, rows, to, force)
+
+    from twostep.analysis import encode as encoding
+
+    z = encoding.encode(run, rows, load_best_valid_first, device)
+    encoding.write_embeddings(z, to)
+    logger.info("%d rows encoded in %d coordinates: %s", *z.shape, to)
+    show(None, {"rows": len(z), "latent_dim": z.shape[1], "file": to})
+    return 0
+
+
+def _check_paths(run: Path, rows: Path, to: Path, force: bool) -> None:
+    """Refuse a path that can't be written, a directory that is no run, and rows that are not there."""
+    require_free(to, force)
+    require_run(run)
+    if not rows.exists():
+        raise UserError(f"{rows}: no such file or folder")
 
 
 def report(
@@ -150,8 +180,7 @@ def report(
     opened = [Run.open(run) for run in runs]
     path = write_report(*opened) if len(opened) == 1 else write_comparison(opened, page)
     logger.info("report: %s", path)
-    if prints_json():
-        show("", {"report": path})
+    show(None, {"report": path})
     return 0
 
 
@@ -216,7 +245,7 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
     if name is not None and name not in known()["datasets"] and not early.extended("data_sets"):
-        raise unknown("data set", name, known()["datasets"])
+        raise unknown("dataset", name, known()["datasets"])
 
     from twostep.cli.tables import dataset_keys, dataset_list
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from twostep.cli.output import Listing, table
+from twostep.core.keys import AUTO
 from twostep.core.result import Result
 from twostep.core.schema import DataSpec, Frozen
 from twostep.data.base import DATASETS
@@ -13,7 +14,6 @@ from twostep.data.load import default_data_root, load_data
 from twostep.data.synthetic import SYNTHETIC
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
-from twostep.models.parts.networks import AUTO
 from twostep.models.two_step import latent_spec
 from twostep.runs.config import TwoStepRunConfig
 from twostep.runs.overrides import config_class
@@ -89,8 +89,17 @@ def result_list(results: Mapping[str, Result]) -> str:
         )
         for name, one in results.items()
     ]
-    notes = [f"{name}: {one.note}" for name, one in results.items() if one.note]
-    return "\n".join([table(columns, rows), *notes])
+    kept = [place for place in range(len(columns)) if any(row[place] for row in rows)]
+    shown = table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows])
+    noted: dict[str, list[str]] = {}
+    for name, one in results.items():
+        for piece in one.note.split("; ") if one.note else ():
+            noted.setdefault(piece, []).append(name)
+    return "\n".join([shown, *(f"{_named(names, results)}: {piece}" for piece, names in noted.items())])
+
+
+def _named(names: list[str], results: Mapping[str, Result]) -> str:
+    return "all" if 1 < len(names) == len(results) else ", ".join(names)
 
 
 def _key_rows(values: Frozen) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twostep.cli import early, flags
 from twostep.cli.config_file import BY_FLAG, read_config_files, to_config_file
 from twostep.cli.output import plain_values, show
-from twostep.core.console import log_to_files, prints_json
+from twostep.core.console import log_to_files
 from twostep.core.files import WriteError
 from twostep.core.schema import LostRankError, UserError
 from twostep.core.signals import Interrupted
@@ -267,8 +267,7 @@ def _carry_out(prepare: Callable[[], Experiment], only_test: bool) -> int:
         experiment.draw()
         if is_main:
             logger.info("report: %s", write_report(run))
-            if prints_json():
-                show("", {"run": run.path, "test": results})
+            show(None, {"run": run.path, "test": results})
     except NonFiniteLossError as error:  # of the mean over ranks
         if is_main:
             logger.error("%s%s", error, "; the last checkpoint is intact" if run.has_checkpoint() else "")

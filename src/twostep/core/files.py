@@ -62,12 +62,12 @@ def atomic_write(path: Path, *, new: bool = False) -> Generator[Path]:
         raise WriteError(f"{path}: can't be written ({error.strerror or error})") from None
 
 
-def require_free(path: Path, force: bool = False) -> None:
-    """Check, before any work, that a file can be written without replacing another, unless `force`."""
+def require_free(path: Path, force: bool = False, flag: str = "--to") -> None:
+    """Check, before any work, that the file of a flag can be written without replacing another, unless `force`."""
     if path.is_dir():
         raise UserError(f"{path}: is a folder: give the path of a file")
     if path.exists() and not force:
-        raise UserError(f"{path}: exists: give another path by --to, or replace it by --force")
+        raise UserError(f"{path}: exists: give another path by {flag}, or replace it by --force")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{path}: can't be written: {folder} is not a writable folder")

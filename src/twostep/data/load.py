@@ -17,8 +17,8 @@ from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
 from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.images import ImageKeys, Size, read_images
+from twostep.data.files.parquet import holds_structs
 from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hub, from_parquet
-from twostep.data.files.tables import holds_structs
 from twostep.data.table.keys import TableKeys
 from twostep.data.table.read import is_table, source_of, table_rows, table_source
 from twostep.nn.table import TableFeatures
@@ -26,7 +26,7 @@ from twostep.nn.table import TableFeatures
 MAX_TRAINING_ROWS = 20_000
 TEST_FRACTION = 0.2
 VALID_FRACTION = 0.1
-TEXT_KEYS = ("sep", "decimal", "encoding")
+TEXT_KEYS = ("sep", "decimal", "encoding", "missing")
 
 logger = logging.getLogger("twostep")
 
@@ -35,7 +35,9 @@ Keys = TypeVar("Keys", bound=Frozen)
 
 def is_path(name: str) -> bool:
     """Return whether a dataset name is the path of the user's own file or folder."""
-    return Path(name).suffix.lower() in ENDINGS or (name not in DATASETS and Path(name).exists())
+    return (
+        Path(name).suffix.lower() in ENDINGS or is_table(Path(name)) or (name not in DATASETS and Path(name).exists())
+    )
 
 
 def located(name: str) -> str:
@@ -134,20 +136,27 @@ def _cut(rows: Rows, labels: Tensor | None, share: float, generator: Generator) 
 
 
 def training_rows(name: str, kwargs: Mapping[str, Any], most: int | None = MAX_TRAINING_ROWS) -> Tensor:
+    """Return the rows of `training_features`."""
+    return training_features(name, kwargs, most)[0]
+
+
+def training_features(
+    name: str, kwargs: Mapping[str, Any], most: int | None = MAX_TRAINING_ROWS
+) -> tuple[Tensor, bool]:
     """Return the training rows `(N, *S)` of a dataset, or all rows of a file; at most `most`, evenly spaced.
 
-    Rows of a table with words, dates or gaps are their features: normal scores of numbers, one-hot levels. Errors and
-    `kwargs` are those of `load_data`.
+    Rows of a table with words, dates or gaps are their features: normal scores of numbers, one-hot levels; whether
+    they are is the second value. Errors and `kwargs` are those of `load_data`.
     """
     found = read_path(Path(name), kwargs) if is_path(name) else load_data(name, make_valid=False, kwargs=kwargs)
     rows = subsample(found.train, len(found.train) if most is None else most)
     columns = found.columns if isinstance(found, Source) else found.spec.columns
     if columns is None or columns.plain:
-        return rows
+        return rows, False
     logger.info("%s: numbers are taken as normal scores, levels as one-hot vectors (%s)", name, columns.summary())
     features = TableFeatures(columns)
     features.fit([rows])
-    return features(rows)
+    return features(rows), True
 
 
 def read_rows(
@@ -171,14 +180,9 @@ def read_rows(
     images = images_at(path)
     if images is None:
         keys = _options(TableKeys, {key: value for key, value in (kwargs or {}).items() if key in TEXT_KEYS}, str(path))
-        if is_table(path) and columns is not None:
-            return table_rows(columns, path, keys)
-        if is_table(path) and path.suffix.lower() not in (".csv", ".parquet"):
-            source = table_source(path, keys)
-            if source.columns is None or not source.columns.plain:
-                raise UserError(f"{path}: not a table of numbers")
-            return source.train
-        return read_array(path)
+        if not is_table(path):
+            return read_array(path)
+        return table_source(path, keys, False).train if columns is None else table_rows(columns, path, keys)
     source = read_images(str(path), images, size=image_size)
     if source.test is not None:
         raise UserError(f"{path}: contains both train and test: give one of the two folders")

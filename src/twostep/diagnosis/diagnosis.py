@@ -25,6 +25,10 @@ from twostep.diagnosis.units import WIDE, different_units, standardized
 LEVELS = 10  # distinct values up to which a column seems to hold categories
 COLUMN_ROWS = 1000  # rows from which columns are described
 NAMED = 5  # columns
+FLAT = (
+    "levels as one-hot vectors always lie on a manifold: an autoencoder has it to learn; a density alone has one "
+    "coordinate for each column instead, and no manifold to overfit on their account"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Diagnosis:
     name: str = "data"
     rows: int = 0
     standardized: bool = False
+    mixed: bool = False
 
     @property
     def latent_dim(self) -> int:
@@ -97,15 +102,15 @@ class Diagnosis:
         )
         return f"{self.name}, {self.n:,} distinct rows of {self.rows:,}, {self.dim} coordinates{scale}"
 
-    def next_command(self, dataset: str) -> str:
-        """Return the command that the answer recommends for data of this name or path, as typed."""
-        data = shlex.quote(dataset)
+    def next_command(self, dataset: str, *flags: str) -> str:
+        """Return the command that the answer recommends for data of this name or path and its flags, as typed."""
+        data = shlex.join([dataset, *flags])
         if self.overfitting.verdict == "no":
             return f"twostep train-single --dataset {data} --model flow"
         if self.overfitting.verdict == "undecided" and self.overfitting.trained is None and not self.overfitting.scales:
             return f"twostep diagnose --dataset {data} --thorough"
-        size = f"--gae-config latent_dim={self.latent_dim}"
-        return f"twostep train --dataset {data} --gae-model ae --de-model flow {size}"
+        gae = "vae" if self.mixed else "ae"
+        return f"twostep train --dataset {data} --gae-model {gae} --de-model flow --latent-dim {self.latent_dim}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return all results as plain values for JSON."""
@@ -132,18 +137,20 @@ def diagnose(
     n: int = ROWS,
     standardize: bool | None = None,
     name: str = "data",
+    mixed: bool = False,
 ) -> Diagnosis:
     """Diagnose data `(N, *S)` of any number type from a random subsample of n distinct rows; the seed fixes results.
 
     Dimension and noise scales are those of the data without their flat directions, if there are any. `thorough` trains
     a denoiser where the rest leaves the verdict undecided, which takes seconds. Columns of a table are standardised, or
-    not, by `standardize`; None: where they are of different units (`diagnosis.units`).
+    not, by `standardize`; None: where they are of different units (`diagnosis.units`). Rows of a `mixed` table are
+    normal scores and one-hot levels, which have one unit and few values.
 
     Raises:
         UserError: for fewer than 50 rows, 20 or fewer distinct ones, or values that are not finite.
     """
     x = torch.as_tensor(x)
-    scaled = different_units(x) if standardize is None else standardize and x.ndim == 2
+    scaled = not mixed and different_units(x) if standardize is None else standardize and x.ndim == 2
     near = neighbourhoods(standardized(x) if scaled else x, n=n, seed=seed)
     if near.n <= NEIGHBOURS:
         raise UserError(f"{near.n} distinct rows are too few for {NEIGHBOURS} neighbours each: give more rows")
@@ -151,8 +158,8 @@ def diagnose(
     curve = replace(noise_scale_curve(near.without_flat, seed), dim=near.dim)
     verdict = overfitting(near, dimension, curve, thorough, seed)
     spectrum = tuple((near.principal[1].flip(0) * near.unit).tolist())
-    warnings = dimension.warnings + column_warnings(x, scaled)
-    return Diagnosis(dimension, verdict, curve, spectrum, near.n, near.dim, warnings, name, len(x), scaled)
+    warnings = (FLAT,) if mixed else dimension.warnings + column_warnings(x, scaled)
+    return Diagnosis(dimension, verdict, curve, spectrum, near.n, near.dim, warnings, name, len(x), scaled, mixed)
 
 
 def column_warnings(x: Tensor, scaled: bool = False) -> tuple[str, ...]:

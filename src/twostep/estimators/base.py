@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from twostep.core.keys import AUTO
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.base import Source, Splits, hold_out
@@ -23,12 +25,19 @@ from twostep.data.batches import Batches
 from twostep.data.table.codes import to_frame
 from twostep.estimators.columns import linear_dimension, shows_dimension
 from twostep.estimators.fitting import fit_splits, splits_of
-from twostep.estimators.objects import named_or_config
+from twostep.estimators.objects import fitted_transformer, is_transformer, named_or_config
 from twostep.estimators.rows import Array, checked, coded, framed, in_kind, single
 from twostep.experiment.components import build
 from twostep.metrics.ood.scores import NEAREST, score_splits
-from twostep.models.base import Likelihood, Role, Sampler, evaluating
-from twostep.models.parts.networks import AUTO
+from twostep.models.base import (
+    DensityEstimator,
+    GeneralizedAutoencoder,
+    Likelihood,
+    ModelConfig,
+    Role,
+    Sampler,
+    evaluating,
+)
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device
 
@@ -45,7 +54,34 @@ ROUNDING = 1e-6  # of the distance of equal rows
 LARGEST_SEED = 2**31 - 1
 
 
-class ModelEstimator(BaseEstimator):
+@dataclass(eq=False, repr=False, kw_only=True)
+class TrainingParameters:
+    """The parameters of every estimator of models: see `TwoStepDensity`."""
+
+    preprocessing: Literal["standardize"] | None = "standardize"
+    validation_fraction: float = 0.1
+    batch_size: int | Literal["auto"] = "auto"
+    device: Device = "auto"
+    max_minutes: float | None = None
+    random_state: Any = None
+    verbose: int = 0
+    run_dir: str | Path | None = None
+
+
+@dataclass(eq=False, repr=False)
+class TwoStepParameters(TrainingParameters):
+    """The parameters of every estimator of two models: see `TwoStepDensity`."""
+
+    gae: str | ModelConfig | GeneralizedAutoencoder | BaseEstimator = "ae"
+    de: str | ModelConfig | DensityEstimator = "flow"
+    _: KW_ONLY
+    latent_dim: int | Literal["auto"] = "auto"
+    gae_config: Mapping[str, Any] | None = None
+    de_config: Mapping[str, Any] | None = None
+    schedule: Literal["sequential", "by_epoch", "by_iteration"] = "sequential"
+
+
+class ModelEstimator(TrainingParameters, BaseEstimator):
     """An estimator that holds one trained model, `model_`, or two as one.
 
     Rows are scored in double precision, so that their scores do not depend on the rows beside them.
@@ -55,14 +91,6 @@ class ModelEstimator(BaseEstimator):
     _double: Any
     settings_: Any
     spec_: Any
-    preprocessing: Any
-    validation_fraction: float
-    batch_size: Any
-    device: Device
-    max_minutes: float | None
-    random_state: Any
-    verbose: int
-    run_dir: Any
 
     def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
         """Return the models, by their names in a run, and the keys of each."""
@@ -102,6 +130,8 @@ class ModelEstimator(BaseEstimator):
         if self.preprocessing not in steps:
             raise UserError(f"preprocessing={self.preprocessing!r}: give 'standardize' or None")
         first, rows = next(iter(models)), splits.train[:]
+        if is_transformer(models[first]):
+            models[first] = fitted_transformer(models[first], splits, self.preprocessing is not None)
         if keys[first].get("latent_dim") == AUTO and splits.spec.table is None and not shows_dimension(rows):
             keys[first] = {**keys[first], "latent_dim": linear_dimension(rows)}
         if rows.dim() == 2:
@@ -183,6 +213,18 @@ class ModelEstimator(BaseEstimator):
         if NEAREST in scores:  # of a known row itself it is rounding, which depends on the rows beside it
             scores[NEAREST] = np.where(np.abs(scores[NEAREST]) < ROUNDING, 0.0, scores[NEAREST])
         return scores
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Save the trained model in a new folder, for `twostep.from_pretrained`: see `twostep.save_pretrained`."""
+        from twostep.experiment import sharing
+
+        return sharing.save_pretrained(self, folder)
+
+    def push_to_hub(self, repo_id: str, **keys: Any) -> str:
+        """Upload the trained model to the Hugging Face hub: see `twostep.push_to_hub`, also for the keys."""
+        from twostep.experiment import sharing
+
+        return sharing.push_to_hub(self, repo_id, **keys)
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(cast(dict[str, Any], super().__getstate__()))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from twostep.core.schema import UserError
-from twostep.estimators.base import ModelEstimator, model_of
+from twostep.estimators.base import ModelEstimator, TwoStepParameters, model_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, ModelConfig
-from twostep.training.engine import Device
 
 Scores = NDArray[np.float64]
 
@@ -27,21 +26,15 @@ SCHEDULES: dict[str, dict[str, bool]] = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class DensityModel(DensityMixin, ModelEstimator):
     """A density of rows `(N, D)` or images `(N, C, H, W)`.
 
     Args:
         de: name of a density (`twostep models`), its config, or a `DensityEstimator`.
         de_config: keys of the density that differ from its defaults for these data, such as `{"max_epochs": 50}`.
-        preprocessing: "standardize": the model sees columns of mean 0 and standard deviation 1; None: as they are.
-        validation_fraction: share of the rows that training does not see; it stops early by them.
-        batch_size: rows of a training batch; "auto": 128, or an eighth of the rows if that is less.
-        device: where to compute: "auto", "cpu" or "cuda".
-        max_minutes: minutes of training at most, all models together; None: no limit.
-        random_state: seed of weights, held-out rows and batches: an integer, a generator of numpy, or None.
-        verbose: 0 prints nothing, 1 a line for each epoch.
-        run_dir: folder, which must not exist, in which the fit writes a run with the rows in `data.npz`: `load_run`,
-            `twostep score` and the other commands open it; None: nothing is written.
+        preprocessing, validation_fraction, batch_size, device, max_minutes, random_state, verbose, run_dir: see
+            `TwoStepDensity`.
 
     Attributes:
         de_: the trained density, a torch module.
@@ -51,30 +44,9 @@ class DensityModel(DensityMixin, ModelEstimator):
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
-    def __init__(
-        self,
-        de: str | ModelConfig | DensityEstimator = "flow",
-        *,
-        de_config: Mapping[str, Any] | None = None,
-        preprocessing: Literal["standardize"] | None = "standardize",
-        validation_fraction: float = 0.1,
-        batch_size: int | Literal["auto"] = "auto",
-        device: Device = "auto",
-        max_minutes: float | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-        run_dir: str | Path | None = None,
-    ) -> None:
-        self.de = de
-        self.de_config = de_config
-        self.preprocessing = preprocessing
-        self.validation_fraction = validation_fraction
-        self.batch_size = batch_size
-        self.device: Device = device
-        self.max_minutes = max_minutes
-        self.random_state = random_state
-        self.verbose = verbose
-        self.run_dir = run_dir
+    de: str | ModelConfig | DensityEstimator = "flow"
+    _: KW_ONLY
+    de_config: Mapping[str, Any] | None = None
 
     @override
     def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:
@@ -101,7 +73,8 @@ class DensityModel(DensityMixin, ModelEstimator):
         return self._sampled(n, random_state)
 
 
-class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityModel):
+@dataclass(eq=False, repr=False)
+class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityModel, TwoStepParameters):
     """A density on the manifold near which rows lie: an autoencoder, then a density on its embeddings.
 
     `log p(x) = log p(z) - ½ log det JᵀJ`, with z the embedding of x and J the Jacobian of the decoder there: the
@@ -109,7 +82,8 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
     say how far x is from the manifold: `reconstruction_error` does.
 
     Args:
-        gae: name of an autoencoder (`twostep models`), its config, or a `GeneralizedAutoencoder`.
+        gae: name of an autoencoder (`twostep models`), its config, a `GeneralizedAutoencoder`, or a transformer of
+            scikit-learn such as `PCA(8)`, a copy of which is fitted to the training rows.
         de: name of a density, its config, or a `DensityEstimator` of embeddings.
         latent_dim: number of latent coordinates; "auto": the estimated intrinsic dimension of the rows, or half of the
             columns if that is at least 0.9 of them.
@@ -133,41 +107,6 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         held_out_: numbers of the validation rows.
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
-
-    def __init__(
-        self,
-        gae: str | ModelConfig | GeneralizedAutoencoder = "ae",
-        de: str | ModelConfig | DensityEstimator = "flow",
-        *,
-        latent_dim: int | Literal["auto"] = "auto",
-        gae_config: Mapping[str, Any] | None = None,
-        de_config: Mapping[str, Any] | None = None,
-        schedule: Literal["sequential", "by_epoch", "by_iteration"] = "sequential",
-        preprocessing: Literal["standardize"] | None = "standardize",
-        validation_fraction: float = 0.1,
-        batch_size: int | Literal["auto"] = "auto",
-        device: Device = "auto",
-        max_minutes: float | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-        run_dir: str | Path | None = None,
-    ) -> None:
-        super().__init__(
-            de,
-            de_config=de_config,
-            preprocessing=preprocessing,
-            validation_fraction=validation_fraction,
-            batch_size=batch_size,
-            device=device,
-            max_minutes=max_minutes,
-            random_state=random_state,
-            verbose=verbose,
-            run_dir=run_dir,
-        )
-        self.gae = gae
-        self.latent_dim = latent_dim
-        self.gae_config = gae_config
-        self.schedule = schedule
 
     @override
     def _request(self) -> tuple[dict[str, Any], dict[str, Mapping[str, Any]]]:

@@ -73,8 +73,8 @@ def fit_splits(request: Request, rows: Tensor, splits: Splits, verbose: int, fol
     with logging_lines(verbose), torch.random.fork_rng([]):
         run = request.run_config()
         engine = Engine(run.device, run.precision)
-        settings, size = resolve(request, run, splits, engine)
-        evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
+        settings, size, gae = resolve(request, run, splits, engine)
+        evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec, gae))
         preflight(evaluator, {}, testing=False)
         if folder is None:
             trainer = build_trainer(evaluator)

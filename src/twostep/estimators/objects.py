@@ -1,4 +1,4 @@
-"""A model object in the place of a config, so that it is trained like models that have one."""
+"""Objects in the place of a config: models of one's own, trained like those that have one, and transformers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from copy import deepcopy
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
+from sklearn.base import clone
 from typing_extensions import override
 
 from twostep.core.schema import DataSpec, UserError
+from twostep.data.base import Splits
 from twostep.models.base import (
     DensityEstimator,
     GeneralizedAutoencoder,
@@ -19,6 +21,8 @@ from twostep.models.base import (
     Preset,
     Role,
 )
+from twostep.models.external import external
+from twostep.nn.transforms import Chain, Whiten
 
 
 class ModelObject(OneLossConfig):
@@ -53,13 +57,34 @@ class ModelObject(OneLossConfig):
         return deepcopy(self.model)
 
 
-def named_or_config(model: Any, role: Role) -> str | ModelConfig:
-    """Return the name or config of a model that was given as a name, a config or an object.
+def is_transformer(model: Any) -> bool:
+    """Return whether a model is a transformer of scikit-learn, fitted or not."""
+    return all(hasattr(model, name) for name in ("get_params", "fit", "transform"))
+
+
+def fitted_transformer(transformer: Any, splits: Splits, standardize: bool) -> ModelObject:
+    """Return a copy of a transformer, fitted to training rows, as an autoencoder.
 
     Raises:
-        UserError: if it is neither, or an object that can't play the role.
+        UserError: for a table with words, dates or gaps, or a transformer that does not fit the data.
     """
-    if isinstance(model, str | ModelConfig):
+    if splits.spec.table is not None:
+        raise UserError(f"gae={type(transformer).__name__}: takes numbers alone: give 'ae' or 'vae' for such a frame")
+    rows = splits.train[:].float()
+    scale = Whiten(splits.spec.shape) if standardize else Chain([])
+    scale.fit([rows])
+    own: Any = clone(transformer)
+    own.fit(scale(rows).flatten(1).double().numpy())
+    return ModelObject.model_validate({"model": external(own, splits.spec, transform=scale)})
+
+
+def named_or_config(model: Any, role: Role) -> Any:
+    """Return the name or config of a model that was given as a name, a config or an object, or a transformer as it is.
+
+    Raises:
+        UserError: if it is none of these, or an object that can't play the role.
+    """
+    if isinstance(model, str | ModelConfig) or (role == "gae" and is_transformer(model)):
         return model
     kind = GeneralizedAutoencoder if role == "gae" else DensityEstimator
     if isinstance(model, kind):

@@ -21,8 +21,8 @@ Outliers with Conformal p-values (Bates et al., 2023, arXiv 2104.08279).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -34,14 +34,12 @@ from sklearn.utils.validation import check_is_fitted
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.table.read import frame_of, is_frame
-from twostep.estimators.base import seed_of
+from twostep.estimators.base import TwoStepParameters, seed_of
 from twostep.estimators.density import TwoStepDensity
 from twostep.estimators.rows import Array, checked, coded
 from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
 from twostep.metrics.ood.many import q_values
 from twostep.metrics.ood.scores import DISTANCE, MAX_ROWS, NEAREST, TWO_PART
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, ModelConfig
-from twostep.training.engine import Device
 
 Scores = NDArray[np.float64]
 
@@ -49,7 +47,8 @@ FOLDS = 5
 EXPECTED = 2.5  # calibrating rows below the level, with fewer of which the calibration is crossed
 
 
-class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
+@dataclass(eq=False, repr=False)
+class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
     """An outlier detector whose share of false alarms is `alpha`, for rows like those it was fitted to.
 
     Args:
@@ -67,44 +66,10 @@ class TwoStepOutlierDetector(OutlierMixin, BaseEstimator):
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
-    def __init__(
-        self,
-        gae: str | ModelConfig | GeneralizedAutoencoder = "ae",
-        de: str | ModelConfig | DensityEstimator = "flow",
-        *,
-        latent_dim: int | Literal["auto"] = "auto",
-        gae_config: Mapping[str, Any] | None = None,
-        de_config: Mapping[str, Any] | None = None,
-        schedule: Literal["sequential", "by_epoch", "by_iteration"] = "sequential",
-        preprocessing: Literal["standardize"] | None = "standardize",
-        validation_fraction: float = 0.1,
-        batch_size: int | Literal["auto"] = "auto",
-        device: Device = "auto",
-        max_minutes: float | None = None,
-        random_state: Any = None,
-        verbose: int = 0,
-        run_dir: str | Path | None = None,
-        contamination: float | None = None,
-        alpha: float = 0.05,
-        calibration: Literal["auto", "split", "cross"] = "auto",
-    ) -> None:
-        self.gae = gae
-        self.de = de
-        self.latent_dim = latent_dim
-        self.gae_config = gae_config
-        self.de_config = de_config
-        self.schedule = schedule
-        self.preprocessing = preprocessing
-        self.validation_fraction = validation_fraction
-        self.batch_size = batch_size
-        self.device = device
-        self.max_minutes = max_minutes
-        self.random_state = random_state
-        self.verbose = verbose
-        self.run_dir = run_dir
-        self.contamination = contamination
-        self.alpha = alpha
-        self.calibration = calibration
+    _: KW_ONLY
+    contamination: float | None = None
+    alpha: float = 0.05
+    calibration: Literal["auto", "split", "cross"] = "auto"
 
     def fit(self, X: Any, y: None = None) -> Self:
         """Train one model, or several, on rows that are taken for usual, and calibrate their scores."""

@@ -38,11 +38,11 @@ class Whole:
     encoder: None = None
 
 
-def build(settings: Settings, spec: DataSpec) -> Model | TwoStep:
-    """Return the untrained model that the settings describe, or both as one; its weights follow from the run's seed."""
+def build(settings: Settings, spec: DataSpec, gae: Model | None = None) -> Model | TwoStep:
+    """Return the untrained model that the settings describe, or both as one; `gae`: the first one, if it is built."""
     torch.manual_seed(derive(settings.run.seed, "weights"))
     first, *rest = settings.models.values()
-    model = build_model(first, spec)
+    model = build_model(first, spec) if gae is None else gae
     if not rest:
         return model
     assert isinstance(model, GeneralizedAutoencoder)

@@ -19,7 +19,7 @@ from twostep.experiment.loggers import require_loggers
 from twostep.experiment.preflight import preflight
 from twostep.experiment.resolve import load_others, load_splits, resolve
 from twostep.metrics.ood.ood import asks_for_ood
-from twostep.models.base import ModelConfig
+from twostep.models.base import Model, ModelConfig
 from twostep.models.two_step import TwoStep
 from twostep.runs.config import RunConfig, Settings, TwoStepRunConfig
 from twostep.runs.directory import PLACES, Run
@@ -51,8 +51,8 @@ def start(
     source, loaded = _pretrained(request, run_config)
     splits = load_splits(run_config)
     engine = Engine(run_config.device, run_config.precision)
-    settings, size = resolve(request, run_config, splits, engine, loaded)
-    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=True)
+    settings, size, gae = resolve(request, run_config, splits, engine, loaded)
+    evaluator, ood = _checked(settings, splits, engine, test_ood, testing=True, gae=gae)
     if splits.valid is None:
         logger.info(
             "no validation rows (make_valid_loader=False): nothing is validated, no p-values; unlike in the paper's "
@@ -86,7 +86,7 @@ def settings_of(request: Request) -> Settings:
     """Return the configs that a new run would have; errors are those of `start`."""
     run = request.run_config()
     engine = Engine(run.device, run.precision)
-    return resolve(request, run, load_splits(run), engine, _pretrained(request, run)[1])[0]
+    return resolve(request, run, load_splits(run), engine, _pretrained(request, run)[1]).settings
 
 
 def _pretrained(request: Request, run: RunConfig) -> tuple[Run | None, ModelConfig | None]:
@@ -176,10 +176,10 @@ def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, 
 
 
 def _checked(
-    settings: Settings, splits: Splits, engine: Engine, test_ood: bool, testing: bool
+    settings: Settings, splits: Splits, engine: Engine, test_ood: bool, testing: bool, gae: Model | None = None
 ) -> tuple[Evaluator, dict[str, Splits]]:
     """Build the models, load other data if they are asked for, and refuse what can't be trained or tested."""
-    evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec))
+    evaluator = Evaluator(settings, splits, engine, build(settings, splits.spec, gae))
     metrics = [name for one in evaluator.components for name in one.config.test_metrics]
     ood = load_others(settings.run, splits.spec) if test_ood or (testing and asks_for_ood(metrics)) else {}
     preflight(evaluator, ood, testing)

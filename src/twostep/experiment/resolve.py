@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from twostep.core.keys import Config, resolve_fid
 from twostep.core.schema import DataSpec, UserError
+from twostep.core.seeds import derive
 from twostep.data.base import Source, Splits
 from twostep.data.load import is_path, load_data, located, read_rows, split_source, takes_image_size
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.auto_latent_dim import LatentSize, with_latent_dim
 from twostep.metrics import METRICS
 from twostep.models.base import GeneralizedAutoencoder, ModelConfig
+from twostep.models.table import build_model
 from twostep.models.two_step import latent_spec
 from twostep.runs.config import RunConfig, Settings
 from twostep.runs.overrides import Request
@@ -25,10 +27,21 @@ from twostep.training.engine import Device, Engine
 logger = logging.getLogger("twostep")
 
 
+class Resolved(NamedTuple):
+    """The configs of a new run and its models, and how `latent_dim=auto` was resolved, if it was asked for.
+
+    `gae` is the autoencoder, untrained, if only that itself knows its number of latent coordinates.
+    """
+
+    settings: Settings
+    size: LatentSize | None
+    gae: GeneralizedAutoencoder | None = None
+
+
 def resolve(
     request: Request, run: RunConfig, splits: Splits, engine: Engine, pretrained: ModelConfig | None = None
-) -> tuple[Settings, LatentSize | None]:
-    """Return the configs of a new run and its models, and how `latent_dim=auto` was resolved, if it was asked for.
+) -> Resolved:
+    """Return the configs of a new run.
 
     `run` is what `request.run_config` returned, `pretrained` the config of a pretrained autoencoder.
 
@@ -53,15 +66,18 @@ def resolve(
             f"set latent_dim={spec.dim} or less"
         )
     if not request.is_two_step:
-        return Settings(run, {first: config}, request.is_gae), found
+        return Resolved(Settings(run, {first: config}, request.is_gae), found)
+    gae = None
     if latent_dim is None:  # of a model that need not have such a key: of another package, or of one's own
         with torch.random.fork_rng([]):
-            model = config.build(spec)
-        assert isinstance(model, GeneralizedAutoencoder)
-        latent_dim = model.latent_dim
-        config = _with_metrics_of(model, config, request.overrides.get("gae", {}))
-        run = _with_metrics_of(model, run, request.overrides.get("run", {}))
-    return Settings(run, {first: config, "de": request.model_config("de", latent_spec(spec, latent_dim))}), found
+            torch.manual_seed(derive(run.seed, "weights"))
+            gae = build_model(config, spec)
+        assert isinstance(gae, GeneralizedAutoencoder)
+        latent_dim = gae.latent_dim
+        config = _with_metrics_of(gae, config, request.overrides.get("gae", {}))
+        run = _with_metrics_of(gae, run, request.overrides.get("run", {}))
+    de = request.model_config("de", latent_spec(spec, latent_dim))
+    return Resolved(Settings(run, {first: config, "de": de}), found, gae)
 
 
 def _with_metrics_of(gae: GeneralizedAutoencoder, config: Config, given: Mapping[str, Any]) -> Config:

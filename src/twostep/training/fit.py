@@ -36,6 +36,7 @@ def fit(
     lr: float | Mapping[str, float] = 1e-3,
     use_lr_scheduler: bool = False,
     batch_size: int = 128,
+    max_minutes: float | None = None,
     seed: int = 0,
     device: Device = "auto",
     callbacks: Sequence[Callback] = (),
@@ -53,6 +54,7 @@ def fit(
         lr: learning rate, or that of each objective by its name.
         use_lr_scheduler: whether rates decay to 0 over all steps by a half cosine.
         batch_size: rows of a batch.
+        max_minutes: minutes of training at most; None: no limit.
         seed: of batches, noise and held-out rows.
         device: where to train; the model stays there.
         callbacks: called during training.
@@ -70,6 +72,8 @@ def fit(
         raise UserError(f"early_stopping_metric={stop}: fit can stop by the loss of validation rows, or None")
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: must be positive")
+    if max_minutes is not None and not max_minutes > 0:
+        raise UserError(f"max_minutes={max_minutes}: must be positive")
     names = [objective.name for objective in model.objectives()]
     rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
     if set(rates) != set(names) or any(rate <= 0 for rate in rates.values()):
@@ -87,6 +91,7 @@ def fit(
     size = min(batch_size, len(rows))
     fit_keys = with_epochs_for_steps(fit_keys, keys, -(-len(rows) // size))
     trainer = Trainer("model", model, fit_keys, optimizers, engine, validate, seed)
+    trainer.max_seconds = None if max_minutes is None else 60 * max_minutes
     train = Batches(rows, size, device=engine.device)
     trainer.fit(train, None if held_out is None else replace(train, data=held_out), callbacks)
     return model.eval()

@@ -130,7 +130,7 @@ def test_images_of_two_sizes_are_refused_with_the_key_that_helps(folder):
     odd = save(folder / "odd.png", random_images(1, (5, 6))[0])
     assert refused(folder) == (
         f"{odd}: the image is 6 x 5, that of {folder / '000.png'} is 6 x 4: resize all to one size by the key "
-        "image_size, like dataset_kwargs=\"{'image_size': 64}\""
+        "image_size, like --dataset-kwargs image_size=64"
     )
     assert loaded(folder, image_size=3).spec.shape == (1, 3, 3)
     assert loaded(folder, image_size=[2, 5]).spec.shape == (1, 2, 5)

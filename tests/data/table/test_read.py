@@ -188,6 +188,17 @@ def test_new_rows_are_found_by_name(people, tmp_path, caplog):
     assert f"city ({N})" in caplog.text
 
 
+def test_words_that_the_user_names_are_missing_values_in_old_and_new_rows(tmp_path):
+    frame = pandas.DataFrame({"price": ["1.5", "unknown", "2.5", "-9"] * 20, "plan": ["a", "b", "unknown", "b"] * 20})
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    kwargs = {"missing": "unknown,-9"}
+    for found in (load_data(str(tmp_path / "own.csv"), kwargs=kwargs), split_frame(frame, kwargs=kwargs)):
+        price, plan = found.spec.columns.columns
+        assert (price.kind, price.gaps, plan.levels, plan.gaps) == ("continuous", True, ("a", "b"), True)
+        rows = read_rows(tmp_path / "own.csv", columns=found.spec.columns, kwargs=kwargs)
+        assert rows.isnan().tolist()[:4] == [[False, False], [True, False], [False, True], [True, False]]
+
+
 def test_a_thousand_columns_and_more_than_a_thousand_levels(caplog):
     random = np.random.default_rng(0)
     wide = pandas.DataFrame(random.normal(size=(20, 1000))).assign(word=random.choice(["a", "b"], 20))

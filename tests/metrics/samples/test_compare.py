@@ -43,6 +43,10 @@ def test_frames_tensors_and_files_are_taken(tmp_path):
     expected = compare(REAL, GOOD, ["fd"])["fd"].value
     given = [(tmp_path / "real.npy", torch.from_numpy(GOOD)), (str(tmp_path / "real.npy"), pandas.DataFrame(GOOD))]
     assert [compare(*pair, ["fd"])["fd"].value for pair in given] == pytest.approx([expected] * 2)
+    names = [str(place) for place in range(REAL.shape[1])]
+    table = pandas.DataFrame(REAL, columns=names).assign(note=[f"word {row}" for row in range(len(REAL))])
+    found = compare(table, pandas.DataFrame(GOOD, columns=names), ["fd"], dataset_kwargs={"drop": "note"})
+    assert found["fd"].value == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def _survey(name: str, images: Iterable[EncodedImage], size: Size | None) -> For
             elif found != wanted:
                 raise UserError(
                     f"the image is {_times(found)}, that of {first} is {_times(wanted)}: resize all to one size by the "
-                    "key image_size, like dataset_kwargs=\"{'image_size': 64}\""
+                    "key image_size, like --dataset-kwargs image_size=64"
                 )
     if wanted is None:
         raise UserError(f"{name}: contains no images")

@@ -135,15 +135,16 @@ def _worded(about: dict[str, Any], present: Series, series: Series, kind: Kind |
     share = float(found.notna().mean())
     if decimal is None and words.str.fullmatch(r"[-+]?\d{1,3},\d{3}").any() and words.str.fullmatch(THOUSANDS).all():
         example = next(iter(words))
-        raise ColumnError(f"is {example} a decimal comma or a thousand? Set decimal of dataset_kwargs to ',' or '.'")
+        raise ColumnError(f"is {example} a decimal comma or a thousand? Set the key decimal to ',' or '.'")
     if kind in ("continuous", "integer") or (share == 1 and not words.str.fullmatch(CODED).any()):
         if share < 1:
             raise ColumnError(f"{_example(words[found.isna()])}, no numbers: correct them")
         return _numeric(_as_text(about), found, kind)
     if share >= 0.5 and words[found.isna()].nunique() <= max(3, 0.01 * len(words)) and share < 1:
+        word = words[found.isna()].iloc[0][:30]
         raise ColumnError(
-            f"numbers, but for {_example(words[found.isna()])}: correct them or, if these are categories, set "
-            f"dataset_kwargs kinds={{{about['name']!r}: 'categorical'}}"
+            f"numbers, but for {_example(words[found.isna()])}: correct them, or set the key missing={word!r} if they "
+            f"are missing values, or kinds={{{about['name']!r}: 'categorical'}} if these are categories"
         )
     if kind == "date" or (kind is None and share < 1):
         as_dates = dates(words)

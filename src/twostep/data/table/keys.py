@@ -29,6 +29,7 @@ class TableKeys(Frozen):
         description="what columns hold, as {'zip': 'categorical'}: continuous, integer, boolean, categorical or date; "
         "auto: found for each, also in a table of numbers alone, whose columns are continuous otherwise",
     )
+    missing: Names = Field((), description="words that stand for a missing value, beside NA, n/a, NaN, null, None, ?")
     sep: str | None = Field(None, description="separator of the columns of a text file; None: found")
     decimal: str | None = Field(None, description="decimal sign of a text file; None: found")
     encoding: str | None = Field(None, description="encoding of a text file; None: by its first bytes, or UTF-8")

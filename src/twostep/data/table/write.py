@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from twostep.core.files import atomic_write
+from twostep.core.columns import write_frame
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.table.codes import to_frame
 from twostep.data.table.read import plain_schema
@@ -32,8 +32,4 @@ def write_table(rows: Tensor, spec: DataSpec, path: Path) -> None:
     check_table(path, spec)
     names = [str(place) for place in range(spec.dim)]
     frame = to_frame(spec.columns or plain_schema(names, ["float32"] * spec.dim), rows)
-    with atomic_write(path) as beside:
-        if path.suffix.lower() == ".csv":
-            frame.to_csv(beside, index=False)
-        else:
-            frame.to_parquet(beside, index=False)
+    write_frame(frame, path, numbers="%.9g")  # the digits of single precision

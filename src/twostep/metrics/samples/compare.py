@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def compare(
     max_rows: int = 10_000,
     nearest_k: int = 5,
     seed: int = 0,
+    dataset_kwargs: Mapping[str, Any] | None = None,
 ) -> dict[str, Result]:
     """Compare samples with real data: distances, precision, recall, a classifier, with 95 % intervals.
 
@@ -73,6 +74,7 @@ def compare(
         max_rows: rows of each set to compare at most.
         nearest_k: neighbours within a ball of precision, recall, density and coverage.
         seed: of subsets, directions and classifiers.
+        dataset_kwargs: keys of the real table (`twostep.data.table.keys.TableKeys`): which columns to compare.
 
     Returns:
         results by name.
@@ -82,9 +84,11 @@ def compare(
     """
     names = (*DEFAULT, *(NEED_HELD_OUT if held_out is not None else ())) if metrics is None else tuple(metrics)
     asked = [METRICS[name] for name in dict.fromkeys(names)]
-    table = own_table(real, "real")
+    table = own_table(real, "real", dataset_kwargs)
+    if dataset_kwargs and table is None:
+        raise UserError(f"{', '.join(dataset_kwargs)}: only for a table")
     columns = None if table is None else table.columns
-    if columns is not None and metrics is None:
+    if columns is not None and not columns.plain and metrics is None:
         names = ("column_errors", *names)
         asked = [METRICS[name] for name in names]
     train = _rows(real, "real", image_size) if table is None else table.train
