@@ -17,6 +17,7 @@ INCEPTION_VARIABLE = "TWOSTEP_INCEPTION"
 METRIC_NAMES = ("valid_metrics", "test_metrics", "early_stopping_metric")
 """Keys whose values are names of metrics."""
 
+EMA_DECAY = "decay of the average of weights over steps, which is what is kept; None: no average"
 PATIENCE = "epochs without a better value before training stops; None: never"
 STOPPING_METRIC = "validation metric that stops training; None: none"
 VALID_METRICS = "metrics on the validation split, each epoch"
@@ -108,6 +109,7 @@ class FitKeys(Frozen):
         None, description="steps to train for; max_epochs counts too if it is given; None: no limit"
     )
     max_grad_norm: PositiveFloat | None = Field(10.0, description="gradients are clipped to this norm; None: never")
+    ema_decay: PositiveFloat | None = Field(None, lt=1, description=EMA_DECAY)
     early_stopping_metric: str | None = Field(None, description=STOPPING_METRIC)
     max_bad_valid_epochs: PositiveInt | None = Field(10, description=PATIENCE)
 

@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import STOPPING_METRIC, TEST_METRICS
+from twostep.core.keys import EMA_DECAY, STOPPING_METRIC, TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import (
     MODELS,
@@ -150,6 +150,7 @@ class FlowMatchingConfig(OneLossConfig):
     probes: PositiveInt = Field(8, description="of Hutchinson's estimate of the divergence, above 128 dimensions")
     lr: PositiveFloat = Field(1e-3, description="learning rate")
     use_lr_scheduler: bool = Field(True, description="cosine decay of the rate to 0 over all steps")
+    ema_decay: PositiveFloat | None = Field(0.999, lt=1, description=EMA_DECAY)
     early_stopping_metric: str | None = Field("loss", description=STOPPING_METRIC)
     test_metrics: tuple[str, ...] = Field(("log_likelihood", "loss"), description=TEST_METRICS)
 

@@ -16,6 +16,7 @@ from twostep.core.keys import FitKeys
 from twostep.core.seeds import derive
 from twostep.data.batches import Batches, Rows, subsample
 from twostep.models.base import Model, OptimizerConfig
+from twostep.training.average import Average
 from twostep.training.callbacks import Callback, InterruptedTraining, NonFiniteLossError
 from twostep.training.engine import Engine
 from twostep.training.optim import Stepper
@@ -62,6 +63,7 @@ class Trainer:
         self.max_epochs = keys.max_epochs
         model.to(engine.device)
         self.stepper = Stepper(model.objectives(), keys.optimizer, optimizers, keys.max_grad_norm, engine)
+        self.average = Average(model, keys.ema_decay)
         self.callbacks: Sequence[Callback] = ()
         self.epochs_done, self.batches_done, self.steps_done, self.bad_epochs = 0, 0, 0, 0
         self.max_seconds: float | None = None
@@ -142,9 +144,10 @@ class Trainer:
         if self.steps_done and version == self.data_version:
             return
         self.data_version = version
-        if self._best:
+        if self._best and self.keys.early_stopping_metric:
             self.model.load_state_dict(self._best)
         self._best, self._last, self.best_value, self.bad_epochs = {}, {}, None, 0
+        self.average.restart()
         self._fit_transform(train.data)
         if self.steps_done:
             self._call("renewed")
@@ -166,7 +169,7 @@ class Trainer:
         self.max_epochs = max(max_epochs, done)
 
     def use_best(self) -> None:
-        """Take the best weights by the early-stopping metric, if early stopping is on."""
+        """Take the best weights by the early-stopping metric, or without one their averages, if there are such."""
         if self._best:
             self._last = self._last or deepcopy(self.model.state_dict())
             self.model.load_state_dict(self._best)
@@ -196,7 +199,7 @@ class Trainer:
             self._end_epoch()
 
     def step(self, rows: Tensor) -> dict[str, Tensor]:
-        """Take a step for each objective that is due, on the batch of these rows; return losses, means over all ranks."""
+        """Take a step for each objective that is due, on the batch of these rows; return losses, means over ranks."""
 
         def require_finite(what: str, value: float) -> None:
             if not math.isfinite(value):
@@ -221,6 +224,7 @@ class Trainer:
         """Return everything from which training can continue."""
         tensors = {f"model.{key}": value for key, value in (self._last or self.model.state_dict()).items()}
         tensors |= {f"best.{key}": value for key, value in self._best.items()}
+        tensors |= {f"average.{key}": value for key, value in self.average.values.items()}
         tensors |= {f"sums.{key}": value for key, value in self.sums.items()}
         tensors |= {f"optimizer.{key}": value for key, value in self.stepper.tensors().items()}
         return State(tensors, {key: getattr(self, key) for key in Progress.model_fields})
@@ -228,6 +232,7 @@ class Trainer:
     def load_state_dict(self, state: State) -> None:
         """Load what `state_dict` returned."""
         self.model.load_state_dict(state.under("model").tensors)
+        self.average.load(state.under("average").tensors)
         self._best, self._last = state.under("best").tensors, {}
         self.sums = {name: value.to(self.engine.device) for name, value in state.under("sums").tensors.items()}
         self.stepper.load_tensors(state.under("optimizer").tensors)
@@ -244,6 +249,7 @@ class Trainer:
 
     def _take_batch(self, rows: Tensor) -> None:
         losses = self.step(rows)
+        self.average.update(self.steps_done)
         weight = self.data.weight(self.batches_done)
         self.batches_done += 1
         self.steps_done += 1
@@ -259,17 +265,19 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         means = {name: total.item() / self._total_weight(name) for name, total in self.sums.items()}
-        valid = {} if self.valid is None else self.validate(self.data, self.valid)
-        if not math.isfinite(loss := valid.get("loss", 0.0)):
-            raise NonFiniteLossError(
-                f"{self.name}: the validation loss of {self.kind} is {loss} after epoch {self.epochs_done + 1}; lower "
-                "the learning rate or look at the validation rows"
-            )
-        self.spend(self._clock)
-        self.epochs_done += 1
-        self.batches_done, self.sums = 0, {}
-        self.history.append({"losses": means, "valid": valid})
-        if self._is_best(valid):
+        with self.average.applied():
+            valid = {} if self.valid is None else self.validate(self.data, self.valid)
+            if not math.isfinite(loss := valid.get("loss", 0.0)):
+                raise NonFiniteLossError(
+                    f"{self.name}: the validation loss of {self.kind} is {loss} after epoch {self.epochs_done + 1}; "
+                    "lower the learning rate or look at the validation rows"
+                )
+            self.spend(self._clock)
+            self.epochs_done += 1
+            self.batches_done, self.sums = 0, {}
+            self.history.append({"losses": means, "valid": valid})
+            best = self._is_best(valid)
+        if best:
             self._call("best")
         self._call("checkpoint")
         self._call("epoch")
@@ -283,6 +291,7 @@ class Trainer:
         """Return whether the weights are the best so far, or the latest where nothing stops early; keep the best."""
         metric = self.keys.early_stopping_metric
         if metric is None:
+            self._best = deepcopy(self.model.state_dict()) if self.average.values else {}
             return True
         value, sign = valid[metric], 1 if self.lower_is_better else -1
         best = math.inf if self.best_value is None else sign * self.best_value
