@@ -7,10 +7,11 @@ import sys
 from twostep.cli import names
 from twostep.models import MODELS
 
+TRAIN = ("train", "--dataset", "digits", "--gae-model", "vae", "--de-model", "flow")
 MISTAKES = (
     (("train", "--dataset", "digits", "--gae-model", "vea", "--de-model", "flow"), "vea: no such model"),
     (("train", "--dataset", "digits", "--gae-model", "flow", "--de-model", "flow"), "flow is not an autoencoder"),
-    (("train", "--dataset", "nosuch", "--gae-model", "vae", "--de-model", "flow"), "nosuch: no such data set"),
+    (("train", "--dataset", "nosuch", "--gae-model", "vae", "--de-model", "flow"), "nosuch: no such dataset"),
     (("train-single", "--dataset", "no.npy", "--model", "vae"), "no.npy: no such file"),
     (("train-single", "--dataset", "digits", "--model", "vae", "--config", "latnt_dim=3"), "did you mean latent"),
     (("train-single", "--dataset", "digits", "--model", "vae", "--config", "test_metrics=kidd"), "kidd: no such"),
@@ -27,8 +28,18 @@ MISTAKES = (
     (("score", "nowhere", "x.npy"), "nowhere: no such directory"),
     (("report", "nowhere"), "nowhere: no such directory"),
     (("compare", "nowhere"), "nowhere: no such directory"),
+    ((*TRAIN, "--gae-config", "latent_dim=0"), "latent_dim = 0: input should be greater than 0"),
+    ((*TRAIN, "--gae-config", "latent_dim=atuo"), "latent_dim = 'atuo': input should be a valid integer, or auto"),
+    ((*TRAIN, "--gae-config", "encoder_kernel_size=[0,3]"), "encoder_kernel_size = [0, 3]: write a positive integer"),
+    ((*TRAIN, "--gae-config", "decoder_hidden_dims=[0]"), "decoder_hidden_dims.0 = 0: input should be greater"),
+    (
+        (*TRAIN, "--gae-config", "metric_kwargs={'gen_sampels': 5}"),
+        "gen_sampels: no such key of metric_kwargs",
+    ),
+    ((*TRAIN, "--shared-config", "dataset_kwargs=5"), "dataset_kwargs = 5: write a dictionary"),
+    ((*TRAIN, "--dataset-kwargs", "n=5"), "n: digits has no keys"),
     (("models", "vea"), "vea: no such model"),
-    (("datasets", "klien"), "klien: no such data set; did you mean klein?"),
+    (("datasets", "klien"), "klien: no such dataset; did you mean klein?"),
 )
 WITHOUT_TORCH = """
 import contextlib, io, json, sys

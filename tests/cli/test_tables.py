@@ -110,7 +110,7 @@ def test_keys_of_a_data_set_are_listed_with_default_type_and_meaning(twostep):
     outcome = twostep("datasets", "klein")
     assert rows(outcome.out)["R"][1:3] == ["2.0", "float"]
     assert twostep("datasets", "digits").out == "digits has no keys\n"
-    assert "klien: no such data set; did you mean klein?" in twostep("datasets", "klien").err
+    assert "klien: no such dataset; did you mean klein?" in twostep("datasets", "klien").err
 
 
 def test_the_cache_is_emptied(twostep, monkeypatch, tmp_path):

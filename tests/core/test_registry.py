@@ -56,7 +56,7 @@ def test_a_name_is_filed_once(table):
 
 @pytest.mark.parametrize("look", [lambda table: table["mine"], lambda table: "mine" in table, list])
 def test_plug_ins_are_loaded_at_the_first_look_and_only_then(monkeypatch, look):
-    table = Registry("data set")
+    table = Registry("dataset", "data_sets")
     loads = []
 
     class Plugin:

@@ -116,7 +116,7 @@ def test_labels_stay_with_their_digits():
 
 
 def test_unknown_name_gets_its_nearest():
-    with pytest.raises(UserError, match="fashon-mnist: no such data set; did you mean fashion-mnist"):
+    with pytest.raises(UserError, match="fashon-mnist: no such dataset; did you mean fashion-mnist"):
         load_data("fashon-mnist")
 
 

@@ -465,7 +465,7 @@ def test_every_set_is_a_dataset(name):
         ("repeated", {"ambient_dim": 7}, "repeated: ambient_dim=7 must be even"),
         ("network_manifold", {"ambient_dim": 2}, "ambient_dim=2 must be more than manifold_dim=2"),
         ("digits", {"n": 5}, "dataset_kwargs: digits has no keys, .*: n"),
-        ("shpere", {}, "shpere: no such data set; did you mean sphere"),
+        ("shpere", {}, "shpere: no such dataset; did you mean sphere"),
     ],
 )
 def test_mistakes_are_named(name, kwargs, message):

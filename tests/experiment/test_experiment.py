@@ -68,7 +68,7 @@ WRONG = {
         {"run": {"train_batch_size": 46}},
         "train_batch_size=46 is more than the 45 training rows of ",
     ),
-    "an unknown data set": ({"run": {"dataset": "digitz"}}, "digitz: no such data set; did you mean digits?"),
+    "an unknown data set": ({"run": {"dataset": "digitz"}}, "digitz: no such dataset; did you mean digits?"),
     "a file that is not there": ({"run": {"dataset": "none.npy"}}, f"{Path.cwd()}/none.npy: no such file"),
     "a network that contradicts": ({"gae": {"flatten": False}}, "flatten=False: "),
     "bins where there are none": ({"de": {"dequantize": True}}, "dequantize=True: embeddings of "),

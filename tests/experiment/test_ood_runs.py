@@ -195,7 +195,7 @@ def test_keys_of_the_second_set_are_its_own(tmp_path):
             {"ood_dataset": "digits"},
             r"^points of digits have the shape 1x8x8 and those of ",
         ),
-        (("vae", "flow"), {"ood_dataset": "digitz"}, r"^digitz: no such data set; did you mean digits\?"),
+        (("vae", "flow"), {"ood_dataset": "digitz"}, r"^digitz: no such dataset; did you mean digits\?"),
         (("flow",), {"ood_dataset": "none.npy"}, r"/none\.npy: no such file"),
     ],
 )

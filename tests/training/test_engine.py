@@ -16,7 +16,6 @@ def no_gpu(monkeypatch):
 
 def test_a_device_without_double_precision_is_never_taken(no_gpu, monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
-    monkeypatch.setattr("lightning_fabric.accelerators.mps.MPSAccelerator.is_available", lambda: True)
     assert Engine().device == torch.device("cpu")
 
 
@@ -30,7 +29,7 @@ def test_ranks_of_one_machine_share_its_cores(monkeypatch, cores, local_ranks, t
     set_to = []
     monkeypatch.setattr("os.cpu_count", lambda: cores)
     monkeypatch.setattr("torch.set_num_threads", set_to.append)
-    monkeypatch.setattr("twostep.training.engine.Fabric", lambda **settings: Launched(settings))
+    monkeypatch.setattr("lightning_fabric.Fabric", lambda **settings: Launched(settings))
     for name, value in {"WORLD_SIZE": 2 * local_ranks, "LOCAL_WORLD_SIZE": local_ranks}.items():
         monkeypatch.setenv(name, str(value))
     engine = Engine("cpu")

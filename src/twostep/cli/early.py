@@ -25,7 +25,7 @@ def check_request(models: Mapping[str, str], overrides: Overrides) -> None:
         check_model(name, "gae" if part == "gae" else "de")
     check_keys(models, overrides)
     for name in ("dataset", "ood_dataset"):
-        check_dataset(overrides["run"].get(name))
+        check_dataset(overrides["run"].get(name), overrides["run"].get(f"{name}_kwargs", {}))
 
 
 def check_single(model: str, given: Mapping[str, Any], is_gae: bool) -> None:
@@ -33,7 +33,7 @@ def check_single(model: str, given: Mapping[str, Any], is_gae: bool) -> None:
     check_model(model, "gae" if is_gae else None)
     check_single_keys(model, given)
     for name in ("dataset", "ood_dataset"):
-        check_dataset(given.get(name))
+        check_dataset(given.get(name), given.get(f"{name}_kwargs", {}))
 
 
 def check_model(name: str, role: str | None = None) -> None:
@@ -100,16 +100,21 @@ def check_metric_names(names: Iterable[Any]) -> None:
             raise unknown("metric", name, known()["metrics"])
 
 
-def check_dataset(name: Any) -> None:
-    """Refuse a file or folder that does not exist, and an unknown name."""
-    if not isinstance(name, str) or name in known()["datasets"] or Path(name).exists():
+def check_dataset(name: Any, keys: Iterable[str] = ()) -> None:
+    """Refuse a file or folder that does not exist, an unknown name, and a key that the dataset of a name lacks."""
+    if isinstance(name, str) and (fields := known()["datasets"].get(name)) is not None:
+        for key in keys:
+            if key not in fields:
+                raise unknown_key(key, name, fields) if fields else UserError(f"{key}: {name} has no keys")
+        return
+    if not isinstance(name, str) or Path(name).exists():
         return
     path = Path(name)
     on_hub = len(path.parts) == 2 and not path.suffix and not name.startswith((".", "~", "/"))
     if path.suffix or (len(path.parts) > 1 and not on_hub):
         raise UserError(f"{path.absolute()}: no such file or folder")
     if not on_hub and not extended("data_sets"):
-        raise unknown("data set", name, known()["datasets"])
+        raise unknown("dataset", name, known()["datasets"])
 
 
 def extended(kind: str) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, Literal, Optional, TypedDict, cast, get_args, get_origin
 from pydantic import create_model
 from pydantic.fields import FieldInfo
 
-from twostep.core.schema import Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from twostep.core.keys import Channels, LatentDim, MetricKeys, PerLayer, Sizes
+from twostep.core.schema import Frozen, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed
 
 FILE = Path(__file__).with_name("names.json")
 
@@ -26,6 +27,14 @@ KINDS: dict[str, Any] = {
     "float > 0": PositiveFloat,
     "float > 0 | None": Optional[PositiveFloat],  # noqa: UP045
     "float >= 0": NonNegativeFloat,
+    "bool | None": Optional[bool],  # noqa: UP045
+    "latent_dim": LatentDim,
+    "sizes": Sizes,
+    "channels": Channels,
+    "per layer": PerLayer,
+    "keys": dict[str, Any],
+    "metric_kwargs": MetricKeys,
+    "seed": Seed,
 }
 """Kinds of values that can be checked without the configs themselves."""
 
@@ -50,7 +59,7 @@ class Names(TypedDict):
     models: dict[str, ModelKeys]
     run: Keys
     two_step: Keys
-    datasets: list[str]
+    datasets: dict[str, list[str]]  # with the keys of each
     metrics: list[str]
 
 
@@ -75,7 +84,7 @@ def collected() -> Names:
         "models": {name: {**keys(MODELS[name]), "roles": list(MODELS[name].roles)} for name in sorted(MODELS)},
         "run": keys(RunConfig),
         "two_step": keys(TwoStepRunConfig),
-        "datasets": sorted(DATASETS),
+        "datasets": {name: sorted(DATASETS[name].keys.model_fields) for name in sorted(DATASETS)},
         "metrics": sorted(METRICS),
     }
 

@@ -245,7 +245,7 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
     if name is not None and name not in known()["datasets"] and not early.extended("data_sets"):
-        raise unknown("data set", name, known()["datasets"])
+        raise unknown("dataset", name, known()["datasets"])
 
     from twostep.cli.tables import dataset_keys, dataset_list
 

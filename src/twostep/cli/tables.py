@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from twostep.cli.output import Listing, table
+from twostep.core.keys import AUTO
 from twostep.core.result import Result
 from twostep.core.schema import DataSpec, Frozen
 from twostep.data.base import DATASETS
@@ -13,7 +14,6 @@ from twostep.data.load import default_data_root, load_data
 from twostep.data.synthetic import SYNTHETIC
 from twostep.models import MODELS
 from twostep.models.base import DensityEstimator, Role
-from twostep.models.parts.networks import AUTO
 from twostep.models.two_step import latent_spec
 from twostep.runs.config import TwoStepRunConfig
 from twostep.runs.overrides import config_class

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, ValidatorFunctionWrapHandler, WrapValidator, field_validator
 
 from twostep.core.schema import Frozen, PositiveFloat, PositiveInt
 
@@ -23,6 +23,32 @@ VALID_METRICS = "metrics on the validation split, each epoch"
 TEST_METRICS = "metrics on the test split, at the end"
 
 FeatureName = Literal["standardised", "pixels", "pca", "classifier", "efficientnet-lite0", "inception"]
+
+Sizes = tuple[PositiveInt, ...]
+Channels = Annotated[Sizes, Field(min_length=1)]
+
+
+def _per_layer(value: Any) -> Any:
+    entries = cast(Sequence[Any], value if isinstance(value, list | tuple) else [value])
+    if not entries or any(type(entry) is not int or entry < 1 for entry in entries):
+        raise ValueError("write a positive integer, or a list of them with one for each layer, like [3, 3, 3, 3]")
+    return tuple(entries) if isinstance(value, list | tuple) else value
+
+
+PerLayer = Annotated[int | tuple[int, ...], BeforeValidator(_per_layer)]
+"""One number for all layers of a network, or one for each."""
+
+AUTO = "auto"
+
+
+def _integer_or_auto(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, str) and value != AUTO:
+        raise ValueError("Input should be a valid integer, or auto")
+    return value if value == AUTO else validate(value)
+
+
+LatentDim = Annotated[PositiveInt, WrapValidator(_integer_or_auto)]
+"""A number of latent coordinates; `auto` only until a run's configs are resolved."""
 
 
 class MetricKeys(Frozen):

@@ -25,8 +25,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
 class Registry(Generic[T]):
     """A table of objects of one kind ("model"), which other packages extend by entry points ("twostep.models")."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, group: str | None = None) -> None:
+        self.kind, self.group = kind, f"twostep.{group or f'{kind}s'}"
         self._broken: dict[str, str] = {}
         self._entries: dict[str, T] = {}
         self._loaded_plugins = False
@@ -62,7 +62,7 @@ class Registry(Generic[T]):
         if self._loaded_plugins:
             return
         self._loaded_plugins = True
-        for plugin in entry_points(group=f"twostep.{self.kind.replace(' ', '_')}s"):
+        for plugin in entry_points(group=self.group):
             try:
                 plugin.load()
             except Exception as error:  # a plug-in may raise anything

@@ -82,7 +82,11 @@ class Frozen(BaseModel):
         if item["type"] == "extra_forbidden" and key in cls.keys():  # noqa: SIM118
             return f"{key}: given under two names (key of {owner}): give one of them"
         if item["type"] == "extra_forbidden":
-            return str(unknown_key(key, owner, cls.model_fields, cls.aliases()))
+            *path, name = map(str, item["loc"])
+            of: Any = cls
+            for part in path:
+                of = of.model_fields[part].annotation
+            return str(unknown_key(name, ".".join(path) or owner, of.model_fields, of.aliases()))
         if item["type"] == "missing":
             return f"{key}: missing (key of {owner})"
         message = item["msg"].removeprefix("Value error, ")

@@ -62,7 +62,7 @@ class DatasetLoader(ABC):
         """
 
 
-DATASETS: Registry[DatasetLoader] = Registry("data set")
+DATASETS: Registry[DatasetLoader] = Registry("dataset", "data_sets")
 
 
 @dataclass(frozen=True)

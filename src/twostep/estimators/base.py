@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from twostep.core.keys import AUTO
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.base import Source, Splits, hold_out
@@ -37,7 +38,6 @@ from twostep.models.base import (
     Sampler,
     evaluating,
 )
-from twostep.models.parts.networks import AUTO
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device
 

@@ -20,12 +20,12 @@ import logging
 from dataclasses import dataclass
 from typing import Self
 
+from twostep.core.keys import AUTO
 from twostep.core.schema import UserError
 from twostep.data.base import Splits
 from twostep.data.batches import subsample
 from twostep.diagnosis import Dimension, dimension_of
 from twostep.models.base import ModelConfig
-from twostep.models.parts.networks import AUTO
 from twostep.models.table import build_model
 from twostep.training.engine import Engine
 

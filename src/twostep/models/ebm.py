@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import TEST_METRICS
+from twostep.core.keys import TEST_METRICS, Channels, PerLayer, Sizes
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
 from twostep.models.base import (
     MODELS,
@@ -45,7 +45,7 @@ from twostep.models.base import (
 )
 from twostep.models.parts.annealing import LogNormalizer, log_normalizer
 from twostep.models.parts.langevin import Langevin, ReplayBuffer
-from twostep.models.parts.networks import KERNEL, STRIDE, Channels, Net, NetworkConfig, PerLayer, Sizes, unpadded
+from twostep.models.parts.networks import KERNEL, STRIDE, Net, NetworkConfig, unpadded
 from twostep.nn.distributions import normal_log_prob
 from twostep.nn.jacobian import input_gradient
 from twostep.nn.layers import Activation, SpectralNorm

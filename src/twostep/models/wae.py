@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import Unpack, override
 
+from twostep.core.keys import Channels
 from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat
 from twostep.models.base import ERROR, MODELS, DataArguments, Objective, Preset, Role
-from twostep.models.parts.networks import LAMBDA, AdversarialConfig, Channels, EncoderDecoder
+from twostep.models.parts.networks import LAMBDA, AdversarialConfig, EncoderDecoder
 
 # The paper's weight of the penalty is for errors of so many coordinates (benchmarks/defaults.py).
 PAPERS_DIM = 784

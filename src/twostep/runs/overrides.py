@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twostep.core.keys import with_epochs_for_steps
+from twostep.core.keys import AUTO, with_epochs_for_steps
 from twostep.core.schema import DataSpec, UserError, nearest
 from twostep.data.load import located
 from twostep.metrics import METRICS
 from twostep.models import MODELS
 from twostep.models.base import ModelConfig, Role
-from twostep.models.parts.networks import AUTO
 from twostep.runs.config import RunConfig, TwoStepRunConfig
 from twostep.runs.key_values import parse_overrides, share
 

@@ -1,14 +1,13 @@
-"""The engine: device, precision and ranks, by lightning-fabric."""
+"""The engine: device, precision and ranks; several ranks are connected by lightning-fabric."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, distributed, nn
 
 from twostep.core.machine import Ranks
@@ -54,15 +53,17 @@ class Engine:
             raise UserError(f"{local_ranks} ranks on a machine with {gpus} GPUs: start as many, or say device=cpu")
         if local_ranks > 1:
             torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_ranks))
-        self._fabric = Fabric(
-            accelerator=device,
-            devices=local_ranks,
-            num_nodes=ranks // local_ranks,
-            strategy="ddp" if ranks > 1 else "auto",
-            precision="bf16-mixed" if precision == "bf16" else "32-true",
-        )
-        self._fabric.launch()
-        self.device, self.rank, self.world_size = self._fabric.device, self._fabric.global_rank, self._fabric.world_size
+        self.precision, self.device, self.rank, self.world_size = precision, torch.device(device), 0, 1
+        if device == "cuda":
+            self.device = torch.device("cuda", 0)
+        if ranks > 1:
+            from lightning_fabric import Fabric  # here because it takes seconds
+
+            nodes = ranks // local_ranks
+            self._fabric = Fabric(accelerator=device, devices=local_ranks, num_nodes=nodes, strategy="ddp")
+            self._fabric.launch()
+            self.device = self._fabric.device
+            self.rank, self.world_size = self._fabric.global_rank, self._fabric.world_size
         self.is_main = self.rank == 0
 
     def seed(self, value: int) -> None:
@@ -71,9 +72,9 @@ class Engine:
         if self.device.type == "cuda":
             torch.cuda.manual_seed(value)
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which losses are computed."""
-        return self._fabric.autocast()
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over ranks, on its device."""

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import ks_2samp
 from torch import Tensor
 
 from twostep.core.table import TableSchema
@@ -79,6 +78,8 @@ def shape_errors(columns: TableSchema, real: Array, drawn: Array) -> dict[str, f
 
 def kolmogorov_smirnov(one: Array, other: Array) -> float:
     """Return the largest difference of two distribution functions of finite values; 1 if either has none."""
+    from scipy.stats import ks_2samp  # here because it takes seconds
+
     one, other = one[np.isfinite(one)], other[np.isfinite(other)]
     test: Any = ks_2samp(one, other, method="asymp") if len(one) and len(other) else None
     return 1.0 if test is None else float(test.statistic)

@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, tiecorrect
 from torch import Tensor
 
 from twostep.core.estimate import NORMAL, wilson
@@ -60,6 +59,8 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
 
 def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = "") -> Memorisation:
     """Compare distances to the training data, `(m,)` and `(n,)`, or their squares; `about` begins the method."""
+    from scipy.stats import rankdata, tiecorrect  # here because it takes seconds
+
     m, n = len(held_out), len(samples)
     ours, theirs = samples.cpu().numpy(), held_out.cpu().numpy()
     above, below = share_below(theirs, ours), share_below(ours, theirs)

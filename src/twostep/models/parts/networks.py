@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
-from pydantic import (
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import AliasChoices, Field, field_validator, model_validator
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import STOPPING_METRIC, TEST_METRICS, VALID_METRICS
-from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
+from twostep.core.keys import STOPPING_METRIC, TEST_METRICS, VALID_METRICS, Channels, LatentDim, PerLayer, Sizes
+from twostep.core.schema import DataSpec, PositiveFloat, UserError
 from twostep.models.base import ERROR, DataArguments, GeneralizedAutoencoder, ModelConfig, Preset, Role, evaluating
 from twostep.models.parts.row_likelihood import RowLikelihood
 from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
@@ -28,33 +19,7 @@ from twostep.nn.layers import Activation
 from twostep.nn.mlp import MLP
 
 Net = Literal["mlp", "cnn"]
-Sizes = tuple[PositiveInt, ...]
-Channels = Annotated[Sizes, Field(min_length=1)]
-
-
-def _per_layer(value: Any) -> Any:
-    entries = cast(Sequence[Any], value if isinstance(value, list | tuple) else [value])
-    if not entries or any(type(entry) is not int or entry < 1 for entry in entries):
-        raise ValueError("write a positive integer, or a list of them with one for each layer, like [3, 3, 3, 3]")
-    return tuple(entries) if isinstance(value, list | tuple) else value
-
-
-PerLayer = Annotated[int | tuple[int, ...], BeforeValidator(_per_layer)]
-"""One number for all layers of a network, or one for each."""
-
 LAMBDA = AliasChoices("lambda", "_lambda")
-AUTO = "auto"
-
-
-def _integer_or_auto(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    if isinstance(value, str) and value != AUTO:
-        raise ValueError("Input should be a valid integer, or auto")
-    return value if value == AUTO else validate(value)
-
-
-LatentDim = Annotated[PositiveInt, WrapValidator(_integer_or_auto)]
-"""A number of latent coordinates; `auto` only until a run's configs are resolved."""
-
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 LAYERS = 4  # of the reference's convolutional networks
@@ -225,10 +190,6 @@ class EncoderDecoder(GeneralizedAutoencoder):
         if self.fits_likelihood:
             self.row_likelihood = likelihood
         return self.fits_likelihood
-
-    def output(self, z: Tensor) -> Tensor:
-        """Return the decoder's output for embeddings `(B, d)`, without its extra entries."""
-        return self.split_output(self.decoder(z))[0]
 
     def reconstruction_loss(self, y: Tensor, output: Tensor) -> Tensor:
         """Return the mean over points of the squared error or, of rows with a likelihood, of its negative log."""
