@@ -13,7 +13,8 @@ calibrates the two-step model, whose keys are `gae=ae`, `de=flow`, `whitening_tr
     forest     scikit-learn's isolation forest
     distance, density, nearest, two-part      those of `twostep score`
 
-The weights of the two-part score of vectors were chosen among six settings on these tables.
+No weight of the two-part score was chosen on these tables: the two distances share the weight that benchmarks/ood.py
+gave to the distance.
 """
 
 from __future__ import annotations

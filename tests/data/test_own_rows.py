@@ -9,8 +9,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from twostep.core.schema import UserError
-from twostep.data.files.tables import read_table
 from twostep.data.load import read_rows
+from twostep.data.table.text import read_numbers
 
 TABLE = np.array([[1.5, -2.0, 3.0], [4.0, 5.0, 1e-3]])
 
@@ -73,22 +73,19 @@ def test_images_of_a_folder_and_of_parquet_are_those_of_an_array(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b c\n1,x\n", "not a table of numbers (line 2, column b c holds 'x'): write it in UTF-8, with commas"),
-        ("1,2\n3,4\n\n5,\n", "line 4, column 2 is empty"),
-        ("1,2\n3\n", "line 2 has 1 columns, the lines above have 2"),
-        ("1,NA\n2,3\n", "line 1, column 2 holds 'NA'"),  # no names: a row that would be lost
-        (",\n2,3\n", "line 1, column 1 is empty"),
-        ("1,2\n#3,4\n5,6\n", "line 2, column 1 holds '#3'"),  # no comment: the same
-        ("1 2\n3 4\n", "with commas, semicolons or tabs between columns"),
-        ("1,5;2,5\n", "points in numbers"),
-        ("a;b\n1;x\n", "line 2, column b holds 'x'"),
-        ("\na,b\n1,x\n", "line 3, column b holds 'x'"),
-        ("a;b\n1;2\n3;\n", "line 3, column b is empty"),
-        ("a,b\n1,2\n3,\n", "line 3, column b is empty"),
-        ("a,\n1,2\n3,\n", "line 3, column  is empty"),
-        ("a,b\n1,2,3\n", "line 2 has 3 columns, the lines above have 2"),
-        ("0,1,2\n3,,5\n", "line 2, column 1 is empty"),
-        ("1,2\n3,nan\n", "row 1, column 1 is nan: must be finite"),
+        ("a,b c\n1,x\n", "not a table of numbers without gaps: b c (categorical)"),
+        ("1,2\n3,4\n\n5,\n", "gaps: 1 (gaps)"),
+        ("1,2\n3\n", "row 2 has 1 columns, and most have 2"),
+        ("1,NA\n2,3\n", "gaps: 1 (gaps)"),  # no names: a row that would be lost
+        (",\n2,3\n", "gaps: 0 (gaps), 1 (gaps)"),
+        ("1,2\n#3,4\n5,6\n", "column 0: numbers, but for '#3'"),  # no comment: the same
+        ("a;b\n1;x\n", "gaps: b"),
+        ("a;b\n1;2\n3;\n", "gaps: b"),
+        ("a,\n1,2\n3,\n", "gaps: Unnamed: 1 (gaps)"),
+        ("a,b\n1,2,3\n4,5,6\n", "row 1 has 2 columns, and most have 3"),
+        ("0,1,2\n3,,5\n", "gaps: 1"),
+        ("1,2\n3,nan\n", "gaps: 1"),
+        ("1,2\n3,inf\n", "is inf: must be finite"),
         ("a,b\n", "is empty"),
         ("", "is empty"),
     ],
@@ -113,7 +110,7 @@ def test_a_table_that_pandas_wrote_with_its_default_names_has_no_row_more(tmp_pa
     pandas.DataFrame(rows).to_csv(tmp_path / "rows.csv", index=index)
     assert torch.equal(read_rows(tmp_path / "rows.csv"), torch.tensor(rows.copy(), dtype=torch.float32))
     assert "the first row, 0 to 2, is taken as the column names" in caplog.text
-    assert ("only number the rows are dropped: 1" in caplog.text) == index
+    assert ("number the rows are left out: 1" in caplog.text) == index
 
 
 @pytest.mark.parametrize(
@@ -124,6 +121,8 @@ def test_a_table_that_pandas_wrote_with_its_default_names_has_no_row_more(tmp_pa
         ("0.0,1.0\n2.0,3.0\n", [[0, 1], [2, 3]]),
         ("1,2\n3,4\n", [[1, 2], [3, 4]]),
         ("0,1,2\n", [[0, 1, 2]]),  # below names there would be a row
+        ("1 2\n3 4\n", [[1, 2], [3, 4]]),
+        ("1,5;2,5\n", [[1.5, 2.5]]),
     ],
 )
 def test_numbers_that_are_no_default_names_are_data_unless_they_look_like_them(tmp_path, text, rows):
@@ -144,25 +143,25 @@ def test_numbers_that_are_no_default_names_are_data_unless_they_look_like_them(t
 def test_columns_without_a_name_that_hold_no_data_are_left_out(tmp_path, caplog, text):
     (tmp_path / "rows.csv").write_text(text)
     assert read_rows(tmp_path / "rows.csv").tolist() == [[1.5, 2.5], [3.5, 4.5]]
-    assert "are dropped" in caplog.text
+    assert "are left out" in caplog.text
 
 
-def test_an_index_in_parquet_is_left_out(tmp_path, caplog):
+def test_an_index_in_parquet_is_left_out(tmp_path):
     pandas.DataFrame({"a": [0.5, 0.25]}, index=[7, 5]).to_parquet(tmp_path / "rows.parquet")
     assert read_rows(tmp_path / "rows.parquet").tolist() == [[0.5], [0.25]]
-    assert "only number the rows are dropped: 2" in caplog.text
 
 
 def test_numbers_of_a_csv_are_those_of_python(tmp_path):
     values = np.random.default_rng(0).normal(size=(2000, 2)) * 10.0 ** np.arange(-8, 8).repeat(125)[:, None]
     pandas.DataFrame(values).to_csv(tmp_path / "rows.csv", index=False, header=["a", "b"])
-    assert np.array_equal(read_table(tmp_path / "rows.csv"), values)
+    assert np.array_equal(read_numbers(tmp_path / "rows.csv").rows, values)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_tables_in_other_encodings_are_refused(tmp_path, encoding):
-    (tmp_path / "rows.csv").write_text("größe\n1\n2\n", encoding=encoding)
-    assert "write it in UTF-8" in refused(tmp_path / "rows.csv")
+def test_tables_in_other_encodings_are_read_or_refused(tmp_path):
+    for encoding in ("utf-16", "latin-1"):
+        (tmp_path / f"{encoding}.csv").write_text("größe\n1\n2\n", encoding=encoding)
+    assert read_rows(tmp_path / "utf-16.csv").tolist() == [[1], [2]]
+    assert "set encoding, usually 'latin-1'" in refused(tmp_path / "latin-1.csv")
 
 
 def test_what_is_no_rows_is_refused(tmp_path):
@@ -172,9 +171,9 @@ def test_what_is_no_rows_is_refused(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     assert "damaged or incomplete parquet file" in refused(tmp_path / "broken.parquet")
     parquet.write_table(pa.table({"a": [1.0], "name": ["x"]}), tmp_path / "words.parquet")
-    assert "column name holds string, not real numbers" in refused(tmp_path / "words.parquet")
+    assert "not a table of numbers without gaps: name (categorical)" in refused(tmp_path / "words.parquet")
     parquet.write_table(pa.table({"a": [1.0, None]}), tmp_path / "gaps.parquet")
-    assert "is nan: must be finite" in refused(tmp_path / "gaps.parquet")
+    assert "not a table of numbers without gaps: a (gaps)" in refused(tmp_path / "gaps.parquet")
     (tmp_path / "rows.log").write_text("1 2")
     assert "write it with numpy.save or numpy.savez, or as a table, .csv or .parquet" in refused(tmp_path / "rows.log")
     for split in ("train", "test"):

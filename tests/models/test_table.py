@@ -111,6 +111,22 @@ def test_an_autoencoder_of_rows(splits, name):
             gae.log_volume(z)
 
 
+def test_a_likelihood_of_rows_has_a_std_of_numbers_for_each_embedding(splits):
+    gae = built("vae", "gae", splits.spec)
+    gae.fit_transform([splits.train[:]])
+    likelihood, (numbers, gaps, _) = gae.autoencoder.row_likelihood, gae.transform.parts
+    output = torch.randn(1, 2 * gae.transform.width).expand(4000, -1)
+    mean, std = output[0, :numbers], output[0, gae.transform.width :][:numbers].exp() + 0.01
+    with torch.no_grad():
+        drawn = likelihood.sample(output, torch.Generator().manual_seed(0))
+        scores = (drawn[:, :numbers] - mean) / std
+        assert torch.allclose(scores.std(0), torch.ones(numbers), atol=0.1)
+        drawn[:, numbers : numbers + gaps] = 0.0  # no number is missing
+        central = torch.cat([mean.expand(4000, -1), drawn[:, numbers:]], 1)
+        fall = likelihood.log_prob(central, output) - likelihood.log_prob(drawn, output)
+    assert torch.allclose(fall, scores.square().sum(1) / 2, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["flow", "vae", "ae"])
 def test_probabilities_of_all_rows_add_up_to_one(name):
     """A bound on each row's probability adds up to less than one, and to nearly one with many draws."""

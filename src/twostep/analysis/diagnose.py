@@ -29,7 +29,7 @@ from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model,
 from twostep.models.two_step import TwoStep
 from twostep.runs.directory import Run
 from twostep.training.engine import Device
-from twostep.training.trainer import Progress
+from twostep.training.progress import Progress
 
 CHARTED = 1000  # training rows that derivatives and neighbours are taken at
 HELD_OUT = 1000

@@ -1,13 +1,12 @@
-"""Image grids scaled by the range of the data, scatter plots, histograms and curves as files.
+"""Image grids scaled by the range of the data, scatter plots and histograms as files.
 
 Files are written atomically; a path that can't be written is a `UserError`.
 """
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +41,7 @@ def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
     count, channels, height, width = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
-    scaled = ((images.detach().float().cpu() - spec.low) / max(spec.high - spec.low, 1e-12)).clamp(0, 1)
+    scaled = ((images.detach().float().cpu() - spec.low) / max(spec.high - spec.low, 1e-12)).nan_to_num().clamp(0, 1)
     canvas = torch.ones(channels, rows * (height + 1) - 1, columns * (width + 1) - 1)
     for index, image in enumerate(scaled):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
@@ -50,13 +49,18 @@ def grid(images: Tensor, spec: DataSpec, columns: int | None = None) -> Tensor:
     return canvas
 
 
-def save_png(canvas: Tensor, path: Path, tile: int) -> None:
-    """Write a grid `(C, height, width)` as PNG, magnified by an integer if its tiles of this height are small."""
+def as_image(canvas: Tensor, tile: int) -> Image.Image:
+    """Return a grid `(C, height, width)` as an image, magnified by an integer if its tiles of this height are small."""
     pixels = (canvas * 255).round().byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     factor = max(1, math.ceil(SMALLEST_TILE / tile))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+
+
+def save_png(canvas: Tensor, path: Path, tile: int) -> None:
+    """Write the image of a grid `(C, height, width)` as PNG."""
     with atomic_write(path) as beside:
-        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(beside, "png")
+        as_image(canvas, tile).save(beside, "png")
 
 
 def scatter(data: Tensor, samples: Tensor, path: Path) -> None:
@@ -99,21 +103,6 @@ def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel:
         axes.hist(within, edges, density=True, alpha=0.6, label=label)
     axes.set(xlabel=xlabel, ylabel="density")
     axes.legend(loc="best")  # explicit, or matplotlib warns if finding the place takes a second
-
-
-def curves_svg(series: Mapping[str, Sequence[float]], title: str, xlabel: str) -> str:
-    """Return values at 1, 2, ... as curves in inline SVG."""
-    from matplotlib.ticker import MaxNLocator
-
-    figure, axes = _figure(7, 3)
-    for label, values in series.items():
-        axes.plot(range(1, len(values) + 1), values, marker=".", label=label)
-    axes.set(title=title, xlabel=xlabel)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.legend(loc="best")
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    return svg.getvalue()[svg.getvalue().index("<svg") :]
 
 
 def check_writable(path: Path, spec: DataSpec) -> None:

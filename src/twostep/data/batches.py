@@ -110,6 +110,11 @@ class Batches:
         """Return the row numbers of one batch, over all ranks, in the given order."""
         return order[index * self.batch_size : (index + 1) * self.batch_size]
 
+    def weight(self, index: int) -> float:
+        """Return the rows of one batch as a share of those of a full one; the last batch can have fewer."""
+        rows, size = len(self.data), self.batch_size
+        return min(size, rows - index * size) / min(size, rows)
+
     def take(self, rows: Tensor) -> Tensor:
         """Return this rank's share of the given rows, which is empty if there are fewer rows than ranks."""
         return self._prepare(self.data.index_select(0, rows[self.rank :: self.world_size]))

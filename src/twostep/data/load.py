@@ -17,8 +17,8 @@ from twostep.data.base import DATASETS, NoKeys, Source, Splits, hold_out
 from twostep.data.batches import Rows, blocks, subsample, take
 from twostep.data.files.arrays import ENDINGS, read_array, read_arrays
 from twostep.data.files.images import ImageKeys, Size, read_images
+from twostep.data.files.parquet import holds_structs
 from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hub, from_parquet
-from twostep.data.files.tables import holds_structs
 from twostep.data.table.keys import TableKeys
 from twostep.data.table.read import is_table, source_of, table_rows, table_source
 from twostep.nn.table import TableFeatures
@@ -35,7 +35,9 @@ Keys = TypeVar("Keys", bound=Frozen)
 
 def is_path(name: str) -> bool:
     """Return whether a dataset name is the path of the user's own file or folder."""
-    return Path(name).suffix.lower() in ENDINGS or (name not in DATASETS and Path(name).exists())
+    return (
+        Path(name).suffix.lower() in ENDINGS or is_table(Path(name)) or (name not in DATASETS and Path(name).exists())
+    )
 
 
 def located(name: str) -> str:
@@ -178,14 +180,9 @@ def read_rows(
     images = images_at(path)
     if images is None:
         keys = _options(TableKeys, {key: value for key, value in (kwargs or {}).items() if key in TEXT_KEYS}, str(path))
-        if is_table(path) and columns is not None:
-            return table_rows(columns, path, keys)
-        if is_table(path) and path.suffix.lower() not in (".csv", ".parquet"):
-            source = table_source(path, keys)
-            if source.columns is None or not source.columns.plain:
-                raise UserError(f"{path}: not a table of numbers")
-            return source.train
-        return read_array(path)
+        if not is_table(path):
+            return read_array(path)
+        return table_source(path, keys, False).train if columns is None else table_rows(columns, path, keys)
     source = read_images(str(path), images, size=image_size)
     if source.test is not None:
         raise UserError(f"{path}: contains both train and test: give one of the two folders")

@@ -17,8 +17,9 @@ from twostep.diagnosis.dimension import estimators
 from twostep.diagnosis.dimension.consensus import ROWS
 from twostep.diagnosis.dimension.estimators import DimensionEstimate
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbourhoods
+from twostep.diagnosis.units import different_units, standardized
 from twostep.estimators.base import seed_of
-from twostep.estimators.columns import linear_dimension, shows_dimension, standardised, units_differ
+from twostep.estimators.columns import linear_dimension, shows_dimension
 from twostep.estimators.rows import checked
 
 METHODS: dict[str, Callable[[Neighbourhoods, int], DimensionEstimate]] = {
@@ -39,7 +40,7 @@ class IntrinsicDimension(BaseEstimator):
             "mle": maximum likelihood (Levina & Bickel), "twonn": two nearest neighbours (Facco et al.), "pca": local
             principal components.
         preprocessing: "standardize": columns get mean 0 and standard deviation 1; None: they are taken as they are;
-            "auto": standardised if one of them is ten times as wide as the median one.
+            "auto": standardised if one of them is five times as wide as the median one.
         max_rows: rows to use at most, drawn at random.
         random_state: seed: an integer, a generator of numpy, or None.
 
@@ -73,8 +74,8 @@ class IntrinsicDimension(BaseEstimator):
             raise UserError(f"preprocessing={self.preprocessing!r}: give 'auto', 'standardize' or None")
         rows = torch.from_numpy(np.array(checked(self, X, fitting=True, least=2)))
         seed, notes = seed_of(self.random_state), ()
-        if self.preprocessing == "standardize" or (self.preprocessing == "auto" and units_differ(rows)):
-            rows, notes = standardised(rows), ("columns were standardised",)
+        if self.preprocessing == "standardize" or (self.preprocessing == "auto" and different_units(rows)):
+            rows, notes = standardized(rows), ("columns were standardised",)
         self._rows, self._seed = rows.numpy(), seed
         self.__dict__.pop("_local", None)
         self.dimension_: float

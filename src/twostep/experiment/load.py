@@ -24,8 +24,9 @@ from twostep.models.base import Model
 from twostep.models.two_step import TwoStep
 from twostep.runs.directory import Run
 from twostep.training.engine import Device, Engine
+from twostep.training.progress import Progress
 from twostep.training.schedules import TwoStepTrainer
-from twostep.training.trainer import Progress, Trainer
+from twostep.training.trainer import Trainer
 
 logger = logging.getLogger("twostep")
 

@@ -11,7 +11,7 @@ embeddings, and out-of-distribution detection by them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 from typing import Any, ClassVar, Literal, cast
 
@@ -34,7 +34,7 @@ from twostep.models.base import (
     Role,
     evaluating,
 )
-from twostep.models.parts.adapters import of_diffusers, of_sklearn
+from twostep.models.parts.adapters import Coder, as_module, checked, differentiable, of_diffusers, of_sklearn
 from twostep.nn.jacobian import Map, layers_of
 from twostep.nn.layers import Affine, Function
 from twostep.nn.transforms import MappedBatches, TransformKeys, Whiten
@@ -47,8 +47,6 @@ NO_GRADIENT = "its decoder is not differentiable by torch, so that it has no Jac
 OF_OBJECT = ("trainable", *TransformKeys.model_fields)  # keys that a finished object has in itself
 
 logger = logging.getLogger("twostep")
-
-Coder = nn.Module | Callable[[Tensor], Tensor]
 
 
 class ExternalAutoencoder(GeneralizedAutoencoder):
@@ -81,8 +79,8 @@ class ExternalAutoencoder(GeneralizedAutoencoder):
         **data: Unpack[DataArguments],
     ) -> None:
         super().__init__(event_shape, **data)
-        self.encoder = _module(encode)
-        self.decoder = None if decode is None else _module(decode)
+        self.encoder = as_module(encode)
+        self.decoder = None if decode is None else as_module(decode)
         self.trainable = trainable
         if trainable and (self.decoder is None or not any(True for _ in self.parameters())):
             raise UserError("trainable=True: least squares need a decoder and weights: leave it out")
@@ -91,7 +89,7 @@ class ExternalAutoencoder(GeneralizedAutoencoder):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("answers", None)
         with evaluating(self):
-            raw = _checked("encode", self.encoder, self.transform(self._points()))
+            raw = checked("encode", self.encoder, self.transform(self._points()))
             self.latent_shape = tuple(raw.shape[1:])
             self.latent_dim = prod(self.latent_shape)
             self.shift = raw.new_zeros(self.latent_dim)
@@ -205,50 +203,13 @@ class ExternalAutoencoder(GeneralizedAutoencoder):
         return torch.cat([z, self.decode(z).flatten(1)], 1) if self.decodes else z
 
     def _check_decoder(self, decoder: nn.Module, raw: Tensor) -> None:
-        shape = tuple(self.transform.inverse(_checked("decode", decoder, raw)).shape[1:])
+        shape = tuple(self.transform.inverse(checked("decode", decoder, raw)).shape[1:])
         if shape != self.event_shape:
             raise UserError(f"decode: gives points of shape {shape}, but the data have {self.event_shape}")
         if self.latent_dim * self.dim > LARGEST_JACOBIAN:
             self.no_volume = f"the Jacobian of its decoder, {self.dim:,} x {self.latent_dim:,}, is too large"
-        elif not _differentiable(decoder, raw):
+        elif not differentiable(decoder, raw):
             self.no_volume = NO_GRADIENT
-
-
-def _module(coder: Coder) -> nn.Module:
-    if isinstance(coder, nn.Module):
-        return coder
-    if not callable(coder):
-        raise UserError(f"encode, decode: give modules or functions of tensors, not {type(coder).__name__}")
-    return Function(coder)
-
-
-def _checked(name: str, coder: nn.Module, x: Tensor) -> Tensor:
-    """Return what a coder gives for two points, after checks of its type, shape and values."""
-    try:
-        found: Any = coder(x)
-        again: Any = coder(x)
-    except UserError:
-        raise
-    except Exception as error:  # of the user's code, which may raise anything
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(f"{name}: fails for an input of shape {tuple(x.shape)} ({what})") from error
-    if not isinstance(found, Tensor):
-        raise UserError(f"{name}: must return a tensor, not {type(found).__name__}: take the embedding out of it")
-    if found.ndim < 2 or len(found) != len(x):
-        raise UserError(f"{name}: must return one row for each of {len(x)}, not the shape {tuple(found.shape)}")
-    if not found.is_floating_point() or not found.isfinite().all():
-        raise UserError(f"{name}: gives values that are not finite numbers for random input in [0, 1]")
-    if not torch.allclose(found, again, rtol=1e-3, atol=1e-4 * float(found.abs().max())):
-        raise UserError(f"{name}: gives another value at a second call: turn sampling off (the posterior's mode)")
-    return found
-
-
-def _differentiable(decoder: nn.Module, raw: Tensor) -> bool:
-    try:
-        with torch.enable_grad():
-            return bool(decoder(raw.detach().requires_grad_()).requires_grad)
-    except RuntimeError:  # of `numpy()` of a tensor with a gradient
-        return False
 
 
 def _same_answers(model: ExternalAutoencoder, _: object) -> None:

@@ -154,19 +154,19 @@ class TableAutoencoder(_OnTable, GeneralizedAutoencoder):
 
     @override
     def decode(self, z: Tensor) -> Tensor:
-        likelihood, output = self.autoencoder.row_likelihood, self.autoencoder.output(z)
+        likelihood, output = self.autoencoder.row_likelihood, self.autoencoder.decoder(z)
         return self.transform.inverse(output if likelihood is None else likelihood.mean(output))
 
     @override
     def generate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        likelihood, output = self.autoencoder.row_likelihood, self.autoencoder.output(z)
+        likelihood, output = self.autoencoder.row_likelihood, self.autoencoder.decoder(z)
         return self.transform.inverse(output if likelihood is None else likelihood.sample(output, generator))
 
     @override
     def reconstruction_error(self, x: Tensor) -> Tensor:
         """Return the squared distance of features to their reconstruction, `(B,)`, in standardised units."""
         y = self.transform(x)
-        output = self.autoencoder.output(self.autoencoder.encode(y))
+        output = self.autoencoder.decoder(self.autoencoder.encode(y))
         likelihood = self.autoencoder.row_likelihood
         if likelihood is None:
             return (y - output).square().sum(1)
@@ -184,7 +184,7 @@ class TableAutoencoder(_OnTable, GeneralizedAutoencoder):
         x = self.noise.dequantize(x)
         y = self.transform(x)
         weights = [
-            likelihood.log_prob(y, self.autoencoder.output(z)) + prior.log_prob(z) - log_q
+            likelihood.log_prob(y, self.autoencoder.decoder(z)) + prior.log_prob(z) - log_q
             for z, log_q in self._proposals(y, prior)
         ]
         return bound(torch.stack(weights)) + self.transform.log_abs_det_jacobian(x)

@@ -9,18 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 
-from pydantic import BaseModel
 from torch import Tensor, float64, tensor
 
 from twostep.core.checkpoint import State
 from twostep.core.keys import FitKeys
-from twostep.core.schema import NonNegativeInt
 from twostep.core.seeds import derive
 from twostep.data.batches import Batches, Rows, subsample
 from twostep.models.base import Model, OptimizerConfig
 from twostep.training.callbacks import Callback, InterruptedTraining, NonFiniteLossError
 from twostep.training.engine import Engine
 from twostep.training.optim import Stepper
+from twostep.training.progress import Progress
 
 REFIT_ROWS = 512  # from which the statistics of non-stationary embeddings are estimated, before every step
 
@@ -28,21 +27,6 @@ logger = logging.getLogger("twostep")
 
 Validate = Callable[[Batches, Batches], dict[str, float]]
 """Maps training and validation batches to validation metrics by name."""
-
-
-class Progress(BaseModel):
-    """The values of a trainer's state, besides its tensors; other keys of a checkpoint are ignored."""
-
-    epochs_done: NonNegativeInt = 0
-    batches_done: NonNegativeInt = 0
-    steps_done: NonNegativeInt = 0
-    bad_epochs: NonNegativeInt = 0
-    best_value: float | None = None
-    first_epoch: NonNegativeInt = 0
-    data_version: int = 0
-    seconds_done: float = 0.0
-    time_share: float | None = None
-    history: list[dict[str, dict[str, float]]] = []
 
 
 class Trainer:
@@ -103,8 +87,7 @@ class Trainer:
     @property
     def stopped_early(self) -> bool:
         """Whether validation has not improved for `max_bad_valid_epochs`."""
-        patience = self.keys.max_bad_valid_epochs
-        return patience is not None and self.bad_epochs >= patience
+        return self.bad_epochs >= (self.keys.max_bad_valid_epochs or math.inf)
 
     @property
     def had_all_epochs(self) -> bool:
@@ -213,11 +196,7 @@ class Trainer:
             self._end_epoch()
 
     def step(self, rows: Tensor) -> dict[str, Tensor]:
-        """Take one optimiser step for each objective that is due, on the batch of these rows.
-
-        Returns:
-            the detached losses, means over the batch of all ranks.
-        """
+        """Take a step for each objective that is due, on the batch of these rows; return losses, means over all ranks."""
 
         def require_finite(what: str, value: float) -> None:
             if not math.isfinite(value):
@@ -265,7 +244,7 @@ class Trainer:
 
     def _take_batch(self, rows: Tensor) -> None:
         losses = self.step(rows)
-        weight = self._weight(self.batches_done)
+        weight = self.data.weight(self.batches_done)
         self.batches_done += 1
         self.steps_done += 1
         for name, loss in losses.items():
@@ -314,13 +293,8 @@ class Trainer:
         self.bad_epochs += 1
         return False
 
-    def _weight(self, batch: int) -> float:
-        """Rows of one batch of an epoch as a share of those of a full one; the last batch can have fewer."""
-        rows, size = len(self.data.data), self.data.batch_size
-        return min(size, rows - batch * size) / min(size, rows)
-
     def _total_weight(self, name: str) -> float:
         """Return the sum of the weights of the batches of the ending epoch in which an objective was due."""
         every = next(objective.every for objective in self.stepper.objectives if objective.name == name)
         first = self.steps_done - self.batches_done
-        return sum(self._weight(batch) for batch in range(self.batches_done) if (first + batch) % every == 0)
+        return sum(self.data.weight(batch) for batch in range(self.batches_done) if (first + batch) % every == 0)

@@ -103,7 +103,7 @@ def _written(path: Path, page: str) -> Path:
 def _sample_image(run: Run) -> str:
     arrays = report_data.read(run.path)
     if run.spec.is_image and "samples" in arrays:
-        return plots.png(arrays["samples"][:16], run.spec.low, run.spec.high, 4)
+        return plots.png(arrays["samples"][:16], run.spec, 4)
     return _old_images(run.path).get("samples", "")
 
 

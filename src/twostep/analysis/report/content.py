@@ -185,7 +185,7 @@ def images(run: Run, arrays: report_data.Arrays) -> dict[str, Any]:
         return {}
 
     def png(name: str, rows: slice, columns: int = 8) -> str:
-        return plots.png(arrays[name][rows], spec.low, spec.high, columns)
+        return plots.png(arrays[name][rows], spec, columns)
 
     if "samples" in arrays:
         found = {"samples": png("samples", slice(32)), "real": png("real", slice(32))}

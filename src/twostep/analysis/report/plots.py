@@ -10,10 +10,11 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from twostep.core.figures import plain
+from twostep.core.figures import as_image, grid, plain
+from twostep.core.schema import DataSpec
 
 Array = NDArray[Any]
 
@@ -22,25 +23,14 @@ FAINT = "#9099a6"
 BINS = 40
 REAL, DRAWN = "#3b82c4", "#e0762b"  # seen on light and on dark
 CLASSES = 10
-TILE = 56  # pixels of an image, at least
 RANDOM_IDS = re.compile(r'(?<=<g) id="[\w.]+"')
 
 
-def png(images: Array, low: float, high: float, columns: int = 1) -> str:
-    """Return images `(n, C, H, W)` in a grid as data of a PNG; small ones are magnified by an integer."""
-    n, channels, height, width = images.shape
-    columns = min(columns, n)
-    lines = -(-n // columns)
-    scaled = np.nan_to_num((images - low) / max(high - low, 1e-12)).clip(0, 1)
-    canvas = np.ones((channels, lines * (height + 1) - 1, columns * (width + 1) - 1))
-    for index, image in enumerate(scaled):
-        top, left = index // columns * (height + 1), index % columns * (width + 1)
-        canvas[:, top : top + height, left : left + width] = image
-    pixels = (canvas * 255).round().astype(np.uint8).transpose(1, 2, 0)
-    made = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels[:, :, :3])
-    factor = max(1, -(-TILE // height))
+def png(images: Array, spec: DataSpec, columns: int = 1) -> str:
+    """Return images `(n, C, H, W)` in a grid as data of a PNG."""
     file = io.BytesIO()
-    made.resize((made.width * factor, made.height * factor), Image.Resampling.NEAREST).save(file, "png", optimize=True)
+    canvas = grid(torch.as_tensor(images), spec, min(columns, len(images)))
+    as_image(canvas, spec.shape[1]).save(file, "png", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

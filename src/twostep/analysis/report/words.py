@@ -18,7 +18,6 @@ NAMES = {
     "sliced_wasserstein": "sliced Wasserstein distance",
 }
 PARTS = {"gae": "autoencoder", "de": "density of embeddings", "two_step": "two-step model", "model": "model"}
-LOWER_IS_BETTER = ("l2_reconstruction_error", "bits_per_dim", "fd", "fid", "fd_infinity", "kid", "mmd", "c2st")
 SCORES = {"two_part": "two-part score", "likelihood": "log-density", "distance": "distance"}
 
 

@@ -1,4 +1,4 @@
-"""Arrays and tables in files, checked and reshaped as models need them."""
+"""Arrays in files, checked and reshaped as models need them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from torch import Tensor
 
 from twostep.core.schema import UserError
 from twostep.data.base import Source
-from twostep.data.files import tables
 
 Array = NDArray[Any]
 
 logger = logging.getLogger("twostep")
 
-ENDINGS = frozenset({".npy", ".npz", ".tsv", ".txt", ".data", ".gz", *tables.ENDINGS})
+ENDINGS = frozenset({".npy", ".npz"})
 ACCEPTED = (
     "accepted are vectors N x D or N, uint8 images N x H x W, N x H x W x C or N x C x H x W, "
     "and float images N x C x H x W, where C is 1 or 3"
@@ -27,7 +26,7 @@ ACCEPTED = (
 
 
 def read_arrays(path: Path) -> Source:
-    """Read training data: a `.npy` file, a table, or a `.npz` file with the keys `train` and `test` or with one array.
+    """Read training data: a `.npy` file, or a `.npz` file with the keys `train` and `test` or with one array.
 
     uint8 images become `N x C x H x W`, uint8, discrete; everything else becomes float32.
     """
@@ -49,7 +48,7 @@ def read_arrays(path: Path) -> Source:
 
 
 def read_array(path: Path) -> Tensor:
-    """Read all rows `N x *S` of a `.npy` file, a table, or a `.npz` file with one array, without checking variation."""
+    """Read all rows `N x *S` of a `.npy` file, or a `.npz` file with one array, without checking variation."""
     arrays = _load(path)
     if len(arrays) != 1:
         raise UserError(f"{path}: must hold exactly one array; found: {', '.join(sorted(arrays)) or 'none'}")
@@ -57,10 +56,10 @@ def read_array(path: Path) -> Tensor:
     return array_rows(array, f"{path}, {key}" if key else str(path))
 
 
-def vectors(array: Array, where: str) -> Tensor:
-    """Return a matrix of numbers as training rows, float32; what they lack is a `UserError` or a warning."""
+def vectors(array: Array, where: str, training: bool = True) -> Tensor:
+    """Return a matrix of numbers as rows, float32; what rows for `training` lack is a `UserError` or a warning."""
     rows = array_rows(array, where)
-    if len(rows) > 1:
+    if training and len(rows) > 1:
         _check_variation(rows, array, where)
     return rows
 
@@ -68,8 +67,6 @@ def vectors(array: Array, where: str) -> Tensor:
 def _load(path: Path) -> dict[str, Array]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    if path.suffix.lower() in tables.ENDINGS:
-        return {"": tables.read_table(path)}
     try:
         with path.open("rb") as file:
             loaded: Any = np.load(file, allow_pickle=False)

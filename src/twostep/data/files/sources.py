@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from twostep.core.schema import UserError, reason
 from twostep.data.files import cache
-from twostep.data.files.tables import damaged, open_parquet
+from twostep.data.files.parquet import damaged, open_parquet
 
 HUB_TIMEOUT = 5  # seconds
 BATCH = 1000

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from twostep.core.schema import nearest
 from twostep.core.table import Column, TableSchema
-from twostep.data.files import tables
 from twostep.data.table.infer import Problems
 from twostep.data.table.keys import TableKeys
+from twostep.data.table.text import UNNAMED, warn_of_unnamed
 
 if TYPE_CHECKING:
     import pandas
@@ -53,7 +53,7 @@ def without_index(columns: list[Column], frame: pandas.DataFrame, where: str) ->
     """Drop columns without a name that are empty or only number the rows, as pandas writes an index."""
     dropped: list[str] = []
     for place, column in enumerate(columns):
-        if not tables.UNNAMED.fullmatch(column.name):
+        if not UNNAMED.fullmatch(column.name):
             continue
         values = frame[column.name]
         counts = (
@@ -61,10 +61,7 @@ def without_index(columns: list[Column], frame: pandas.DataFrame, where: str) ->
         )
         if column.omitted == "empty" or counts:
             dropped.append(column.name)
-    if dropped:
-        logger.warning(
-            "%s: columns without a name that are empty or number the rows are left out: %d", where, len(dropped)
-        )
+    warn_of_unnamed(dropped, where)
     return [column for column in columns if column.name not in dropped]
 
 

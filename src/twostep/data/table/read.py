@@ -17,17 +17,20 @@ from torch import Tensor
 from twostep.core.schema import UserError
 from twostep.core.table import Column, TableSchema
 from twostep.data.base import Source
-from twostep.data.files import tables
 from twostep.data.files.arrays import vectors
+from twostep.data.files.parquet import damaged, holds_structs, read_parquet
 from twostep.data.table.choose import chosen_columns, report, without_duplicates, without_index
 from twostep.data.table.codes import to_codes
 from twostep.data.table.infer import Problems, infer
 from twostep.data.table.keys import TableKeys
-from twostep.data.table.text import is_text_table, read_text
+from twostep.data.table.text import UNNAMED, NumberTable, is_text_table, read_numbers, read_text
 from twostep.data.table.words import numbers
 
 if TYPE_CHECKING:
     import pandas
+
+NUMBERS = ("int", "uint", "float", "double")  # beginnings of types
+DTYPES = {"double": "float64", "float": "float32", "halffloat": "float16"}  # arrow's names
 
 logger = logging.getLogger("twostep")
 
@@ -61,12 +64,11 @@ def read_frame(path: Path, keys: TableKeys) -> pandas.DataFrame:
     if is_text_table(path):
         return read_text(path, keys)
     import pandas
-    from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
 
     try:
-        frame: pandas.DataFrame = parquet.read_table(path).to_pandas()
+        frame: pandas.DataFrame = read_parquet(path).to_pandas()
     except Exception as error:  # arrow's errors have no common base
-        raise tables.damaged(path, error) from error
+        raise damaged(path, error) from error
     if not isinstance(frame.index, pandas.RangeIndex):
         name = "an index" if frame.index.name is None else f"the index {frame.index.name}"
         logger.info("%s: %s of pandas names its rows and is not modelled", path, name)
@@ -78,12 +80,15 @@ def is_table(path: Path) -> bool:
     return is_text_table(path) or path.suffix.lower() == ".parquet"
 
 
-def table_source(path: Path, keys: TableKeys) -> Source:
-    """Return the rows of a table in a file, with its columns; errors are those of `source_of` and `read_frame`."""
+def table_source(path: Path, keys: TableKeys, training: bool = True) -> Source:
+    """Return the rows of a table in a file, with its columns; errors are those of `source_of` and `read_frame`.
+
+    Rows that are not for `training` are numbers alone, and may all be equal.
+    """
     found = None if keys.given else _plain_table(path)
     if found is None:
-        return source_of(read_frame(path, keys), keys, str(path))
-    return Source(vectors(found.rows, str(path)), columns=plain_schema(found.names, found.dtypes))
+        return source_of(read_frame(path, keys), keys, str(path), training)
+    return Source(vectors(found.rows, str(path), training), columns=plain_schema(found.names, found.dtypes))
 
 
 def own_table(data: Any, where: str, kwargs: Mapping[str, Any] | None = None) -> Source | None:
@@ -95,7 +100,7 @@ def own_table(data: Any, where: str, kwargs: Mapping[str, Any] | None = None) ->
     if is_frame(data):
         found = source_of(data, keys, where)
     elif isinstance(data, str | Path) and is_table(path := Path(data)) and path.is_file():
-        if not keys.given and (tables.holds_structs(path) or _plain_table(path) is not None):
+        if not keys.given and (holds_structs(path) or _plain_table(path) is not None):
             return None
         found = source_of(read_frame(path, keys), keys, str(path))
     else:
@@ -133,18 +138,21 @@ def _unnamed(names: Sequence[str]) -> bool:
     return list(names) == [str(place) for place in range(len(names))]
 
 
-def _plain_table(path: Path) -> tables.NumberTable | None:
+def _plain_table(path: Path) -> NumberTable | None:
     """Return a `.csv` or `.parquet` file of numbers without missing values, read fast; None: it is none of these."""
-    if path.suffix.lower() not in tables.ENDINGS:
+    if path.suffix.lower() == ".csv":
+        return read_numbers(path)
+    if path.suffix.lower() != ".parquet":
         return None
-    try:
-        found = tables.read_numbers(path)
-    except UserError:
+    table = read_parquet(path)
+    dtypes = [DTYPES.get(str(kind), str(kind)) for kind in table.schema.types]
+    if not all(one.startswith(NUMBERS) for one in dtypes) or any(map(UNNAMED.fullmatch, table.column_names)):
         return None
-    return None if "bool" in found.dtypes or np.isnan(found.rows).any() else found
+    rows = np.stack([np.asarray(one.to_numpy(), dtype=np.float64) for one in table.columns], 1) if dtypes else None
+    return None if rows is None or np.isnan(rows).any() else NumberTable(rows, table.column_names, dtypes)
 
 
-def source_of(data: Any, keys: TableKeys, where: str) -> Source:
+def source_of(data: Any, keys: TableKeys, where: str, training: bool = True) -> Source:
     """Return the rows of a frame, with their columns; `where` names it in messages.
 
     Raises:
@@ -163,8 +171,11 @@ def source_of(data: Any, keys: TableKeys, where: str) -> Source:
     codes = to_codes(schema, chosen, problems, keys.decimal)
     if problems.found:
         raise UserError(f"{where}: {problems.message()}")
-    if keys.kinds is None and _is_numbers(schema):
-        return _numbers(schema, chosen, labels, where, keys.decimal)
+    if keys.kinds is None and all(map(_holds_numbers, schema.columns)):
+        return _numbers(schema, chosen, labels, where, keys.decimal, training)
+    if not training:
+        others = [f"{one.name} ({'gaps' if one.gaps else one.kind})" for one in columns if not _holds_numbers(one)]
+        raise UserError(f"{where}: not a table of numbers without gaps: {', '.join(others[:8])}")
     schema, codes = without_duplicates(schema, codes)
     if not schema.modelled:
         raise UserError(f"{where}: all rows are equal: there is nothing to learn")
@@ -201,16 +212,13 @@ def rows_of(schema: TableSchema, data: Any, where: str, decimal: str | None = No
     return codes
 
 
-def _is_numbers(schema: TableSchema) -> bool:
-    """Return whether a table holds numbers alone, without missing values."""
-    return all(
-        one.dtype.lower().startswith(("int", "uint", "float", "double")) and not one.gaps and one.omitted != "empty"
-        for one in schema.columns
-    )
+def _holds_numbers(column: Column) -> bool:
+    """Return whether a column holds numbers alone, without missing values."""
+    return column.dtype.lower().startswith(NUMBERS) and not column.gaps and column.omitted != "empty"
 
 
 def _numbers(
-    schema: TableSchema, frame: pandas.DataFrame, labels: Tensor | None, where: str, decimal: str | None
+    schema: TableSchema, frame: pandas.DataFrame, labels: Tensor | None, where: str, decimal: str | None, training: bool
 ) -> Source:
     """Return a table of numbers alone as an array is read."""
     few = [one.name for one in schema.modelled if one.kind in ("boolean", "integer")]
@@ -225,7 +233,7 @@ def _numbers(
     text = [name for name in names if str(table[name].dtype) in ("object", "str", "string")]
     array = table.assign(**{name: numbers(table[name], decimal) for name in text}).to_numpy(dtype=np.float64)
     plain = plain_schema(names, [one.dtype for one in schema.columns])
-    return Source(vectors(array, where), train_labels=labels, columns=plain)
+    return Source(vectors(array, where, training), train_labels=labels, columns=plain)
 
 
 def plain_schema(names: Sequence[str], dtypes: Sequence[str]) -> TableSchema:

@@ -32,8 +32,8 @@ p-values (Good, 1955):
 
     T(x) = -(3/4 S_distance(x) + 1/4 S_density(x)).
 
-Of vectors, the distance to the nearest training row, if it is known, takes two thirds of the weight of the distance:
-it was chosen on tables (`benchmarks/adbench.py`), where one coordinate more or less decides about the other distance.
+Of vectors, the distance to the nearest training row, if it is known, has half of the weight of the distance
+(benchmarks/adbench.py).
 
 On the other half T becomes a conformal p-value as above; T depends on the first half only, so the level holds for any
 dependence of the scores. T adds up weak evidence of its parts; and the surprise of a point far from the manifold is
@@ -186,7 +186,7 @@ class TwoPart:
 def parts_of(names: Collection[str]) -> list[tuple[float, Sides]]:
     """Return the parts of the two-part score, with their weights, given the names of the scores that a model has."""
     manifold = OF_IMAGES if RELATIVE in names else OF_VECTORS
-    rows = 2 / 3 if NEAREST in names else 0.0
+    rows = 0.5 if NEAREST in names else 0.0
     parts = [(ON_DISTANCE * (1 - rows), manifold), (ON_DISTANCE * rows, OF_ROWS), (1 - ON_DISTANCE, DENSITY)]
     return [(weight, sides) for weight, sides in parts if weight]
 

@@ -1,4 +1,4 @@
-"""Encoders and decoders out of other libraries' objects: transformers of scikit-learn, autoencoders of diffusers.
+"""Encoders and decoders as modules, checked: functions, transformers of scikit-learn, autoencoders of diffusers.
 
 A transformer whose maps are affine (PCA, truncated SVD, a pipeline that scales first) becomes two linear layers, with
 gradients and an exact log-volume; others keep their numpy functions, which have neither.
@@ -19,10 +19,50 @@ from torch import Tensor, nn
 from twostep.core.schema import UserError
 from twostep.nn.layers import Affine, Function
 
+Coder = nn.Module | Callable[[Tensor], Tensor]
 Coders = tuple[nn.Module, nn.Module | None]
 Numpy = Callable[[NDArray[Any]], NDArray[Any]]
 
 MOST_COLUMNS = 5000  # of which the matrix of an affine map is read off
+
+
+def as_module(coder: Coder) -> nn.Module:
+    """Return a module, or one that calls a function."""
+    if isinstance(coder, nn.Module):
+        return coder
+    if not callable(coder):
+        raise UserError(f"encode, decode: give modules or functions of tensors, not {type(coder).__name__}")
+    return Function(coder)
+
+
+def checked(name: str, coder: nn.Module, x: Tensor) -> Tensor:
+    """Return what a coder gives for two points, after checks of its type, shape and values."""
+    try:
+        found: Any = coder(x)
+        again: Any = coder(x)
+    except UserError:
+        raise
+    except Exception as error:  # of the user's code, which may raise anything
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise UserError(f"{name}: fails for an input of shape {tuple(x.shape)} ({what})") from error
+    if not isinstance(found, Tensor):
+        raise UserError(f"{name}: must return a tensor, not {type(found).__name__}: take the embedding out of it")
+    if found.ndim < 2 or len(found) != len(x):
+        raise UserError(f"{name}: must return one row for each of {len(x)}, not the shape {tuple(found.shape)}")
+    if not found.is_floating_point() or not found.isfinite().all():
+        raise UserError(f"{name}: gives values that are not finite numbers for random input in [0, 1]")
+    if not torch.allclose(found, again, rtol=1e-3, atol=1e-4 * float(found.abs().max())):
+        raise UserError(f"{name}: gives another value at a second call: turn sampling off (the posterior's mode)")
+    return found
+
+
+def differentiable(decoder: nn.Module, raw: Tensor) -> bool:
+    """Whether torch has gradients of a decoder at embeddings `(B, *L)`."""
+    try:
+        with torch.enable_grad():
+            return bool(decoder(raw.detach().requires_grad_()).requires_grad)
+    except RuntimeError:  # of `numpy()` of a tensor with a gradient
+        return False
 
 
 def of_sklearn(transformer: Any, event_shape: Sequence[int]) -> Coders:

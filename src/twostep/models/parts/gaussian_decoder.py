@@ -100,7 +100,7 @@ class GaussianDecoder(EncoderDecoder, DensityEstimator):
     def log_likelihood(self, y: Tensor, z: Tensor) -> Tensor:
         """Return log p(y | z), `(B,)`, of transformed data."""
         if self.row_likelihood is not None:
-            return self.row_likelihood.log_prob(y, self.output(z))
+            return self.row_likelihood.log_prob(y, self.decoder(z))
         mean, log_std = self._likelihood(z)
         squares = (y - mean).square()
         if self.training and self.mean_square is not None:
@@ -155,7 +155,7 @@ class GaussianDecoderConfig(EncoderDecoderConfig):
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         values = super().defaults(spec, role, preset)
         if preset != "reference":
-            return {**values, "sigma_from": "calibrated"}
+            return {**values, "sigma_from": "calibrated", "single_sigma": spec.table is None}
         nets = {"encoder_net": "mlp", "decoder_net": "mlp"} if role == "de" else {}
         return {**values, **nets, "sigma_from": "decoder"}
 

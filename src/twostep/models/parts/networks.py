@@ -191,10 +191,6 @@ class EncoderDecoder(GeneralizedAutoencoder):
             self.row_likelihood = likelihood
         return self.fits_likelihood
 
-    def output(self, z: Tensor) -> Tensor:
-        """Return the decoder's output for embeddings `(B, d)`, without its extra entries."""
-        return self.split_output(self.decoder(z))[0]
-
     def reconstruction_loss(self, y: Tensor, output: Tensor) -> Tensor:
         """Return the mean over points of the squared error or, of rows with a likelihood, of its negative log."""
         if self.row_likelihood is None:
