@@ -1,6 +1,5 @@
 """The moving average of weights: its formula, and that a trainer validates, keeps and resumes it."""
 
-import pytest
 import torch
 from torch import nn
 
