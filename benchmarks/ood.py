@@ -9,9 +9,9 @@ score at p <= 0.05: the share of in-distribution test rows (0.05 is announced), 
 `breast_cancer` trains on benign rows and takes malignant ones for the other set. `--keep` writes the figures into
 docs/results/ood.json, from which `benchmarks/results.py` makes its table.
 
-`--rows` limits the training rows of the large sets (AE for 20 epochs, flow for 6). The weights of the parts
-(`metrics.conformal.WEIGHTS`) were chosen on all pairs of `fashion-mnist`, `digits` and `breast_cancer`; `mnist`, both
-whole and without one class, ten times, is the check that had no say in them.
+`--rows` limits the training rows of the large sets (AE for 20 epochs, flow for 6). The weights of distance and density
+(`metrics.ood.conformal`) were chosen on all pairs of `fashion-mnist`, `digits` and `breast_cancer`; `mnist`, both whole
+and without one class, ten times, is the check that had no say in them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ SCORES = {
     "density": "likelihood_ood_auroc",
     "latent density": "likelihood_ood_auroc_low_dim",
     "distance": "distance_ood_auroc",
+    "relative distance": "relative_distance_ood_auroc",  # of images
     "two-part": "two_part_ood_auroc",
 }
 STUMPS = ("likelihood_ood_acc", "likelihood_ood_acc_low_dim")
@@ -118,13 +119,15 @@ def keep(pair: str, results: dict[str, Result]) -> None:
     """Add the figures of a pair to those in docs/results."""
     facts = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     names = (*SCORES.values(), *STUMPS, *RATES)
-    facts[pair] = {name: {"value": results[name].value, "interval": results[name].interval} for name in names}
+    known = {name: results[name] for name in names if name in results}
+    facts[pair] = {name: {"value": result.value, "interval": result.interval} for name, result in known.items()}
     KEPT.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def line(pair: str, results: dict[str, Result], seconds: float) -> str:
-    areas = [results[figure] for figure in SCORES.values()]
-    cells = [f"{area.value:.4f} [{area.interval[0]:.4f}, {area.interval[1]:.4f}]" for area in areas if area.interval]
+    areas = [results.get(figure) for figure in SCORES.values()]
+    intervals = [(area.value, *area.interval) if area and area.interval else () for area in areas]
+    cells = ["{:.4f} [{:.4f}, {:.4f}]".format(*interval) if interval else "" for interval in intervals]
     rates = "".join(f"{results[rate].value:8.3f}" for rate in RATES)
     return f"{pair:36}" + "".join(f"{cell:>24}" for cell in cells) + rates + f"{seconds:7.0f}"
 

@@ -21,6 +21,7 @@ SCORES = {
     "density": "likelihood_ood_auroc",
     "latent density": "likelihood_ood_auroc_low_dim",
     "distance": "distance_ood_auroc",
+    "relative distance": "relative_distance_ood_auroc",
     "two-part": "two_part_ood_auroc",
 }
 STUMPS = {"stump, density": "likelihood_ood_acc", "stump, latent density": "likelihood_ood_acc_low_dim"}

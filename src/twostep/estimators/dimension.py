@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -31,6 +32,7 @@ METHODS: dict[str, Callable[[Neighbourhoods, int], DimensionEstimate]] = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class IntrinsicDimension(BaseEstimator):
     """The number of dimensions of the manifold near which rows `(N, D)` or images `(N, C, H, W)` lie.
 
@@ -56,18 +58,11 @@ class IntrinsicDimension(BaseEstimator):
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
-    def __init__(
-        self,
-        method: Literal["consensus", "mle", "twonn", "pca"] = "consensus",
-        *,
-        preprocessing: Literal["auto", "standardize"] | None = "auto",
-        max_rows: int = ROWS,
-        random_state: Any = None,
-    ) -> None:
-        self.method = method
-        self.preprocessing = preprocessing
-        self.max_rows = max_rows
-        self.random_state = random_state
+    method: Literal["consensus", "mle", "twonn", "pca"] = "consensus"
+    _: KW_ONLY
+    preprocessing: Literal["auto", "standardize"] | None = "auto"
+    max_rows: int = ROWS
+    random_state: Any = None
 
     def fit(self, X: Any, y: None = None) -> Self:
         """Estimate the intrinsic dimension of rows."""
