@@ -146,7 +146,7 @@ def test_images_of_another_size_are_brought_to_the_runs(two_step_run, tmp_path):
     np.save(tmp_path / "resized.npy", read_rows(folder, (6, 6)).numpy())
     found, expected = (score(two_step_run, path, alpha=0.5) for path in (folder, tmp_path / "resized.npy"))
     assert found.columns["distance"].tolist() == expected.columns["distance"].tolist()
-    assert len(found.columns["row"]) == 5
+    assert found.columns["name"].tolist() == [f"{number}.png" for number in range(5)]
     results, _ = evaluate_run(shutil.copytree(two_step_run, tmp_path / "run"), ood=(str(folder),))
     assert results["distance_ood_auroc"].n == 10 + 1  # test rows of both
 

@@ -22,7 +22,7 @@ from twostep.core.neighbours import k_nearest
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import subsample
-from twostep.data.load import read_rows
+from twostep.data.load import read_rows, row_names
 from twostep.diagnosis import local_dimension
 from twostep.experiment.calibration import held_out_scores, read_calibration
 from twostep.experiment.evaluator import Evaluator
@@ -95,6 +95,8 @@ def score(
     points = own_rows(rows, evaluator.splits.spec, evaluator.run.dataset_kwargs)
     scored = {name: found["rows"] for name, found in evaluator.score({"rows": points}).items()}
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(points))}
+    if (names := row_names(rows, evaluator.run.dataset_kwargs)) is not None:
+        columns["name"] = np.array(names)
     columns |= {name: scored[name] for name in ("log_prob", LATENT) if name in scored}
     if DISTANCE in scored:
         columns["distance"] = np.sqrt(-scored[DISTANCE])
