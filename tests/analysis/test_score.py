@@ -207,6 +207,8 @@ def test_each_mistake_has_its_line(refused, two_step_run, plane, tmp_path):
     np.save(images, np.full((3, 6, 6), 200, dtype=np.uint8))
     assert "its rows have the shape 5, those of the run 1x6x6" in refused(two_step_run, plane / "more.npy")
     assert "no such file or folder" in refused(two_step_run, tmp_path / "none.npy")
+    (tmp_path / "words.csv").write_text("name,size\n" + "".join(f"n{row},{row}\n" for row in range(60)))
+    assert "a table, and the run's data are images" in refused(two_step_run, tmp_path / "words.csv")
     assert "no such directory" in refused(tmp_path / "none", images)
     assert "scores.txt: write to" in refused(two_step_run, images, to=tmp_path / "scores.txt")
     assert "alpha" in refused(two_step_run, images, "--alpha", "1.5")
