@@ -62,7 +62,7 @@ def _no_curves(monkeypatch):
 
 ADVICE = {
     "twostep.experiment.progress.FEW_STEPS": 0,
-    "twostep.experiment.experiment.EXPLAINS_NOTHING": -float("inf"),
+    "twostep.experiment.reconstructions.EXPLAINS_NOTHING": -float("inf"),
 }
 
 
@@ -79,7 +79,7 @@ def _no_advice():
 def advice(monkeypatch):
     """Give advice on short training all the same."""
     monkeypatch.setattr("twostep.experiment.progress.FEW_STEPS", 500)
-    monkeypatch.setattr("twostep.experiment.experiment.EXPLAINS_NOTHING", 0.1)
+    monkeypatch.setattr("twostep.experiment.reconstructions.EXPLAINS_NOTHING", 0.1)
 
 
 @pytest.fixture(autouse=True)

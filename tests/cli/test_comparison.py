@@ -60,6 +60,9 @@ def test_keys_that_differ_and_no_others_are_shown(tested, twostep):
     found = rows(twostep("compare", *runs).out)
     assert found["max_epochs"] == ["5", "7"]
     assert not {"seed", "lr", "dataset", "logdir_root"} & set(found)
+    found = rows(twostep("compare", *runs, tested("arm", {"lr": 0.5}, log_likelihood=EXACT)).out)
+    assert found["lr"][-1] == "0.5"
+    assert "num_bins" not in found, "the flow alone has it"
 
 
 def test_later_evaluations_and_held_out_data_are_shown(tested, twostep):

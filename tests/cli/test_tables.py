@@ -148,3 +148,19 @@ def test_completion_is_installed_for_the_shell_in_use(twostep, monkeypatch, tmp_
     assert twostep("--install-completion", "--shell", "bash").status == 0
     (written,) = [path for path in tmp_path.rglob("*") if path.is_file() and path.name.startswith("twostep")]
     assert "train-single" in written.read_text()
+
+
+def test_own_data_are_described_by_column_or_shape(twostep, tmp_path):
+    lines = [f"id{row};{row % 7},5;{'a' if row % 3 else 'b'};{'' if row % 5 else row};x" for row in range(90)]
+    (tmp_path / "own.csv").write_text("\n".join(["id;size;plan;count;one", *lines]))
+    found = json.loads(twostep("datasets", tmp_path / "own.csv", "--index-column", "id", "--json").out)
+    assert [(one["column"], one["kind"], one["missing values"]) for one in found] == [
+        ("size", "continuous", ""),
+        ("plan", "categorical", ""),
+        ("count", "integer", "yes"),
+        ("one", "categorical", ""),
+    ]
+    assert [bool(one["note"]) for one in found] == [False, False, False, True]
+    np.save(tmp_path / "own.npy", np.ones((60, 4)) * np.arange(60)[:, None])
+    assert "48 training rows of shape 4" in twostep("datasets", tmp_path / "own.npy").out
+    assert twostep("datasets", "digits", "--drop", "x").status == 2

@@ -165,6 +165,7 @@ def test_a_transformer_of_scikit_learn_is_fitted_as_the_first_step():
     assert fitted.inverse_transform(z) == pytest.approx(back, rel=1e-3, abs=1e-2)
     assert np.isfinite(fitted.score_samples(rows)).all()
     assert not hasattr(pca, "components_")
+    assert np.array_equal(pickle.loads(pickle.dumps(fitted)).score_samples(rows), fitted.score_samples(rows))
     assert clone(fitted).get_params()["gae__n_components"] == 2
     with pytest.raises(UserError, match="numbers alone"):
         two_step(gae=pca, gae_config=None).fit(pd.DataFrame({"a": rows[:, 0], "b": ["x", "y"] * (len(rows) // 2)}))

@@ -1,6 +1,7 @@
 """`IntrinsicDimension`: the estimates of `diagnose` as an estimator."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers.estimators import circle
@@ -53,3 +54,16 @@ def test_columns_of_other_units_are_standardised():
     assert found.dimension_ == pytest.approx(expected.dimension_, abs=0.2)
     assert expected.reasons_[-1] != found.reasons_[-1]
     assert IntrinsicDimension("mle", preprocessing=None, random_state=0).fit(wide).dimension_ != found.dimension_
+
+
+def test_a_frame_with_words_and_gaps_has_the_dimension_of_its_features():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": random.normal(size=300), "word": random.choice(["x", "y"], 300)})
+    frame["b"] = frame["a"] ** 3
+    frame.loc[::10, "b"] = np.nan
+    found = IntrinsicDimension(random_state=0).fit(frame)
+    assert found.dimension_ <= 2
+    assert found.local_.shape == (300,)
+    assert list(found.feature_names_in_) == list(frame)
+    with pytest.raises(UserError, match=r"contains NaN: .*pandas"):
+        IntrinsicDimension().fit(frame[["a", "b"]].to_numpy())

@@ -103,7 +103,7 @@ def diagnose_run(path: Path, seed: int = 0, device: Device | None = None, data: 
     module, splits = evaluator.module.cpu(), evaluator.splits
     if splits.spec.table is not None:
         raise UserError(
-            f"{path}: a table with words, dates or gaps lies on no manifold, so a run of one is not diagnosed: "
+            f"{path}: a run of a table with words, dates or gaps is not diagnosed, as its rows are no vectors: "
             "diagnose its data by --dataset, and compare samples by `twostep evaluate RUN --metrics column_errors`"
         )
     gae = _autoencoder(module)

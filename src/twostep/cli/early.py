@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, cast
 
-from twostep.cli.names import kinds_of, known
+from twostep.cli.names import Keys, kinds_of, known
 from twostep.core.registry import unknown
 from twostep.core.schema import UserError, nearest, unknown_key
 from twostep.runs.key_values import refuse_fixed
@@ -49,9 +49,7 @@ def check_model(name: str, role: str | None = None) -> None:
 
 def check_keys(models: Mapping[str, str], overrides: Overrides) -> None:
     """Refuse unknown keys and metrics, and values of wrong kinds."""
-    owners = {"run": ("the run", known()["two_step" if "de" in models else "run"])}
-    owners |= {part: (name, known()["models"][name]) for part, name in models.items() if name in known()["models"]}
-    for part, (owner, keys) in owners.items():
+    for part, (owner, keys) in _owners(models).items():
         for key in overrides.get(part, {}):
             if key not in keys["fields"] and key not in keys["aliases"]:
                 raise unknown_key(key, owner, keys["fields"], keys["aliases"])
@@ -63,11 +61,17 @@ def check_keys(models: Mapping[str, str], overrides: Overrides) -> None:
             check_metric_names([value] if isinstance(value, str) else cast(Iterable[Any], value))
 
 
+def _owners(models: Mapping[str, str]) -> dict[str, tuple[str, Keys]]:
+    """Return the name and keys of the run and of each known model, by part."""
+    owners: dict[str, tuple[str, Keys]] = {"run": ("the run", known()["two_step" if "de" in models else "run"])}
+    return owners | {
+        part: (name, known()["models"][name]) for part, name in models.items() if name in known()["models"]
+    }
+
+
 def check_adjustable(models: Mapping[str, str], overrides: Overrides) -> None:
     """Refuse keys that can't change in a run that exists."""
-    owners = {"run": ("the run", known()["two_step" if "de" in models else "run"])}
-    owners |= {part: (name, known()["models"][name]) for part, name in models.items() if name in known()["models"]}
-    for part, (owner, keys) in owners.items():
+    for part, (owner, keys) in _owners(models).items():
         refuse_fixed(overrides.get(part, {}), keys["fields"], keys["adjustable"], owner, part)
 
 

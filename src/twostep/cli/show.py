@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +16,6 @@ from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
 from twostep.core.columns import require_ending, write_columns
 from twostep.core.files import require_free, to_json
-from twostep.core.registry import unknown
 from twostep.core.schema import UserError
 from twostep.runs.summary import RunSummary, require_run, runs_below
 
@@ -237,17 +237,19 @@ def models(name: str | None = None, *, dataset: str = "fashion-mnist", role: Lit
     return 0
 
 
-def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int:
-    """List the datasets and the folder of their files, or the keys of one with default, type and meaning.
+def datasets(name: str | None = None, *, clear_cache: flags.Flag = False, table: flags.Table = flags.NO_TABLE) -> int:
+    """List the datasets and the folder of their files, the keys of one, or what a file or folder of yours holds.
 
     Args:
-        name: Name of a dataset.
+        name: Name of a dataset, or path of an array, a table or images.
         clear_cache: Remove the decoded arrays that are kept between runs instead.
     """
-    if name is not None and name not in known()["datasets"] and not early.extended("data_sets"):
-        raise unknown("dataset", name, known()["datasets"])
+    early.check_dataset(name)
+    is_own = name is not None and name not in known()["datasets"] and Path(name).exists()
+    if not is_own:
+        flags.refuse("only with the path of your own data", **asdict(table))
 
-    from twostep.cli.tables import dataset_keys, dataset_list
+    from twostep.cli.tables import dataset_keys, dataset_list, own_data
 
     if clear_cache:
         from twostep.data.files import cache
@@ -255,5 +257,5 @@ def datasets(name: str | None = None, *, clear_cache: flags.Flag = False) -> int
         files, size = cache.clear()
         logger.info("removed %d files, %.0f MB", files, size / 1e6)
     else:
-        (dataset_list() if name is None else dataset_keys(name)).show()
+        (dataset_list() if name is None else own_data(name, table.keys) if is_own else dataset_keys(name)).show()
     return 0

@@ -79,6 +79,25 @@ def dataset_list() -> Listing:
     return Listing(("dataset", "shape", "description", "files"), [*rows, *own], place)
 
 
+def own_data(name: str, kwargs: Mapping[str, Any]) -> Listing:
+    """Return what a file or folder of the user's holds: the kind of each column of a table, else the shape of a row.
+
+    Raises:
+        UserError: if it can't be read, with everything that is wrong.
+    """
+    spec = load_data(name, make_valid=False, kwargs=kwargs).spec
+    shape = "x".join(map(str, spec.shape))
+    about = f"{spec.size:,} training rows of shape {shape}, values {spec.low:g} to {spec.high:g}"
+    rows = [
+        (
+            *(one.name, one.kind, "yes" if one.gaps else "", f"{len(one.levels):,}" if one.nominal else ""),
+            f"{one.omitted}{f' of {one.repeats}' * bool(one.repeats)}: not modelled" if one.omitted else "",
+        )
+        for one in (spec.columns.columns if spec.columns else ())
+    ]
+    return Listing(("column", "kind", "missing values", "levels", "note"), rows, about)
+
+
 def result_list(results: Mapping[str, Result]) -> str:
     """Return a table of results, each with unit, kind and measure; notes follow below."""
     columns = ("metric", "value", "± error [95 %]", "held-out data", "unit", "kind", "measure", "n")

@@ -6,7 +6,7 @@ Files are written atomically; a path that can't be written is a `UserError`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,11 +92,16 @@ def histogram(series: Mapping[str, NDArray[np.float64]], xlabel: str, path: Path
     save_figure(figure, path)
 
 
+def central_range(sets: Iterable[NDArray[np.float64]]) -> tuple[float, float]:
+    """Return the range of the finite values of all sets, but one in 200 of each at either end; 0 to 1 without any."""
+    finite = [values[np.isfinite(values)] for values in sets]
+    ends = np.array([np.quantile(values, [0.005, 0.995]) for values in finite if len(values)] or [[0.0, 1.0]])
+    return float(ends.min()), float(ends.max())
+
+
 def draw_histogram(axes: Any, series: Mapping[str, NDArray[np.float64]], xlabel: str) -> None:
     """Draw the histograms of `histogram` on existing axes."""
-    finite = [values[np.isfinite(values)] for values in series.values()]
-    ends = np.array([np.quantile(values, [0.005, 0.995]) for values in finite if len(values)] or [[0.0, 1.0]])
-    low, high = float(ends.min()), float(ends.max())
+    low, high = central_range(series.values())
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     for label, values in series.items():
         within = np.nan_to_num(values, nan=low).clip(edges[0], edges[-1])

@@ -154,9 +154,14 @@ def training_features(
     if columns is None or columns.plain:
         return rows, False
     logger.info("%s: numbers are taken as normal scores, levels as one-hot vectors (%s)", name, columns.summary())
+    return features_of(columns, rows), True
+
+
+def features_of(columns: TableSchema, rows: Tensor) -> Tensor:
+    """Return rows of a table, coded `(N, C)`, as normal scores of numbers and one-hot levels."""
     features = TableFeatures(columns)
     features.fit([rows])
-    return features(rows), True
+    return features(rows)
 
 
 def read_rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -12,6 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from twostep.core.schema import UserError
+from twostep.data.base import Source
+from twostep.data.load import features_of
 from twostep.diagnosis import Dimension, LocalDimension, dimension_of, local_dimension
 from twostep.diagnosis.dimension import estimators
 from twostep.diagnosis.dimension.consensus import ROWS
@@ -20,7 +23,7 @@ from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbour
 from twostep.diagnosis.units import different_units, standardized
 from twostep.estimators.base import seed_of
 from twostep.estimators.columns import linear_dimension, shows_dimension
-from twostep.estimators.rows import checked
+from twostep.estimators.rows import checked, coded
 
 METHODS: dict[str, Callable[[Neighbourhoods, int], DimensionEstimate]] = {
     "mle": lambda near, seed: estimators.maximum_likelihood(near, seed=seed),
@@ -29,6 +32,7 @@ METHODS: dict[str, Callable[[Neighbourhoods, int], DimensionEstimate]] = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class IntrinsicDimension(BaseEstimator):
     """The number of dimensions of the manifold near which rows `(N, D)` or images `(N, C, H, W)` lie.
 
@@ -40,7 +44,8 @@ class IntrinsicDimension(BaseEstimator):
             "mle": maximum likelihood (Levina & Bickel), "twonn": two nearest neighbours (Facco et al.), "pca": local
             principal components.
         preprocessing: "standardize": columns get mean 0 and standard deviation 1; None: they are taken as they are;
-            "auto": standardised if one of them is five times as wide as the median one.
+            "auto": standardised if one of them is five times as wide as the median one. Of a frame with words, dates or
+            gaps, numbers are taken as normal scores and levels as one-hot vectors instead.
         max_rows: rows to use at most, drawn at random.
         random_state: seed: an integer, a generator of numpy, or None.
 
@@ -53,18 +58,11 @@ class IntrinsicDimension(BaseEstimator):
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
-    def __init__(
-        self,
-        method: Literal["consensus", "mle", "twonn", "pca"] = "consensus",
-        *,
-        preprocessing: Literal["auto", "standardize"] | None = "auto",
-        max_rows: int = ROWS,
-        random_state: Any = None,
-    ) -> None:
-        self.method = method
-        self.preprocessing = preprocessing
-        self.max_rows = max_rows
-        self.random_state = random_state
+    method: Literal["consensus", "mle", "twonn", "pca"] = "consensus"
+    _: KW_ONLY
+    preprocessing: Literal["auto", "standardize"] | None = "auto"
+    max_rows: int = ROWS
+    random_state: Any = None
 
     def fit(self, X: Any, y: None = None) -> Self:
         """Estimate the intrinsic dimension of rows."""
@@ -72,10 +70,15 @@ class IntrinsicDimension(BaseEstimator):
             raise UserError(f"method={self.method!r}: give one of {', '.join(('consensus', *METHODS))}")
         if self.preprocessing not in ("auto", "standardize", None):
             raise UserError(f"preprocessing={self.preprocessing!r}: give 'auto', 'standardize' or None")
-        rows = torch.from_numpy(np.array(checked(self, X, fitting=True, least=2)))
         seed, notes = seed_of(self.random_state), ()
-        if self.preprocessing == "standardize" or (self.preprocessing == "auto" and different_units(rows)):
-            rows, notes = standardized(rows), ("columns were standardised",)
+        table = coded(self, X, fitting=True)
+        if isinstance(table, Source) and table.columns is not None and not table.columns.plain:
+            rows = features_of(table.columns, table.train)
+            notes = ("numbers were taken as normal scores, levels as one-hot vectors",)
+        else:
+            rows = torch.from_numpy(np.array(checked(self, X, fitting=True, least=2)))
+            if self.preprocessing == "standardize" or (self.preprocessing == "auto" and different_units(rows)):
+                rows, notes = standardized(rows), ("columns were standardised",)
         self._rows, self._seed = rows.numpy(), seed
         self.__dict__.pop("_local", None)
         self.dimension_: float

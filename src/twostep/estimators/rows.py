@@ -37,7 +37,13 @@ def checked(estimator: BaseEstimator, X: Any, fitting: bool, least: int = 1) -> 
             fewer than `least` rows.
     """
     keys: dict[str, Any] = {"dtype": FLOATS, "allow_nd": True, "ensure_min_samples": least, "order": "C"}
-    rows = cast(Array, validate_data(estimator, X, reset=fitting, **keys))
+    try:
+        rows = cast(Array, validate_data(estimator, X, reset=fitting, **keys))
+    except ValueError as error:
+        if "NaN" not in str(error):
+            raise
+        first = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{first}: missing values are modelled in a frame, like pandas.DataFrame(X)") from None
     if rows.ndim == 2 or (rows.ndim == 4 and rows.shape[1] in (1, 3)):
         return rows
     raise UserError(f"X of shape {rows.shape}: give rows (N, D), or images (N, C, H, W) with 1 or 3 channels")

@@ -6,12 +6,11 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 
 import torch
 
 from twostep.core.checkpoint import CheckpointError, State, fingerprint
-from twostep.core.schema import DataSpec, UserError, reason
+from twostep.core.schema import UserError, reason
 from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.experiment import report_data
@@ -20,13 +19,12 @@ from twostep.experiment.calibration import held_out_scores, write_calibration
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.loggers import LOGGERS, ResultLogger
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
+from twostep.experiment.reconstructions import comment_reconstructions
 from twostep.experiment.trainers import build_trainer, trainers_of
 from twostep.metrics import Result
 from twostep.models.base import evaluating
 from twostep.runs.directory import Run
 from twostep.training.callbacks import Callback
-
-EXPLAINS_NOTHING = 0.1  # of the variance of test rows
 
 logger = logging.getLogger("twostep")
 
@@ -89,7 +87,7 @@ class Experiment:
         detection = self.evaluator.detect(self.ood) if self.ood else None
         if detection is not None:
             results[self.evaluator.whole.name] |= detection.results
-        warn_of_blur(results, self.splits.spec)
+        comment_reconstructions(results, self.splits, getattr(self.settings.first, "latent_dim", None))
         every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
         for name, metric, result in every:
             logger.info("test %s: %s", name, result.line(metric))
@@ -149,19 +147,3 @@ class Experiment:
     @property
     def _steps_done(self) -> int:
         return sum(trainer.steps_done for trainer in self.trainers)
-
-
-def warn_of_blur(results: dict[str, dict[str, Result]], spec: DataSpec) -> None:
-    """Note in the results, and warn, that reconstructions explain almost nothing, and say what may help."""
-    advice = "raise max_epochs or max_steps, lr or latent_dim"
-    if not spec.is_image and spec.table is None:
-        advice += ", or set whitening_transform=True"
-    for name, found in results.items():
-        share = found.get("explained_variance")
-        if share is not None and share.value < EXPLAINS_NOTHING:
-            note = (
-                f"reconstructions explain {max(share.value, 0):.1%} of the variance: embeddings say little of the data"
-            )
-            found["explained_variance"] = replace(share, note=f"{note}; {advice}")
-            if name != "two_step":
-                logger.warning("%s: %s; %s", name, note, advice)

@@ -10,41 +10,32 @@ import json
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from torch import Tensor
 from typing_extensions import override
 
 from twostep.core.files import read_json, write_json
 from twostep.core.result import Result
 from twostep.core.schema import UserError, reason
-from twostep.experiment.progress import STEPS_BETWEEN_LOGS
-from twostep.runs.directory import Run
-from twostep.training.callbacks import Callback
+from twostep.experiment.progress import Series
 from twostep.training.trainer import Trainer
 
 PROJECT = "twostep"  # name of the project of wandb, and of the experiment of mlflow
 LONGEST = 500  # characters of a key's value, which mlflow limits
 
 
-class ResultLogger(Callback):
-    """Sends losses, validation metrics and test results, over the steps of all trainers; it ends after the test."""
+class ResultLogger(Series):
+    """Sends test results too, and finite values alone, to a service; it ends after the test."""
 
     name: str
 
-    def __init__(self, run: Run, trainers: Sequence[Trainer]) -> None:
-        self.run, self.trainers = run, trainers
-        self._is_open = False
+    _is_open = False
 
     @abstractmethod
     def open(self, keys: Mapping[str, Any]) -> None:
         """Begin or go on, with the run's keys by name."""
-
-    @abstractmethod
-    def write(self, values: Mapping[str, float], step: int) -> None:
-        """Send finite values by name."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -54,23 +45,10 @@ class ResultLogger(Callback):
     def begin(self, trainer: Trainer) -> None:
         self._open()
 
-    @override
-    def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
-        if trainer.steps_done % STEPS_BETWEEN_LOGS == 0:
-            self._write({f"{trainer.name}/train/{name}": loss.item() for name, loss in losses.items()})
-
-    @override
-    def epoch(self, trainer: Trainer) -> None:
-        last = trainer.history[-1]
-        values = {f"{trainer.name}/epoch/{name}": value for name, value in last["losses"].items()}
-        self._write(values | {f"{trainer.name}/valid/{name}": value for name, value in last["valid"].items()})
-
     def test(self, results: Mapping[str, Mapping[str, Result]]) -> None:
         """Send the results of the test by component, and end."""
         self._open()
-        self._write(
-            {f"{part}/test/{name}": one.value for part, found in results.items() for name, one in found.items()}
-        )
+        self.send({f"{part}/test/{name}": one.value for part, found in results.items() for name, one in found.items()})
         self.conclude()
 
     def conclude(self) -> None:
@@ -90,10 +68,10 @@ class ResultLogger(Callback):
             raise UserError(f"--logger {self.name}: {reason(error)}") from None
         self._is_open = True
 
-    def _write(self, values: Mapping[str, float]) -> None:
-        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        if finite:
-            self.write(finite, sum(one.steps_done for one in self.trainers))
+    @override
+    def send(self, values: Mapping[str, float]) -> None:
+        if finite := {name: float(value) for name, value in values.items() if math.isfinite(value)}:
+            super().send(finite)
 
 
 class WandbLogger(ResultLogger):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -92,27 +93,40 @@ class Checkpoints(Callback):
             self.run.save("best_valid", self.state())
 
 
-class Curves(Callback):
-    """Writes losses and validation metrics to tensorboard, over the steps of all trainers."""
+class Series(Callback):
+    """Sends losses and validation metrics somewhere, over the steps of all trainers."""
 
     def __init__(self, run: Run, trainers: Sequence[Trainer]) -> None:
         self.run, self.trainers = run, trainers
 
+    @abstractmethod
+    def write(self, values: Mapping[str, float], step: int) -> None:
+        """Send values by name."""
+
+    def send(self, values: Mapping[str, float]) -> None:
+        """Send values of the step that the trainers have come to."""
+        self.write(values, sum(one.steps_done for one in self.trainers))
+
     @override
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
         if trainer.steps_done % STEPS_BETWEEN_LOGS == 0:
-            self._write(trainer, "train", {name: loss.item() for name, loss in losses.items()})
+            self.send({f"{trainer.name}/train/{name}": loss.item() for name, loss in losses.items()})
 
     @override
     def epoch(self, trainer: Trainer) -> None:
-        self._write(trainer, "epoch", trainer.history[-1]["losses"])
-        self._write(trainer, "valid", trainer.history[-1]["valid"])
+        last = trainer.history[-1]
+        values = {f"{trainer.name}/epoch/{name}": value for name, value in last["losses"].items()}
+        self.send(values | {f"{trainer.name}/valid/{name}": value for name, value in last["valid"].items()})
 
-    def _write(self, trainer: Trainer, kind: str, values: Mapping[str, float]) -> None:
-        step = sum(one.steps_done for one in self.trainers)
+
+class Curves(Series):
+    """Writes them to tensorboard."""
+
+    @override
+    def write(self, values: Mapping[str, float], step: int) -> None:
         with self.run.curves(step) as curves:
             for name, value in values.items():
-                curves.add_scalar(f"{trainer.name}/{kind}/{name}", value, step)
+                curves.add_scalar(name, value, step)
 
 
 @dataclass

@@ -25,11 +25,11 @@ def about_rows(runs: Sequence[RunSummary]) -> list[Row]:
 
 
 def differing_keys(runs: Sequence[RunSummary]) -> list[Row]:
-    """Return a row for each key in which runs differ: its name, and its value in each run."""
+    """Return a row for each key that runs have in common and differ in: its name, and its value in each run."""
     found = [run.keys for run in runs]
     names = dict.fromkeys(key for keys in found for key in keys if key.split()[-1] not in NOT_COMPARED)
     rows = [(name, *(_shown(keys[name]) if name in keys else "-" for keys in found)) for name in names]
-    return [row for row in rows if len(set(row[1:])) > 1]
+    return [row for row in rows if len({*row[1:]} - {"-"}) > 1]
 
 
 def figure_rows(runs: Sequence[RunSummary]) -> tuple[list[tuple[Row, int]], list[str]]:

@@ -196,7 +196,7 @@ class Trainer:
             self._end_epoch()
 
     def step(self, rows: Tensor) -> dict[str, Tensor]:
-        """Take a step for each objective that is due, on the batch of these rows; return losses, means over all ranks."""
+        """Take a step for each objective that is due, on these rows; return the losses, means over all ranks."""
 
         def require_finite(what: str, value: float) -> None:
             if not math.isfinite(value):

@@ -250,10 +250,11 @@ def distances(arrays: report_data.Arrays) -> str:
     verdict = (
         "samples are copies of training rows" if copies.low > max(QUANTILE, 1 / len(real)) else "no sign of copies"
     )
+    near, usual = (number(float(rows.median())) for rows in (drawn, real))
     return (
-        f"Median distance to the nearest training row: {drawn.median():.3g} of samples, {real.median():.3g} of "
-        f"held-out rows; {copies.value:.0%} of the samples ({copies.low:.0%} to {copies.high:.0%}) are as near to one "
-        f"as the nearest held-out rows: {verdict}."
+        f"Median distance to the nearest training row: {near} of samples, {usual} of held-out rows; {copies.value:.0%} "
+        f"of the samples ({copies.low:.0%} to {copies.high:.0%}) are as near to one as the nearest held-out rows: "
+        f"{verdict}."
     )
 
 

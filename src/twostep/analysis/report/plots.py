@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from twostep.core.figures import as_image, grid, plain
+from twostep.core.figures import as_image, central_range, grid, plain
 from twostep.core.schema import DataSpec
 
 Array = NDArray[Any]
@@ -54,8 +54,7 @@ def histograms(series: Mapping[str, Array], xlabel: str, alt: str) -> str:
     """Draw densities of several sets of numbers; but one in 200 at either end lie within the axis."""
     figure, axes = _figure(6.4, 3.4)
     finite = {name: np.asarray(rows, np.float64)[np.isfinite(rows)] for name, rows in series.items()}
-    ends = np.array([np.quantile(rows, [0.005, 0.995]) for rows in finite.values() if len(rows)])
-    low, high = float(ends.min()), float(ends.max())
+    low, high = central_range(finite.values())
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     for (name, rows), colour in zip(finite.items(), _colours(len(finite)), strict=True):
         within = rows.clip(edges[0], edges[-1])
@@ -160,10 +159,9 @@ def _legend(figure: Any, *names: str) -> None:
 
 def _range(rows: Array, margin: float) -> tuple[float, float]:
     """Return the range of real values, but one in 200 at either end, and a margin: samples beyond it end there."""
-    finite = rows[np.isfinite(rows)]
-    low, high = np.quantile(finite, [0.005, 0.995]) if len(finite) else (0.0, 1.0)
+    low, high = central_range([rows])
     wider = margin * (high - low) or 1.0
-    return float(low - wider), float(high + wider)
+    return low - wider, high + wider
 
 
 def _colours(n: int) -> list[Any]:

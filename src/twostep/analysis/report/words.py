@@ -44,6 +44,8 @@ def uncertainty_of(metric: str, one: Result) -> str:
     """Return standard error or interval, as the value is written."""
     if metric == "explained_variance" and one.standard_error is not None:
         return f"± {100 * one.standard_error:.2g} %"
+    if one.standard_error is not None and one.standard_error >= 1000 and one.interval is None:
+        return f"± {number(float(f'{one.standard_error:.2g}'))}"
     return one.uncertainty
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any, cast
 
@@ -77,9 +78,9 @@ def of_sklearn(transformer: Any, event_shape: Sequence[int]) -> Coders:
         raise UserError(f"{name}: is not fitted: call its fit(X) first")
     if fitted != columns:
         raise UserError(f"{name}: was fitted to {fitted} columns, and the data have {columns}")
-    encode = _numpy(transformer.transform)
+    encode = partial(_called, transformer.transform)
     latent = encode(np.zeros((1, columns))).shape[1]
-    decode = _numpy(transformer.inverse_transform) if hasattr(transformer, "inverse_transform") else None
+    decode = partial(_called, transformer.inverse_transform) if hasattr(transformer, "inverse_transform") else None
     return (
         nn.Sequential(nn.Flatten(), _layer(encode, columns)),
         None if decode is None else _shaped(_layer(decode, latent), tuple(event_shape)),
@@ -110,10 +111,7 @@ def of_diffusers(model: Any, low: float, high: float) -> Coders:
 
 
 def _shaped(layer: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    def unflatten(x: Tensor) -> Tensor:
-        return x.unflatten(1, shape)
-
-    return layer if len(shape) == 1 else nn.Sequential(layer, Affine(unflatten))
+    return layer if len(shape) == 1 else nn.Sequential(layer, Affine(partial(torch.unflatten, dim=1, sizes=shape)))
 
 
 class _Rescale(nn.Module):
@@ -138,13 +136,15 @@ class _First(nn.Module):
         return x[:, : self.channels]
 
 
-def _numpy(function: Callable[[Any], Any]) -> Numpy:
-    def call(rows: NDArray[Any]) -> NDArray[Any]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "X does not have valid feature names")
-            return np.asarray(function(rows))
+def _called(function: Numpy, rows: NDArray[Any]) -> NDArray[Any]:
+    """Call a method of a transformer that may have been fitted to a frame."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        return np.asarray(function(rows))
 
-    return call
+
+def _on_tensors(function: Numpy, x: Tensor) -> Tensor:
+    return torch.as_tensor(function(x.detach().cpu().double().numpy())).to(x)
 
 
 def _layer(function: Numpy, columns: int) -> nn.Module:
@@ -158,7 +158,4 @@ def _layer(function: Numpy, columns: int) -> nn.Module:
             layer.load_state_dict({"weight": torch.as_tensor(weight.T.copy()), "bias": torch.as_tensor(bias[0])})
             return layer
 
-    def call(x: Tensor) -> Tensor:
-        return torch.as_tensor(function(x.detach().cpu().double().numpy())).to(x)
-
-    return Function(call)
+    return Function(partial(_on_tensors, function))
