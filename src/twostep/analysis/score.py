@@ -130,13 +130,14 @@ def score(
     else:
         columns["verdict"] = np.where(p_value <= alpha, "out", "in")
     shift = calibrator.shift(scored)
+    known = float((columns.get(NEAR, np.ones(1)) == 0).mean())
+    if known > SEEN:
+        logger.warning("%.0f %% of the rows are training rows, to which p-values do not apply", 100 * known)
     if shift.differs:
-        known = float((columns.get(NEAR, np.ones(1)) == 0).mean())
         logger.warning(
             "the rows as a whole differ from the run's validation rows (Kolmogorov-Smirnov D=%.2f, p=%.2g): "
-            "%.1f %% have p_value <= %g, where %.1f %% are expected%s",
+            "%.1f %% have p_value <= %g, where %.1f %% are expected",
             *(shift.statistic, shift.p_value, 100 * float((p_value <= alpha).mean()), alpha, 100 * alpha),
-            f"; {known:.0%} are training rows, to which p-values do not apply" if known > SEEN else "",
         )
     return Scored(columns, calibrator, shift)
 

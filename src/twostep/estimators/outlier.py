@@ -103,9 +103,9 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
         self.offset_ = self._offset(rows)
         return self
 
-    def fit_predict(self, X: Any, y: None = None) -> NDArray[np.int64]:
+    def fit_predict(self, X: Any, y: None = None, **kwargs: Any) -> NDArray[np.int64]:
         """Fit to rows and return which of them are outliers, by `training_scores_`: -1, and 1 for others, `(N,)`."""
-        return np.where(self.fit(X).training_scores_ < self.offset_, -1, 1)
+        return np.where(self.fit(X, **kwargs).training_scores_ < self.offset_, -1, 1)
 
     def score_samples(self, X: Any) -> Scores:
         """Return how usual each row is, `(N,)`: the log of its p-value, where ties are broken by the score itself.

@@ -105,7 +105,8 @@ def nearest_distance(x: Tensor, known: Tensor) -> Tensor:
     Of a row that is one of them, that to the nearest other one.
     """
     squares = k_nearest(x, min(2, len(known)), known)[0]
-    return torch.where(squares[:, 0] > 0, squares[:, 0], squares[:, -1]).sqrt().to(x)
+    rounding = (32 * torch.finfo(x.dtype).eps) ** 2 * x.double().square().sum(1)
+    return torch.where(squares[:, 0] > rounding, squares[:, 0], squares[:, -1]).sqrt().to(x)
 
 
 def _error(gae: GeneralizedAutoencoder, x: Tensor) -> Tensor:
