@@ -32,7 +32,7 @@ from twostep.models.base import evaluating
 from twostep.runs.overrides import Request
 
 ROWS = 10_000
-GAES = [name for name in MODELS if "gae" in MODELS[name].roles]
+GAES = [name for name in MODELS if "gae" in MODELS[name].roles and name != "external"]  # which has no defaults
 DES = [name for name in MODELS if "de" in MODELS[name].roles]
 # A cell is `vae-gae`, an autoencoder; `vae-flow`, a density on its embeddings; or `alone-flow`, one on the images.
 ALL = [*(f"{gae}-gae" for gae in GAES), *(f"{gae}-{de}" for de in DES for gae in GAES), *(f"alone-{de}" for de in DES)]

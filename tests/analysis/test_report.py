@@ -186,17 +186,24 @@ def test_a_page_reads_in_the_dark_on_a_phone_and_on_paper(run):
 
 def test_columns_are_compared_by_name(tmp_path):
     columns = TableSchema(
-        columns=(Column(name="<age>"), Column(name="city", kind="categorical", levels=("Oslo", "Rome")))
+        columns=(
+            Column(name="<age>"),
+            Column(name="city", kind="categorical", levels=("Oslo", "Rome")),
+            Column(name="year", kind="integer", offset=1900),
+            Column(name="shop", kind="categorical", levels=tuple(f"s{k}" for k in range(20))),
+            Column(name="since", kind="date", offset=365),
+        )
     )
-    spec = DataSpec(name="people.csv", shape=(2,), size=90, low=0, high=9, columns=columns)
+    spec = DataSpec(name="people.csv", shape=(5,), size=90, low=0, high=9, columns=columns)
     model = MODELS["flow"].for_data(DataSpec(name="e", shape=(2,), size=9, low=0, high=1), "de")
     run = Run.create(Settings(RunConfig(dataset="people.csv", logdir_root=tmp_path), {"model": model}), spec)
     random = np.random.default_rng(0)
-    table = np.stack([random.normal(size=40), random.integers(0, 2, 40)], 1)
+    shops, days = np.arange(40) % 19, random.integers(0, 99, 40)
+    table = np.stack([random.normal(size=40), random.integers(0, 2, 40), np.arange(40) + 40, shops, days], 1)
     table[0, 0] = np.nan
     arrays = {
-        "columns": np.arange(2),
-        "column_distances": np.array([0.5, 0.1]),
+        "columns": np.arange(5),
+        "column_distances": np.array([0.5, 0.1, 0.0, 0.0, 0.0]),
         "table_real": table,
         "table_samples": table + 0.1,
     }
@@ -205,7 +212,9 @@ def test_columns_are_compared_by_name(tmp_path):
     assert "columns" in shown.ids
     assert shown.tags.count("svg") == 2
     assert any("<age>, city" in alt for alt in shown.alts)
-    assert {"Oslo", "Rome", "other"} <= set(shown.texts)
+    assert {"Oslo", "Rome", "11 others", "since (days since 1971-01-01)"} <= set(shown.texts)
+    assert not {"other", "s19", "40", "60"} & set(shown.texts), "levels that no row has, or years without their offset"
+    assert any(text.startswith("19") for text in shown.texts)
 
 
 def test_images_of_runs_of_earlier_versions_are_shown(run):

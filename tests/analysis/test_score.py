@@ -146,7 +146,7 @@ def test_images_of_another_size_are_brought_to_the_runs(two_step_run, tmp_path):
     np.save(tmp_path / "resized.npy", read_rows(folder, (6, 6)).numpy())
     found, expected = (score(two_step_run, path, alpha=0.5) for path in (folder, tmp_path / "resized.npy"))
     assert found.columns["distance"].tolist() == expected.columns["distance"].tolist()
-    assert len(found.columns["row"]) == 5
+    assert found.columns["name"].tolist() == [f"{number}.png" for number in range(5)]
     results, _ = evaluate_run(shutil.copytree(two_step_run, tmp_path / "run"), ood=(str(folder),))
     assert results["distance_ood_auroc"].n == 10 + 1  # test rows of both
 
@@ -207,6 +207,8 @@ def test_each_mistake_has_its_line(refused, two_step_run, plane, tmp_path):
     np.save(images, np.full((3, 6, 6), 200, dtype=np.uint8))
     assert "its rows have the shape 5, those of the run 1x6x6" in refused(two_step_run, plane / "more.npy")
     assert "no such file or folder" in refused(two_step_run, tmp_path / "none.npy")
+    (tmp_path / "words.csv").write_text("name,size\n" + "".join(f"n{row},{row}\n" for row in range(60)))
+    assert "a table, and the run's data are images" in refused(two_step_run, tmp_path / "words.csv")
     assert "no such directory" in refused(tmp_path / "none", images)
     assert "scores.txt: write to" in refused(two_step_run, images, to=tmp_path / "scores.txt")
     assert "alpha" in refused(two_step_run, images, "--alpha", "1.5")

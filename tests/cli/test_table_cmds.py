@@ -38,7 +38,7 @@ def test_a_table_is_trained_sampled_and_scored(people, tmp_path, twostep, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("twostep.models.table.DRAWS", 2)
     people.to_parquet("people.parquet")
-    data = ("--dataset", "people.parquet", "--drop", "id", "--target-column", "class")
+    data = ("--dataset", "people.parquet", "--index-column", "id", "--target-column", "class")
     trained = twostep("train", *data, "--gae-model", "vae", "--de-model", "flow", *TINY)
     assert trained.status == 0, trained.err
     assert "bound; mixed: Lebesgue on 1 column, counting on 4 columns, an atom for missing values in 1" in trained.out
@@ -56,7 +56,7 @@ def test_a_table_is_trained_sampled_and_scored(people, tmp_path, twostep, monkey
     assert scored.status == 0
     assert "further columns are ignored: class, id" in scored.out
     scores = pandas.read_csv("scores.csv")
-    assert len(scores) == N
+    assert scores["name"].tolist() == people["id"].tolist()
     assert scores[["log_prob", "log_prob_latent", "distance"]].notna().all().all()
     modelled.drop(columns="age").to_csv("fewer.csv", index=False)
     refused = twostep("score", run, "fewer.csv", "--force")

@@ -9,7 +9,7 @@ import readme
 import torch
 
 from twostep.cli.output import table
-from twostep.cli.tables import dataset_keys, dataset_list, model_keys, model_list
+from twostep.cli.tables import dataset_keys, dataset_list, model_keys, model_list, shared_keys
 from twostep.data.base import DATASETS
 from twostep.data.files import cache
 from twostep.models import MODELS
@@ -56,6 +56,7 @@ def test_types_are_written_as_a_user_writes_them():
     assert table["optimizer"][2] == "'adam' | 'sgd' | 'rmsprop'"
     assert table["encoder_hidden_dims"][1:3] == ["[256]", "list of int"]
     assert table["test_metrics"][1] == "['l2_reconstruction_error', 'loss']"
+    assert rows(shared_keys())["dataset_kwargs"][2] == "dictionary"
     assert table["max_grad_norm"][1:3] == ["10.0", "float | None"]
 
 

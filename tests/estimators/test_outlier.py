@@ -78,8 +78,18 @@ def test_calibration_is_crossed_where_few_rows_are_below_the_level():
 
 
 def test_contamination_sets_the_share_of_the_rows_themselves():
-    found = detector(contamination=0.25, calibration="split").fit(X)
-    assert (found.predict(X) == -1).mean() == pytest.approx(0.25, abs=0.01)
+    rows = np.concatenate([X, FAR])
+    found = detector(contamination=len(FAR) / len(rows), **TRAINED)
+    verdicts = found.fit_predict(rows)
+    assert len(found.densities_) == 5, "no row is judged by a model that has seen it"
+    assert (verdicts == -1).sum() == len(FAR)
+    labels = np.repeat([0, 1], [len(X), len(FAR)])
+    assert roc_auc_score(labels, -found.training_scores_) > 0.95
+
+
+def test_rows_of_the_fit_are_compared_with_the_others(fitted):
+    distances = fitted.score_components(X)["nearest_distance"]
+    assert (distances > 0).all()
 
 
 def test_too_few_rows_for_the_level_are_warned_of():

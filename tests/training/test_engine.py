@@ -74,3 +74,10 @@ class Launched:
 
     def launch(self):
         pass
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32", torch.float32), ("bf16", torch.bfloat16)])
+def test_losses_are_computed_in_the_precision_that_is_asked_for(precision, dtype):
+    x = torch.ones(2, 2)
+    with Engine("cpu", precision).autocast():
+        assert (x @ x).dtype == dtype

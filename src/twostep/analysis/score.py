@@ -22,7 +22,8 @@ from twostep.core.neighbours import k_nearest
 from twostep.core.schema import DataSpec, UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import subsample
-from twostep.data.load import read_rows
+from twostep.data.load import images_at, read_rows, row_names
+from twostep.data.table.read import is_table
 from twostep.diagnosis import local_dimension
 from twostep.experiment.calibration import held_out_scores, read_calibration
 from twostep.experiment.evaluator import Evaluator
@@ -95,6 +96,8 @@ def score(
     points = own_rows(rows, evaluator.splits.spec, evaluator.run.dataset_kwargs)
     scored = {name: found["rows"] for name, found in evaluator.score({"rows": points}).items()}
     columns: dict[str, NDArray[Any]] = {"row": np.arange(len(points))}
+    if (names := row_names(rows, evaluator.run.dataset_kwargs)) is not None:
+        columns["name"] = np.array(names)
     columns |= {name: scored[name] for name in ("log_prob", LATENT) if name in scored}
     if DISTANCE in scored:
         columns["distance"] = np.sqrt(-scored[DISTANCE])
@@ -127,13 +130,14 @@ def score(
     else:
         columns["verdict"] = np.where(p_value <= alpha, "out", "in")
     shift = calibrator.shift(scored)
+    known = float((columns.get(NEAR, np.ones(1)) == 0).mean())
+    if known > SEEN:
+        logger.warning("%.0f %% of the rows are training rows, to which p-values do not apply", 100 * known)
     if shift.differs:
-        known = float((columns.get(NEAR, np.ones(1)) == 0).mean())
         logger.warning(
             "the rows as a whole differ from the run's validation rows (Kolmogorov-Smirnov D=%.2f, p=%.2g): "
-            "%.1f %% have p_value <= %g, where %.1f %% are expected%s",
+            "%.1f %% have p_value <= %g, where %.1f %% are expected",
             *(shift.statistic, shift.p_value, 100 * float((p_value <= alpha).mean()), alpha, 100 * alpha),
-            f"; {known:.0%} are training rows, to which p-values do not apply" if known > SEEN else "",
         )
     return Scored(columns, calibrator, shift)
 
@@ -165,6 +169,8 @@ def own_rows(data: Path, spec: DataSpec, kwargs: Mapping[str, Any]) -> Tensor:
 
     A table has the columns of the run's, in any order; `kwargs` are the keys of the run's data.
     """
+    if spec.is_image and data.is_file() and is_table(data) and images_at(data) is None:
+        raise UserError(f"{data}: a table, and the run's data are images: give a folder of images, or an array")
     rows = read_rows(data, (spec.shape[1], spec.shape[2]) if spec.is_image else None, spec.columns, kwargs)
     if tuple(rows.shape[1:]) != spec.shape:
         shapes = ["x".join(map(str, shape)) for shape in (rows.shape[1:], spec.shape)]

@@ -88,9 +88,9 @@ def score(
 
     Args:
         rows: A .npy, .npz, .csv or .parquet file, or a folder of images, with rows of the run's shape.
-        to: A .csv, .parquet or .json file: row, log_prob, log_prob_latent, distance, relative_distance, two_part,
-            nearest_training_distance, p_value, q_value, verdict, as far as the model has them and the run's validation
-            rows suffice.
+        to: A .csv, .parquet or .json file: row, name (of an image's file, or in the index column), log_prob,
+            log_prob_latent, distance, relative_distance, two_part, nearest_training_distance, p_value, q_value,
+            verdict, as far as the model has them and the run's validation rows suffice.
         alpha: Rows with p_value <= alpha are "out": so is this share of in-distribution rows.
         local_dimension: Add the intrinsic dimension of the training data around the nearest training row.
     """

@@ -156,6 +156,8 @@ def _type_name(annotation: Any) -> str:
         return " | ".join(repr(value) for value in arguments)
     if origin is tuple:
         return f"list of {_type_name(arguments[0])}"
+    if origin is dict:
+        return "dictionary"
     if arguments:
         return " | ".join(_type_name(argument) for argument in arguments)
     return "None" if annotation is type(None) else annotation.__name__

@@ -20,7 +20,7 @@ from twostep.data.files.images import ImageKeys, Size, read_images
 from twostep.data.files.parquet import holds_structs
 from twostep.data.files.sources import HUB_ID, ImageSource, from_folder, from_hub, from_parquet
 from twostep.data.table.keys import TableKeys
-from twostep.data.table.read import is_table, source_of, table_rows, table_source
+from twostep.data.table.read import is_table, read_frame, source_of, table_rows, table_source
 from twostep.nn.table import TableFeatures
 
 MAX_TRAINING_ROWS = 20_000
@@ -192,6 +192,22 @@ def read_rows(
     if source.test is not None:
         raise UserError(f"{path}: contains both train and test: give one of the two folders")
     return source.train
+
+
+def row_names(path: Path, kwargs: Mapping[str, Any]) -> list[str] | None:
+    """Return a name for each of the rows of `read_rows`: the file of an image, or what `index_column` holds.
+
+    None: they have none.
+    """
+    images, index = images_at(path), kwargs.get("index_column")
+    if images is not None and path.is_dir():
+        table = next(iter(images.open().values()))
+        return [Path(image.where).relative_to(path.resolve()).as_posix() for image in table.images()]
+    if images is None and index is not None and is_table(path):
+        keys = _options(TableKeys, {key: value for key, value in kwargs.items() if key in TEXT_KEYS}, str(path))
+        frame = read_frame(path, keys)
+        return [str(name) for name in frame[index]] if index in frame.columns else None
+    return None
 
 
 def read_path(path: Path, kwargs: Mapping[str, Any]) -> Source:

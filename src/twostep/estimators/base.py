@@ -17,13 +17,11 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from twostep.core.keys import AUTO
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.base import Source, Splits, hold_out
 from twostep.data.batches import Batches
 from twostep.data.table.codes import to_frame
-from twostep.estimators.columns import linear_dimension, shows_dimension
 from twostep.estimators.fitting import fit_splits, splits_of
 from twostep.estimators.objects import fitted_transformer, is_transformer, named_or_config
 from twostep.estimators.rows import Array, checked, coded, framed, in_kind, single
@@ -132,8 +130,6 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
         first, rows = next(iter(models)), splits.train[:]
         if is_transformer(models[first]):
             models[first] = fitted_transformer(models[first], splits, self.preprocessing is not None)
-        if keys[first].get("latent_dim") == AUTO and splits.spec.table is None and not shows_dimension(rows):
-            keys[first] = {**keys[first], "latent_dim": linear_dimension(rows)}
         if rows.dim() == 2:
             named = {part: QUICK.get(model, {}) for part, model in models.items() if isinstance(model, str)}
             keys |= {part: {**quick, **keys[part]} for part, quick in named.items()}

@@ -19,10 +19,10 @@ from twostep.diagnosis import Dimension, LocalDimension, dimension_of, local_dim
 from twostep.diagnosis.dimension import estimators
 from twostep.diagnosis.dimension.consensus import ROWS
 from twostep.diagnosis.dimension.estimators import DimensionEstimate
+from twostep.diagnosis.dimension.linear import linear_dimension, shows_dimension
 from twostep.diagnosis.dimension.neighbourhoods import Neighbourhoods, neighbourhoods
 from twostep.diagnosis.units import different_units, standardized
 from twostep.estimators.base import seed_of
-from twostep.estimators.columns import linear_dimension, shows_dimension
 from twostep.estimators.rows import checked, coded
 
 METHODS: dict[str, Callable[[Neighbourhoods, int], DimensionEstimate]] = {

@@ -37,7 +37,7 @@ from twostep.data.table.read import frame_of, is_frame
 from twostep.estimators.base import TwoStepParameters, seed_of
 from twostep.estimators.density import TwoStepDensity
 from twostep.estimators.rows import Array, checked, coded
-from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
+from twostep.metrics.ood.conformal import MIN_ROWS, ONE_SIDED, ConformalCalibrator, p_values
 from twostep.metrics.ood.many import q_values
 from twostep.metrics.ood.scores import DISTANCE, MAX_ROWS, NEAREST, TWO_PART
 
@@ -56,11 +56,14 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
             max_minutes, random_state, verbose, run_dir: see `TwoStepDensity`.
         contamination: share of the rows of `fit` that `predict` calls outliers; None: `alpha` decides.
         alpha: level of `predict`: the share of new rows of the same distribution that it calls outliers.
-        calibration: "split", "cross", or "auto": crossed if few rows are below the level.
+        calibration: "split", "cross", or "auto": crossed if few rows are below the level, or with a `contamination`,
+            so that no row is judged by a model that was trained on it.
 
     Attributes:
         densities_: the models, `TwoStepDensity`, one or several; `known_` are the rows that each was trained on, at
             most 10,000, with which new rows are compared.
+        training_scores_: `score_samples` of the rows of `fit`, `(N,)`, each by the model that has not seen it; where
+            calibration is split, by the one model.
         offset_: `decision_function(X) = score_samples(X) - offset_`; outliers are below 0.
         smallest_p_value_: the smallest p-value that these rows can show.
         n_features_in_, feature_names_in_: number and names of the columns of X.
@@ -94,10 +97,15 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
             self.known_.append(known)
             self.calibrators_.append(ConformalCalibrator(density.model_, scores, derive(seed, "ood")))
         self._headline = self.calibrators_[0].headline
-        self._calibrated = np.concatenate([calibrated(one, self._headline) for one in self.calibrators_])
+        self._calibrated = np.concatenate([one.calibration for one in self.calibrators_])
         self.smallest_p_value_ = 1 / (1 + len(self._calibrated))
+        self.training_scores_ = self._own_scores(rows)
         self.offset_ = self._offset(rows)
         return self
+
+    def fit_predict(self, X: Any, y: None = None, **kwargs: Any) -> NDArray[np.int64]:
+        """Fit to rows and return which of them are outliers, by `training_scores_`: -1, and 1 for others, `(N,)`."""
+        return np.where(self.fit(X, **kwargs).training_scores_ < self.offset_, -1, 1)
 
     def score_samples(self, X: Any) -> Scores:
         """Return how usual each row is, `(N,)`: the log of its p-value, where ties are broken by the score itself.
@@ -105,11 +113,7 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
         Rows more unusual than all that calibrate get lower values without bound.
         """
         scored = self._scored(X)
-        median = np.median(self._calibrated)
-        count = np.round(scored["p_value"] * (1 + len(self._calibrated))) - 1
-        beyond = -np.logaddexp(0.0, median - scored[self._headline])
-        between = np.log1p(count + expit(scored[self._headline] - median))
-        return np.where(count == 0, beyond, between) - np.log1p(len(self._calibrated))
+        return self._log_p(scored["p_value"], scored[self._headline])
 
     def decision_function(self, X: Any) -> Scores:
         """Return `score_samples(X) - offset_`, `(N,)`: outliers are below 0, and higher is more usual."""
@@ -159,7 +163,7 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
             raise UserError(f"calibration={self.calibration!r}: give 'auto', 'split' or 'cross'")
         held = int(count * self.validation_fraction)
         few = self.alpha * (1 + held // 2) < EXPECTED
-        if self.calibration == "split" or (self.calibration == "auto" and not few):
+        if self.calibration == "split" or (self.calibration == "auto" and not few and self.contamination is None):
             if held < MIN_ROWS:
                 text = f"{held} validation rows of {count} are too few: give more rows, or calibration='cross'"
                 raise UserError(f"calibration='split': {text}")
@@ -191,9 +195,25 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
         result |= {f"p_value_{name}": values for name, values in p_values.items()}
         return {**result, "p_value": p_values[self._headline]}
 
+    def _log_p(self, p: Scores, score: Scores) -> Scores:
+        median, many = np.median(self._calibrated), len(self._calibrated)
+        count = np.round(p * (1 + many)) - 1
+        beyond = -np.logaddexp(0.0, median - score)
+        return np.where(count == 0, beyond, np.log1p(count + expit(score - median))) - np.log1p(many)
+
+    def _own_scores(self, rows: Any) -> Scores:
+        if len(self.densities_) == 1:
+            return self.score_samples(rows)
+        scores = np.empty(len(rows))
+        for density, calibrator, known in zip(self.densities_, self.calibrators_, self.known_, strict=True):
+            found = density.outlier_scores(taken(rows, density.held_out_), known)
+            scores[density.held_out_] = calibrator.headline_scores(found)
+        one_sided = self._headline in (TWO_PART.name, *ONE_SIDED)
+        return self._log_p(p_values(self._calibrated, scores, two_sided=not one_sided), scores)
+
     def _offset(self, rows: Any) -> float:
         if self.contamination is not None:
-            return float(np.quantile(self.score_samples(rows), self.contamination))
+            return float(np.quantile(self.training_scores_, self.contamination))
         many = len(self._calibrated)
         counted = int(self.alpha * (1 + many) + 1e-9)  # the counts below it have a p-value of at most alpha
         if not counted:

@@ -11,7 +11,8 @@ dimension does not show whether a manifold is closed, so d is taken and the reas
 
 With nearly as many latent coordinates as data coordinates, an autoencoder can copy any input: if the data vary in
 `COPIES` of their directions or more, half of the coordinates are taken. Levels and gaps of tables, whose decoder has
-a likelihood, are not copied: there it stays d.
+a likelihood, are not copied: there it stays d. Too few rows for an estimate show linear dimensions alone
+(`diagnosis.dimension.linear`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from twostep.core.schema import UserError
 from twostep.data.base import Splits
 from twostep.data.batches import subsample
 from twostep.diagnosis import Dimension, dimension_of
+from twostep.diagnosis.dimension.linear import linear_dimension, shows_dimension
 from twostep.models.base import ModelConfig
 from twostep.models.table import build_model
 from twostep.training.engine import Engine
@@ -102,6 +104,9 @@ def with_latent_dim(
 
     def estimate() -> LatentSize:
         logger.info("latent_dim=auto: estimating the intrinsic dimension of the training rows")
+        if not shows_dimension(rows):
+            reason = f"{len(rows)} rows are too few to show a curved manifold: the number is that of linear dimensions"
+            return LatentSize(linear_dimension(rows), 1, rows[0].numel(), len(rows), seed, (reason,), ())
         try:
             found = dimension_of(rows, seed=seed)
             return LatentSize.of(found, rows[0].numel(), seed, copies=splits.spec.table is None)

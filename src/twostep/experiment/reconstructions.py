@@ -23,7 +23,7 @@ def comment_reconstructions(results: dict[str, dict[str, Result]], splits: Split
 
     Warn where reconstructions explain almost nothing.
     """
-    spec, advice = splits.spec, "raise max_epochs or max_steps, lr or latent_dim"
+    spec, advice = splits.spec, "train longer (max_epochs, max_steps, max_minutes), or raise lr or latent_dim"
     if not spec.is_image and spec.table is None:
         advice += ", or set whitening_transform=True"
     linear = (

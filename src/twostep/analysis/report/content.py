@@ -221,10 +221,10 @@ def figures(run: Run, arrays: report_data.Arrays) -> dict[str, str]:
         label = "share of the mean variance left by the reconstruction (%)"
         found["shares"] = plots.histograms(shares, label, f"Histogram of the {label} of held-out rows")
     if "table_real" in arrays:
-        names = column_names(run)
+        shown = [_described(run, int(column)) for column in arrays["columns"]]
         columns = [
-            (name, arrays["table_real"][:, k], arrays["table_samples"][:, k], levels)
-            for k, (name, levels) in enumerate(names[int(c)] for c in arrays["columns"])
+            (name, arrays["table_real"][:, k] + offset, arrays["table_samples"][:, k] + offset, levels)
+            for k, (name, offset, levels) in enumerate(shown)
         ]
         found["marginals"] = plots.marginals(columns)
         worst = np.argsort(-arrays["column_distances"], kind="stable")
@@ -233,12 +233,14 @@ def figures(run: Run, arrays: report_data.Arrays) -> dict[str, str]:
     return found
 
 
-def column_names(run: Run) -> list[tuple[str, list[str]]]:
-    """Return the name of each column of the data, and the names of its levels, if it has some."""
-    table = run.spec.columns
-    if table is None:
-        return [(f"column {k}", []) for k in range(1, run.spec.dim + 1)]
-    return [(one.name, [*map(str, one.levels), "other"] if one.nominal else []) for one in table.modelled]
+def _described(run: Run, place: int) -> tuple[str, float, list[str]]:
+    """Return the name of a column of the data, what to add to its codes, and the names of levels, if it has some."""
+    if run.spec.columns is None:
+        return f"column {place + 1}", 0.0, []
+    one = run.spec.columns.modelled[place]
+    if one.kind == "date":
+        return f"{one.name} (days since {np.datetime64(int(one.offset), 'D')})", 0.0, []
+    return one.name, one.offset, [*map(str, one.levels), "other"] if one.nominal else []
 
 
 def distances(arrays: report_data.Arrays) -> str:

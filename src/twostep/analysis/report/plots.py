@@ -23,6 +23,7 @@ FAINT = "#9099a6"
 BINS = 40
 REAL, DRAWN = "#3b82c4", "#e0762b"  # seen on light and on dark
 CLASSES = 10
+MOST_LEVELS = 8  # that have room below a small plot
 RANDOM_IDS = re.compile(r'(?<=<g) id="[\w.]+"')
 
 
@@ -93,7 +94,8 @@ def latent(points: Array, samples: Array | None, labels: Array | None, density: 
     names = [f"axis {n} ({share:.0%} of the variance)" for n, share in enumerate(shares, 1)]
     axes.set(xlabel=names[0], ylabel=names[1])
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        beside = {} if by == "by log-density" else {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axes.legend(**beside)
     return _svg(figure, f"Embeddings of {len(points):,} held-out rows on their two principal axes {by}".strip())
 
 
@@ -105,13 +107,11 @@ def marginals(columns: Sequence[tuple[str, Array, Array, Sequence[str]]]) -> str
     places = figure.subplots(lines, across, squeeze=False).flatten()
     for axes, (name, real, drawn, levels) in zip(places, columns, strict=False):
         if levels:
-            index = np.arange(len(levels))
-            for values, colour, shift in ((real, REAL, -0.2), (drawn, DRAWN, 0.2)):
-                counts = np.bincount(
-                    values[np.isfinite(values)].clip(0, len(levels) - 1).astype(int), minlength=len(levels)
-                )
-                axes.bar(index + shift, counts / max(counts.sum(), 1), 0.4, color=colour)
-            axes.set_xticks(index, [plain(level)[:10] for level in levels], rotation=30, ha="right", fontsize=7)
+            names, shares = _shares(levels, real, drawn)
+            index = np.arange(len(names))
+            for heights, colour, shift in zip(shares, (REAL, DRAWN), (-0.2, 0.2), strict=True):
+                axes.bar(index + shift, heights, 0.4, color=colour)
+            axes.set_xticks(index, names, rotation=30, ha="right", fontsize=7)
         else:
             edges = np.linspace(*_range(real, 0.15), 31)
             for values, colour in ((real, REAL), (drawn, DRAWN)):
@@ -124,6 +124,19 @@ def marginals(columns: Sequence[tuple[str, Array, Array, Sequence[str]]]) -> str
         axes.axis("off")
     _legend(figure)
     return _svg(figure, f"Distributions of real and sampled rows: {', '.join(name for name, *_ in columns)}")
+
+
+def _shares(levels: Sequence[str], real: Array, drawn: Array) -> tuple[list[str], Array]:
+    """Return the most frequent levels, the others as one, and their shares among real and sampled rows, `(2, n)`."""
+    codes = [rows[np.isfinite(rows)].clip(0, len(levels) - 1).astype(int) for rows in (real, drawn)]
+    counts = np.stack([np.bincount(rows, minlength=len(levels)) for rows in codes])
+    found = np.flatnonzero(counts.sum(0))
+    kept = np.sort(found[np.argsort(-counts.sum(0)[found], kind="stable")[:MOST_LEVELS]])
+    names, shown = [plain(levels[int(level)])[:10] for level in kept], counts[:, kept]
+    if len(found) > len(kept):
+        names.append(f"{len(found) - len(kept)} others")
+        shown = np.column_stack([shown, counts.sum(1) - shown.sum(1)])
+    return names, shown / counts.sum(1, keepdims=True).clip(1)
 
 
 def pairs(columns: Sequence[tuple[str, Array, Array]]) -> str:

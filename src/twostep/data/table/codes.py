@@ -39,7 +39,7 @@ def to_codes(schema: TableSchema, frame: pandas.DataFrame, problems: Problems, d
             unseen.append(f"{column.name} ({new})")
         columns.append(codes)
     if unseen:
-        logger.warning("values that the data of the run did not have, in rows: %s", ", ".join(unseen))
+        logger.warning("levels that the run's data lack, with the number of rows: %s", ", ".join(unseen))
     stacked = np.stack(columns, 1) if columns else np.empty((len(frame), 0))
     return torch.as_tensor(np.ascontiguousarray(stacked, dtype=np.float32))
 

@@ -225,7 +225,7 @@ def _nominal(about: dict[str, Any], present: Series, series: Series, kind: Kind 
         and len(levels) > DISTINCT * len(present)
     ):
         shown = f"{str(levels[0])[:20]!r}, {str(levels[1])[:20]!r}, ..."
-        raise ColumnError(f"a word of its own in nearly every row ({shown}), as of names or free text: drop it")
+        raise ColumnError(f"nearly every row has a different word ({shown}), like names or free text: drop it")
     pooled, other = 0, None
     if len(levels) > MAX_LEVELS:
         frequent = {_plain(level) for level in counts.index[: MAX_LEVELS - 1]}

@@ -109,11 +109,18 @@ class ConformalCalibrator:
             found[TWO_PART.name] = self.two_part.p_values(rows)
         return found
 
+    @property
+    def calibration(self) -> Array:
+        """The headline scores that calibrate, `(n,)`."""
+        return self.held_out[self.headline] if self.two_part is None else self.two_part.calibration
+
+    def headline_scores(self, rows: Mapping[str, Array]) -> Array:
+        """Return the headline scores of rows, `(m,)`, given their scores."""
+        return rows[self.headline] if self.two_part is None else self.two_part.score(rows)
+
     def shift(self, rows: Mapping[str, Array]) -> Shift:
         """Return how the headline scores of rows as a whole compare with those of the held-out ones."""
-        if self.two_part is not None:
-            return shift_of(self.two_part.calibration, self.two_part.score(rows))
-        return shift_of(self.held_out[self.headline], rows[self.headline])
+        return shift_of(self.calibration, self.headline_scores(rows))
 
 
 def p_values(held_out: Array, scores: Array, two_sided: bool = False) -> Array:

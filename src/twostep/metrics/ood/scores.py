@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from twostep.core.neighbours import nearest
+from twostep.core.neighbours import k_nearest
 from twostep.data.batches import Batches
 from twostep.metrics.base import SumOverRanks, measure_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
@@ -100,8 +100,13 @@ def in_units(model: Model, x: Tensor) -> Tensor:
 
 
 def nearest_distance(x: Tensor, known: Tensor) -> Tensor:
-    """Return the distance `(B,)` of rows `(B, D)` to the nearest of those that are known, `(n, D)`."""
-    return nearest(x, known).sqrt().to(x)
+    """Return the distance `(B,)` of rows `(B, D)` to the nearest of those that are known, `(n, D)`.
+
+    Of a row that is one of them, that to the nearest other one.
+    """
+    squares = k_nearest(x, min(2, len(known)), known)[0]
+    rounding = (32 * torch.finfo(x.dtype).eps) ** 2 * x.double().square().sum(1)
+    return torch.where(squares[:, 0] > rounding, squares[:, 0], squares[:, -1]).sqrt().to(x)
 
 
 def _error(gae: GeneralizedAutoencoder, x: Tensor) -> Tensor:
@@ -128,8 +133,7 @@ def score_splits(
 ) -> dict[str, dict[str, Array]]:
     """Return the scores of the rows of all ranks, in order, by score and split; the same seed gives the same ones.
 
-    Distances of vectors to the nearest of the `training` rows `(n, D)` are among them if these are given; those of
-    training rows themselves are 0.
+    Distances of vectors to the nearest of the `training` rows `(n, D)` are among them if these are given.
     """
     scored: dict[str, dict[str, Array]] = {}
     with evaluating(model):

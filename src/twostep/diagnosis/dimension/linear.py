@@ -14,7 +14,8 @@ SHARE = 0.95  # of the variance of standardised columns
 
 def shows_dimension(rows: Tensor) -> bool:
     """Whether rows `(N, *S)` have enough distinct ones among them for an estimate of the intrinsic dimension."""
-    return len(np.unique(rows[: 10 * LEAST].flatten(1).numpy(), axis=0)) >= LEAST
+    parts = (rows[: 10 * LEAST], rows)  # of most data, the first rows suffice
+    return any(len(np.unique(part.flatten(1).numpy(), axis=0)) >= LEAST for part in parts)
 
 
 def linear_dimension(rows: Tensor) -> int:
