@@ -9,18 +9,37 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
-from torch import Tensor
-from typing_extensions import override
+from torch import Tensor, nn
+from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
-from twostep.core.schema import DataSpec
-from twostep.models.base import MODELS, Objective, OneLossConfig, Role
-from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig
+from twostep.core.schema import DataSpec, NonNegativeFloat
+from twostep.models.base import MODELS, DataArguments, Objective, OneLossConfig, Role
+from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig, Output
+from twostep.nn.layers import Standardize
 
 
 class Autoencoder(EncoderDecoder):
-    """Encoder and decoder, see `EncoderDecoder`, fitted by least squares."""
+    """Encoder and decoder, see `EncoderDecoder`, fitted by least squares.
+
+    Args:
+        latent_noise: s; above 0, the encoder should standardise its embeddings (`Standardize`).
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        latent_dim: int,
+        *,
+        latent_noise: float = 0.0,
+        output: Output = "linear",
+        **data: Unpack[DataArguments],
+    ) -> None:
+        super().__init__(encoder, decoder, latent_dim, output=output, **data)
+        self.latent_noise = latent_noise
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -29,7 +48,10 @@ class Autoencoder(EncoderDecoder):
 
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
-        return self.reconstruction_loss(y, self.decoder(self.encoder(y)))
+        z = self.encoder(y)
+        if self.latent_noise:
+            z = z + self.latent_noise * torch.randn_like(z)
+        return self.reconstruction_loss(y, self.points(z))
 
 
 @MODELS.register("ae")
@@ -41,9 +63,14 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
     paper: ClassVar[str] = "Hinton & Salakhutdinov, 2006"
 
     name: Literal["ae"] = "ae"
+    latent_noise: NonNegativeFloat = Field(
+        0.0, description="std of noise on embeddings in training, which are standardised then; 0: neither"
+    )
     test_metrics: tuple[str, ...] = Field(("l2_reconstruction_error", "loss"), description=TEST_METRICS)
 
     @override
     def build(self, spec: DataSpec) -> Autoencoder:
-        networks = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
-        return Autoencoder(*networks, **self.arguments(Autoencoder, spec))
+        encoder, decoder = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
+        if self.latent_noise:
+            encoder = nn.Sequential(encoder, Standardize(self.latent_dim))
+        return Autoencoder(encoder, decoder, **self.arguments(Autoencoder, spec))

@@ -92,7 +92,7 @@ class BiGAN(EncoderDecoder):
         y = self.network_input(x)
         z = self._prior(len(y))
         with torch.no_grad():
-            points = torch.cat([y, self.decoder(z)]).flatten(1)
+            points = torch.cat([y, self.points(z)]).flatten(1)
             codes = torch.cat([self.encoder(y), z])
         data, drawn = self.discriminator(points, codes).squeeze(1).chunk(2)
         if not self.wasserstein:
@@ -112,7 +112,7 @@ class BiGAN(EncoderDecoder):
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         z, code = self._prior(len(y)), self.encoder(y)
-        made, again = self.decoder(torch.cat([z, code])).chunk(2)
+        made, again = self.points(torch.cat([z, code])).chunk(2)
         data, drawn = self.discriminator(y.flatten(1), code), self.discriminator(made.flatten(1), z)
         game = data - drawn if self.wasserstein else softplus(data) + softplus(-drawn)
         return game.mean() + self.recon_weight * (y - again).square().sum() / len(y)

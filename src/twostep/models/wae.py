@@ -75,7 +75,7 @@ class WAE(EncoderDecoder):
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         z = self.encoder(y)
-        error = self.reconstruction_loss(y, self.decoder(z))
+        error = self.reconstruction_loss(y, self.points(z))
         return error + self.penalty_weight * softplus(-self.discriminator(z)).mean()
 
 

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from twostep.nn.layers import ACTIVATIONS, Affine
+from twostep.nn.layers import ACTIVATIONS, Affine, Residual
 
 Map = Callable[[Tensor], Tensor]
 
 BLOCK_ENTRIES = 2**18  # hidden layers of a block stay below the 32 MB beyond which glibc gives memory back each time
 
 WITH_BIAS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-KNOWN = (*WITH_BIAS, Affine, *ACTIVATIONS.values())
+KNOWN = (*WITH_BIAS, Affine, nn.LayerNorm, nn.Sigmoid, *ACTIVATIONS.values())
 
 aten: Any = torch.ops.aten
 # from the gradient in an activation's output to that in its input, given both
@@ -48,8 +48,9 @@ def tangents(function: Map, z: Tensor) -> Tensor:
     Shapes: `z: (B, d)`, result `(d, B, D)`, where the function's values have D entries.
     """
     layers = list(layers_of(function))
-    if all(isinstance(layer, KNOWN) for layer in layers):
-        return _pushed(layers, z)
+    if all(map(_known, layers)):
+        columns = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
+        return _pushed(layers, z, columns)[1].flatten(1).unflatten(0, (-1, len(z)))
 
     def column(direction: Tensor) -> Tensor:
         return jvp(function, (z,), (direction.expand_as(z),))[1].flatten(1)
@@ -81,18 +82,39 @@ def layers_of(function: Map) -> Iterator[Map]:
         yield function
 
 
-def _pushed(layers: Iterable[Map], z: Tensor) -> Tensor:
-    columns = torch.eye(z.shape[1], dtype=z.dtype, device=z.device).repeat_interleave(len(z), 0)
+def _known(layer: Map) -> bool:
+    if isinstance(layer, Residual):
+        return all(map(_known, layers_of(layer.body)))
+    if isinstance(layer, nn.LayerNorm):
+        return not layer.elementwise_affine and len(layer.normalized_shape) == 1
+    return isinstance(layer, KNOWN)
+
+
+def _pushed(layers: Iterable[Map], z: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what layers make of points `(B, *)`, and of the columns `(d B, *)` of a Jacobian there."""
     for layer in layers:
-        if isinstance(layer, WITH_BIAS):
+        if isinstance(layer, Residual):
+            inner, pushed = _pushed(layers_of(layer.body), z, columns)
+            z, columns = z + inner, columns + pushed
+        elif isinstance(layer, WITH_BIAS):
             no_bias = {name: torch.zeros_like(value) for name, value in layer.named_parameters() if name == "bias"}
             z, columns = layer(z), functional_call(layer, no_bias, (columns,))
         elif isinstance(layer, Affine):
             z, columns = layer(z), jvp(layer.of, (torch.zeros_like(columns),), (columns,))[1]
+        elif isinstance(layer, nn.LayerNorm):
+            z, columns = _normed(layer, z, columns)
         else:
             z, slope = cast(tuple[Tensor, Tensor], jvp(layer, (z,), (torch.ones_like(z),)))
             columns = (columns.unflatten(0, (-1, len(z))) * slope).flatten(0, 1)
-    return columns.flatten(1).unflatten(0, (-1, len(z)))
+    return z, columns
+
+
+def _normed(layer: nn.LayerNorm, z: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `n = (z - mean) / s`, `s² = var + eps`, and the columns `(c - mean c - n mean(n c)) / s`."""
+    s = (z.var(1, correction=0, keepdim=True) + layer.eps).sqrt()
+    n, c = layer(z), columns.unflatten(0, (-1, len(z)))
+    c = (c - c.mean(2, keepdim=True) - n * (n * c).mean(2, keepdim=True)) / s
+    return n, c.flatten(0, 1)
 
 
 @torch.no_grad()

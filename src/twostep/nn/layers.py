@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+RECENT = 0.01  # share of a batch in running moments
+TINY = 1e-5  # under variances
+
 Activation = Literal["relu", "tanh", "swish"]
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "swish": nn.SiLU}
@@ -28,6 +31,18 @@ class Function(nn.Module):
 
 class Affine(Function):
     """A function that is known to be affine."""
+
+
+class Residual(nn.Module):
+    """`h + body(h)`."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Map `(B, *)` to the same shape."""
+        return h + self.body(h)
 
 
 class SpectralNorm(nn.Module):
@@ -101,6 +116,28 @@ class RunningMean(nn.Module):
     def with_next(self, value: Tensor, share: float) -> Tensor:
         """Return the mean that another value would make of it; nothing is counted."""
         return torch.lerp(self.total, value, share) / torch.lerp(self.weight, torch.ones_like(self.weight), share)
+
+
+class Standardize(nn.Module):
+    """Coordinates of mean 0 and variance 1: over a batch in training, and over the last batches in evaluation.
+
+    Source: Batch Normalization (Ioffe & Szegedy, 2015, arXiv 1502.03167).
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.mean, self.square = RunningMean((dim,)), RunningMean((dim,))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map `(B, dim)` to the same shape."""
+        if self.training:
+            mean, square = z.mean(0), z.square().mean(0)
+            with torch.no_grad():
+                self.mean.update(mean, RECENT)
+                self.square.update(square, RECENT)
+        else:
+            mean, square = self.mean.mean(torch.zeros_like(z[0])), self.square.mean(torch.ones_like(z[0]))
+        return (z - mean) * (square - mean.square() + TINY).rsqrt()
 
 
 def _start_at_zero(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

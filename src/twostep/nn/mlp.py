@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from twostep.nn.layers import ACTIVATIONS, Activation
+from twostep.nn.layers import ACTIVATIONS, Activation, Residual
 
 
 class MLP(nn.Sequential):
@@ -19,6 +19,26 @@ class MLP(nn.Sequential):
         for before, after in pairwise([in_dim, *hidden_dims, out_dim]):
             layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
         super().__init__(*layers[:-1])
+
+
+class NormedMLP(nn.Sequential):
+    """Blocks `h + W₂ a(W₁ n(h))` between two linear layers, n the layer norm; `(B, in_dim) -> (B, out_dim)`.
+
+    Source: Layer Normalization (Ba et al., 2016, arXiv 1607.06450).
+    """
+
+    def __init__(self, in_dim: int, hidden_dims: Sequence[int], out_dim: int, activation: Activation) -> None:
+        width = hidden_dims[0]
+        blocks = [
+            Residual(norm(width), nn.Linear(width, inner), ACTIVATIONS[activation](), nn.Linear(inner, width))
+            for inner in hidden_dims
+        ]
+        super().__init__(nn.Linear(in_dim, width), *blocks, norm(width), nn.Linear(width, out_dim))
+
+
+def norm(width: int) -> nn.LayerNorm:
+    """Return a layer norm without weights of its own, as a linear layer follows it."""
+    return nn.LayerNorm(width, elementwise_affine=False)
 
 
 class ResidualMLP(nn.Module):

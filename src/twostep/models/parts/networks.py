@@ -15,10 +15,12 @@ from twostep.models.base import ERROR, DataArguments, GeneralizedAutoencoder, Mo
 from twostep.models.parts.row_likelihood import RowLikelihood
 from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
 from twostep.nn.jacobian import Map, layers_of
-from twostep.nn.layers import Activation
-from twostep.nn.mlp import MLP
+from twostep.nn.layers import Activation, Affine
+from twostep.nn.mlp import MLP, NormedMLP
 
-Net = Literal["mlp", "cnn"]
+Net = Literal["mlp", "resmlp", "cnn"]
+Output = Literal["linear", "sigmoid"]
+FLAT: dict[Net, type[MLP] | type[NormedMLP]] = {"mlp": MLP, "resmlp": NormedMLP}
 LAMBDA = AliasChoices("lambda", "_lambda")
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
@@ -56,7 +58,7 @@ class NetworkConfig(ModelConfig):
         """Return a network from points, which an mlp takes as vectors, to `(B, out_dim)`."""
         if net == "cnn":
             return ConvEncoder(image_shape(spec), self.convolutions(name), out_dim)
-        return MLP(spec.dim, getattr(self, f"{name}_hidden_dims"), out_dim, getattr(self, f"{name}_activation"))
+        return FLAT[net](spec.dim, getattr(self, f"{name}_hidden_dims"), out_dim, getattr(self, f"{name}_activation"))
 
 
 class EncoderDecoderConfig(NetworkConfig):
@@ -75,12 +77,13 @@ class EncoderDecoderConfig(NetworkConfig):
     decoder_kernel_size: PerLayer = Field(3, description=KERNEL)
     decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
+    output: Output = Field("linear", description="of the decoder; sigmoid: between 0 and 1, for data scaled to that")
 
     @override
     def is_flat(self) -> bool:
         if self.encoder_net != self.decoder_net:
-            raise UserError("encoder_net and decoder_net differ: set both to mlp or both to cnn")
-        return self.encoder_net == "mlp"
+            raise UserError("encoder_net and decoder_net differ: set both to mlp, resmlp or cnn")
+        return self.encoder_net != "cnn"
 
     @override
     @classmethod
@@ -105,12 +108,14 @@ class EncoderDecoderConfig(NetworkConfig):
 
     def build_encoder(self, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from what the transform gives to `(B, out_dim)`."""
-        return self.build_network("encoder", "mlp" if self.is_flat() else "cnn", spec, out_dim)
+        self.is_flat()  # which checks that both networks are of one kind
+        return self.build_network("encoder", self.encoder_net, spec, out_dim)
 
     def build_decoder(self, spec: DataSpec, extra: int = 0) -> nn.Module:
         """Return a network from `(B, latent_dim)` to a point with `extra` more numbers or, of an image, channels."""
         if self.is_flat():
-            return MLP(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
+            kind = FLAT[self.decoder_net]
+            return kind(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
         channels, *sides = image_shape(spec)
         return ConvDecoder(self.latent_dim, (channels + extra, *sides), self.convolutions("decoder"))
 
@@ -147,6 +152,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
         encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)` or their distribution.
         decoder: maps embeddings to points `(B, *T)`, with `extra` more entries on the first axis after `B`; None: twice
             the entries.
+        output: "sigmoid": points are the sigmoid of what the decoder gives; extra entries are not changed.
         data: see `Model`.
     """
 
@@ -158,10 +164,12 @@ class EncoderDecoder(GeneralizedAutoencoder):
         decoder: nn.Module,
         latent_dim: int,
         extra: int | None = 0,
+        output: Output = "linear",
         **data: Unpack[DataArguments],
     ) -> None:
         super().__init__((), **data)
         self.latent_dim, self.extra = latent_dim, extra
+        self.output = nn.Sigmoid() if output == "sigmoid" else nn.Identity()
         self.row_likelihood: RowLikelihood | None = None
         self.encoder, self.decoder = encoder, decoder
         like = next(decoder.parameters(), torch.zeros(()))
@@ -174,16 +182,24 @@ class EncoderDecoder(GeneralizedAutoencoder):
 
     @override
     def decode(self, z: Tensor) -> Tensor:
-        return self._to_data(self.decoder(z))
+        return self.transform.inverse(self.points(z))
+
+    def points(self, z: Tensor) -> Tensor:
+        """Map embeddings `(B, d)` to points `(B, *T)` in the coordinates of the transform."""
+        return self.split_output(self.decoder(z))[0]
 
     @override
     def decoder_parts(self) -> tuple[Map, Map]:
         if not self.transform.affine:
             return self.decode, nn.Identity()
         *layers, last = layers_of(self.decoder)
+        if isinstance(self.output, nn.Sigmoid):
+            mean = Affine(lambda h: self._entries(h)[0])
+            return nn.Sequential(self.decoder, mean, self.output), self.transform.inverse
         if isinstance(last, nn.Linear):
-            return nn.Sequential(*cast("list[nn.Module]", layers)), lambda h: self._to_data(last(h))
-        return self.decoder, self._to_data
+            inner = nn.Sequential(*cast("list[nn.Module]", layers))
+            return inner, lambda h: self.transform.inverse(self.split_output(last(h))[0])
+        return self.decoder, lambda h: self.transform.inverse(self.split_output(h)[0])
 
     def use_likelihood(self, likelihood: RowLikelihood) -> bool:
         """Fit the decoder by a likelihood of the features of rows, if the model can; return whether it does."""
@@ -204,12 +220,13 @@ class EncoderDecoder(GeneralizedAutoencoder):
 
     def split_output(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the point `(B, *T)` in the decoder's output, and the other entries."""
+        mean, rest = self._entries(output)
+        return self.output(mean), rest
+
+    def _entries(self, output: Tensor) -> tuple[Tensor, Tensor]:
         extra = output.shape[1] // 2 if self.extra is None else self.extra
         mean, rest = output.split([output.shape[1] - extra, extra], dim=1)
         return mean, rest
-
-    def _to_data(self, output: Tensor) -> Tensor:
-        return self.transform.inverse(self.split_output(output)[0])
 
 
 def unpadded(spec: DataSpec) -> bool:
