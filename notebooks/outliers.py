@@ -64,8 +64,8 @@ for name, score in scores.items():
 # ## How sure, and why?
 #
 # A p-value is the share of usual rows that look at least as unusual. Of many rows at once, those with a q-value of at
-# most 0.05 hold 5 % false positives on average. The score has two parts: the distance of a row to the manifold, and the
-# log-density of its projection.
+# most 0.05 hold 5 % false positives on average. The score combines the distance of a row to the manifold, that to the
+# nearest training row, and the log-density of the projection.
 
 # %%
 print(f"{(detector.q_values(new) <= 0.05).sum()} rows with q <= 0.05")

@@ -26,7 +26,7 @@ from twostep.estimators.fitting import fit_splits, splits_of
 from twostep.estimators.objects import fitted_transformer, is_transformer, named_or_config
 from twostep.estimators.rows import Array, checked, coded, framed, in_kind, single
 from twostep.experiment.components import build
-from twostep.metrics.ood.scores import NEAREST, score_splits
+from twostep.metrics.ood.scores import score_splits
 from twostep.models.base import (
     DensityEstimator,
     GeneralizedAutoencoder,
@@ -48,7 +48,6 @@ FEWEST = 10  # rows of which some are held out for validation
 # Of vectors: as good as the defaults in less than half the time (benchmarks/estimators.py).
 COSINE = {"lr": 3e-3, "use_lr_scheduler": True}
 QUICK = {"ae": COSINE, "vae": COSINE, "flow": {**COSINE, "num_blocks_per_layer": 1, "max_epochs": 50}}
-ROUNDING = 1e-6  # of the distance of equal rows
 LARGEST_SEED = 2**31 - 1
 
 
@@ -205,10 +204,7 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
             rows = torch.from_numpy(np.array(self._rows(known), dtype=np.float64)).to(batches.device)
         with torch.random.fork_rng([]), torch.no_grad():
             found = score_splits(self._double, {"rows": batches}, lambda values: values, seed, rows)
-        scores = {name: significant(values["rows"]) for name, values in found.items()}
-        if NEAREST in scores:  # of a known row itself it is rounding, which depends on the rows beside it
-            scores[NEAREST] = np.where(np.abs(scores[NEAREST]) < ROUNDING, 0.0, scores[NEAREST])
-        return scores
+        return {name: significant(values["rows"]) for name, values in found.items()}
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Save the trained model in a new folder, for `twostep.from_pretrained`: see `twostep.save_pretrained`."""

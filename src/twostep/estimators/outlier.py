@@ -57,7 +57,7 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
         contamination: share of the rows of `fit` that `predict` calls outliers; None: `alpha` decides.
         alpha: level of `predict`: the share of new rows of the same distribution that it calls outliers.
         calibration: "split", "cross", or "auto": crossed if few rows are below the level, or with a `contamination`,
-            so that no row is judged by a model that was trained on it.
+            so that `training_scores_` are of models that have not seen the row.
 
     Attributes:
         densities_: the models, `TwoStepDensity`, one or several; `known_` are the rows that each was trained on, at
@@ -102,10 +102,6 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
         self.training_scores_ = self._own_scores(rows)
         self.offset_ = self._offset(rows)
         return self
-
-    def fit_predict(self, X: Any, y: None = None, **kwargs: Any) -> NDArray[np.int64]:
-        """Fit to rows and return which of them are outliers, by `training_scores_`: -1, and 1 for others, `(N,)`."""
-        return np.where(self.fit(X, **kwargs).training_scores_ < self.offset_, -1, 1)
 
     def score_samples(self, X: Any) -> Scores:
         """Return how usual each row is, `(N,)`: the log of its p-value, where ties are broken by the score itself.
@@ -213,7 +209,7 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
 
     def _offset(self, rows: Any) -> float:
         if self.contamination is not None:
-            return float(np.quantile(self.training_scores_, self.contamination))
+            return float(np.quantile(self.score_samples(rows), self.contamination))
         many = len(self._calibrated)
         counted = int(self.alpha * (1 + many) + 1e-9)  # the counts below it have a p-value of at most alpha
         if not counted:
