@@ -57,8 +57,11 @@ def divergence(velocity: Velocity, t: Tensor, y: Tensor, probes: Tensor | None =
 
     if probes is None:
         return jacobian.tangents(at, y).diagonal(dim1=0, dim2=2).sum(1)
-    products = vmap(lambda probe: (probe * jvp(at, (y,), (probe,))[1]).sum(1))(probes)
-    return products.mean(0)
+
+    def product(probe: Tensor) -> Tensor:
+        return (probe * jvp(at, (y,), (probe,))[1]).sum(1)
+
+    return vmap(product)(probes).mean(0)
 
 
 def to_start(velocity: Velocity, y: Tensor, nodes: int, probes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +80,7 @@ def to_start(velocity: Velocity, y: Tensor, nodes: int, probes: Tensor | None = 
     return runge_kutta(velocity, y, before, torch.zeros_like(before)), total, rough
 
 
-def _weights(places: NDArray[np.float64]) -> NDArray[np.float64]:
+def _weights(places: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the weights that make a quadrature on [-1, 1] with n nodes exact for polynomials of degree n - 1."""
     moments = np.zeros(len(places))
     moments[0] = 2.0

@@ -40,7 +40,8 @@ class Average:
             return
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
         parameters = dict(self.model.named_parameters())
-        torch._foreach_lerp_(list(self.values.values()), [parameters[name] for name in self.values], weight)
+        for name, value in self.values.items():
+            value.lerp_(parameters[name], weight)
 
     @contextmanager
     def applied(self) -> Generator[None]:
