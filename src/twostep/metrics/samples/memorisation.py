@@ -63,8 +63,8 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
 def nearer_to_training(train: Tensor, held_out: Tensor, samples: Tensor) -> SampleEstimate:
     """Return the share of samples nearer to a training point than to any of as many held-out points; ½ without copies.
 
-    Features of training data are `(l, D)`, of held-out data `(m, D)`, of samples `(n, D)`; held-out data in the place of
-    samples are compared with the other held-out points. Equal distances count half.
+    Shapes: `train: (l, D)`, `held_out: (m, D)`, `samples: (n, D)`. Held-out points in the place of samples are compared
+    with the other ones. Equal distances count half.
     """
     check_features(2, train=train, held_out=held_out, samples=samples)
     size = min(len(train), len(held_out))
