@@ -16,7 +16,7 @@ from twostep.core.files import atomic_write, write_json
 from twostep.data.base import Splits
 from twostep.experiment.evaluator import Detection
 from twostep.metrics.ood.scores import Array
-from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
+from twostep.models.base import GeneralizedAutoencoder, Model, Sampler, tensor_of
 from twostep.models.two_step import TwoStep
 
 IMAGES = 64
@@ -36,7 +36,7 @@ def draw_images(
     """Write `samples.png` and `reconstructions.png`, as far as the model has them; return images by name."""
     drawn: dict[str, Tensor] = {}
     spec, data = splits.spec, splits.test[:IMAGES]
-    like = next(module.parameters())
+    like = tensor_of(module)
     points = data.to(like.device, like.dtype)
     gae = module.gae if isinstance(module, TwoStep) else module
     decodes = not isinstance(gae, GeneralizedAutoencoder) or gae.decodes
