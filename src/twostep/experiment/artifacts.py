@@ -26,6 +26,8 @@ AXES = {
     "reconstruction_error": "negative squared distance to the reconstruction",
     "relative_distance": "negative squared distance to the reconstruction over the variance of the image",
     "nearest_distance": "negative distance to the nearest training row",
+    "knn": "negative distance to the fifth nearest training row",
+    "knn_latent": "negative distance of the embedding to the fifth nearest of the training rows",
     "two_part": "two-part score (log of the weighted geometric mean of p-values)",
 }
 
