@@ -81,7 +81,10 @@ PUBLIC = {
         EBM
         ExternalAutoencoder
         Flow
+        FlowMatching
+        GaussianMixture
         GeneralizedAutoencoder
+        KernelDensity
         MODELS
         Objective
         TwoStep
