@@ -49,6 +49,12 @@ def _own_cache(_caches, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
+def _every_epoch_saved(monkeypatch):
+    """Save after every epoch, however short it is."""
+    monkeypatch.setattr("twostep.experiment.progress.RARELY", 0)
+
+
+@pytest.fixture(autouse=True)
 def _no_weights(monkeypatch):
     monkeypatch.delenv("TWOSTEP_INCEPTION", raising=False)
 

@@ -133,7 +133,7 @@ def build(name, seed=0, spec=SPEC, **overrides):
     if name == "toy":
         return built(ToyConfig.for_data(SPEC, "gae", **overrides), SPEC)
     role = "de" if name == "flow" else "gae"
-    keys = {**SMALL[name], "early_stopping_metric": None, **overrides}
+    keys = {**SMALL[name], "early_stopping_metric": None, "preset": "reference", **overrides}
     return built(MODELS[name].for_data(spec, role, **keys), spec)
 
 

@@ -122,11 +122,23 @@ class FitKeys(Frozen):
 Fit = TypeVar("Fit", bound=FitKeys)
 
 
+FEWEST_EPOCHS = 10
+
+
 def with_epochs_for_steps(keys: Fit, given: Collection[str], batches: int) -> Fit:
-    """Let `max_steps` alone decide, of `batches` in an epoch, where only that is among the keys that were given."""
-    if keys.max_steps is None or "max_steps" not in given or "max_epochs" in given:
+    """Return keys in which epochs, of so many batches, follow from steps, unless `max_epochs` is among the given ones.
+
+    Steps that were given are taken to the last one. A default becomes whole epochs, at least ten, so that it can be
+    raised by epochs; a quarter of them, or ten, is the patience.
+    """
+    if keys.max_steps is None or {"max_steps", "max_epochs"} <= set(given):
         return keys
-    return keys.model_copy(update={"max_epochs": -(-keys.max_steps // batches)})
+    if "max_steps" in given:
+        return keys.model_copy(update={"max_epochs": -(-keys.max_steps // batches)})
+    own = {key: getattr(keys, key) for key in ("max_epochs", "max_bad_valid_epochs") if key in given}
+    epochs = max(FEWEST_EPOCHS, -(-keys.max_steps // batches))
+    patience = max(FEWEST_EPOCHS, -(-own.get("max_epochs", epochs) // 4))
+    return keys.model_copy(update={"max_steps": None, "max_epochs": epochs, "max_bad_valid_epochs": patience, **own})
 
 
 class EvaluationKeys(Frozen):

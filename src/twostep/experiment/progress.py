@@ -8,6 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ STEPS_BETWEEN_LOGS = 10
 SECONDS_BETWEEN_LINES = 30.0
 FIRST_EPOCHS = 10
 FEW_STEPS = 500
+RARELY = 20  # times as long as saving takes, a run trains before it saves again
 
 logger = logging.getLogger("twostep")
 
@@ -60,11 +62,15 @@ class StopOnSignal(Callback):
 
 
 class Checkpoints(Callback):
-    """Saves the state of the whole run: `latest` after every epoch and inside of long ones, `best_valid` when best."""
+    """Saves the state of the whole run: `latest` after epochs and inside of long ones, `best_valid` when best.
+
+    After an epoch that is short beside what it takes to save, nothing is written yet: a run that dies trains it again.
+    """
 
     def __init__(self, run: Run, state: Callable[[], State], trainers: Sequence[Trainer]) -> None:
         self.run, self.state, self.trainers = run, state, trainers
-        self._saved = time.monotonic()
+        self._saved, self._cost = time.monotonic(), 0.0
+        self._best: State | None = None
 
     @override
     def begin(self, trainer: Trainer) -> None:
@@ -72,25 +78,35 @@ class Checkpoints(Callback):
 
     @override
     def renewed(self, trainer: Trainer) -> None:
-        if self.run.has_checkpoint("best_valid"):
-            self.run.save("best_valid", self.state())
-        self.checkpoint(trainer)
+        if self._best is not None or self.run.has_checkpoint("best_valid"):
+            self._best = self.state()
+        self._save()
 
     @override
     def step(self, trainer: Trainer, losses: Mapping[str, Tensor]) -> None:
         if (time.monotonic() - self._saved) / 60 > self.run.settings.run.checkpoint_minutes:
-            self.checkpoint(trainer)
+            self._save()
 
     @override
     def checkpoint(self, trainer: Trainer) -> None:
-        self.run.save("latest", self.state())
-        self._saved = time.monotonic()
+        between_epochs = trainer.batches_done == 0 and not trainer.finished
+        if not between_epochs or time.monotonic() - self._saved >= RARELY * self._cost:
+            self._save()
 
     @override
     def best(self, trainer: Trainer) -> None:
-        # Before `latest` of the same epoch: if the process dies between them, a resumed run trains that epoch again.
         if any(one.best_value is not None for one in self.trainers):
-            self.run.save("best_valid", self.state())
+            self._best = deepcopy(self.state())
+
+    def _save(self) -> None:
+        """Save `best_valid`, then `latest`: if the process dies between them, a resumed run trains that epoch again."""
+        began = time.monotonic()
+        if self._best is not None:
+            self.run.save("best_valid", self._best)
+            self._best = None
+        self.run.save("latest", self.state())
+        self._saved = time.monotonic()
+        self._cost = self._saved - began
 
 
 class Series(Callback):

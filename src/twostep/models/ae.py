@@ -7,7 +7,7 @@ Source: Reducing the Dimensionality of Data with Neural Networks (Hinton & Salak
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,8 +16,8 @@ from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat
-from twostep.models.base import MODELS, DataArguments, Objective, OneLossConfig, Role
-from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig, Output
+from twostep.models.base import MODELS, DataArguments, Objective, OneLossConfig, Preset, Role
+from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig, Output, modern
 from twostep.nn.layers import Standardize
 
 
@@ -67,6 +67,14 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
         0.0, description="std of noise on embeddings in training, which are standardised then; 0: neither"
     )
     test_metrics: tuple[str, ...] = Field(("l2_reconstruction_error", "loss"), description=TEST_METRICS)
+
+    @override
+    @classmethod
+    def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
+        values = super().defaults(spec, role, preset)
+        return (
+            values if preset == "reference" else {**values, **modern(spec, values["encoder_net"]), "latent_noise": 0.1}
+        )
 
     @override
     def build(self, spec: DataSpec) -> Autoencoder:

@@ -19,11 +19,14 @@ from twostep.nn.layers import Activation, Affine
 from twostep.nn.mlp import MLP, NormedMLP
 
 Net = Literal["mlp", "resmlp", "cnn"]
-Output = Literal["linear", "sigmoid"]
+Output = Literal["linear", "sigmoid", "tanh"]
 FLAT: dict[Net, type[MLP] | type[NormedMLP]] = {"mlp": MLP, "resmlp": NormedMLP}
+OUTPUTS: dict[Output, type[nn.Module]] = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 LAMBDA = AliasChoices("lambda", "_lambda")
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
+LARGE = 512  # coordinates, from which networks are wider
+STEPS = 3000
 LAYERS = 4  # of the reference's convolutional networks
 
 # Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
@@ -77,7 +80,17 @@ class EncoderDecoderConfig(NetworkConfig):
     decoder_kernel_size: PerLayer = Field(3, description=KERNEL)
     decoder_stride: PerLayer = Field(1, description=STRIDE)
     decoder_activation: Activation = Field("relu", description="after each hidden layer")
-    output: Output = Field("linear", description="of the decoder; sigmoid: between 0 and 1, for data scaled to that")
+    output: Output = Field(
+        "linear",
+        description="of the decoder; sigmoid: between 0 and 1, tanh: between -1 and 1, for data scaled to that",
+    )
+
+    @override
+    @classmethod
+    def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
+        config = super().for_data(spec, role, **overrides)
+        scaled = config.scale_data and not config.whitening_transform and not config.logit_transform
+        return config if scaled or "output" in overrides else config.model_copy(update={"output": "linear"})
 
     @override
     def is_flat(self) -> bool:
@@ -152,7 +165,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
         encoder: maps what the transform gives, `(B, *T)`, to embeddings `(B, d)` or their distribution.
         decoder: maps embeddings to points `(B, *T)`, with `extra` more entries on the first axis after `B`; None: twice
             the entries.
-        output: "sigmoid": points are the sigmoid of what the decoder gives; extra entries are not changed.
+        output: what bounds points, if not "linear"; extra entries are not changed.
         data: see `Model`.
     """
 
@@ -169,7 +182,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
     ) -> None:
         super().__init__((), **data)
         self.latent_dim, self.extra = latent_dim, extra
-        self.output = nn.Sigmoid() if output == "sigmoid" else nn.Identity()
+        self.output = OUTPUTS[output]()
         self.row_likelihood: RowLikelihood | None = None
         self.encoder, self.decoder = encoder, decoder
         like = next(decoder.parameters(), torch.zeros(()))
@@ -193,7 +206,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
         if not self.transform.affine:
             return self.decode, nn.Identity()
         *layers, last = layers_of(self.decoder)
-        if isinstance(self.output, nn.Sigmoid):
+        if not isinstance(self.output, nn.Identity):
             mean = Affine(lambda h: self._entries(h)[0])
             return nn.Sequential(self.decoder, mean, self.output), self.transform.inverse
         if isinstance(last, nn.Linear):
@@ -227,6 +240,21 @@ class EncoderDecoder(GeneralizedAutoencoder):
         extra = output.shape[1] // 2 if self.extra is None else self.extra
         mean, rest = output.split([output.shape[1] - extra, extra], dim=1)
         return mean, rest
+
+
+def modern(spec: DataSpec, net: Net) -> dict[str, Any]:
+    """Return defaults that keep more of the data in the same time than the paper's (benchmarks/defaults.py)."""
+    values: dict[str, Any] = {"ema_decay": 0.999, "use_lr_scheduler": True, "max_steps": STEPS}
+    values |= {"early_stopping_metric": ERROR, "valid_metrics": ("loss", ERROR)}
+    if net == "mlp":
+        width = 640 if spec.dim >= LARGE else 256
+        for side in ("encoder", "decoder"):
+            values |= {f"{side}_net": "resmlp", f"{side}_hidden_dims": (width, width), f"{side}_activation": "swish"}
+    if spec.is_image:
+        values["output"] = "sigmoid" if spec.low >= 0 else "tanh"
+        if spec.dim >= LARGE:
+            values["latent_dim"] = 40
+    return values
 
 
 def unpadded(spec: DataSpec) -> bool:
