@@ -52,13 +52,18 @@ def test_estimates_of_the_divergence_have_its_mean_and_fall_as_the_root_of_the_p
 
 
 def test_volumes_change_by_the_integral_of_the_divergence(y):
-    start, total, _ = ode.to_start(linear, y, 8)
+    start, total, _ = ode.to_start(linear, ode.with_divergence(linear), y, 8)
     exact = y @ torch.linalg.matrix_exp(-math.sin(1) * A).T
     torch.testing.assert_close(start, exact, atol=1e-5, rtol=0)
     torch.testing.assert_close(total, torch.full_like(total, math.sin(1) * float(A.trace())))
-    start, total, rough = ode.to_start(bent, y, 32)
+    start, total, rough = ode.to_start(bent, ode.with_divergence(bent), y, 32)
     J = torch.stack(
-        [torch.autograd.functional.jacobian(lambda one: ode.to_start(bent, one[None], 32)[0][0], row) for row in y]
+        [
+            torch.autograd.functional.jacobian(
+                lambda one: ode.to_start(bent, ode.with_divergence(bent), one[None], 32)[0][0], row
+            )
+            for row in y
+        ]
     )
     torch.testing.assert_close(total, -torch.linalg.slogdet(J).logabsdet, atol=1e-5, rtol=0)
     assert 0 < float((rough - total).abs().max()) < 1e-3

@@ -20,7 +20,7 @@ from twostep.metrics.ood import ood
 from twostep.metrics.ood.knn import ENTRIES, knn_scores
 from twostep.metrics.ood.scores import MAX_ROWS, Array, Score, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
-from twostep.models.base import Model, Sampler, evaluating
+from twostep.models.base import GeneralizedAutoencoder, Model, Sampler, evaluating
 from twostep.models.two_step import TwoStep, spec_seen
 from twostep.runs.config import Settings
 from twostep.training.engine import Engine
@@ -137,7 +137,7 @@ class Evaluator:
         self, component: Component | Whole, train: Batches | None, held_out: Batches, keys: MetricKeys | None, seed: int
     ) -> FeatureSets | None:
         """Return what samples are compared with: in validation, the batches `train`; in a test, all training rows."""
-        if not isinstance(component.model, Sampler):
+        if not isinstance(component.model, Sampler | GeneralizedAutoencoder):
             return None
         keys = keys or component.config.metric_kwargs
         choice = FeatureChoice(spec_seen(component.model, self.splits.spec), keys, self.splits)

@@ -78,9 +78,8 @@ class FlowMatching(DensityEstimator):
 
     def velocity(self, s: Tensor, y: Tensor) -> Tensor:
         """Return the velocity at times `(B,)` or `()` of points `(B, D)`, in the coordinates of the transform."""
-        s = s.reshape(-1, 1)
-        square = s.square() + (1 - s).square()
-        return (2 * s - 1) / square * y + self.network(s[:, 0], y) / square.sqrt()
+        a, b = _coefficients(s.reshape(-1, 1))
+        return a * y + b * self.network(s.reshape(-1), y)
 
     def score(self, x: Tensor, sigma: float) -> Tensor:
         """Return the score of the density of data with noise of std `sigma` at `(B, D)`, `(B, D)`.
@@ -94,9 +93,7 @@ class FlowMatching(DensityEstimator):
     @override
     def log_density(self, x: Tensor) -> Tensor:
         y = self.transform(x)
-        rows = max(1, ENTRIES // (min(self.dim, EXACT_DIM) * 256))
-        found = [self._log_prob(part) for part in y.split(rows)]
-        return torch.cat(found) + self.transform.log_abs_det_jacobian(x)
+        return self._log_prob(y) + self.transform.log_abs_det_jacobian(x)
 
     @override
     @torch.no_grad()
@@ -116,12 +113,27 @@ class FlowMatching(DensityEstimator):
             probes = torch.where(signs, y.new_ones(()), -y.new_ones(()))
 
         def of(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-            at = None if probes is None else probes[:, rows]
-            u, total, rough = ode.to_start(self.velocity, y[rows], nodes, at)
+            parts = [within(part, nodes) for part in rows.split(max(1, ENTRIES // (min(self.dim, EXACT_DIM) * 256)))]
+            return torch.cat([fine for fine, _ in parts]), torch.cat([rough for _, rough in parts])
+
+        def within(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+            both = self._with_divergence(None if probes is None else probes[:, rows])
+            u, total, rough = ode.to_start(self.velocity, both, y[rows], nodes)
             start = standard_normal_log_prob(u)
             return start - total, start - rough
 
         return ode.until_exact(of, len(y), self.tolerance, y.device)
+
+    def _with_divergence(self, probes: Tensor | None) -> ode.WithDivergence:
+        network = self.network
+        if probes is not None or not isinstance(network, TimedMLP):
+            return ode.with_divergence(self.velocity, probes)
+
+        def both(s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            (a, b), (value, trace) = _coefficients(s), network.with_trace(s, y)
+            return a * y + b * value, a * self.dim + b * trace
+
+        return both
 
     def _loss(self, x: Tensor) -> Tensor:
         """Return the mean squared error a coordinate, in which one time lies in each of B parts of [0, 1]."""
@@ -131,6 +143,12 @@ class FlowMatching(DensityEstimator):
         s = ((parts + torch.rand_like(parts)) / len(y))[:, None]
         error = self.velocity(s[:, 0], (1 - s) * u + s * y) - (y - u)
         return error.square().mean()
+
+
+def _coefficients(s: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `a(s)` and `b(s)`."""
+    square = s.square() + (1 - s).square()
+    return (2 * s - 1) / square, square.rsqrt()
 
 
 @MODELS.register("fm")

@@ -24,15 +24,18 @@ from twostep.nn import jacobian
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """Maps a time `()` and points `(B, d)` to velocities `(B, d)`."""
 
+WithDivergence = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Maps a time `()` and points `(B, d)` to velocities `(B, d)` and their divergences `(B,)`."""
+
 FIRST_NODES, MOST_NODES = 12, 96
 GAIN = 10  # by which all nodes are more exact than every other one, at least (benchmarks/flow_matching.py)
 
 
-def runge_kutta(velocity: Velocity, y: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """Return the points `(B, d)` at time `end` of those at `start`, by one step."""
+def runge_kutta(velocity: Velocity, y: Tensor, start: Tensor, end: Tensor, one: Tensor | None = None) -> Tensor:
+    """Return the points `(B, d)` at time `end` of those at `start`, by one step; `one` is the velocity at its start."""
     h = end - start
     middle = start + h / 2
-    one = velocity(start, y)
+    one = velocity(start, y) if one is None else one
     two = velocity(middle, y + h / 2 * one)
     three = velocity(middle, y + h / 2 * two)
     four = velocity(end, y + h * three)
@@ -64,20 +67,31 @@ def divergence(velocity: Velocity, t: Tensor, y: Tensor, probes: Tensor | None =
     return vmap(product)(probes).mean(0)
 
 
-def to_start(velocity: Velocity, y: Tensor, nodes: int, probes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def with_divergence(velocity: Velocity, probes: Tensor | None = None) -> WithDivergence:
+    """Return a velocity with its `divergence`, for networks that have no faster way."""
+    return lambda t, y: (velocity(t, y), divergence(velocity, t, y, probes))
+
+
+def to_start(velocity: Velocity, both: WithDivergence, y: Tensor, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return where points at time 1 were at time 0, `(B, d)`, and the integral of the divergence on the way, `(B,)`.
 
     The third result, `(B,)`, is what every other node alone gives for that integral.
+
+    Args:
+        velocity: where no divergence is needed.
+        both: the same velocity with its divergence, at the nodes.
+        y: points `(B, d)`.
+        nodes: of the quadrature, between which the path takes one step.
     """
     places, weights = np.polynomial.legendre.leggauss(nodes)
     times, half = y.new_tensor((1 - places) / 2), np.zeros(nodes)  # times run from 1 to 0
     half[::2] = _weights(places[::2])
-    total, rough, before = y.new_zeros(len(y)), y.new_zeros(len(y)), y.new_ones(())
+    total, rough, before, v = y.new_zeros(len(y)), y.new_zeros(len(y)), y.new_ones(()), None
     for t, weight, other in zip(times, weights / 2, half / 2, strict=True):
-        y = runge_kutta(velocity, y, before, t)
-        found = divergence(velocity, t, y, probes)
+        y = runge_kutta(velocity, y, before, t, v)
+        v, found = both(t, y)
         total, rough, before = total + weight * found, rough + other * found, t
-    return runge_kutta(velocity, y, before, torch.zeros_like(before)), total, rough
+    return runge_kutta(velocity, y, before, torch.zeros_like(before), v), total, rough
 
 
 def _weights(places: NDArray[np.floating]) -> NDArray[np.floating]:

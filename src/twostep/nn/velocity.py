@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, silu
+from torch.nn.functional import layer_norm, linear, silu
 
 FREQUENCIES = 4
+EPS = 1e-5  # of layer norms
 
 
 class TimedBlock(nn.Module):
@@ -25,7 +27,7 @@ class TimedBlock(nn.Module):
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
         """Map `(B, width)` and times' features `(B or 1, width)` to `(B, width)`."""
         shift, scale = self.modulation(time).chunk(2, 1)
-        normed = layer_norm(h, h.shape[1:]) * (1 + scale) + shift
+        normed = layer_norm(h, h.shape[1:], eps=EPS) * (1 + scale) + shift
         return h + self.last(self.dropout(silu(self.first(normed))))
 
 
@@ -49,9 +51,59 @@ class TimedMLP(nn.Module):
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """Map times `(B,)` or one `()`, in [0, 1], and points `(B, D)` to `(B, D)`."""
-        angles = t.reshape(-1, 1) * self.frequencies
-        time = self.time(torch.cat([angles.cos(), angles.sin()], 1))
-        h = self.first(y)
+        time, h = self._features(t), self.first(y)
         for block in self.blocks:
             h = block(h, time)
-        return self.last(layer_norm(h, h.shape[1:]))
+        return self.last(layer_norm(h, h.shape[1:], eps=EPS))
+
+    def with_trace(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values `(B, D)` at one time `()` and points `(B, D)`, and the traces of the Jacobians, `(B,)`.
+
+        The columns C, `(B, D, width)`, of the Jacobian are pushed through the layers. These see h through its norm
+        `n = (h - mean h) / s` alone, so h and C are kept without their means; the columns of n are `(C - n (n·C)) / s`,
+        with the mean of products as the dot, and `W n` is known where they meet a weight W. The last block's columns
+        are never needed, only the trace of the last layer after them. For evaluation: dropout is left out.
+        """
+        time = self._features(t)
+        weight, bias = _centred(self.first)
+        h, columns, last = linear(y, weight, bias), weight.T[None], None
+        for block in cast(list[TimedBlock], list(self.blocks)):
+            if last is not None:
+                columns = columns + last[0] @ last[1].T
+            shift, scale = block.modulation(time).chunk(2, 1)
+            first = block.first.weight * (1 + scale)
+            n, s = _normed(h)
+            rise = linear(n, first)
+            a = rise + block.first(shift)
+            gate = a.sigmoid()
+            inner = columns @ first.T - _dots(columns, n)[:, :, None] * rise[:, None]
+            weight, bias = _centred(block.last)
+            last = inner * (gate * (1 + a * (1 - gate)) / s)[:, None], weight
+            h = h + linear(gate * a, weight, bias)
+        n, s = _normed(h)
+        value, W = linear(n, self.last.weight), self.last.weight
+        trace = (columns * W).sum((1, 2)) - (_dots(columns, n) * value).sum(1)
+        if last is not None:
+            inner, weight = last
+            trace = trace + inner.flatten(1) @ (W @ weight).flatten() - (_dots(inner, n @ weight) * value).sum(1)
+        return value + self.last.bias, trace / s[:, 0]
+
+    def _features(self, t: Tensor) -> Tensor:
+        angles = t.reshape(-1, 1) * self.frequencies
+        return self.time(torch.cat([angles.cos(), angles.sin()], 1))
+
+
+def _centred(layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a layer whose outputs are those of this one without their mean."""
+    return layer.weight - layer.weight.mean(0), layer.bias - layer.bias.mean()
+
+
+def _normed(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `layer_norm` makes of points `(B, width)` whose mean is 0, and by what it divides, `(B, 1)`."""
+    s = (h.square().mean(1, keepdim=True) + EPS).sqrt()
+    return h / s, s
+
+
+def _dots(C: Tensor, n: Tensor) -> Tensor:
+    """Return the mean products of columns `(B or 1, D, width)` and points `(B, width)`, `(B, D)`."""
+    return n @ C[0].T / n.shape[1] if len(C) == 1 else (C * n[:, None]).mean(2)
