@@ -64,6 +64,7 @@ ADVICE = {
     "twostep.experiment.progress.FEW_STEPS": 0,
     "twostep.experiment.reconstructions.EXPLAINS_NOTHING": -float("inf"),
     "twostep.experiment.mixture_floor.MOST_DIM": 0,
+    "twostep.experiment.normaliser.MOST_DIM": 0,  # seconds
 }
 
 

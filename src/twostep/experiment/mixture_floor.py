@@ -29,7 +29,7 @@ logger = logging.getLogger("twostep")
 def comment_densities(results: dict[str, dict[str, Result]], evaluator: Evaluator) -> None:
     """Note in the results which log-likelihood a mixture of Gaussians has; warn where it beats a trained density.
 
-    It is measured for exact densities and bounds of at most 64 coordinates, on the same test rows.
+    It is measured for densities of at most 64 coordinates that are normalised, on the same test rows.
     """
     for one in evaluator.models:
         found = results[one.name].get("log_likelihood")
@@ -63,4 +63,4 @@ def _comparable(one: Component, found: Result) -> bool:
     model = one.model
     vectors = model.columns is None and len(model.event_shape) == 1 and model.dim <= MOST_DIM
     trained = isinstance(model, DensityEstimator) and bool(model.objectives()) and not model.noise.dequantizes
-    return vectors and trained and found.kind in ("exact", "bound") and math.isfinite(found.value)
+    return vectors and trained and found.kind != "unnormalised" and math.isfinite(found.value)
