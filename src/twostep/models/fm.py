@@ -92,8 +92,43 @@ class FlowMatching(DensityEstimator):
 
     @override
     def log_density(self, x: Tensor) -> Tensor:
+        return self.estimate(x)[0]
+
+    def estimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-densities at `(B, *S)`, `(B,)`, and their standard errors by the probes: 0 where they are exact.
+
+        Probes are drawn from torch's generator; one alone has no standard error (NaN).
+        """
         y = self.transform(x)
-        return self._log_prob(y) + self.transform.log_abs_det_jacobian(x)
+        probes, errors = self._probes(y), y.new_zeros(len(y))
+
+        def of(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+            parts = [within(part, nodes) for part in rows.split(max(1, ENTRIES // (min(self.dim, EXACT_DIM) * 256)))]
+            return torch.cat([fine for fine, _ in parts]), torch.cat([rough for _, rough in parts])
+
+        def within(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+            both = self.with_divergence(None if probes is None else probes[:, rows])
+            u, total, rough = ode.to_start(self.velocity, both, y[rows], nodes)
+            if probes is not None:
+                errors[rows] = (total.detach().var(0, correction=0) / (len(total) - 1)).sqrt()
+                total, rough = total.mean(0), rough.mean(0)
+            start = standard_normal_log_prob(u)
+            return start - total, start - rough
+
+        log_prob = ode.until_exact(of, len(y), self.tolerance, y.device)
+        return log_prob + self.transform.log_abs_det_jacobian(x), errors
+
+    def with_divergence(self, probes: Tensor | None = None) -> ode.WithDivergence:
+        """Return the velocity with its divergence, or with Hutchinson's estimates of it by probes `(k, B, D)` of ±1."""
+        network = self.network
+        if probes is not None or not isinstance(network, TimedMLP):
+            return ode.with_divergence(self.velocity, probes)
+
+        def both(s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            (a, b), (value, trace) = _coefficients(s), network.with_trace(s, y)
+            return a * y + b * value, a * self.dim + b * trace
+
+        return both
 
     @override
     @torch.no_grad()
@@ -106,34 +141,11 @@ class FlowMatching(DensityEstimator):
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("loss", self._loss, tuple(self.parameters()), unit="squared velocity a coordinate"),)
 
-    def _log_prob(self, y: Tensor) -> Tensor:
-        probes = None
-        if self.likelihood == "estimate":
-            signs = torch.rand(self.probes, *y.shape, device=y.device, dtype=y.dtype) < 0.5
-            probes = torch.where(signs, y.new_ones(()), -y.new_ones(()))
-
-        def of(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-            parts = [within(part, nodes) for part in rows.split(max(1, ENTRIES // (min(self.dim, EXACT_DIM) * 256)))]
-            return torch.cat([fine for fine, _ in parts]), torch.cat([rough for _, rough in parts])
-
-        def within(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-            both = self._with_divergence(None if probes is None else probes[:, rows])
-            u, total, rough = ode.to_start(self.velocity, both, y[rows], nodes)
-            start = standard_normal_log_prob(u)
-            return start - total, start - rough
-
-        return ode.until_exact(of, len(y), self.tolerance, y.device)
-
-    def _with_divergence(self, probes: Tensor | None) -> ode.WithDivergence:
-        network = self.network
-        if probes is not None or not isinstance(network, TimedMLP):
-            return ode.with_divergence(self.velocity, probes)
-
-        def both(s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            (a, b), (value, trace) = _coefficients(s), network.with_trace(s, y)
-            return a * y + b * value, a * self.dim + b * trace
-
-        return both
+    def _probes(self, y: Tensor) -> Tensor | None:
+        if self.likelihood == "exact":
+            return None
+        signs = torch.rand(self.probes, *y.shape, device=y.device, dtype=y.dtype) < 0.5
+        return torch.where(signs, y.new_ones(()), -y.new_ones(()))
 
     def _loss(self, x: Tensor) -> Tensor:
         """Return the mean squared error a coordinate, in which one time lies in each of B parts of [0, 1]."""

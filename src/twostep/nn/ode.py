@@ -25,7 +25,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 """Maps a time `()` and points `(B, d)` to velocities `(B, d)`."""
 
 WithDivergence = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Maps a time `()` and points `(B, d)` to velocities `(B, d)` and their divergences `(B,)`."""
+"""Maps a time `()` and points `(B, d)` to velocities `(B, d)` and divergences `(B,)`, or estimates of them `(k, B)`."""
 
 FIRST_NODES, MOST_NODES = 12, 96
 GAIN = 10  # by which all nodes are more exact than every other one, at least (benchmarks/flow_matching.py)
@@ -50,7 +50,7 @@ def integrate(velocity: Velocity, y: Tensor, times: Iterable[Tensor]) -> Tensor:
 
 
 def divergence(velocity: Velocity, t: Tensor, y: Tensor, probes: Tensor | None = None) -> Tensor:
-    """Return `div v` at points `(B, d)`, `(B,)`; with probes `(k, B, d)` of ±1, Hutchinson's estimate, their mean.
+    """Return `div v` at points `(B, d)`, `(B,)`; with probes `(k, B, d)` of ±1, Hutchinson's estimates `(k, B)`.
 
     Source: FFJORD (Grathwohl et al., 2019, arXiv 1810.01367).
     """
@@ -64,18 +64,19 @@ def divergence(velocity: Velocity, t: Tensor, y: Tensor, probes: Tensor | None =
     def product(probe: Tensor) -> Tensor:
         return (probe * jvp(at, (y,), (probe,))[1]).sum(1)
 
-    return vmap(product)(probes).mean(0)
+    return vmap(product)(probes)
 
 
 def with_divergence(velocity: Velocity, probes: Tensor | None = None) -> WithDivergence:
-    """Return a velocity with its `divergence`, for networks that have no faster way."""
+    """Return a velocity with its `divergence`, where a network has no faster way."""
     return lambda t, y: (velocity(t, y), divergence(velocity, t, y, probes))
 
 
 def to_start(velocity: Velocity, both: WithDivergence, y: Tensor, nodes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return where points at time 1 were at time 0, `(B, d)`, and the integral of the divergence on the way, `(B,)`.
 
-    The third result, `(B,)`, is what every other node alone gives for that integral.
+    The third result, `(B,)`, is what every other node alone gives for that integral. Of k estimates of a divergence
+    there are k integrals, `(k, B)`.
 
     Args:
         velocity: where no divergence is needed.
