@@ -74,9 +74,9 @@ def test_nodes_are_doubled_for_the_rows_that_need_it():
 
     def of(rows, nodes):
         asked.append((rows.tolist(), nodes))
-        value = torch.where(rows == 1, 1e4 / nodes**4, 0.0).double()
+        value = torch.where(rows == 1, 4e4 / nodes**4, 0.0).double()
         return value, 10 * value
 
     found = ode.until_exact(of, 3, 1e-3, torch.device("cpu"))
-    assert asked == [([0, 1, 2], 12), ([1], 24), ([1], 48), ([1], 96)]
-    assert found.tolist() == pytest.approx([0, 1e4 / 96**4, 0], rel=1e-5)
+    assert asked == [([0, 1, 2], 16), ([1], 32), ([1], 64), ([1], 128)]
+    assert found.tolist() == pytest.approx([0, 4e4 / 128**4, 0], rel=1e-5)
