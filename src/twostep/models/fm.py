@@ -46,7 +46,7 @@ from twostep.nn.distributions import standard_normal_log_prob
 from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
-ENTRIES = 2**19  # of the tangents of one layer in one evaluation: what a cache holds
+ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
 
 class FlowMatching(DensityEstimator):
