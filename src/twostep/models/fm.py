@@ -81,14 +81,17 @@ class FlowMatching(DensityEstimator):
         a, b = _coefficients(s.reshape(-1, 1))
         return a * y + b * self.network(s.reshape(-1), y)
 
-    def score(self, x: Tensor, sigma: float) -> Tensor:
-        """Return the score of the density of data with noise of std `sigma` at `(B, D)`, `(B, D)`.
+    def denoised(self, x: Tensor, sigma: float) -> Tensor:
+        """Return the mean of the data given `x`, `(B, D)`, which is data with noise of std `sigma`.
 
-        Both are in the coordinates of the transform: standard deviations, where it whitens.
+        Both are in the coordinates of the transform, standard deviations where it whitens, as are those of `score`.
         """
         s = x.new_tensor(1 / (1 + sigma))
-        mean = s * x + (1 - s) * self.velocity(s, s * x)  # E[y | y_s]
-        return (mean - x) / sigma**2
+        return s * x + (1 - s) * self.velocity(s, s * x)
+
+    def score(self, x: Tensor, sigma: float) -> Tensor:
+        """Return the score of the density of data with noise of std `sigma` at `(B, D)`, `(B, D)`."""
+        return (self.denoised(x, sigma) - x) / sigma**2
 
     @override
     def log_density(self, x: Tensor) -> Tensor:
