@@ -40,6 +40,8 @@ SCORES = {
     "distance": "distance_ood_auroc",
     "relative distance": "relative_distance_ood_auroc",  # of images
     "two-part": "two_part_ood_auroc",
+    "kNN": "knn_ood_auroc",
+    "latent kNN": "knn_ood_auroc_low_dim",
 }
 STUMPS = ("likelihood_ood_acc", "likelihood_ood_acc_low_dim")
 RATES = ("two_part_ood_false_positive_rate", "two_part_ood_detection_rate")

@@ -83,7 +83,10 @@ PUBLIC = {
         EBM
         ExternalAutoencoder
         Flow
+        FlowMatching
+        GaussianMixture
         GeneralizedAutoencoder
+        KernelDensity
         MODELS
         Objective
         TwoStep

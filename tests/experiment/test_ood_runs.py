@@ -21,6 +21,8 @@ RATES = ("false_positive_rate", "detection_rate")
 FIGURES = [f"likelihood_ood_{name}" for name in ("acc", "auroc", "aupr", "aupr_out", "fpr95", *RATES)]
 WITHOUT_DENSITY = [f"distance_ood_{name}" for name in ("auroc", "aupr", "aupr_out", "fpr95", *RATES)]
 RELATIVE = [name.replace("distance", "relative_distance") for name in WITHOUT_DENSITY]
+KNN = [name.replace("distance", "knn") for name in WITHOUT_DENSITY]
+KNN_LATENT = [f"{name}_low_dim" for name in KNN]
 TWO_PART = [name.replace("distance", "two_part") for name in WITHOUT_DENSITY]
 
 
@@ -48,7 +50,7 @@ def test_an_accuracy_among_the_test_metrics_asks_for_the_test(twostep, own_image
     (run,) = (tmp_path / "out").iterdir()
     results = Run.open(run).read_metrics("test")["model"]
     assert 0 <= results["likelihood_ood_acc"].value <= 1
-    assert {"loss", *FIGURES} == set(results)
+    assert {"loss", *FIGURES, *KNN} == set(results)
     alone = twostep("evaluate", run, "--metrics", "likelihood_ood_acc")
     assert (alone.status, "--ood" in alone.err) == (2, True)
     assert "likelihood_ood_acc" in twostep("evaluate", run, "--metrics", "likelihood_ood_acc", "--ood", others).out
@@ -75,11 +77,19 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
     assert done.status == 0, done.err
     results = Run.open(run).read_metrics("test")["two_step"]
     low_dim = [f"{name}_low_dim" for name in FIGURES]
-    assert list(results) == [*before, *FIGURES, *low_dim, *WITHOUT_DENSITY, *RELATIVE, *TWO_PART]
+    assert list(results) == [*before, *FIGURES, *low_dim, *WITHOUT_DENSITY, *RELATIVE, *KNN, *KNN_LATENT, *TWO_PART]
     assert all(results[name] == before[name] for name in before)
     rows = arrays(run)
     sizes = dict(zip(SPLITS, (45, 5, 10, 30, 8), strict=True))
-    scores = ("log_prob", "log_prob_latent", "reconstruction_error", "relative_distance", "two_part")
+    scores = (
+        "log_prob",
+        "log_prob_latent",
+        "reconstruction_error",
+        "relative_distance",
+        "knn",
+        "knn_latent",
+        "two_part",
+    )
     expected = {f"{score}_{split}": n for score in scores for split, n in sizes.items()}
     expected |= {f"p_value_{score}_{split}": sizes[split] for score in scores for split in ("in_test", "ood_test")}
     del expected["two_part_in_valid"]  # half of these rows it was fitted to
@@ -93,7 +103,8 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
     assert np.allclose(rows["reconstruction_error_ood_test"], -distance, rtol=1e-5)
     assert np.allclose(rows["log_prob_in_train"], mine, atol=1e-3)
     figures = ("likelihood_ood_{}", "likelihood_ood_{}_low_dim", "distance_ood_{}", "relative_distance_ood_{}")
-    for score, figure in zip(scores, (*figures, "two_part_ood_{}"), strict=True):
+    figures = (*figures, "knn_ood_{}", "knn_ood_{}_low_dim", "two_part_ood_{}")
+    for score, figure in zip(scores, figures, strict=True):
         result = results[figure.format("auroc")]
         found = auroc(rows[f"{score}_in_test"], rows[f"{score}_ood_test"])
         assert (result.value, result.interval) == (found.value, found.interval)
@@ -124,7 +135,7 @@ def test_several_sets_are_tested_at_once(own_images, others, tmp_path):
     results = experiment.test()["two_step"]
     found = {label: [name for name in results if name.endswith(f"@{label}")] for label in ("others", "same")}
     assert [name.replace("@others", "@same") for name in found["others"]] == found["same"]
-    assert len(found["same"]) == 2 * len(FIGURES) + len(WITHOUT_DENSITY) + len(RELATIVE) + len(TWO_PART)
+    assert len(found["same"]) == 2 * len(FIGURES) + len(WITHOUT_DENSITY) + len(RELATIVE) + 2 * len(KNN) + len(TWO_PART)
     rows = arrays(experiment.run.path)
     for label in found:
         area = auroc(rows["two_part_in_test"], rows[f"two_part_ood_test@{label}"])
@@ -136,7 +147,12 @@ def test_an_autoencoder_alone_has_its_distance_and_says_that_it_has_no_density(o
     with caplog.at_level(logging.INFO, "twostep"):
         experiment = start(asked(("ae",), own_images, tmp_path, run={"ood_dataset": others}), test_ood=True)
     assert "no density" in caplog.text
-    assert [name for name in experiment.test()["model"] if "_ood_" in name] == [*WITHOUT_DENSITY, *RELATIVE]
+    assert [name for name in experiment.test()["model"] if "_ood_" in name] == [
+        *WITHOUT_DENSITY,
+        *RELATIVE,
+        *KNN,
+        *KNN_LATENT,
+    ]
 
 
 def test_without_validation_rows_there_are_no_p_values(own_images, others, tmp_path, caplog):
@@ -159,6 +175,8 @@ def test_a_density_alone_is_tested_at_the_end_of_its_training(twostep, own_image
         *FIGURES,
         *WITHOUT_DENSITY,
         *RELATIVE,
+        *KNN,
+        *KNN_LATENT,
     ]  # a VAE reconstructs
     assert {f"log_prob_{split}" for split in SPLITS} < set(arrays(run))
     assert json.loads((run / "config.json").read_text())["ood_dataset"] == others

@@ -288,6 +288,36 @@ def check_a_batch_of_one_is_enough(case: Case) -> None:
         assert not answer.isnan().any()
 
 
+def check_a_density_without_a_loss_has_no_weights_to_train(case: Case) -> None:
+    model = case.build()
+    assert model.objectives() == ()
+    assert list(model.parameters()) == []
+    assert case.config().optimizers() == {}
+
+
+def check_the_same_seed_gives_the_same_fit(case: Case) -> None:
+    assert same(case.build(seed=3).state_dict(), case.build(seed=3).state_dict())
+
+
+def check_a_new_fit_forgets_the_one_before(case: Case) -> None:
+    refitted, fresh = case.build(seed=1), case.build(seed=2, data=2 * case.data(50, seed=2))
+    torch.manual_seed(2)
+    case.config().build(case.spec)  # draws what building `fresh` drew
+    refitted.fit_transform((2 * case.data(50, seed=2)).split(16))
+    assert same(refitted.state_dict(), fresh.state_dict())
+
+
+def check_the_size_of_batches_does_not_matter(case: Case) -> None:
+    config, x = case.config(dequantize=False), case.data()
+    models = [config.build(case.spec) for _ in range(2)]
+    for model, size in zip(models, (7, 40), strict=True):
+        torch.manual_seed(1)
+        model.fit_transform(x.split(size))
+    with evaluating(*models):
+        one, other = (model.log_prob(x) for model in models)
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
 # ---- evaluation
 
 
@@ -349,8 +379,8 @@ def check_a_copy_is_a_model_of_its_own(case: Case) -> None:
 def check_evaluation_leaves_no_trace(case: Case) -> None:
     model, x = case.build(), case.data(6)
     model.train()
-    first = next(model.parameters())
-    first.requires_grad_(False)
+    for first in list(model.parameters())[:1]:
+        first.requires_grad_(False)
     state = {key: value.clone() for key, value in model.state_dict().items()}
     flags = [parameter.requires_grad for parameter in model.parameters()]
     modes = [module.training for module in model.modules()]
@@ -471,7 +501,12 @@ EVALUATION_CHECKS = [
     check_evaluation_leaves_no_trace,
     check_evaluation_builds_no_graph,
 ]
-MODEL_CHECKS = [*TRAINING_CHECKS, *EVALUATION_CHECKS]
+FIT_CHECKS = [
+    check_a_density_without_a_loss_has_no_weights_to_train,
+    check_the_same_seed_gives_the_same_fit,
+    check_a_new_fit_forgets_the_one_before,
+    check_the_size_of_batches_does_not_matter,
+]
 ROLE_CHECKS = {
     "gae": [
         check_embeddings_repeat_and_draw_nothing,
@@ -511,7 +546,15 @@ VARIANTS = [
         ("wae", "gae", GREY, {"padding": False}),
     )
 ]
-CHECKS = [(check, case) for case in CASES for check in (*CONFIG_CHECKS, *MODEL_CHECKS, *ROLE_CHECKS[case.role])]
-CHECKS += [(check, case) for case in VARIANTS for check in (*MODEL_CHECKS, *ROLE_CHECKS[case.role])]
+
+
+def checks_of(case: Case):
+    """Return the checks of a model: of its training, or of its fit where it has no loss, and of what it gives."""
+    training = TRAINING_CHECKS if case.kind.rates else FIT_CHECKS
+    return (*training, *EVALUATION_CHECKS, *ROLE_CHECKS[case.role])
+
+
+CHECKS = [(check, case) for case in CASES for check in (*CONFIG_CHECKS, *checks_of(case))]
+CHECKS += [(check, case) for case in VARIANTS for check in checks_of(case)]
 FROZEN = Case("external", "gae", VECTORS, (("trainable", False),))
 CHECKS += [(check, FROZEN) for check in (*EVALUATION_CHECKS, *ROLE_CHECKS["gae"])]

@@ -35,8 +35,9 @@ SCHEDULERS = dict.fromkeys((f"use_{name}_scheduler" for name in RATES), True)
 OWN = tuple(name for name in MODELS if name != "external")  # models with networks of their own
 GAES = tuple(name for name in OWN if "gae" in MODELS[name].roles)
 DES = tuple(name for name in OWN if "de" in MODELS[name].roles)
-ALONE = tuple((name,) for name in OWN)
-PAIRS = tuple(itertools.product(GAES, DES))
+BY_STEPS = tuple(name for name in OWN if MODELS[name].rates)  # and not fitted at once
+ALONE = tuple((name,) for name in BY_STEPS)
+PAIRS = tuple(pair for pair in itertools.product(GAES, DES) if pair[1] in BY_STEPS)
 
 
 def keys_of(name, overrides):

@@ -333,6 +333,7 @@ def test_names_of_metrics():
         "column_errors",
         "fd",
         "fd_infinity",
+        "fd_reconstruction",
         "fid",
         "kid",
         "l2_reconstruction_error",
@@ -342,6 +343,7 @@ def test_names_of_metrics():
         "loss",
         "memorisation",
         "mmd",
+        "nearer_to_training",
         "precision_recall_density_coverage",
         "sliced_wasserstein",
     ]

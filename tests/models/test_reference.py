@@ -16,7 +16,7 @@ from twostep.nn.mlp import JoinedNet
 from twostep.runs.config import RunConfig, TwoStepRunConfig
 from twostep.runs.overrides import parse_overrides, split_single
 
-PAPER = tuple(name for name in OWN if name != "fm")  # models of the paper's code
+PAPER = tuple(name for name in OWN if name not in ("fm", "gmm", "kde"))  # models of the paper's code
 
 VECTORS = DataSpec(name="embeddings", shape=(20,), size=5000, low=-9, high=9)
 GREY = DataSpec(name="grey", shape=(1, 28, 28), size=5000, low=0, high=255, discrete=True)

@@ -172,7 +172,7 @@ def test_models_are_taken_in_roles_that_they_can_play():
     assert config_class("vae", "de") is config_class("vae", "gae")
     with pytest.raises(UserError, match=r"flow is not an autoencoder; these are: ae, avb, .*vae"):
         config_class("flow", "gae")
-    with pytest.raises(UserError, match=r"ae is not a density; these are: arm, avb, ebm, flow, fm, vae"):
+    with pytest.raises(UserError, match=r"ae is not a density; these are: arm, avb, ebm, flow, fm, gmm, kde, vae"):
         config_class("ae", "de")
 
 

@@ -35,6 +35,7 @@ from twostep.models.base import (
     Role,
     Sampler,
     evaluating,
+    tensor_of,
 )
 from twostep.runs.overrides import Request
 from twostep.training.engine import Device
@@ -169,7 +170,7 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
             return torch.cat([function(x).cpu() for x in batches]).numpy()
 
     def _batches(self, rows: Array) -> Batches:
-        device = next(self._double.parameters()).device
+        device = tensor_of(self._double).device
         return Batches(torch.from_numpy(np.array(rows, dtype=np.float64)), BATCH, device=device)
 
     def _sampled(self, n: Any, random_state: Any) -> Any:
@@ -179,7 +180,7 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
         model = self._double
         if not isinstance(model, Sampler):
             raise UserError(f"{type(model).__name__} does not sample")
-        generator = torch.Generator(next(self._double.parameters()).device).manual_seed(seed_of(random_state))
+        generator = torch.Generator(tensor_of(self._double).device).manual_seed(seed_of(random_state))
         with torch.random.fork_rng([]), evaluating(self._double):
             torch.manual_seed(generator.initial_seed())
             drawn = [model.sample(len(block), generator).cpu() for block in torch.empty(int(n)).split(BATCH)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 from sklearn.base import clone
@@ -39,6 +39,15 @@ class ModelObject(OneLossConfig):
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         return {"early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
+
+    @override
+    @classmethod
+    def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
+        if not overrides["model"].objectives():  # no loss to validate
+            metrics = ("log_likelihood",) if isinstance(overrides["model"], DensityEstimator) else ()
+            own = {"valid_metrics": metrics, "test_metrics": metrics, "early_stopping_metric": None}
+            overrides = {**own, **overrides}
+        return super().for_data(spec, role, **overrides)
 
     @override
     def is_flat(self) -> bool:

@@ -16,7 +16,7 @@ from twostep.core.files import atomic_write, write_json
 from twostep.data.base import Splits
 from twostep.experiment.evaluator import Detection
 from twostep.metrics.ood.scores import Array
-from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
+from twostep.models.base import GeneralizedAutoencoder, Model, Sampler, tensor_of
 from twostep.models.two_step import TwoStep
 
 IMAGES = 64
@@ -26,6 +26,8 @@ AXES = {
     "reconstruction_error": "negative squared distance to the reconstruction",
     "relative_distance": "negative squared distance to the reconstruction over the variance of the image",
     "nearest_distance": "negative distance to the nearest training row",
+    "knn": "negative distance to the fifth nearest training row",
+    "knn_latent": "negative distance of the embedding to the fifth nearest of the training rows",
     "two_part": "two-part score (log of the weighted geometric mean of p-values)",
 }
 
@@ -36,7 +38,7 @@ def draw_images(
     """Write `samples.png` and `reconstructions.png`, as far as the model has them; return images by name."""
     drawn: dict[str, Tensor] = {}
     spec, data = splits.spec, splits.test[:IMAGES]
-    like = next(module.parameters())
+    like = tensor_of(module)
     points = data.to(like.device, like.dtype)
     gae = module.gae if isinstance(module, TwoStep) else module
     decodes = not isinstance(gae, GeneralizedAutoencoder) or gae.decodes

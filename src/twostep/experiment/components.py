@@ -55,7 +55,8 @@ def components_of(settings: Settings, module: Model | TwoStep) -> tuple[Componen
     """Return the one model of a run, or its two."""
     if not isinstance(module, TwoStep):
         ((name, config),) = settings.models.items()
-        return (Component(name, module, config, trained=bool(module.objectives())),)
+        fitted = isinstance(module, DensityEstimator) or bool(module.objectives())
+        return (Component(name, module, config, trained=fitted),)
     (gae, gae_config), (de, de_config) = settings.models.items()
     return (
         Component(gae, module.gae, gae_config, trained=not settings.freezes_gae and bool(module.gae.objectives())),

@@ -17,9 +17,10 @@ from twostep.experiment.components import Component, Whole, components_of
 from twostep.metrics import Result, evaluate
 from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.ood import ood
-from twostep.metrics.ood.scores import MAX_ROWS, Array, score_splits
+from twostep.metrics.ood.knn import ENTRIES, knn_scores
+from twostep.metrics.ood.scores import MAX_ROWS, Array, Score, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
-from twostep.models.base import Model, Sampler, evaluating
+from twostep.models.base import GeneralizedAutoencoder, Model, Sampler, evaluating
 from twostep.models.two_step import TwoStep, spec_seen
 from twostep.runs.config import Settings
 from twostep.training.engine import Engine
@@ -98,11 +99,16 @@ class Evaluator:
         found = evaluate(names, component.model, valid, self.engine.sum, drawn, gallery)
         return {name: result.value for name, result in found.items()}
 
-    def score(self, rows: Mapping[str, Rows], seed: int | None = None) -> dict[str, dict[str, Array]]:
-        """Return the scores of named rows by the whole model, by name of the score and of the rows, in their order."""
+    def score(
+        self, rows: Mapping[str, Rows], seed: int | None = None, more: Sequence[Score] = ()
+    ) -> dict[str, dict[str, Array]]:
+        """Return the scores of named rows by the whole model, by name of the score and of the rows, in their order.
+
+        They are those that the model has, and `more`.
+        """
         batches = {name: self.batches(data, self.run.test_batch_size) for name, data in rows.items()}
         drawn = derive(self.run.seed if seed is None else seed, "ood", self.engine.rank)
-        return score_splits(self.module, batches, self.engine.sum, drawn, self.known)
+        return score_splits(self.module, batches, self.engine.sum, drawn, self.known, more)
 
     @property
     def known(self) -> Tensor | None:
@@ -113,10 +119,14 @@ class Evaluator:
 
     def detect(self, others: Mapping[str, Splits], seed: int | None = None) -> Detection:
         """Measure how well scores separate the test rows from those of other data, given by name."""
-        scored = self.score(ood.rows_to_score(self.splits, others), seed)
+        splits = self.splits
+        rows = subsample(splits.train, min(MAX_ROWS, max(1, ENTRIES // splits.spec.dim)))
+        with evaluating(self.module):
+            neighbours = knn_scores(self.module, rows.float().to(self.engine.device))
+        scored = self.score(ood.rows_to_score(splits, others), seed, neighbours)
         seed = derive(self.run.seed if seed is None else seed, "ood")
         scores, p_values = ood.calibrate(self.module, scored, seed)
-        against = ood.comparisons(self.splits, others)
+        against = ood.comparisons(splits, others)
         results: dict[str, Result] = {}
         for one in against:
             results |= ood.detection(self.module, scores, p_values, one, seed)
@@ -127,7 +137,7 @@ class Evaluator:
         self, component: Component | Whole, train: Batches | None, held_out: Batches, keys: MetricKeys | None, seed: int
     ) -> FeatureSets | None:
         """Return what samples are compared with: in validation, the batches `train`; in a test, all training rows."""
-        if not isinstance(component.model, Sampler):
+        if not isinstance(component.model, Sampler | GeneralizedAutoencoder):
             return None
         keys = keys or component.config.metric_kwargs
         choice = FeatureChoice(spec_seen(component.model, self.splits.spec), keys, self.splits)

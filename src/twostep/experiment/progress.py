@@ -165,7 +165,7 @@ class Lines(Callback):
             place = f"from epoch {trainer.epochs_done + 1}/{trainer.max_epochs} (step {trainer.steps_done})"
             logger.info("%s: resuming %s", trainer.label, place)
         total = trainer.total_steps(len(trainer.data))
-        if total < FEW_STEPS and not trainer.steps_done:
+        if trainer.by_steps and total < FEW_STEPS and not trainer.steps_done:
             logger.warning(
                 "%s: %d steps in all (%d epochs of %d batches) are few for a network: raise max_epochs or max_steps, "
                 "or lower train_batch_size",
@@ -197,7 +197,10 @@ class Lines(Callback):
         values = [f"{name} {value:.4g}" for name, value in losses.items()]
         values += [f"valid {name} {value:.4g}" for name, value in valid.items()]
         epoch = self._spend(trainer)
-        self._log(trainer, f"epoch {trainer.epochs_done}", values)
+        if trainer.by_steps:
+            self._log(trainer, f"epoch {trainer.epochs_done}", values)
+        else:
+            logger.info("%s: fitted: %s", trainer.label, ", ".join([trainer.model.extra_repr(), *values]))
         self._epochs[trainer.name] = _Epoch(epoch.bar, epoch.shown)
 
     @override

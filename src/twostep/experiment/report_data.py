@@ -26,7 +26,7 @@ from twostep.core.schema import UserError, reason
 from twostep.data.base import Splits
 from twostep.data.batches import subsample
 from twostep.metrics.samples.columns import kolmogorov_smirnov
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, Sampler
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, Sampler, tensor_of
 from twostep.models.two_step import TwoStep
 
 NAME = "report.npz"
@@ -43,7 +43,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def collect(module: Model | TwoStep, splits: Splits, generator: torch.Generator) -> Arrays:
     """Return the arrays of the page, as far as the model and the data have them; the model is in eval mode."""
-    device = next(module.parameters()).device
+    device = tensor_of(module).device
     tests = subsample(splits.test, MEASURED)
     test = tests.to(device, torch.get_default_dtype())
     gae = module.gae if isinstance(module, TwoStep) else module

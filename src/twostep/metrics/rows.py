@@ -27,6 +27,12 @@ class Loss(RowMetric):
     refused = "its two components have one each"
 
     @override
+    def refusal(self, model: nn.Module) -> str:
+        if isinstance(model, Model) and not model.objectives():
+            return "it is not trained by a loss"
+        return super().refusal(model)
+
+    @override
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         *_, objective = cast(Model, model).objectives()
         mean = RowMean.of((objective.loss(x).expand(len(x)) for x in batches), sum_over_ranks)

@@ -9,6 +9,8 @@ from twostep.models.ebm import EBM
 from twostep.models.external import ExternalAutoencoder
 from twostep.models.flow import Flow
 from twostep.models.fm import FlowMatching
+from twostep.models.gmm import GaussianMixture
+from twostep.models.kde import KernelDensity
 from twostep.models.parts.coupling import Couplings, vector_layers
 from twostep.models.two_step import TwoStep
 from twostep.models.vae import VAE
@@ -28,7 +30,9 @@ __all__ = [
     "ExternalAutoencoder",
     "Flow",
     "FlowMatching",
+    "GaussianMixture",
     "GeneralizedAutoencoder",
+    "KernelDensity",
     "Objective",
     "TwoStep",
     "vector_layers",

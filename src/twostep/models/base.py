@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import signature
+from itertools import chain
 from typing import Any, ClassVar, Literal, Protocol, Self, TypedDict, final, runtime_checkable
 
 import torch
@@ -91,7 +92,10 @@ class Model(nn.Module, ABC):
 
     @abstractmethod
     def objectives(self) -> tuple[Objective, ...]:
-        """Return the losses to minimise, in the order in which a training step takes them."""
+        """Return the losses to minimise, in the order in which a training step takes them.
+
+        A density without any is fitted by `fit_transform`, all at once.
+        """
 
     @property
     def dim(self) -> int:
@@ -108,12 +112,17 @@ class Model(nn.Module, ABC):
 
     def draw(self, source: Callable[..., Tensor], shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Return draws of `torch.randn` or `torch.rand`, where the weights are."""
-        like = next(self.parameters())
+        like = tensor_of(self)
         return source(shape, generator=generator, device=like.device, dtype=like.dtype)
 
     def clamp(self, x: Tensor) -> Tensor:
         """Clamp samples to `sample_range`, if there is one."""
         return x if self.sample_range is None else x.clamp(*self.sample_range)
+
+
+def tensor_of(model: nn.Module) -> Tensor:
+    """Return a parameter of a model, or a buffer of one without any: device and dtype are those of the model."""
+    return next(one for one in chain(model.parameters(), model.buffers()) if one.is_floating_point())
 
 
 class GeneralizedAutoencoder(Model):

@@ -159,7 +159,7 @@ class RunSummary:
         part = [*self.test][-1] if self.test else None
         for asked, results in self.evaluations.values():
             whole = {**results, **whole} if asked.get("part") == part else whole
-        wanted = ("log_likelihood", "explained_variance", "fid", "fd")
+        wanted = ("log_likelihood", "explained_variance", "fid", "fd", "fd_reconstruction")
         found = {name: whole[name] for name in wanted if name in whole}
         aurocs = {name: one for _, name, one in self.results() if "_ood_" in name and name.endswith("auroc")}
         best = {name: one for name, one in aurocs.items() if name.startswith("two_part")} or aurocs

@@ -18,7 +18,7 @@ from torch import Tensor
 from twostep.core.keys import FitKeys, with_epochs_for_steps
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
-from twostep.data.batches import Batches
+from twostep.data.batches import EMBED_ROWS, Batches
 from twostep.models.base import Model, OptimizerConfig, evaluating
 from twostep.training.callbacks import Callback
 from twostep.training.engine import Device, Engine
@@ -45,7 +45,8 @@ def fit(
     """Train a model on rows of data, and return it in eval mode.
 
     Where there are validation rows, training stops early and returns the weights with the lowest validation loss
-    (`early_stopping_metric=None` turns that off).
+    (`early_stopping_metric=None` turns that off). A density without a loss, as `GaussianMixture`, is fitted to all rows
+    at once.
 
     Args:
         model: an autoencoder or a density.
@@ -75,6 +76,8 @@ def fit(
     if max_minutes is not None and not max_minutes > 0:
         raise UserError(f"max_minutes={max_minutes}: must be positive")
     names = [objective.name for objective in model.objectives()]
+    if not names:
+        return _fitted_at_once(model, torch.as_tensor(data), Engine(device), seed)
     rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
     if set(rates) != set(names) or any(rate <= 0 for rate in rates.values()):
         raise UserError(f"lr: give a positive rate, or one for each of {', '.join(names)}")
@@ -94,6 +97,13 @@ def fit(
     trainer.max_seconds = None if max_minutes is None else 60 * max_minutes
     train = Batches(rows, size, device=engine.device)
     trainer.fit(train, None if held_out is None else replace(train, data=held_out), callbacks)
+    return model.eval()
+
+
+def _fitted_at_once(model: AnyModel, rows: Tensor, engine: Engine, seed: int) -> AnyModel:
+    model.to(engine.device)
+    engine.seed(derive(seed, "fit"))
+    model.fit_transform(Batches(rows, EMBED_ROWS, device=engine.device))
     return model.eval()
 
 

@@ -34,7 +34,8 @@ class Trainer:
     """Minimises the objectives of a model over epochs of batches.
 
     The permutation of an epoch is a function of (seed, epoch) and the noise of a step one of (seed, rank, step), so a
-    trainer that loads a state continues as if it had never stopped.
+    trainer that loads a state continues as if it had never stopped. A density without objectives is fitted where the
+    transform of others is; one step, in which nothing changes, ends its training.
 
     Args:
         name: of the model in its run, for logs and seeds.
@@ -97,14 +98,22 @@ class Trainer:
         return self.epochs_done >= self.max_epochs or self._had_all_steps
 
     @property
+    def by_steps(self) -> bool:
+        """Whether the model has objectives to minimise, and is not fitted at once."""
+        return bool(self.stepper.objectives)
+
+    @property
     def _had_all_steps(self) -> bool:
+        if not self.by_steps and self.steps_done:
+            return True
         if self.keys.max_steps is not None and self.steps_done >= self.keys.max_steps:
             return True
         return self.max_seconds is not None and self.steps_done > 0 and self.seconds_done >= self.max_seconds
 
     def total_steps(self, batches: int) -> int:
         """Return for how many steps the model is trained at most, with so many batches in an epoch."""
-        return min(self.max_epochs * batches, self.keys.max_steps or self.max_epochs * batches)
+        most = self.max_epochs * batches if self.by_steps else 1
+        return min(most, self.keys.max_steps or most)
 
     @property
     def done(self) -> float:

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import mannwhitneyu
 
 from helpers.distributions import coverage, gaussian
-from twostep.metrics.samples.memorisation import memorisation, of_distances
+from twostep.metrics.samples.memorisation import memorisation, nearer_to_training, of_distances
 
 TRAIN, HELD_OUT = gaussian(400, 6), gaussian(300, 6, seed=1)
 
@@ -50,6 +50,14 @@ def test_samples_off_the_data_have_the_other_sign():
 def test_copies_are_counted_where_held_out_rows_repeat_training_rows_too():
     held_out = torch.cat([TRAIN[:30], gaussian(270, 6, seed=1)])
     assert memorisation([TRAIN], held_out, copying(0.5, noise=0.0)).copies.value == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_the_share_of_samples_nearer_to_training_data(share):
+    found = nearer_to_training(TRAIN, HELD_OUT, copying(share, n=4000 if share == 0 else 300))
+    assert found.low <= share + (1 - share) / 2 <= found.high
+    held_out = nearer_to_training(TRAIN, HELD_OUT, HELD_OUT)
+    assert held_out.low <= 0.5 <= held_out.high, "held-out points are not their own neighbours"
 
 
 @pytest.mark.parametrize("size", [7, 150, 399])

@@ -18,10 +18,11 @@ from twostep.metrics import METRICS, evaluate
 from twostep.metrics.samples.checks import check_features
 from twostep.metrics.samples.table import SampleMetric
 from twostep.models import MODELS
-from twostep.models.base import DensityEstimator
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder
+from twostep.models.two_step import TwoStep
 
 PLANE = DataSpec(name="plane", shape=(2,), size=1000, low=-9, high=9)
-OTHERS = ("fid", "column_errors")  # of images, and of tables
+OTHERS = ("fid", "column_errors", "fd_reconstruction")  # of images, of tables, and of autoencoders
 NAMES = [name for name in METRICS if isinstance(METRICS[name], SampleMetric) and name not in OTHERS]
 FIGURES = {
     "precision_recall_density_coverage": ["precision", "recall", "density", "coverage"],
@@ -97,7 +98,9 @@ def test_a_shifted_model_scores_worse_by_every_metric(perfect):
         figure = FIGURES.get(name, [name])[-1 if name != "memorisation" else 0]
         better, worse = perfect[0][figure], shifted[figure]
         assert worse.reference == better.reference, "the reference value does not depend on the model"
-        if name == "memorisation" or METRICS[name].lower_is_better:
+        if name == "nearer_to_training":  # of a wrong distribution, no copies
+            assert worse.interval[0] < 0.5 < worse.interval[1]
+        elif name == "memorisation" or METRICS[name].lower_is_better:
             assert worse.interval[0] > better.interval[1], name
         else:
             assert worse.interval[1] < better.interval[0], name
@@ -257,3 +260,35 @@ def test_few_held_out_data_score_like_a_perfect_model():
     coverage = evaluate(["precision_recall_density_coverage"], few.model, few.held_out, lambda x: x, 0, few)["coverage"]
     assert coverage.value < 0.6
     assert coverage.value == pytest.approx(coverage.reference, abs=0.1)
+
+
+class Rounded(GeneralizedAutoencoder):
+    """An autoencoder that keeps a share of each point."""
+
+    def __init__(self, share):
+        super().__init__((2,))
+        self.share, self.latent_dim, self.spec = share, 2, PLANE
+
+    def encode(self, x):
+        return x
+
+    def decode(self, z):
+        return self.share * z
+
+    def objectives(self):
+        return ()
+
+
+def test_the_distance_of_reconstructions_is_that_of_held_out_data_where_they_are_perfect():
+    names = ["fd_reconstruction"]
+    found = {share: measured(names, Rounded(share))["fd_reconstruction"] for share in (1.0, 0.9, 0.5)}
+    assert found[1.0].value == found[1.0].reference
+    assert found[1.0].value < found[0.9].value < found[0.5].value
+    both = measured(names, with_spec(TwoStep(Rounded(0.9), given())))["fd_reconstruction"]
+    assert both.value == found[0.9].value, "whatever the density"
+    assert "does not reconstruct" in METRICS["fd_reconstruction"].refusal(given())
+
+
+def with_spec(model):
+    model.spec = PLANE
+    return model

@@ -13,6 +13,7 @@ NAMES = {
     "fd": "Fréchet distance",
     "fid": "Fréchet inception distance",
     "fd_infinity": "Fréchet distance, unbiased",
+    "fd_reconstruction": "Fréchet distance of reconstructions",
     "kid": "kernel distance",
     "c2st": "classifier two-sample test",
     "sliced_wasserstein": "sliced Wasserstein distance",

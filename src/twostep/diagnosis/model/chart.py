@@ -35,7 +35,7 @@ from twostep.diagnosis.dimension.distinct_rows import LEAST
 from twostep.diagnosis.model.finding import Finding
 from twostep.diagnosis.model.jacobian_spectrum import COUNTS, Spectrum, decoder_spectrum
 from twostep.diagnosis.model.tears_and_folds import TearsAndFolds, tears_and_folds
-from twostep.models.base import GeneralizedAutoencoder, evaluating
+from twostep.models.base import GeneralizedAutoencoder, evaluating, tensor_of
 
 LEFT = 0.01  # of the variance
 CYCLE = 0.1  # of the rms radius of embeddings
@@ -71,7 +71,7 @@ def chart_of(gae: GeneralizedAutoencoder, train: Tensor, held_out: Tensor, seed:
     """
     if len(train) < LEAST or len(held_out) < 2:
         raise UserError(f"{len(train)} training and {len(held_out)} held-out rows are too few: give {LEAST} and 2")
-    like = next(gae.parameters())
+    like = tensor_of(gae)
     train, held_out = train.to(like), held_out.to(like)
     _refuse_equal(held_out, "the held-out rows are all equal: give other data")
     with evaluating(gae):

@@ -22,7 +22,7 @@ from torch import Tensor
 from twostep.core.schema import UserError
 from twostep.metrics.base import Result, measure_of
 from twostep.metrics.density_check import importance, quadrature
-from twostep.models.base import DensityEstimator, evaluating
+from twostep.models.base import DensityEstimator, evaluating, tensor_of
 from twostep.models.two_step import TwoStep
 
 Verdict = Literal["normalised", "a bound", "not normalised", "undecided"]
@@ -106,7 +106,7 @@ class _Density:
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return the integrand at `(n, d)`, of shape `(n,)`."""
-        repeated = points.to(next(self.model.parameters()).dtype).repeat(self.draws, 1)
+        repeated = points.to(tensor_of(self.model).dtype).repeat(self.draws, 1)
         logs = self._log_values(repeated).double().view(self.draws, -1)
         if logs.isnan().any():
             raise UserError(f"log_prob is not a number at {points[logs.isnan().any(0)][0].tolist()}")

@@ -52,6 +52,7 @@ import numpy as np
 from torch import nn
 
 from twostep.core.schema import UserError
+from twostep.metrics.ood.knn import KNN, KNN_LATENT
 from twostep.metrics.ood.many import Shift, shift_of
 from twostep.metrics.ood.scores import DISTANCE, FAR, LATENT, NEAREST, RELATIVE, TWO_PART, Array, finite
 from twostep.models.two_step import TwoStep
@@ -64,7 +65,7 @@ OF_VECTORS: Sides = {(DISTANCE, 1): 1.0}
 OF_ROWS: Sides = {(NEAREST, 1): 1.0}
 OF_IMAGES: Sides = {(DISTANCE, 1): 0.45, (RELATIVE, 1): 0.45, (DISTANCE, -1): 0.1}
 ON_DISTANCE = 0.75  # weight
-ONE_SIDED = (DISTANCE, RELATIVE, NEAREST)
+ONE_SIDED = (DISTANCE, RELATIVE, NEAREST, KNN.name, KNN_LATENT.name)
 MIN_ROWS = 4  # held-out rows that a `TwoPart` needs, two in each half
 SUPPORT = 3  # rows expected in the share of a side for the side to be used, unless it is the first
 SHRINKAGE = 2  # weight of the Gaussian tail in the scale of a tail, in rows

@@ -5,8 +5,9 @@
     <score>_ood_detection_rate                    OOD test rows with such a p-value; calibrated on validation rows only
     likelihood_ood_acc[_low_dim]                  the reference's accuracy of a decision stump, which uses OOD data
 
-with <score> being `likelihood` (a log-density; `..._low_dim`: of embeddings), `distance` (to the manifold) or
-`two_part` (both). On a learned manifold, a log-density is that of the projection: it can be high far from the manifold.
+with <score> being `likelihood` (a log-density; `..._low_dim`: of embeddings), `distance` (to the manifold),
+`two_part` (both) or `knn` (to the fifth nearest training row; `..._low_dim`: among embeddings). On a learned
+manifold, a log-density is that of the projection: it can be high far from the manifold.
 
 Source: Diagnosing and Fixing Manifold Overfitting in Deep Generative Models (Loaiza-Ganem et al., 2022, arXiv
 2204.07172), for the stump and the two densities.
@@ -26,6 +27,7 @@ from twostep.data.batches import subsample
 from twostep.metrics.base import METRICS, Metric, Result
 from twostep.metrics.ood.conformal import MIN_ROWS, ConformalCalibrator
 from twostep.metrics.ood.detection import detection_figures, stump
+from twostep.metrics.ood.knn import KNN, KNN_LATENT
 from twostep.metrics.ood.scores import MAX_ROWS, NEAREST_SCORE, TWO_PART, Array, finite, scores_of
 from twostep.models.base import DensityEstimator
 from twostep.models.two_step import TwoStep
@@ -120,7 +122,7 @@ def detection(
 ) -> dict[str, Result]:
     """Return how well each score, from `calibrate`, separates the test rows of two datasets."""
     results: dict[str, Result] = {}
-    for score in (*scores_of(model), NEAREST_SCORE, TWO_PART):
+    for score in (*scores_of(model), NEAREST_SCORE, KNN, KNN_LATENT, TWO_PART):
         found: dict[str, Result] = {}
         if score.name in scores:
             found |= _figures(scores[score.name], comparison, seed, with_accuracy=bool(score.kind))

@@ -7,6 +7,7 @@ For every score, *higher means more in-distribution*:
     reconstruction_error   -‖x - g(f(x))‖², for models that reconstruct
     relative_distance      of images, the same relative to how much the image varies (below)
     nearest_distance       of vectors, minus the distance to the nearest training row, if these are given
+    knn, knn_latent        minus the distance to the fifth nearest training row, see `knn`
     two_part               density and distances of a two-step model combined, see `conformal`
 
 *Units.* Distances of images are in units of the data. Those of vectors are in the units that the model sees where it
@@ -25,7 +26,7 @@ of the embeddings takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -130,14 +131,16 @@ def score_splits(
     sum_over_ranks: SumOverRanks,
     seed: int,
     training: Tensor | None = None,
+    more: Sequence[Score] = (),
 ) -> dict[str, dict[str, Array]]:
     """Return the scores of the rows of all ranks, in order, by score and split; the same seed gives the same ones.
 
-    Distances of vectors to the nearest of the `training` rows `(n, D)` are among them if these are given.
+    Distances of vectors to the nearest of the `training` rows `(n, D)` are among them if these are given, and `more`
+    scores.
     """
     scored: dict[str, dict[str, Array]] = {}
     with evaluating(model):
-        for score in scores_of(model, training):
+        for score in (*scores_of(model, training), *more):
             assert score.of is not None
             scored[score.name] = {}
             for split, batches in splits.items():

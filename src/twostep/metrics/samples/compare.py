@@ -27,7 +27,7 @@ from twostep.metrics.samples.feature_sets import FeatureSets
 from twostep.metrics.samples.table import SampleMetric
 
 DEFAULT = ("fd", "kid", "precision_recall_density_coverage", "c2st", "sliced_wasserstein")
-NEED_HELD_OUT = ("memorisation",)
+NEED_HELD_OUT = ("memorisation", "nearer_to_training")
 
 
 @dataclass
@@ -64,7 +64,8 @@ def compare(
         real: an array, tensor or frame `(N, *S)`, or the path of a file or of a folder of images: what was trained on.
         samples: samples of a model, likewise; images of a folder get the size of the real ones.
         metrics: names of metrics that compare samples (`twostep.metrics.METRICS`); None: `fd`, `kid`,
-            `precision_recall_density_coverage`, `c2st`, `sliced_wasserstein`, and `memorisation` with held-out data;
+            `precision_recall_density_coverage`, `c2st`, `sliced_wasserstein`, and with held-out data `memorisation` and
+            `nearer_to_training`;
             of tables with words, dates or gaps `column_errors` too.
         held_out: real data that were not trained on: each result then has their value in the samples' place as its
             `reference`, which a perfect model would reach.
@@ -118,7 +119,7 @@ def compare(
         with_reference=held_out is not None,
     )
     for metric in asked:
-        if not isinstance(metric, SampleMetric):
+        if not isinstance(metric, SampleMetric) or not isinstance(sets.model, metric.models):
             raise UserError(f"{metric.name}: compares no samples: it is a metric of a model")
         if metric.name in NEED_HELD_OUT and held_out is None:
             raise UserError(f"{metric.name}: needs real data that were not trained on: give held_out")

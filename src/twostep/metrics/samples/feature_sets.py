@@ -11,10 +11,11 @@ from torch import Tensor
 
 from twostep.core.keys import MetricKeys
 from twostep.core.seeds import derive
-from twostep.data.batches import Batches, subsample
+from twostep.data.batches import Batches, Rows, subsample
 from twostep.data.files import cache
 from twostep.metrics.features.base import Extractor, digest_of
-from twostep.models.base import Sampler
+from twostep.models.base import GeneralizedAutoencoder, Sampler
+from twostep.models.two_step import TwoStep
 
 BLOCK = 10_000  # rows, when the features of all training rows are needed
 
@@ -23,7 +24,7 @@ BLOCK = 10_000  # rows, when the features of all training rows are needed
 class FeatureSets:
     """The samples of a model and what they are compared with, in one feature space, computed when needed."""
 
-    model: Sampler
+    model: Sampler | GeneralizedAutoencoder
     training: Callable[[], Batches]  # that the model was trained on
     held_out: Batches  # of data that it was not trained on
     keys: MetricKeys
@@ -72,12 +73,22 @@ class FeatureSets:
         start, stop = (self.number * rank // of.world_size for rank in (of.rank, of.rank + 1))
         generator = torch.Generator(of.device).manual_seed(derive(self.seed, "samples", of.rank))
         sizes = [len(block) for block in torch.empty(stop - start).split(self.keys.gen_batch_size)]
+        assert isinstance(self.model, Sampler)
         with torch.no_grad():
             return self.gather(torch.cat([self.extractor(self.model.sample(n, generator)) for n in sizes]))
 
+    @cached_property
+    def reconstructions(self) -> Tensor:
+        """Features of the reconstructions of the rows of `unseen`, `(m, D)`."""
+        gae = self.model.gae if isinstance(self.model, TwoStep) else self.model
+        assert isinstance(gae, GeneralizedAutoencoder)
+        every = self._every(subsample(self.held_out.data, self.keys.gen_samples), self.held_out)
+        with torch.no_grad():
+            return torch.cat([self.extractor(gae.clamp(gae.decode(gae.encode(x)))) for x in every])
+
     def _of_rows(self, rows: Tensor, batches: Batches) -> Tensor:
         """Return the features of rows, from the cache by their content if the extractor allows that."""
-        every = replace(batches, data=rows, batch_size=self.keys.gen_batch_size, rank=0, world_size=1)
+        every = self._every(rows, batches)
         if batches.encode is not None or not self.extractor.cached:
             return torch.cat([self.extractor(x) for x in every])
         key = cache.key(f"features-{self.extractor.name}", [digest_of(self.extractor.digest, [rows])])
@@ -86,3 +97,7 @@ class FeatureSets:
             known = {"features": torch.cat([self.extractor(x) for x in every]).cpu()}
             cache.store(key, known)
         return known["features"].to(batches.device)
+
+    def _every(self, rows: Rows, batches: Batches) -> Batches:
+        """Return rows in batches, all of them on each rank."""
+        return replace(batches, data=rows, batch_size=self.keys.gen_batch_size, rank=0, world_size=1)

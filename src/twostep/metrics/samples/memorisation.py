@@ -7,6 +7,9 @@ With `d(x)` the distance to the nearest training point, s a sample and h a held-
               -2 it indicates copies, above 2 samples off the data. It grows with √n, so it does not count copies
     copies  = share of samples no farther away than the nearest 1 % of the held-out points; 0.01 without copies
 
+A second figure compares both distances of a sample, `nearer_to_training`: it sees copies that held-out data do not show
+because they lie as close to the training data themselves.
+
 C_T here uses a single cell, the whole space. The intervals are those of new samples and new held-out points, with the
 same training data.
 
@@ -55,6 +58,22 @@ def memorisation(train: Iterable[Tensor], held_out: Tensor, samples: Tensor, see
         least = torch.minimum(least, nearest(rows, block))
         seen += len(block)
     return of_distances(least[: len(held_out)], least[-len(samples) :], seed, f"distances to {seen:,} training rows; ")
+
+
+def nearer_to_training(train: Tensor, held_out: Tensor, samples: Tensor) -> SampleEstimate:
+    """Return the share of samples nearer to a training point than to any of as many held-out points; ½ without copies.
+
+    Shapes: `train: (l, D)`, `held_out: (m, D)`, `samples: (n, D)`. Held-out points in the place of samples are compared
+    with the other ones. Equal distances count half.
+    """
+    check_features(2, train=train, held_out=held_out, samples=samples)
+    size = min(len(train), len(held_out))
+    train, others = train[:size], held_out[:size]
+    rows = others if samples is held_out else samples
+    to_train, to_others = nearest(rows, train), nearest(rows, others)
+    share = float(((to_train < to_others).double() + (to_train == to_others).double() / 2).mean())
+    method = f"binomial; nearest of {size:,} training and as many held-out rows"
+    return SampleEstimate(share, *wilson(share, len(rows)), (size, len(rows)), method)
 
 
 def of_distances(held_out: Tensor, samples: Tensor, seed: int = 0, about: str = "") -> Memorisation:

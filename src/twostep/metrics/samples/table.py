@@ -22,15 +22,15 @@ from twostep.metrics.samples.c2st import MIN_ROWS, c2st
 from twostep.metrics.samples.checks import SampleEstimate, check_features
 from twostep.metrics.samples.columns import ColumnErrors, column_errors
 from twostep.metrics.samples.feature_sets import FeatureSets
-from twostep.metrics.samples.memorisation import Memorisation, memorisation
+from twostep.metrics.samples.memorisation import Memorisation, memorisation, nearer_to_training
 from twostep.metrics.samples.sliced import sliced_wasserstein
-from twostep.models.base import Model, Sampler
+from twostep.models.base import GeneralizedAutoencoder, Model, Sampler
 from twostep.models.two_step import TwoStep
 
 
 @dataclass(frozen=True)
 class SampleMetric(Metric):
-    """A comparison of features `(n, D)` of training data with `(m, D)` of samples, or of held-out data.
+    """A comparison of features `(n, D)` of training data with `(m, D)` of samples, or of the rows that `rows` names.
 
     It gives an estimate, or a named tuple of several, and needs at least `min_rows` rows, by the key `nearest_k`.
     """
@@ -45,13 +45,15 @@ class SampleMetric(Metric):
     models: tuple[type, ...] = (Sampler,)
     refused: str = "it does not sample: train a density on its embeddings"
     needs: Literal["", "decoder", "volume"] = "decoder"
+    rows: Callable[[FeatureSets], Tensor] = lambda sets: sets.samples
 
     def __call__(self, sets: FeatureSets) -> dict[str, Result]:
         """Compare the samples, and held-out data if a reference is asked for, with training data."""
         used = sets.extractor
         if self.name == "fid" and used.name != inception.NAME:
             raise UserError(f"fid: defined in {inception.NAME} features only, not in {used.name}: use fd")
-        found = self._estimates(sets.samples, sets)
+        rows = self.rows(sets)
+        found = self._estimates(rows, sets)
         reference = self._estimates(sets.unseen, sets) if sets.with_reference else {}
         features = f"{used.name} features {used.digest[:12]} ({used.preprocessing})"
         held_out = f", held-out data of {len(sets.unseen):,}" if reference else ""
@@ -59,8 +61,9 @@ class SampleMetric(Metric):
         for name, one in found.items():
             note = f"{features} of {one.n[0]:,} and {one.n[1]:,} rows{held_out}; {one.method}"
             expected = reference[name].value if reference else None
-            n = len(sets.samples)
-            results[name] = Result(one.value, self.unit, n, note=note, interval=one.interval, reference=expected)
+            results[name] = Result(
+                one.value, self.unit, len(rows), note=note, interval=one.interval, reference=expected
+            )
         return results
 
     def _estimates(self, rows: Tensor, sets: FeatureSets) -> dict[str, SampleEstimate]:
@@ -98,6 +101,15 @@ for _metric in (
         "Fréchet inception distance, if Inception's weights are given; else `fd`",
         lambda data, rows, _: frechet.frechet(data, rows),
         unit="squared feature units",
+    ),
+    SampleMetric(
+        "fd_reconstruction",
+        "Fréchet distance of reconstructions of held-out data to training data: what samples of any density can reach",
+        lambda data, rows, _: frechet.frechet(data, rows),
+        unit="squared feature units",
+        models=(GeneralizedAutoencoder, TwoStep),
+        refused="it does not reconstruct data",
+        rows=lambda sets: sets.reconstructions,
     ),
     SampleMetric(
         "fd_infinity",
@@ -150,6 +162,12 @@ for _metric in (
         "memorisation",
         "whether samples are closer to the training data than held-out data are",
         lambda _, rows, sets: memorisation(sets.all_data(), sets.unseen, rows, sets.seed),
+        stops=False,
+    ),
+    SampleMetric(
+        "nearer_to_training",
+        "share of samples nearer to a training row than to any of as many held-out rows, 0.5 without copies",
+        lambda data, rows, sets: nearer_to_training(data, sets.unseen, rows),
         stops=False,
     ),
 ):
