@@ -69,6 +69,8 @@ def _no_curves(monkeypatch):
 ADVICE = {
     "twostep.experiment.progress.FEW_STEPS": 0,
     "twostep.experiment.reconstructions.EXPLAINS_NOTHING": -float("inf"),
+    "twostep.experiment.mixture_floor.MOST_DIM": 0,
+    "twostep.experiment.normaliser.MOST_DIM": 0,  # seconds
 }
 
 
@@ -86,6 +88,7 @@ def advice(monkeypatch):
     """Give advice on short training all the same."""
     monkeypatch.setattr("twostep.experiment.progress.FEW_STEPS", 500)
     monkeypatch.setattr("twostep.experiment.reconstructions.EXPLAINS_NOTHING", 0.1)
+    monkeypatch.setattr("twostep.experiment.mixture_floor.MOST_DIM", 64)
 
 
 @pytest.fixture(autouse=True)
