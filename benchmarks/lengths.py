@@ -1,8 +1,8 @@
 """Is the default length enough? Each model at its default, and at four times that length, on small and large data.
 
-Autoencoders by the reconstruction error of test rows, densities by their log-likelihood on embeddings of an autoencoder
-at its default, of tables on the rows themselves. A length is enough where four times of it gain 5 % of an error at most,
-or 0.05 nats a coordinate.
+Autoencoders by the reconstruction error of test rows, densities by their log-likelihood on embeddings of an `ae` at its
+default, of tables on the rows themselves. A length is enough where four times of it gain at most 5 % of an error, or
+0.05 nats a coordinate.
 
     TWOSTEP_DATA=<folder of data sets> python benchmarks/lengths.py [--models ae flow] [--data digits few]
 """

@@ -16,8 +16,8 @@ from typing_extensions import Unpack, override
 
 from twostep.core.keys import TEST_METRICS
 from twostep.core.schema import DataSpec, NonNegativeFloat
-from twostep.models.base import MODELS, DataArguments, Objective, OneLossConfig, Preset, Role
-from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig, Output, modern
+from twostep.models.base import MODELS, DataArguments, Gather, Objective, OneLossConfig, Preset, Role
+from twostep.models.parts.networks import EncoderDecoder, EncoderDecoderConfig, Output, of_images
 from twostep.nn.layers import Standardize
 
 
@@ -44,7 +44,12 @@ class Autoencoder(EncoderDecoder):
     @override
     def objectives(self) -> tuple[Objective, ...]:
         unit = "squared units of the transformed data"
-        return (Objective("loss", self._loss, self.network_parameters(), unit=unit),)
+        return (Objective("loss", self._loss, self.network_parameters(), after=self._count, unit=unit),)
+
+    def _count(self, gather: Gather) -> None:
+        for part in self.encoder.modules():
+            if isinstance(part, Standardize):
+                part.count(gather)
 
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
@@ -72,9 +77,9 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         values = super().defaults(spec, role, preset)
-        return (
-            values if preset == "reference" else {**values, **modern(spec, values["encoder_net"]), "latent_noise": 0.1}
-        )
+        if preset == "reference" or not spec.is_image:
+            return values
+        return {**values, **of_images(spec, values["encoder_net"]), "latent_noise": 0.1}
 
     @override
     def build(self, spec: DataSpec) -> Autoencoder:

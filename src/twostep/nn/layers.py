@@ -121,23 +121,32 @@ class RunningMean(nn.Module):
 class Standardize(nn.Module):
     """Coordinates of mean 0 and variance 1: over a batch in training, and over the last batches in evaluation.
 
+    After each step, `count` takes the step's points of all ranks into the moments that evaluation uses.
+
     Source: Batch Normalization (Ioffe & Szegedy, 2015, arXiv 1502.03167).
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.mean, self.square = RunningMean((dim,)), RunningMean((dim,))
+        self.mean, self.variance = RunningMean((dim,)), RunningMean((dim,))
+        self._seen: Tensor | None = None  # none where a rank has no rows in a batch
 
     def forward(self, z: Tensor) -> Tensor:
         """Map `(B, dim)` to the same shape."""
+        z = z.float() if z.dtype == torch.bfloat16 else z
         if self.training:
-            mean, square = z.mean(0), z.square().mean(0)
-            with torch.no_grad():
-                self.mean.update(mean, RECENT)
-                self.square.update(square, RECENT)
+            self._seen = z.detach()
+            mean, variance = z.mean(0), z.var(0, correction=0)
         else:
-            mean, square = self.mean.mean(torch.zeros_like(z[0])), self.square.mean(torch.ones_like(z[0]))
-        return (z - mean) * (square - mean.square() + TINY).rsqrt()
+            mean, variance = self.mean.mean(torch.zeros_like(z[0])), self.variance.mean(torch.ones_like(z[0]))
+        return (z - mean) * (variance + TINY).rsqrt()
+
+    def count(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """Count the points of the last step, given what gathers the rows of all ranks."""
+        points = gather(self.mean.total.new_zeros(0, *self.mean.total.shape) if self._seen is None else self._seen)
+        self.mean.update(points.mean(0), RECENT)
+        self.variance.update(points.var(0, correction=0), RECENT)
+        self._seen = None
 
 
 def _start_at_zero(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

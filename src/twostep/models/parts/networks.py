@@ -25,8 +25,8 @@ OUTPUTS: dict[Output, type[nn.Module]] = {"linear": nn.Identity, "sigmoid": nn.S
 LAMBDA = AliasChoices("lambda", "_lambda")
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
-LARGE = 512  # coordinates, from which networks are wider
-STEPS = 3000
+LARGE = 512  # coordinates of an image, from which on networks are wider
+STEPS = 3000  # of training
 LAYERS = 4  # of the reference's convolutional networks
 
 # Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
@@ -242,19 +242,15 @@ class EncoderDecoder(GeneralizedAutoencoder):
         return mean, rest
 
 
-def modern(spec: DataSpec, net: Net) -> dict[str, Any]:
-    """Return defaults that keep more of the data in the same time than the paper's (benchmarks/defaults.py)."""
+def of_images(spec: DataSpec, net: Net) -> dict[str, Any]:
+    """Return defaults that keep more of an image in the same time than the paper's (benchmarks/lengths.py)."""
     values: dict[str, Any] = {"ema_decay": 0.999, "use_lr_scheduler": True, "max_steps": STEPS}
-    values |= {"early_stopping_metric": ERROR, "valid_metrics": ("loss", ERROR)}
+    values |= {"early_stopping_metric": ERROR, "output": "sigmoid" if spec.low >= 0 else "tanh"}
     if net == "mlp":
         width = 640 if spec.dim >= LARGE else 256
         for side in ("encoder", "decoder"):
             values |= {f"{side}_net": "resmlp", f"{side}_hidden_dims": (width, width), f"{side}_activation": "swish"}
-    if spec.is_image:
-        values["output"] = "sigmoid" if spec.low >= 0 else "tanh"
-        if spec.dim >= LARGE:
-            values["latent_dim"] = 40
-    return values
+    return values | ({"latent_dim": 40} if spec.dim >= LARGE else {})
 
 
 def unpadded(spec: DataSpec) -> bool:
