@@ -48,9 +48,11 @@ PUBLIC = {
         Dimension
         LocalDimension
         Overfitting
+        ScoreDimension
         diagnose
         dimension_of
         local_dimension
+        score_dimension
     """,
     "twostep.estimators": """
         DensityModel

@@ -323,3 +323,19 @@ def test_no_points_have_no_densities(keys):
     spec = DataSpec(name="images", shape=(1, 4, 4), size=9, low=0, high=9)
     model = FlowConfig(hidden_units=4, num_layers=2, num_blocks_per_layer=1, **keys).build(spec).eval()
     assert model.log_prob(torch.zeros(0, 1, 4, 4)).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["maf", "nsf"])
+def test_autoregressive_layers_are_invertible_and_normalised(kind):
+    keys = {"transform": kind, "hidden_units": 8, "num_layers": 2, "num_blocks_per_layer": 1}
+    torch.manual_seed(0)
+    model, one = (FlowConfig(**keys).build(vectors(dim)).double().eval().requires_grad_(False) for dim in (3, 1))
+    for parameter in (*model.parameters(), *one.parameters()):
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = data(20, 3)
+    u, log_det = model.layers(x)
+    torch.testing.assert_close(model.layers.inverse(u), x)
+    J = torch.stack([torch.autograd.functional.jacobian(lambda y: model.layers(y[None])[0][0], row) for row in x])
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(J).logabsdet)
+    axis = torch.linspace(-20, 20, 4001).double()
+    assert float(torch.trapezoid(one.log_prob(axis[:, None]).exp(), axis)) == pytest.approx(1, abs=1e-3)

@@ -5,7 +5,7 @@
     log p(x) = log N(u; 0, I) + Σ_i (log|det W_i| + Σ_j log S_ij') + log|det t'(x)|
 
 The layers h_i are those of `coupling`: over all coordinates of a vector (`simple_nsf`), or over the channels of a
-image at several resolutions (`multiscale`).
+image at several resolutions (`multiscale`), or those of `autoregressive`.
 
 Source: Neural Spline Flows (Durkan et al., 2019, arXiv 1906.04032).
 """
@@ -32,6 +32,7 @@ from twostep.models.base import (
     Preset,
     Role,
 )
+from twostep.models.parts.autoregressive import autoregressive_layers
 from twostep.models.parts.coupling import Couplings, Multiscale, vector_layers
 from twostep.models.parts.networks import image_shape
 from twostep.nn.distributions import standard_normal_log_prob
@@ -84,8 +85,10 @@ class FlowConfig(OneLossConfig):
     paper: ClassVar[str] = "Durkan et al., 2019, arXiv 1906.04032"
 
     name: Literal["flow"] = "flow"
-    transform: Literal["simple_nsf", "multiscale"] = Field(
-        "simple_nsf", description="layers over vectors, or over images at several resolutions (multiscale)"
+    transform: Literal["simple_nsf", "multiscale", "maf", "nsf"] = Field(
+        "simple_nsf",
+        description="layers: coupling splines over vectors, or over images at several resolutions (multiscale); "
+        "autoregressive affine maps (maf) or splines (nsf), which take a pass for each coordinate to sample",
     )
     hidden_units: PositiveInt = Field(64, description="width of the networks that compute the splines")
     num_layers: PositiveInt = Field(4, description="layers of coupling and mixing")
@@ -113,12 +116,14 @@ class FlowConfig(OneLossConfig):
 
     @override
     def is_flat(self) -> bool:
-        return self.transform == "simple_nsf"
+        return self.transform != "multiscale"
 
     @override
     def build(self, spec: DataSpec) -> Flow:
         couplings = Couplings(**self.model_dump(include=set(Couplings.__dataclass_fields__)))
         data = self.data_arguments(spec)
+        if self.transform in ("maf", "nsf"):
+            return Flow(autoregressive_layers(self.transform, spec.dim, couplings), spec.shape, **data)
         if self.is_flat():
             return Flow(vector_layers(spec.dim, couplings), spec.shape, **data)
         if not spec.is_image or spec.shape[1] % 2 or spec.shape[2] % 2:

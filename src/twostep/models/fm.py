@@ -46,7 +46,7 @@ from twostep.nn.distributions import standard_normal_log_prob
 from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
-ENTRIES = 2**19  # of the tangents of one layer in one evaluation: what a cache holds
+ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
 
 class FlowMatching(DensityEstimator):
@@ -81,19 +81,57 @@ class FlowMatching(DensityEstimator):
         a, b = _coefficients(s.reshape(-1, 1))
         return a * y + b * self.network(s.reshape(-1), y)
 
-    def score(self, x: Tensor, sigma: float) -> Tensor:
-        """Return the score of the density of data with noise of std `sigma` at `(B, D)`, `(B, D)`.
+    def denoised(self, x: Tensor, sigma: float) -> Tensor:
+        """Return the mean of the data given `x`, `(B, D)`, which is data with noise of std `sigma`.
 
-        Both are in the coordinates of the transform: standard deviations, where it whitens.
+        Both are in the coordinates of the transform, standard deviations where it whitens, as are those of `score`.
         """
         s = x.new_tensor(1 / (1 + sigma))
-        mean = s * x + (1 - s) * self.velocity(s, s * x)  # E[y | y_s]
-        return (mean - x) / sigma**2
+        return s * x + (1 - s) * self.velocity(s, s * x)
+
+    def score(self, x: Tensor, sigma: float) -> Tensor:
+        """Return the score of the density of data with noise of std `sigma` at `(B, D)`, `(B, D)`."""
+        return (self.denoised(x, sigma) - x) / sigma**2
 
     @override
     def log_density(self, x: Tensor) -> Tensor:
+        return self.estimate(x)[0]
+
+    def estimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-densities at `(B, *S)`, `(B,)`, and their standard errors by the probes: 0 where they are exact.
+
+        Probes are drawn from torch's generator; one alone has no standard error (NaN).
+        """
         y = self.transform(x)
-        return self._log_prob(y) + self.transform.log_abs_det_jacobian(x)
+        probes, errors = self._probes(y), y.new_zeros(len(y))
+
+        def of(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+            parts = [within(part, nodes) for part in rows.split(max(1, ENTRIES // (min(self.dim, EXACT_DIM) * 256)))]
+            return torch.cat([fine for fine, _ in parts]), torch.cat([rough for _, rough in parts])
+
+        def within(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+            both = self.with_divergence(None if probes is None else probes[:, rows])
+            u, total, rough = ode.to_start(self.velocity, both, y[rows], nodes)
+            if probes is not None:
+                errors[rows] = (total.detach().var(0, correction=0) / (len(total) - 1)).sqrt()
+                total, rough = total.mean(0), rough.mean(0)
+            start = standard_normal_log_prob(u)
+            return start - total, start - rough
+
+        log_prob = ode.until_exact(of, len(y), self.tolerance, y.device)
+        return log_prob + self.transform.log_abs_det_jacobian(x), errors
+
+    def with_divergence(self, probes: Tensor | None = None) -> ode.WithDivergence:
+        """Return the velocity with its divergence, or with Hutchinson's estimates of it by probes `(k, B, D)` of ±1."""
+        network = self.network
+        if probes is not None or not isinstance(network, TimedMLP):
+            return ode.with_divergence(self.velocity, probes)
+
+        def both(s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            (a, b), (value, trace) = _coefficients(s), network.with_trace(s, y)
+            return a * y + b * value, a * self.dim + b * trace
+
+        return both
 
     @override
     @torch.no_grad()
@@ -106,34 +144,11 @@ class FlowMatching(DensityEstimator):
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("loss", self._loss, tuple(self.parameters()), unit="squared velocity a coordinate"),)
 
-    def _log_prob(self, y: Tensor) -> Tensor:
-        probes = None
-        if self.likelihood == "estimate":
-            signs = torch.rand(self.probes, *y.shape, device=y.device, dtype=y.dtype) < 0.5
-            probes = torch.where(signs, y.new_ones(()), -y.new_ones(()))
-
-        def of(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-            parts = [within(part, nodes) for part in rows.split(max(1, ENTRIES // (min(self.dim, EXACT_DIM) * 256)))]
-            return torch.cat([fine for fine, _ in parts]), torch.cat([rough for _, rough in parts])
-
-        def within(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-            both = self._with_divergence(None if probes is None else probes[:, rows])
-            u, total, rough = ode.to_start(self.velocity, both, y[rows], nodes)
-            start = standard_normal_log_prob(u)
-            return start - total, start - rough
-
-        return ode.until_exact(of, len(y), self.tolerance, y.device)
-
-    def _with_divergence(self, probes: Tensor | None) -> ode.WithDivergence:
-        network = self.network
-        if probes is not None or not isinstance(network, TimedMLP):
-            return ode.with_divergence(self.velocity, probes)
-
-        def both(s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            (a, b), (value, trace) = _coefficients(s), network.with_trace(s, y)
-            return a * y + b * value, a * self.dim + b * trace
-
-        return both
+    def _probes(self, y: Tensor) -> Tensor | None:
+        if self.likelihood == "exact":
+            return None
+        signs = torch.rand(self.probes, *y.shape, device=y.device, dtype=y.dtype) < 0.5
+        return torch.where(signs, y.new_ones(()), -y.new_ones(()))
 
     def _loss(self, x: Tensor) -> Tensor:
         """Return the mean squared error a coordinate, in which one time lies in each of B parts of [0, 1]."""

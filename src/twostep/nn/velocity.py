@@ -69,14 +69,14 @@ class TimedMLP(nn.Module):
         h, columns, last = linear(y, weight, bias), weight.T[None], None
         for block in cast(list[TimedBlock], list(self.blocks)):
             if last is not None:
-                columns = columns + last[0] @ last[1].T
+                columns = columns + _times(*last)
             shift, scale = block.modulation(time).chunk(2, 1)
             first = block.first.weight * (1 + scale)
             n, s = _normed(h)
             rise = linear(n, first)
             a = rise + block.first(shift)
             gate = a.sigmoid()
-            inner = columns @ first.T - _dots(columns, n)[:, :, None] * rise[:, None]
+            inner = _times(columns, first) - _dots(columns, n)[:, :, None] * rise[:, None]
             weight, bias = _centred(block.last)
             last = inner * (gate * (1 + a * (1 - gate)) / s)[:, None], weight
             h = h + linear(gate * a, weight, bias)
@@ -102,6 +102,11 @@ def _normed(h: Tensor) -> tuple[Tensor, Tensor]:
     """Return what `layer_norm` makes of points `(B, width)` whose mean is 0, and by what it divides, `(B, 1)`."""
     s = (h.square().mean(1, keepdim=True) + EPS).sqrt()
     return h / s, s
+
+
+def _times(C: Tensor, weight: Tensor) -> Tensor:
+    """Return what a weight makes of columns `(B or 1, D, width)`, as one matrix product."""
+    return linear(C.flatten(0, 1), weight).unflatten(0, C.shape[:2])
 
 
 def _dots(C: Tensor, n: Tensor) -> Tensor:
