@@ -61,9 +61,10 @@ def _no_weights(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
-    """Leave the figures out of reports, half the time of a small run; who looks at them overrides this."""
+    """Leave the figures out of reports and tests, half the time of a small run; who looks at them overrides this."""
     monkeypatch.setattr("twostep.analysis.report.content.curves", lambda *_: [])
     monkeypatch.setattr("twostep.analysis.report.content.figures", lambda *_: {})
+    monkeypatch.setattr("twostep.experiment.artifacts.histogram", lambda series, label, path: path.touch())
 
 
 ADVICE = {

@@ -68,3 +68,12 @@ def test_a_density_as_likely_as_the_mixture_is_not_warned_of(clusters, tmp_path,
     )
     assert warned == []
     assert results["model"]["log_likelihood"].note.endswith("a mixture of Gaussians: -1000")
+
+
+def test_columns_of_few_values_on_which_a_gaussian_can_collapse_are_not_compared(tmp_path, caplog):
+    path = tmp_path / "counts.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 5, (300, 2)).astype(np.float32))
+    keys = {"max_epochs": 1, "test_metrics": ("log_likelihood",)}
+    _, results, warned = run_and_test(("flow",), path, tmp_path, caplog, model=keys)
+    assert warned == []
+    assert results["model"]["log_likelihood"].note == ""

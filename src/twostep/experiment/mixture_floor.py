@@ -29,13 +29,16 @@ logger = logging.getLogger("twostep")
 def comment_densities(results: dict[str, dict[str, Result]], evaluator: Evaluator) -> None:
     """Note in the results which log-likelihood a mixture of Gaussians has; warn where it beats a trained density.
 
-    It is measured for densities of at most 64 coordinates that are normalised, on the same test rows.
+    It is measured for densities of at most 64 coordinates that are normalised, on the same test rows; not where a
+    coordinate has few values, on which a component can collapse.
     """
     for one in evaluator.models:
         found = results[one.name].get("log_likelihood")
         if found is None or not _comparable(one, found) or len(evaluator.splits.train) < LEAST:
             continue
         floor = mixture_log_likelihood(one, evaluator)
+        if floor is None:
+            continue
         note = f"a mixture of Gaussians: {floor:.5g}"
         results[one.name]["log_likelihood"] = replace(found, note="; ".join(filter(None, (found.note, note))))
         gap, error = floor - found.value, found.standard_error or math.inf
@@ -47,14 +50,20 @@ def comment_densities(results: dict[str, dict[str, Result]], evaluator: Evaluato
             )
 
 
-def mixture_log_likelihood(one: Component, evaluator: Evaluator) -> float:
-    """Return the mean log-density, in nats, of the test rows of a component under a mixture fitted to training rows."""
+def mixture_log_likelihood(one: Component, evaluator: Evaluator) -> float | None:
+    """Return the mean log-density, in nats, of the test rows of a component under a mixture fitted to training rows.
+
+    None where most values of a coordinate have come before.
+    """
     splits = evaluator.splits
     train, test = (evaluator.seen(one, rows).data for rows in (subsample(splits.train, ROWS), splits.test))
+    known = train[:].float()
+    if min(len(column.unique()) for column in known.T) < len(known) / 2:
+        return None
     mixture = GaussianMixture(one.model.event_shape, COMPONENTS, transform=Chain([Whiten(one.model.event_shape)]))
     with torch.random.fork_rng([]), evaluating(mixture):
         torch.manual_seed(derive(evaluator.run.seed, "mixture"))
-        mixture.fit_transform([train[:].float()])
+        mixture.fit_transform([known])
         total = sum(float(mixture.log_prob(rows.float()).double().sum()) for rows in test.split(ROWS))
     return total / len(test)
 
