@@ -8,6 +8,7 @@ import torch
 
 from helpers.experiments import asked, break_off, differences, snapshot, trained
 from helpers.toys import Watcher, build, trainer_of
+from twostep.core.keys import FitKeys, with_epochs_for_steps
 from twostep.core.schema import UserError
 from twostep.experiment.prepare import resume, start
 from twostep.models.base import OptimizerConfig
@@ -83,6 +84,25 @@ def test_fit_takes_steps_without_epochs():
     assert len(watcher.losses) == 205
     with pytest.raises(UserError):
         fit(build("ae"), torch.randn(40, 3), max_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("batches", "given", "expected"),
+    [
+        (30, {}, (None, 100, 25)),
+        (1000, {}, (None, 10, 10)),  # ten epochs of many rows
+        (4, {}, (None, 750, 188)),
+        (30, {"max_bad_valid_epochs": 3}, (None, 100, 3)),
+        (30, {"max_epochs": 7}, (None, 7, 10)),
+        (30, {"max_steps": 45}, (45, 2, 10)),
+        (3, {"max_steps": 600}, (600, 200, 50)),
+        (30, {"max_steps": 45, "max_epochs": 1}, (45, 1, 10)),
+    ],
+)
+def test_a_default_length_in_steps_is_one_in_epochs_that_can_be_raised(batches, given, expected):
+    keys = FitKeys.parse({"max_steps": 3000, **given}, "keys")
+    found = with_epochs_for_steps(keys, given, batches)
+    assert (found.max_steps, found.max_epochs, found.max_bad_valid_epochs) == expected
 
 
 def test_the_costlier_step_has_the_larger_share():

@@ -126,19 +126,23 @@ FEWEST_EPOCHS = 10
 
 
 def with_epochs_for_steps(keys: Fit, given: Collection[str], batches: int) -> Fit:
-    """Return keys in which epochs, of so many batches, follow from steps, unless `max_epochs` is among the given ones.
+    """Return keys in which epochs, of so many batches, follow from `max_steps`, unless `max_epochs` is given too.
 
-    Steps that were given are taken to the last one. A default becomes whole epochs, at least ten, so that it can be
-    raised by epochs; a quarter of them, or ten, is the patience.
+    Steps that were given are taken to the last one; a default becomes whole epochs, at least ten, which can be raised.
+    The patience, unless it is given, is a quarter of the epochs, at least ten.
     """
-    if keys.max_steps is None or {"max_steps", "max_epochs"} <= set(given):
+    if keys.max_steps is None:
         return keys
-    if "max_steps" in given:
-        return keys.model_copy(update={"max_epochs": -(-keys.max_steps // batches)})
-    own = {key: getattr(keys, key) for key in ("max_epochs", "max_bad_valid_epochs") if key in given}
-    epochs = max(FEWEST_EPOCHS, -(-keys.max_steps // batches))
-    patience = max(FEWEST_EPOCHS, -(-own.get("max_epochs", epochs) // 4))
-    return keys.model_copy(update={"max_steps": None, "max_epochs": epochs, "max_bad_valid_epochs": patience, **own})
+    update: dict[str, int | None] = {}
+    epochs = -(-keys.max_steps // batches)
+    if "max_steps" not in given:
+        update["max_steps"], epochs = None, max(FEWEST_EPOCHS, epochs)
+    if "max_epochs" in given:
+        epochs = keys.max_epochs
+    update["max_epochs"] = epochs
+    if "max_bad_valid_epochs" not in given:
+        update["max_bad_valid_epochs"] = max(FEWEST_EPOCHS, -(-epochs // 4))
+    return keys.model_copy(update=update)
 
 
 class EvaluationKeys(Frozen):

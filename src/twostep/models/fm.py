@@ -46,6 +46,7 @@ from twostep.nn.distributions import standard_normal_log_prob
 from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
+STEPS = 5000  # of training
 ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
 
@@ -190,7 +191,7 @@ class FlowMatchingConfig(OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        return {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_bad_valid_epochs": 30}
+        return {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_steps": STEPS}
 
     @override
     def is_flat(self) -> bool:
