@@ -55,14 +55,17 @@ def _no_weights(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _no_curves(monkeypatch):
-    """Leave the figures out of reports, half the time of a small run; who looks at them overrides this."""
+    """Leave the figures out of reports and tests, half the time of a small run; who looks at them overrides this."""
     monkeypatch.setattr("twostep.analysis.report.content.curves", lambda *_: [])
     monkeypatch.setattr("twostep.analysis.report.content.figures", lambda *_: {})
+    monkeypatch.setattr("twostep.experiment.artifacts.histogram", lambda series, label, path: path.touch())
 
 
 ADVICE = {
     "twostep.experiment.progress.FEW_STEPS": 0,
     "twostep.experiment.reconstructions.EXPLAINS_NOTHING": -float("inf"),
+    "twostep.experiment.mixture_floor.MOST_DIM": 0,
+    "twostep.experiment.normaliser.MOST_DIM": 0,  # seconds
 }
 
 
@@ -80,6 +83,7 @@ def advice(monkeypatch):
     """Give advice on short training all the same."""
     monkeypatch.setattr("twostep.experiment.progress.FEW_STEPS", 500)
     monkeypatch.setattr("twostep.experiment.reconstructions.EXPLAINS_NOTHING", 0.1)
+    monkeypatch.setattr("twostep.experiment.mixture_floor.MOST_DIM", 64)
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ def test_what_cannot_be_answered_is_refused_and_nothing_is_written(run, question
 
 def test_an_energy_gets_its_normaliser_from_both_sides_and_a_likelihood_of_its_own_kind(made, tmp_path, monkeypatch):
     full = EBM.log_normalizer
-    monkeypatch.setattr(EBM, "log_normalizer", lambda model, seed: full(model, 50, 40, seed))
+    monkeypatch.setattr(EBM, "log_normalizer", lambda model, seed, **_: full(model, 50, 40, seed))
     run = shutil.copytree(made[2], tmp_path / "energy")
     results, _ = evaluate_run(run, ("log_likelihood",), density=False)
     unnormalised = results["log_likelihood"]
@@ -130,3 +130,7 @@ def test_an_energy_gets_its_normaliser_from_both_sides_and_a_likelihood_of_its_o
     assert "from above" in log_z.note
     assert estimate.value == pytest.approx(unnormalised.value - log_z.value, abs=1e-3)
     assert estimate.standard_error > log_z.standard_error
+    monkeypatch.setattr("twostep.experiment.normaliser.MOST_DIM", 64)
+    results, _ = evaluate_run(run, ("log_likelihood",))
+    assert list(results) == ["log_likelihood", "log_normalizer"]
+    assert results["log_likelihood"] == estimate

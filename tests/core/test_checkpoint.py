@@ -51,6 +51,14 @@ def test_every_kind_of_tensor_comes_back(path, dtype):
     assert equal(checkpoint.load(path), state)
 
 
+def test_tensors_that_share_memory_are_kept_one_by_one(path):
+    """Layers of one network can share a mask."""
+    mask = torch.arange(6.0)
+    state = State({"a.mask": mask, "b.mask": mask, "c.part": mask[2:4], "none": mask[:0], "empty": mask[:0]}, {})
+    checkpoint.save(path, state)
+    assert equal(checkpoint.load(path), state)
+
+
 def test_numbers_come_back_to_the_bit(path):
     odd = torch.tensor([-0.0, float("inf"), float("-inf"), 1e-45, 1 / 3])
     values = {"third": 1 / 3, "none": None, "deep": {"list": [1, 2.5, "x"]}, "text": 'a\nb"ü\\'}

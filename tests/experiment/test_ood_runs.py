@@ -10,6 +10,7 @@ import torch
 
 from helpers.arguments import repeated, single_arguments, two_step_arguments
 from helpers.experiments import asked
+from twostep.core.figures import histogram
 from twostep.core.schema import UserError
 from twostep.data.named import OOD_PARTNERS
 from twostep.experiment.prepare import resume, start
@@ -67,8 +68,10 @@ def test_an_accuracy_is_no_validation_metric(twostep, own_images, others, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others, tmp_path):
+def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others, tmp_path, monkeypatch):
     import shutil
+
+    monkeypatch.setattr("twostep.experiment.artifacts.histogram", histogram)
 
     run = tmp_path / "run"
     shutil.copytree(two_step_run, run)
@@ -124,7 +127,9 @@ def assert_score_files(run, scores):
         assert facts["shape"] == list(np.load(path).shape)
         assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
         assert name == f"{facts['score']}_{facts['split']}.npy"
-    assert {path.stem for path in (run / "ood").glob("*.png")} == set(scores)
+    images = list((run / "ood").glob("*.png"))
+    assert {path.stem for path in images} == set(scores)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in images)
 
 
 def test_several_sets_are_tested_at_once(own_images, others, tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 
+import pytest
 import torch
 
 from twostep.core.checkpoint import State
@@ -38,6 +39,10 @@ DES = tuple(name for name in OWN if "de" in MODELS[name].roles)
 BY_STEPS = tuple(name for name in OWN if MODELS[name].rates)  # and not fitted at once
 ALONE = tuple((name,) for name in BY_STEPS)
 PAIRS = tuple(pair for pair in itertools.product(GAES, DES) if pair[1] in BY_STEPS)
+_SECOND = [name for name in DES if name in BY_STEPS]
+COVERING = {(GAES[i % len(GAES)], _SECOND[i % len(_SECOND)]) for i in range(max(len(GAES), len(_SECOND)))}
+# Every model in some pair in the fast suite, the other pairs in the slow one.
+EVERY_PAIR = [pair if pair in COVERING else pytest.param(pair, marks=pytest.mark.slow) for pair in PAIRS]
 
 
 def keys_of(name, overrides):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from helpers.experiments import ALONE, PAIRS, asked
+from helpers.experiments import ALONE, EVERY_PAIR, asked
 from twostep.experiment.prepare import resume, start
 from twostep.training.callbacks import Callback, NonFiniteLossError
 
 
-@pytest.mark.parametrize("models", [*ALONE, *PAIRS], ids=" + ".join)
+@pytest.mark.parametrize("models", [*ALONE, *EVERY_PAIR], ids=" + ".join)
 def test_a_loss_that_is_not_finite_ends_the_training(own_images, tmp_path, models):
     """Weights become NaN in the second of four epochs, of three steps each."""
     experiment = start(asked(models, own_images, tmp_path))

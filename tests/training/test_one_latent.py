@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from helpers.experiments import PAIRS, asked, trained
+from helpers.experiments import EVERY_PAIR, asked, trained
 from twostep.models.base import evaluating
 
 
-@pytest.mark.parametrize("models", PAIRS, ids=" + ".join)
+@pytest.mark.parametrize("models", EVERY_PAIR, ids=" + ".join)
 def test_one_latent_coordinate_is_enough_for_every_pair(own_images, tmp_path, models):
     experiment = trained(asked(models, own_images, tmp_path, gae={"latent_dim": 1, "max_epochs": 1}))
     module, x = experiment.module, experiment.splits.test.float()

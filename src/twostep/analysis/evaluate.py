@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,14 +17,13 @@ from twostep.experiment.artifacts import write_detection
 from twostep.experiment.components import Component, Whole
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.load import load_finished
+from twostep.experiment.normaliser import energy_of, normalised_likelihood
 from twostep.experiment.preflight import check_features, check_ood
 from twostep.experiment.resolve import load_other
-from twostep.metrics import Result, check_metrics, evaluate
+from twostep.metrics import Result, check_metrics
 from twostep.metrics.density_check.certificate import check_normalised
 from twostep.metrics.ood.ood import asks_for_ood
 from twostep.models.base import DensityEstimator
-from twostep.models.ebm import EBM
-from twostep.models.normalized_ebm import NormalizedEBM
 from twostep.models.two_step import TwoStep, spec_seen
 from twostep.training.engine import Device
 
@@ -119,19 +117,8 @@ def _certificate(evaluator: Evaluator, component: Component | Whole, seed: int) 
     batches = replace(evaluator.seen(component, evaluator.splits.test), device="cpu")
     model = component.model.cpu()  # where quadrature and fits are
     assert isinstance(model, DensityEstimator | TwoStep)
-    energy = model.de if isinstance(model, TwoStep) else model
-    if not isinstance(energy, EBM):
-        rows = subsample(batches.data, ROWS).float()
-        certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
-        return {f"integral ({certificate.verdict})": certificate.integral}
-    density = NormalizedEBM(energy, energy.log_normalizer(seed=derive(seed, "normaliser")))
-    log_z = density.log_z
-    whole = TwoStep(model.gae, density) if isinstance(model, TwoStep) else density
-    likelihood = evaluate(["log_likelihood"], whole, batches, evaluator.engine.sum, seed)["log_likelihood"]
-    error = math.hypot(likelihood.standard_error or 0.0, log_z.standard_error)
-    return {
-        "log_normalizer": Result(
-            log_z.value, "nats", log_z.chains, log_z.standard_error, "estimate", likelihood.measure, log_z.line()
-        ),
-        "log_likelihood": replace(likelihood, standard_error=error),
-    }
+    if energy_of(model) is not None:
+        return normalised_likelihood(model, batches, evaluator.engine.sum, seed)
+    rows = subsample(batches.data, ROWS).float()
+    certificate = check_normalised(model, rows, seed=derive(seed, "certificate"))
+    return {f"integral ({certificate.verdict})": certificate.integral}

@@ -58,7 +58,7 @@ def save(path: Path, state: State) -> None:
     Raises:
         UserError: if it can't be written; the old file is then unchanged.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    tensors = apart(state.tensors)
     values = json.dumps(state.values, sort_keys=True)
     header = {"format": FORMAT, "values": values, "sha256": _digest(tensors, values)}
     with atomic_write(path) as temporary:
@@ -87,6 +87,18 @@ def load(path: Path) -> State:
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: damaged: its values are not a JSON object")
     return State(tensors, cast(dict[str, Any], values))
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors on the CPU without shared memory, which safetensors does not write: masks of layers share it."""
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        place = here.untyped_storage().data_ptr()
+        kept[name] = here.clone() if place in seen else here
+        seen.add(place)
+    return kept
 
 
 def _digest(tensors: Mapping[str, Tensor], values: str) -> str:

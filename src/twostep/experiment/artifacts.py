@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from twostep.core import figures
+from twostep.core.figures import histogram
 from twostep.core.files import atomic_write, write_json
 from twostep.data.base import Splits
 from twostep.experiment.evaluator import Detection
@@ -65,7 +66,7 @@ def write_detection(found: Detection, folder: Path) -> None:
         series = {figures.plain(Path(found.against[0].own).name): rows["in_test"]}
         for one in found.against:
             series[f"{figures.plain(Path(one.other).name)} (other)"] = rows[f"ood_test{one.label}"]
-        figures.histogram(series, AXES[name], folder / f"{name}.png")
+        histogram(series, AXES[name], folder / f"{name}.png")
 
 
 def write_scores(folder: Path, scores: Mapping[str, Mapping[str, Array]]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from twostep.core.seeds import derive
 from twostep.data.base import Splits
 from twostep.data.batches import Batches, Rows, embed, subsample
 from twostep.experiment.components import Component, Whole, components_of
+from twostep.experiment.normaliser import QUICK, energy_of, is_cheap, normalised_likelihood
 from twostep.metrics import Result, evaluate
 from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.ood import ood
@@ -77,6 +79,8 @@ class Evaluator:
     ) -> dict[str, Result]:
         """Measure a component on the test split; results that are not finite are named in a warning.
 
+        The log-likelihood of an energy of vectors of up to 64 coordinates is that with an estimated normaliser.
+
         Its own `test_metrics` and `metric_kwargs`, and the run's seed, are used where others are not given.
         """
         names = component.config.test_metrics if names is None else names
@@ -85,6 +89,10 @@ class Evaluator:
         gallery = self._gallery(component, None, held_out, keys, seed)
         drawn = derive(seed, "test", self.engine.rank)
         results = evaluate(names, component.model, held_out, self.engine.sum, drawn, gallery)
+        energy = energy_of(component.model)
+        if "log_likelihood" in results and energy is not None and is_cheap(energy):
+            model, batches = deepcopy(component.model).cpu(), replace(held_out, device="cpu")  # where its fits are
+            results |= normalised_likelihood(model, batches, self.engine.sum, seed, **QUICK)
         odd = [f"{name} is {result.shown}" for name, result in results.items() if not math.isfinite(result.value)]
         if odd and self.engine.is_main:
             logger.warning("test %s: %s", component.name, ", ".join(odd))

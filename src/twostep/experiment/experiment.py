@@ -18,6 +18,7 @@ from twostep.experiment.artifacts import draw_images, write_detection
 from twostep.experiment.calibration import held_out_scores, write_calibration
 from twostep.experiment.evaluator import Evaluator
 from twostep.experiment.loggers import LOGGERS, ResultLogger
+from twostep.experiment.mixture_floor import comment_densities
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
 from twostep.experiment.reconstructions import comment_reconstructions
 from twostep.experiment.trainers import build_trainer, trainers_of
@@ -87,6 +88,8 @@ class Experiment:
         detection = self.evaluator.detect(self.ood) if self.ood else None
         if detection is not None:
             results[self.evaluator.whole.name] |= detection.results
+        if self.engine.is_main:
+            comment_densities(results, self.evaluator)
         comment_reconstructions(results, self.splits, getattr(self.settings.first, "latent_dim", None))
         every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
         for name, metric, result in every:
