@@ -126,3 +126,18 @@ def test_samples_have_the_moments_of_the_truth(trained, truth):
     drawn = trained.sample(8000, torch.Generator().manual_seed(3))
     torch.testing.assert_close(drawn.mean(0), truth.mean, atol=0.06, rtol=0)
     torch.testing.assert_close(drawn.var(0), truth.variance, atol=0.08, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_density_in_twenty_dimensions_is_near_the_truth():
+    generator = torch.Generator().manual_seed(0)
+    means, stds = torch.randn(8, 20, generator=generator), 0.3 + 0.5 * torch.rand(8, 20, generator=generator)
+    truth = MixtureSameFamily(Categorical(torch.ones(8)), Independent(Normal(means, stds), 1))
+    torch.manual_seed(1)
+    spec = DataSpec(name="vectors", shape=(20,), size=100_000, low=-9, high=9)
+    config = FlowMatchingConfig.for_data(spec, "de")
+    keys = {"max_steps": 5000, "batch_size": 256, "use_lr_scheduler": True, "ema_decay": config.ema_decay}
+    model = twostep.fit(config.build(spec), truth.sample((100_000,)), lr=config.lr, valid=None, **keys)
+    x = truth.sample((1000,))
+    with evaluating(model):
+        assert float((truth.log_prob(x) - model.log_prob(x)).mean()) < 0.1

@@ -101,14 +101,14 @@ class FlowConfig(OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        # Wider splines and early stopping fit embeddings better, several resolutions images (benchmarks/defaults.py,
-        # benchmarks/digits_density.py).
+        # Wider splines, averaged weights, a decaying rate and early stopping fit embeddings better, several resolutions
+        # images (benchmarks/defaults.py, benchmarks/digits_density.py).
         stopping = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
         if preset == "reference":
             layers = {"tail_bound": 1.0, "linear_bias": True}
             return {**layers, **stopping, **PLAIN} if spec.is_image else {**layers, "whitening_transform": True}
         if not spec.is_image:
-            return stopping
+            return {**stopping, "lr": 2e-3, "use_lr_scheduler": True, "ema_decay": 0.999}
         stopping["dequantize"] = spec.discrete
         if any(side % 2 for side in spec.shape[1:]):
             return {**stopping, **PLAIN}
