@@ -532,7 +532,7 @@ def test_a_pretrained_autoencoder_is_trained_further_or_frozen(twostep, refused,
     assert "--max-epochs-loaded-de: conflicts" in refused(*both)
     assert "--only-test: the density is new" in refused(*pretrained, "--only-test")
     assert "--gae-model: not with --load-dir" in refused(*pretrained, "--gae-model", "ae")
-    before = weights(ae_run, "model.model.")
+    before = weights(ae_run, "model.best.")
     outcome = twostep(*frozen, *small)
     assert (outcome.status, outcome.err) == (0, "")
     first = only_run("out")
@@ -556,7 +556,7 @@ def test_a_pretrained_autoencoder_is_trained_further_or_frozen(twostep, refused,
     second = only_run("out")
     assert epochs(second) == {"gae": 3, "de": 2}
     assert not same(weights(second, "gae.model."), before)
-    assert same(weights(ae_run, "model.model."), before)
+    assert same(weights(ae_run, "model.best."), before)
 
 
 def weights(run, prefix, tag="latest"):
@@ -578,7 +578,7 @@ def test_a_full_disk_ends_training_with_one_line(twostep, own_images, monkeypatc
     monkeypatch.setattr(checkpoint, "serialize", full)
     outcome = twostep(*single_arguments(str(own_images), "out"))
     run = only_run("out")
-    line = f"{run}/checkpoints/latest.safetensors: can't be written (No space left on device); resume with: twostep"
+    line = f"{run}/checkpoints/best_valid.safetensors: can't be written (No space left on device); resume with: twostep"
     assert (outcome.status, outcome.err) == (3, f"{line} train-single --load-dir {run}\n")
     assert (only_run("out") / "stderr").read_text() == outcome.err
 

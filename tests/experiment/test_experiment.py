@@ -483,7 +483,7 @@ def test_a_checkpoint_of_an_earlier_version_is_loaded(pair_run, tmp_path):
 
 def test_the_checkpoint_of_a_pretrained_autoencoder_belongs_to_its_own_run(pretrained, own_images, tmp_path):
     edited(pretrained.run.path, "gae_config.json", decoder_activation="tanh")
-    with pytest.raises(UserError, match="decoder_activation of model is 'relu' there and 'tanh' here"):
+    with pytest.raises(UserError, match="decoder_activation of model is 'swish' there and 'tanh' here"):
         start(on_top(pretrained, tmp_path / "runs", own_images, frozen=True))
     assert not (tmp_path / "runs").exists()
 

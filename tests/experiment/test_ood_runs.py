@@ -98,6 +98,8 @@ def test_a_two_step_run_is_tested_with_other_data(twostep, two_step_run, others,
     del expected["two_part_in_valid"]  # half of these rows it was fitted to
     assert {key: len(values) for key, values in rows.items()} == expected
     experiment = resume(run, {"run": {"ood_dataset": others}}, test_ood=True)
+    for trainer in experiment.trainers:
+        trainer.use_best()
     module, other = experiment.module.eval(), experiment.ood["others"].test.float()
     with torch.no_grad():
         latent, distance = module.log_prob_latent(other), module.reconstruction_error(other)

@@ -37,7 +37,7 @@ def test_a_flows_defaults_in_the_latent_and_on_pixels():
     latent, pixels = FlowConfig.for_data(latent_spec(GREY, 20), "de"), FlowConfig.for_data(GREY, "de")
     assert (latent.hidden_units, latent.lr, latent.early_stopping_metric, latent.dequantize) == (
         64,
-        1e-3,
+        2e-3,
         "loss",
         False,
     )

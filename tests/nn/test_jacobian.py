@@ -144,7 +144,8 @@ def test_a_fold_is_singular_where_it_folds_and_nowhere_else():
 def autoencoder(dtype=torch.float64, config=AutoencoderConfig, activation="tanh", **keys):
     """Return an autoencoder 3 -> 9 -> 30 of images whose pixels have scales of their own."""
     torch.manual_seed(0)
-    keys |= {"latent_dim": 3, "decoder_hidden_dims": (9,), "decoder_activation": activation}
+    keys |= {"latent_dim": 3, "decoder_hidden_dims": (9,), "decoder_activation": activation, "output": "linear"}
+    keys |= {"encoder_net": "mlp", "decoder_net": "mlp"}
     model = config.for_data(IMAGES, "gae", **keys).build(IMAGES)
     scale = 3.0 * torch.rand(1, 6, 5) if "logit_transform" not in keys else 1
     model.fit_transform([scale * torch.rand(50, 1, 6, 5)])

@@ -44,11 +44,11 @@ def points(n, seed=0):
 def test_a_batch_is_standardised_in_training_and_new_points_by_the_last_batches():
     layer = Standardize(4)
     for step in range(600):
-        z = layer(points(64, step))
+        z = layer.of_batch(points(64, step))
         layer.count(lambda rows: rows)
     assert torch.allclose(z.mean(0), torch.zeros(4), atol=1e-5)
     assert torch.allclose(z.var(0, correction=0), torch.ones(4), atol=1e-4)
-    new = layer.eval()(points(20_000, seed=1000))
+    new = layer(points(20_000, seed=1000))
     assert torch.allclose(new.mean(0), torch.zeros(4), atol=0.05)
     assert torch.allclose(new.std(0), torch.ones(4), atol=0.05)
     assert torch.equal(layer(points(9)[:7]), layer(points(9))[:7]), "whatever the other points are"
@@ -56,8 +56,8 @@ def test_a_batch_is_standardised_in_training_and_new_points_by_the_last_batches(
 
 def test_all_ranks_count_the_points_of_all():
     one, other = Standardize(4), Standardize(4)
-    one(points(10))
-    other(points(3, seed=1))
+    one.of_batch(points(10))
+    other.of_batch(points(3, seed=1))
     one.count(lambda rows: torch.cat([rows, points(3, seed=1)]))
     other.count(lambda rows: torch.cat([points(10), rows]))
     assert torch.equal(one.mean.total, other.mean.total)

@@ -182,7 +182,7 @@ def whitening(experiment):
 
 def test_a_density_that_has_had_its_epochs_keeps_its_weights_on_new_embeddings(own_images, tmp_path, caplog):
     """Its whitening is of the new ones, in the checkpoint too, and a warning says what would train it."""
-    first = trained(asked(("ae", "flow"), own_images, tmp_path, gae={"early_stopping_metric": "loss"}))
+    first = trained(asked(("ae", "flow"), own_images, tmp_path, gae={"preset": "reference"}))
     raised = resume(first.run.path, max_epochs={"gae": 5})
     raised.fit()
     raised.run.close()

@@ -1,6 +1,8 @@
 """Autoencoder.
 
-    min over f, g of  E ‖y - g(f(y))‖²,  y = t(x)
+    min over f, g of  E ‖y - g(f(y) + s ε)‖²,  y = t(x),  ε ~ N(0, I)
+
+With noise, s > 0, f gives embeddings of mean 0 and variance 1, so that it can't outgrow the noise.
 
 Source: Reducing the Dimensionality of Data with Neural Networks (Hinton & Salakhutdinov, 2006).
 """
@@ -25,7 +27,7 @@ class Autoencoder(EncoderDecoder):
     """Encoder and decoder, see `EncoderDecoder`, fitted by least squares.
 
     Args:
-        latent_noise: s; above 0, the encoder should standardise its embeddings (`Standardize`).
+        latent_noise: s, the std of noise that is added to standardised embeddings in training; 0: neither.
     """
 
     def __init__(
@@ -40,23 +42,29 @@ class Autoencoder(EncoderDecoder):
     ) -> None:
         super().__init__(encoder, decoder, latent_dim, output=output, **data)
         self.latent_noise = latent_noise
+        self.standardize = Standardize(latent_dim) if latent_noise else None
+
+    @override
+    def encode(self, x: Tensor) -> Tensor:
+        z = super().encode(x)
+        return z if self.standardize is None else self.standardize(z)
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
         unit = "squared units of the transformed data"
         return (Objective("loss", self._loss, self.network_parameters(), after=self._count, unit=unit),)
 
-    def _count(self, gather: Gather) -> None:
-        for part in self.encoder.modules():
-            if isinstance(part, Standardize):
-                part.count(gather)
-
     def _loss(self, x: Tensor) -> Tensor:
         y = self.network_input(x)
         z = self.encoder(y)
-        if self.latent_noise:
+        if self.standardize is not None:
+            z = self.standardize.of_batch(z) if self.training else self.standardize(z)
             z = z + self.latent_noise * torch.randn_like(z)
         return self.reconstruction_loss(y, self.points(z))
+
+    def _count(self, gather: Gather) -> None:
+        if self.standardize is not None:
+            self.standardize.count(gather)
 
 
 @MODELS.register("ae")
@@ -84,6 +92,4 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
     @override
     def build(self, spec: DataSpec) -> Autoencoder:
         encoder, decoder = self.build_encoder(spec, self.latent_dim), self.build_decoder(spec)
-        if self.latent_noise:
-            encoder = nn.Sequential(encoder, Standardize(self.latent_dim))
         return Autoencoder(encoder, decoder, **self.arguments(Autoencoder, spec))

@@ -119,9 +119,10 @@ class RunningMean(nn.Module):
 
 
 class Standardize(nn.Module):
-    """Coordinates of mean 0 and variance 1: over a batch in training, and over the last batches in evaluation.
+    """Coordinates of mean 0 and variance 1 over the batches of the last training steps.
 
-    After each step, `count` takes the step's points of all ranks into the moments that evaluation uses.
+    A training step takes the moments of its own batch, `of_batch`; after it, `count` takes the step's points of all
+    ranks into the running ones.
 
     Source: Batch Normalization (Ioffe & Szegedy, 2015, arXiv 1502.03167).
     """
@@ -133,13 +134,14 @@ class Standardize(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map `(B, dim)` to the same shape."""
-        z = z.float() if z.dtype == torch.bfloat16 else z
-        if self.training:
-            self._seen = z.detach()
-            mean, variance = z.mean(0), z.var(0, correction=0)
-        else:
-            mean, variance = self.mean.mean(torch.zeros_like(z[0])), self.variance.mean(torch.ones_like(z[0]))
+        mean, variance = self.mean.mean(torch.zeros_like(z[0])), self.variance.mean(torch.ones_like(z[0]))
         return (z - mean) * (variance + TINY).rsqrt()
+
+    def of_batch(self, z: Tensor) -> Tensor:
+        """Map `(B, dim)` to the same shape, by its own moments."""
+        z = z.float() if z.dtype == torch.bfloat16 else z
+        self._seen = z.detach()
+        return (z - z.mean(0)) * (z.var(0, correction=0) + TINY).rsqrt()
 
     def count(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Count the points of the last step, given what gathers the rows of all ranks."""

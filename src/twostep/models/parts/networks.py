@@ -245,7 +245,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
 def of_images(spec: DataSpec, net: Net) -> dict[str, Any]:
     """Return defaults that keep more of an image in the same time than the paper's (benchmarks/lengths.py)."""
     values: dict[str, Any] = {"ema_decay": 0.999, "use_lr_scheduler": True, "max_steps": STEPS}
-    values |= {"early_stopping_metric": ERROR, "output": "sigmoid" if spec.low >= 0 else "tanh"}
+    values |= {"early_stopping_metric": "loss", "output": "sigmoid" if spec.low >= 0 else "tanh"}
     if net == "mlp":
         width = 640 if spec.dim >= LARGE else 256
         for side in ("encoder", "decoder"):
