@@ -7,8 +7,7 @@ READY := $(VENV)/ready
 INSTALLED := $(VENV)/installed
 DEMO := runs/demo
 NOTEBOOKS := $(patsubst notebooks/%.py,docs/notebooks/%.ipynb,$(wildcard notebooks/*.py))
-DEMO_FLAGS ?= --gae-config latent_dim=10 --gae-config max_epochs=250 --gae-config lr=0.002 \
-  --gae-config use_lr_scheduler=True --de-config max_epochs=60 --de-config use_lr_scheduler=True
+DEMO_FLAGS ?= --gae-config latent_dim=10
 
 .PHONY: help $(VENV) demo test cmd exhaustive lint docs lock bench clean
 .DEFAULT_GOAL := help
@@ -28,11 +27,11 @@ $(INSTALLED): $(READY)
 	$(INSTALL) -e '.[dev,docs,features,hf,polars,wandb,mlflow]'
 	@touch $@
 
-demo: $(DEMO)/done  ## train, test and sample a VAE + flow on the bundled digits
+demo: $(DEMO)/done  ## train, test and sample an autoencoder + mixture of Gaussians on the bundled digits
 	@echo "report: $$(ls -td $(DEMO)/*/report.html | head -n 1)"
 
 $(DEMO)/done: $(READY) $(shell find src -name '*.py')
-	$(BIN)/twostep train --dataset digits --gae-model vae --de-model flow --shared-config logdir_root=$(DEMO) $(DEMO_FLAGS)
+	$(BIN)/twostep train --dataset digits --gae-model ae --de-model gmm --shared-config logdir_root=$(DEMO) $(DEMO_FLAGS)
 	@touch $@
 
 test: $(INSTALLED)  ## the fast tests

@@ -26,7 +26,7 @@ LAMBDA = AliasChoices("lambda", "_lambda")
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 LARGE = 512  # coordinates of an image, from which on networks are wider
-STEPS = 3000  # of training
+STEPS = 2000  # of training
 LAYERS = 4  # of the reference's convolutional networks
 
 # Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
