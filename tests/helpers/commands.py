@@ -115,7 +115,7 @@ def check_finished(run, parts, images=("samples", "reconstructions")):
         assert measured
         for name, result in measured.items():
             assert np.isfinite(result["value"]), (part, name)
-            assert result["n"] == 60
+            assert result["n"] == 60 or name == "log_normalizer"  # of chains
     for name in images:
         with Image.open(run / "samples" / f"{name}.png") as image:
             assert np.asarray(image).std() > 0

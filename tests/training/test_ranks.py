@@ -133,7 +133,8 @@ def test_every_model_is_the_same_on_both_ranks(tmp_path):
     pairs = list(zip(GAES, DES, strict=False))
     for ranks, run in on_two_ranks([*ALONE, *pairs], rows_in(tmp_path, 25), tmp_path, {"run": {"train_batch_size": 8}}):
         assert_same(ranks)
-        assert all(result.n == 9 for part in run.read_metrics("test").values() for result in part.values())
+        found = [one for part in run.read_metrics("test").values() for one in part.items()]
+        assert all(result.n == 9 or name == "log_normalizer" for name, result in found)
 
 
 @pytest.mark.slow
