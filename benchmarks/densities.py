@@ -42,6 +42,7 @@ DENSITIES: dict[str, tuple[str, dict[str, Any]]] = {
     "kde": ("kde", {}),
     "kde, raw units": ("kde", {"whitening_transform": False}),
     **{f"flow, {name}": ("flow", {"transform": name}) for name in VARIANTS},
+    "flow, constant rate": ("flow", {"lr": 1e-3, "use_lr_scheduler": False, "ema_decay": None}),
     "fm": ("fm", {}),
 }
 

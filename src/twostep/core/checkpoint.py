@@ -58,7 +58,7 @@ def save(path: Path, state: State) -> None:
     Raises:
         UserError: if it can't be written; the old file is then unchanged.
     """
-    tensors = apart(state.tensors)
+    tensors = _apart(state.tensors)
     values = json.dumps(state.values, sort_keys=True)
     header = {"format": FORMAT, "values": values, "sha256": _digest(tensors, values)}
     with atomic_write(path) as temporary:
@@ -89,7 +89,7 @@ def load(path: Path) -> State:
     return State(tensors, cast(dict[str, Any], values))
 
 
-def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors on the CPU without shared memory, which safetensors does not write: masks of layers share it."""
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()

@@ -122,7 +122,7 @@ class FitKeys(Frozen):
 Fit = TypeVar("Fit", bound=FitKeys)
 
 
-FEWEST_EPOCHS = 10
+FEWEST_EPOCHS = 10  # of a default length, and of a patience
 
 
 def with_epochs_for_steps(keys: Fit, given: Collection[str], batches: int) -> Fit:

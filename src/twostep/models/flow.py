@@ -102,7 +102,7 @@ class FlowConfig(OneLossConfig):
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         # Wider splines, averaged weights, a decaying rate and early stopping fit embeddings better, several resolutions
-        # images (benchmarks/defaults.py, benchmarks/digits_density.py).
+        # images (benchmarks/densities.py, benchmarks/defaults.py, benchmarks/digits_density.py).
         stopping = {"whitening_transform": True, "early_stopping_metric": "loss", "max_bad_valid_epochs": 30}
         if preset == "reference":
             layers = {"tail_bound": 1.0, "linear_bias": True}

@@ -205,10 +205,10 @@ class EncoderDecoder(GeneralizedAutoencoder):
     def decoder_parts(self) -> tuple[Map, Map]:
         if not self.transform.affine:
             return self.decode, nn.Identity()
-        *layers, last = layers_of(self.decoder)
         if not isinstance(self.output, nn.Identity):
             mean = Affine(lambda h: self._entries(h)[0])
             return nn.Sequential(self.decoder, mean, self.output), self.transform.inverse
+        *layers, last = layers_of(self.decoder)
         if isinstance(last, nn.Linear):
             inner = nn.Sequential(*cast("list[nn.Module]", layers))
             return inner, lambda h: self.transform.inverse(self.split_output(last(h))[0])
@@ -243,7 +243,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
 
 
 def of_images(spec: DataSpec, net: Net) -> dict[str, Any]:
-    """Return defaults that keep more of an image in the same time than the paper's (benchmarks/lengths.py)."""
+    """Return defaults that keep more of an image in the same time than the paper's (benchmarks/minutes.py)."""
     values: dict[str, Any] = {"ema_decay": 0.999, "use_lr_scheduler": True, "max_steps": STEPS}
     values |= {"early_stopping_metric": "loss", "output": "sigmoid" if spec.low >= 0 else "tanh"}
     if net == "mlp":
