@@ -46,7 +46,6 @@ from twostep.nn.distributions import standard_normal_log_prob
 from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
-STEPS = 5000  # of training
 ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
 
@@ -174,6 +173,7 @@ class FlowMatchingConfig(OneLossConfig):
     roles: ClassVar[tuple[Role, ...]] = ("de",)
     summary: ClassVar[str] = "flow matching: noise carried to data by an ordinary differential equation"
     paper: ClassVar[str] = "Lipman et al., 2023, arXiv 2210.02747"
+    default_steps: ClassVar[int | None] = 5000
 
     name: Literal["fm"] = "fm"
     hidden_units: PositiveInt = Field(256, description="width of the network")
@@ -191,7 +191,7 @@ class FlowMatchingConfig(OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        return {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_steps": STEPS}
+        return {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete}
 
     @override
     def is_flat(self) -> bool:
