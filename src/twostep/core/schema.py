@@ -111,6 +111,7 @@ class DataSpec(Frozen):
         low, high: smallest and largest possible value.
         discrete: whether values are integers, each representing a bin of width 1 (pixels).
         columns: the columns of a table; None: the data are no table.
+        labels: names of the labels, of which rows have the number; empty where there are none, or too many.
     """
 
     name: str
@@ -120,6 +121,7 @@ class DataSpec(Frozen):
     high: float
     discrete: bool = False
     columns: TableSchema | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def table(self) -> TableSchema | None:
