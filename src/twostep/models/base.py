@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from twostep.core.keys import EvaluationKeys, FitKeys, resolve_fid
 from twostep.core.registry import Registry
-from twostep.core.schema import DataSpec, Frozen, PositiveFloat
+from twostep.core.schema import DataSpec, Frozen, PositiveFloat, UserError
 from twostep.core.table import TableSchema
 from twostep.nn import jacobian
 from twostep.nn.transforms import Chain, DataTransform, MappedBatches, Noise, TransformKeys
@@ -169,6 +169,8 @@ class GeneralizedAutoencoder(Model):
 
     def log_volume(self, z: Tensor) -> Tensor:
         """Return `½ log det JᵀJ` of the decoder at `z`, of shape `(B,)`, in nats; `-inf` where J is singular."""
+        if self.no_volume:
+            raise UserError(f"no log-volume, and no density in data space: {self.no_volume}")
         return jacobian.log_volume(*self.decoder_parts(), z)
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from twostep.core.keys import EMA_DECAY, STOPPING_METRIC, TEST_METRICS
-from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import (
     MODELS,
     DataArguments,
@@ -43,6 +43,7 @@ from twostep.models.base import (
 )
 from twostep.nn import ode
 from twostep.nn.distributions import standard_normal_log_prob
+from twostep.nn.unet import UNet
 from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
@@ -176,8 +177,9 @@ class FlowMatchingConfig(OneLossConfig):
     paper: ClassVar[str] = "Lipman et al., 2023, arXiv 2210.02747"
 
     name: Literal["fm"] = "fm"
-    hidden_units: PositiveInt = Field(256, description="width of the network")
-    num_layers: PositiveInt = Field(4, description="residual blocks of the network")
+    net: Literal["mlp", "unet"] = Field("mlp", description="kind of network; unet: of images and spatial embeddings")
+    hidden_units: PositiveInt = Field(256, description="width of the network; channels of a unet's first level")
+    num_layers: PositiveInt = Field(4, description="residual blocks of the network; of a unet, on each way of a level")
     dropout: NonNegativeFloat = Field(0.0, lt=1, description="share of hidden units that a training step leaves out")
     steps: PositiveInt = Field(10, description="Runge-Kutta steps from noise to a sample")
     tolerance: PositiveFloat = Field(0.01, description="error of a log-density of the integration, in nats")
@@ -191,7 +193,8 @@ class FlowMatchingConfig(OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        return {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_steps": STEPS}
+        values = {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_steps": STEPS}
+        return values if spec.grid is None else {**values, "net": "unet", "hidden_units": 32, "num_layers": 1}
 
     @override
     def is_flat(self) -> bool:
@@ -199,5 +202,14 @@ class FlowMatchingConfig(OneLossConfig):
 
     @override
     def build(self, spec: DataSpec) -> FlowMatching:
-        network = TimedMLP(spec.dim, self.hidden_units, self.num_layers, self.dropout)
+        size = self.hidden_units, self.num_layers, self.dropout
+        network = TimedMLP(spec.dim, *size) if self.net == "mlp" else UNet(grid_of(spec), *size)
         return FlowMatching(network, spec.shape, **self.arguments(FlowMatching, spec))
+
+
+def grid_of(spec: DataSpec) -> tuple[int, int, int]:
+    """Return the shape `(C, H, W)` of images or of spatial embeddings, or raise `UserError`."""
+    shape = spec.shape if spec.grid is None else spec.grid
+    if len(shape) != 3:
+        raise UserError(f"net=unet needs images, or embeddings on a grid (key latent_shape); {spec.name}: use mlp")
+    return shape[0], shape[1], shape[2]

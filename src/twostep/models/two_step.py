@@ -62,10 +62,15 @@ class TwoStep(nn.Module):
         return self.gae.density_with(self.de, x)
 
 
-def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:
-    """Return the facts of a data set's embeddings; they have no range before an encoder is trained."""
+def latent_spec(data: DataSpec, latent_dim: int, grid: tuple[int, int, int] | None = None) -> DataSpec:
+    """Return the facts of a data set's embeddings, flattened grids or not; no range before an encoder is trained."""
     return DataSpec(
-        name=f"embeddings of {data.name}", shape=(latent_dim,), size=data.size, low=-torch.inf, high=torch.inf
+        name=f"embeddings of {data.name}",
+        shape=(latent_dim,),
+        size=data.size,
+        low=-torch.inf,
+        high=torch.inf,
+        grid=grid,
     )
 
 
