@@ -52,6 +52,18 @@ LatentDim = Annotated[PositiveInt, WrapValidator(_integer_or_auto)]
 """A number of latent coordinates; `auto` only until a run's configs are resolved."""
 
 
+def grid_shape(value: Any) -> tuple[int, int, int]:
+    """Return channels, height and width, written like `4x7x7` or as a list, or raise `ValueError`."""
+    sides = [int(side) if side.isdecimal() else 0 for side in value.split("x")] if isinstance(value, str) else value
+    if not isinstance(sides, list | tuple) or len(sides) != 3 or any(type(s) is not int or s < 1 for s in sides):
+        raise ValueError("write channels, height and width of a grid, like 4x7x7")
+    return cast(tuple[int, int, int], tuple(sides))
+
+
+LatentShape = Annotated[tuple[int, int, int], BeforeValidator(grid_shape)]
+"""Channels, height and width of an embedding that is a flattened grid."""
+
+
 class MetricKeys(Frozen):
     """How samples are compared with data."""
 

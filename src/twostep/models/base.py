@@ -170,6 +170,8 @@ class GeneralizedAutoencoder(Model):
 
     def log_volume(self, z: Tensor) -> Tensor:
         """Return `½ log det JᵀJ` of the decoder at `z`, of shape `(B,)`, in nats; `-inf` where J is singular."""
+        if self.no_volume:
+            raise UserError(f"no log-volume, and no density in data space: {self.no_volume}")
         return jacobian.log_volume(*self.decoder_parts(), z)
 
 
