@@ -521,6 +521,8 @@ ROLE_CHECKS = {
 }
 GREY, COLOUR, VECTORS = SPECS
 LINE = DataSpec(name="one coordinate", shape=(1,), size=40, low=-2, high=3)
+EMBEDDINGS = DataSpec(name="grids", shape=(4,), size=40, low=-4, high=4, grid=(1, 2, 2))
+GRID = {"latent_shape": "2x2x2", "latent_dim": 8}
 CNN = {"encoder_net": "cnn", "decoder_net": "cnn"}
 VARIANTS = [
     Case(name, role, spec, tuple(keys.items()))
@@ -544,6 +546,9 @@ VARIANTS = [
         ("vae", "gae", COLOUR, {"preset": "reference", "padding": False}),
         ("avb", "gae", COLOUR, {"preset": "reference", "padding": False}),
         ("wae", "gae", GREY, {"padding": False}),
+        ("ae", "gae", COLOUR, {**GRID, "latent_noise": 0.1}),
+        ("vae", "gae", GREY, GRID),
+        ("fm", "de", EMBEDDINGS, {"net": "unet", "num_layers": 1}),
     )
 ]
 

@@ -46,7 +46,7 @@ def build(settings: Settings, spec: DataSpec, gae: Model | None = None) -> Model
     if not rest:
         return model
     assert isinstance(model, GeneralizedAutoencoder)
-    de = rest[0].build(latent_spec(spec, model.latent_dim))
+    de = rest[0].build(latent_spec(spec, model.latent_dim, getattr(first, "latent_shape", None)))
     assert isinstance(de, DensityEstimator)
     return TwoStep(model, de)
 

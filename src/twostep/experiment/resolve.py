@@ -68,7 +68,8 @@ def resolve(
     if not request.is_two_step:
         return Resolved(Settings(run, {first: config}, request.is_gae), found)
     gae = None
-    if latent_dim is None:  # of a model that need not have such a key: of another package, or of one's own
+    if latent_dim is None or getattr(config, "encoder_net", None) == "rescnn":
+        # a model without such a key, of another package or of one's own, or that need not have a log-volume
         with torch.random.fork_rng([]):
             torch.manual_seed(derive(run.seed, "weights"))
             gae = build_model(config, spec)
@@ -76,7 +77,7 @@ def resolve(
         latent_dim = gae.latent_dim
         config = _with_metrics_of(gae, config, request.overrides.get("gae", {}))
         run = _with_metrics_of(gae, run, request.overrides.get("run", {}))
-    de = request.model_config("de", latent_spec(spec, latent_dim))
+    de = request.model_config("de", latent_spec(spec, latent_dim, getattr(config, "latent_shape", None)))
     return Resolved(Settings(run, {first: config, "de": de}), found, gae)
 
 

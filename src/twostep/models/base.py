@@ -170,6 +170,8 @@ class GeneralizedAutoencoder(Model):
 
     def log_volume(self, z: Tensor) -> Tensor:
         """Return `½ log det JᵀJ` of the decoder at `z`, of shape `(B,)`, in nats; `-inf` where J is singular."""
+        if self.no_volume:
+            raise UserError(f"no log-volume, and no density in data space: {self.no_volume}")
         return jacobian.log_volume(*self.decoder_parts(), z)
 
 
@@ -270,6 +272,7 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
     summary: ClassVar[str]
     paper: ClassVar[str]
     rates: ClassVar[dict[str, str]]
+    default_steps: ClassVar[int | None] = 8000  # of training, unless the preset is the reference's; None: by epochs
     adjustable: ClassVar[frozenset[str]] = frozenset(
         {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs", "max_steps"}
     )
@@ -279,7 +282,10 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
         """Return the config with its defaults for this data and role, and the user's overrides on top."""
         names = cls.aliases()
         given = {names.get(key, key): value for key, value in overrides.items()}
-        defaults = cls.defaults(spec, role, given.get("preset", "twostep"))
+        preset = given.get("preset", "twostep")
+        defaults = cls.defaults(spec, role, preset)
+        if preset != "reference" and "max_epochs" not in defaults:
+            defaults = {"max_steps": cls.default_steps, **defaults}
         return resolve_fid(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
 
     @classmethod

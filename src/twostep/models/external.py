@@ -162,12 +162,6 @@ class ExternalAutoencoder(GeneralizedAutoencoder):
         return nn.Sequential(*first, self._decoder), self.transform.inverse
 
     @override
-    def log_volume(self, z: Tensor) -> Tensor:
-        if self.no_volume:
-            raise UserError(f"no log-volume, and no density in data space: {self.no_volume}")
-        return super().log_volume(z)
-
-    @override
     def objectives(self) -> tuple[Objective, ...]:
         """Return the least squares of the reconstruction if it is trained, else nothing."""
         if not self.trainable:

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from twostep.core.keys import EMA_DECAY, STOPPING_METRIC, TEST_METRICS
-from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import (
     MODELS,
     DataArguments,
@@ -51,10 +51,10 @@ from twostep.models.base import (
 from twostep.models.parts.conditional import ConditionalDensity, ConditionKeys
 from twostep.nn import ode
 from twostep.nn.distributions import standard_normal_log_prob
+from twostep.nn.unet import UNet
 from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
-STEPS = 5000  # of training
 ROUGH_NODES = 4  # that show which labels a point can have
 NEGLIGIBLE = 12.0  # nats: the error of so few nodes is up to 4 (benchmarks/flow_matching.py), and e^-8 below tolerance
 UNLABELLED = 0.1  # share of training rows whose label the network does not see
@@ -248,10 +248,12 @@ class FlowMatchingConfig(ConditionKeys, OneLossConfig):
     roles: ClassVar[tuple[Role, ...]] = ("de",)
     summary: ClassVar[str] = "flow matching: noise carried to data by an ordinary differential equation"
     paper: ClassVar[str] = "Lipman et al., 2023, arXiv 2210.02747"
+    default_steps: ClassVar[int | None] = 5000
 
     name: Literal["fm"] = "fm"
-    hidden_units: PositiveInt = Field(256, description="width of the network")
-    num_layers: PositiveInt = Field(4, description="residual blocks of the network")
+    net: Literal["mlp", "unet"] = Field("mlp", description="kind of network; unet: of images and spatial embeddings")
+    hidden_units: PositiveInt = Field(256, description="width of the network; channels of a unet's first level")
+    num_layers: PositiveInt = Field(4, description="residual blocks of the network; of a unet, on each way of a level")
     dropout: NonNegativeFloat = Field(0.0, lt=1, description="share of hidden units that a training step leaves out")
     steps: PositiveInt = Field(10, description="Runge-Kutta steps from noise to a sample")
     tolerance: PositiveFloat = Field(0.01, description="error of a log-density of the integration, in nats")
@@ -268,7 +270,8 @@ class FlowMatchingConfig(ConditionKeys, OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        return {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_steps": STEPS}
+        values = {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete}
+        return values if spec.grid is None else {**values, "net": "unet", "hidden_units": 32, "num_layers": 1}
 
     @override
     def is_flat(self) -> bool:
@@ -277,5 +280,14 @@ class FlowMatchingConfig(ConditionKeys, OneLossConfig):
     @override
     def build(self, spec: DataSpec) -> FlowMatching:
         labels = self.labels(spec)
-        network = TimedMLP(spec.dim, self.hidden_units, self.num_layers, self.dropout, labels)
+        size = self.hidden_units, self.num_layers, self.dropout, labels
+        network = TimedMLP(spec.dim, *size) if self.net == "mlp" else UNet(grid_of(spec), *size)
         return FlowMatching(network, spec.shape, labels=labels, **self.arguments(FlowMatching, spec))
+
+
+def grid_of(spec: DataSpec) -> tuple[int, int, int]:
+    """Return the shape `(C, H, W)` of images or of spatial embeddings, or raise `UserError`."""
+    shape = spec.shape if spec.grid is None else spec.grid
+    if len(shape) != 3:
+        raise UserError(f"net=unet needs images, or embeddings on a grid (key latent_shape); {spec.name}: use mlp")
+    return shape[0], shape[1], shape[2]

@@ -72,8 +72,8 @@ class TwoStep(nn.Module):
         return self.gae.density_with(self.de if y is None else given(self.de, y), x)
 
 
-def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:
-    """Return the facts of a data set's embeddings; they have no range before an encoder is trained."""
+def latent_spec(data: DataSpec, latent_dim: int, grid: tuple[int, int, int] | None = None) -> DataSpec:
+    """Return the facts of a data set's embeddings, flattened grids or not; no range before an encoder is trained."""
     return DataSpec(
         name=f"embeddings of {data.name}",
         shape=(latent_dim,),
@@ -81,6 +81,7 @@ def latent_spec(data: DataSpec, latent_dim: int) -> DataSpec:
         low=-torch.inf,
         high=torch.inf,
         labels=data.labels,
+        grid=grid,
     )
 
 

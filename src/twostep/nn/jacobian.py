@@ -30,7 +30,9 @@ Map = Callable[[Tensor], Tensor]
 BLOCK_ENTRIES = 2**18  # hidden layers of a block stay below the 32 MB beyond which glibc gives memory back each time
 
 WITH_BIAS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-KNOWN = (*WITH_BIAS, Affine, nn.LayerNorm, nn.Sigmoid, *ACTIVATIONS.values())
+REARRANGING = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle)
+NORMS = (nn.LayerNorm, nn.GroupNorm)
+KNOWN = (*WITH_BIAS, *REARRANGING, *NORMS, Affine, nn.Sigmoid, *ACTIVATIONS.values())
 
 aten: Any = torch.ops.aten
 # from the gradient in an activation's output to that in its input, given both
@@ -87,6 +89,8 @@ def _known(layer: Map) -> bool:
         return all(map(_known, layers_of(layer.body)))
     if isinstance(layer, nn.LayerNorm):
         return not layer.elementwise_affine and len(layer.normalized_shape) == 1
+    if isinstance(layer, nn.GroupNorm):
+        return not layer.affine
     return isinstance(layer, KNOWN)
 
 
@@ -101,7 +105,9 @@ def _pushed(layers: Iterable[Map], z: Tensor, columns: Tensor) -> tuple[Tensor, 
             z, columns = layer(z), functional_call(layer, no_bias, (columns,))
         elif isinstance(layer, Affine):
             z, columns = layer(z), jvp(layer.of, (torch.zeros_like(columns),), (columns,))[1]
-        elif isinstance(layer, nn.LayerNorm):
+        elif isinstance(layer, REARRANGING):
+            z, columns = layer(z), layer(columns)
+        elif isinstance(layer, NORMS):
             z, columns = _normed(layer, z, columns)
         else:
             z, slope = cast(tuple[Tensor, Tensor], jvp(layer, (z,), (torch.ones_like(z),)))
@@ -109,12 +115,14 @@ def _pushed(layers: Iterable[Map], z: Tensor, columns: Tensor) -> tuple[Tensor, 
     return z, columns
 
 
-def _normed(layer: nn.LayerNorm, z: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `n = (z - mean) / s`, `s² = var + eps`, and the columns `(c - mean c - n mean(n c)) / s`."""
-    s = (z.var(1, correction=0, keepdim=True) + layer.eps).sqrt()
-    n, c = layer(z), columns.unflatten(0, (-1, len(z)))
-    c = (c - c.mean(2, keepdim=True) - n * (n * c).mean(2, keepdim=True)) / s
-    return n, c.flatten(0, 1)
+def _normed(layer: nn.LayerNorm | nn.GroupNorm, z: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `n = (z - mean) / s`, `s² = var + eps`, and the columns `(c - mean c - n mean(n c)) / s`, by groups."""
+    groups = layer.num_groups if isinstance(layer, nn.GroupNorm) else 1
+    s = (z.reshape(len(z), groups, -1).var(2, correction=0, keepdim=True) + layer.eps).sqrt()
+    n = layer(z)
+    m, c = n.reshape(len(z), groups, -1), columns.reshape(-1, len(z), groups, z[0].numel() // groups)
+    c = (c - c.mean(3, keepdim=True) - m * (m * c).mean(3, keepdim=True)) / s
+    return n, c.reshape(columns.shape)
 
 
 @torch.no_grad()

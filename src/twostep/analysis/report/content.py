@@ -95,9 +95,9 @@ def not_default(run: Run) -> list[tuple[str, str, str]]:
     """Return the keys that differ from their defaults for these data: key, value, default."""
     settings, spec = run.settings, run.spec
     found: list[tuple[str, str, str]] = []
-    latent = getattr(settings.first, "latent_dim", None)
+    latent, grid = (getattr(settings.first, key, None) for key in ("latent_dim", "latent_shape"))
     for part, config in settings.models.items():
-        of = latent_spec(spec, latent) if part == "de" and latent else spec
+        of = latent_spec(spec, latent, grid) if part == "de" and latent else spec
         role = "gae" if part == "gae" or settings.is_gae else "de"
         if part == "model" and role not in config.roles:
             role = config.roles[0]

@@ -97,6 +97,7 @@ class FittedConfig(ModelConfig):
     """Keys of a model that is fitted at once; those of training by steps have no effect."""
 
     rates: ClassVar[dict[str, str]] = {}
+    default_steps: ClassVar[int | None] = None
     roles: ClassVar[tuple[Role, ...]] = ("de",)
 
     max_epochs: PositiveInt = Field(1, description="has no effect: the model is fitted at once")

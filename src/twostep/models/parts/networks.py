@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -9,16 +10,27 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
-from twostep.core.keys import STOPPING_METRIC, TEST_METRICS, VALID_METRICS, Channels, LatentDim, PerLayer, Sizes
+from twostep.core.keys import (
+    STOPPING_METRIC,
+    TEST_METRICS,
+    VALID_METRICS,
+    Channels,
+    LatentDim,
+    LatentShape,
+    PerLayer,
+    Sizes,
+)
 from twostep.core.schema import DataSpec, PositiveFloat, UserError
 from twostep.models.base import ERROR, DataArguments, GeneralizedAutoencoder, ModelConfig, Preset, Role, evaluating
+from twostep.models.parts.levels import with_levels
 from twostep.models.parts.row_likelihood import RowLikelihood
 from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
 from twostep.nn.jacobian import Map, layers_of
 from twostep.nn.layers import Activation, Affine
 from twostep.nn.mlp import MLP, NormedMLP
+from twostep.nn.resnet import Levels, ResidualDecoder, ResidualEncoder
 
-Net = Literal["mlp", "resmlp", "cnn"]
+Net = Literal["mlp", "resmlp", "cnn", "rescnn"]
 Output = Literal["linear", "sigmoid", "tanh"]
 FLAT: dict[Net, type[MLP] | type[NormedMLP]] = {"mlp": MLP, "resmlp": NormedMLP}
 OUTPUTS: dict[Output, type[nn.Module]] = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
@@ -27,6 +39,7 @@ KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 LARGE = 512  # coordinates of an image, from which on networks are wider
 STEPS = 2000  # of training
+LARGEST = 128  # coordinates, up to which residual convolutions have a log-volume: a pass through them for each
 LAYERS = 4  # of the reference's convolutional networks
 
 # Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
@@ -57,10 +70,18 @@ class NetworkConfig(ModelConfig):
         keys = {key: getattr(self, f"{name}_{key}") for key in ("kernel_size", "stride", "activation")}
         return Convolutions(getattr(self, f"{name}_hidden_channels"), padding=self.padding, **keys)
 
+    def levels(self, name: str, finest_first: bool = True) -> Levels:
+        """Return the levels of a residual network of convolutions, whose channels may be given from the coarsest on."""
+        channels = getattr(self, f"{name}_hidden_channels")[:: 1 if finest_first else -1]
+        grid = getattr(self, "latent_shape", None)
+        return Levels(channels, activation=getattr(self, f"{name}_activation"), grid=grid)
+
     def build_network(self, name: str, net: Net, spec: DataSpec, out_dim: int) -> nn.Sequential:
         """Return a network from points, which an mlp takes as vectors, to `(B, out_dim)`."""
         if net == "cnn":
             return ConvEncoder(image_shape(spec), self.convolutions(name), out_dim)
+        if net == "rescnn":
+            return ResidualEncoder(image_shape(spec), self.levels(name), out_dim)
         return FLAT[net](spec.dim, getattr(self, f"{name}_hidden_dims"), out_dim, getattr(self, f"{name}_activation"))
 
 
@@ -68,6 +89,10 @@ class EncoderDecoderConfig(NetworkConfig):
     """Keys of a model with an encoder and a decoder."""
 
     latent_dim: LatentDim = Field(20, description="latent coordinates d; auto: the estimated intrinsic dimension")
+    latent_shape: LatentShape | None = Field(
+        None,
+        description="channels, height and width, like 4x7x7, of latent coordinates on a grid (rescnn); None: no grid",
+    )
     encoder_net: Net = Field("mlp", description="kind of encoder")
     encoder_hidden_dims: Sizes = Field((256,), description="hidden layers (mlp)")
     encoder_hidden_channels: Channels = Field((32, 32, 16, 16), description="channels (cnn)")
@@ -88,15 +113,28 @@ class EncoderDecoderConfig(NetworkConfig):
     @override
     @classmethod
     def for_data(cls, spec: DataSpec, role: Role, **overrides: Any) -> Self:
-        config = super().for_data(spec, role, **overrides)
+        config = super().for_data(spec, role, **with_levels(overrides, spec))
         scaled = config.scale_data and not config.whitening_transform and not config.logit_transform
         return config if scaled or "output" in overrides else config.model_copy(update={"output": "linear"})
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.latent_shape is None:
+            return self
+        name, entries = "x".join(map(str, self.latent_shape)), math.prod(self.latent_shape)
+        if self.latent_dim != entries:
+            raise ValueError(
+                f"latent_dim={self.latent_dim}, but latent_shape={name} has {entries} coordinates: set one of them"
+            )
+        if self.encoder_net != "rescnn" or self.decoder_net != "rescnn":
+            raise ValueError(f"latent_shape={name} needs encoder_net=rescnn and decoder_net=rescnn")
+        return self
 
     @override
     def is_flat(self) -> bool:
         if self.encoder_net != self.decoder_net:
-            raise UserError("encoder_net and decoder_net differ: set both to mlp, resmlp or cnn")
-        return self.encoder_net != "cnn"
+            raise UserError("encoder_net and decoder_net differ: set both to mlp, resmlp, cnn or rescnn")
+        return self.encoder_net in FLAT
 
     @override
     @classmethod
@@ -130,6 +168,9 @@ class EncoderDecoderConfig(NetworkConfig):
             kind = FLAT[self.decoder_net]
             return kind(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
         channels, *sides = image_shape(spec)
+        if self.decoder_net == "rescnn":
+            levels = self.levels("decoder", finest_first=False)
+            return ResidualDecoder(self.latent_dim, (channels + extra, *sides), levels)
         return ConvDecoder(self.latent_dim, (channels + extra, *sides), self.convolutions("decoder"))
 
 
@@ -186,6 +227,8 @@ class EncoderDecoder(GeneralizedAutoencoder):
         self.row_likelihood: RowLikelihood | None = None
         self.encoder, self.decoder = encoder, decoder
         like = next(decoder.parameters(), torch.zeros(()))
+        if isinstance(decoder, ResidualDecoder) and latent_dim > LARGEST:
+            self.no_volume = f"latent_dim={latent_dim} is above {LARGEST}, the most for residual convolutions"
         with evaluating(self):
             self.event_shape = tuple(self.decode(like.new_zeros(1, latent_dim)).shape[1:])
 
