@@ -11,8 +11,10 @@ from helpers.experiments import asked, break_off, differences, snapshot, trained
 from helpers.image_files import save
 from twostep.cli import main
 from twostep.core.schema import UserError
+from twostep.data.load import load_data
 from twostep.experiment.load import load_module
 from twostep.experiment.prepare import resume, start
+from twostep.metrics.features.classifier import LAST, classifier, train_classifier
 from twostep.models.base import evaluating
 
 LABELLED = {"condition": "label", "max_epochs": 2, "test_metrics": ("log_likelihood", "loss", "fd")}
@@ -129,3 +131,41 @@ def test_what_loses_labels_is_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             start(request(dataset, tmp_path / "runs", "flow", run))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.cmd
+def test_whole_commands_on_digits(tmp_path, monkeypatch):
+    """Samples have the label that is asked for, more of them with guidance; other data are out for every label."""
+    monkeypatch.chdir(tmp_path)
+    models = ("--gae-model", "ae", "--de-model", "fm", "--gae-config", "max_steps=600")
+    keys = [
+        word
+        for key in ("condition=label", "max_steps=600", "hidden_units=64", "num_layers=2", "tolerance=0.1")
+        for word in ("--de-config", key)
+    ]
+    assert command("train", "--dataset", "digits", *models, *keys, "--to", "run") == 0
+    assert "log_likelihood" in (tmp_path / "run/metrics/test.json").read_text()
+    module, splits = load_module(tmp_path / "run"), load_data("digits")
+    state = train_classifier(splits.train, splits.train_labels, 0.0, 16.0)
+    features = classifier(state)
+    shares = []
+    for guidance in (1, 2):
+        flags = ("-n", 500, "--label", "all", "--guidance", guidance, "--to", f"{guidance}.npy")
+        assert command("sample", "run", *flags) == 0
+        drawn = torch.from_numpy(np.load(tmp_path / f"{guidance}.npy"))
+        logits = features(drawn) @ state[f"{LAST}.weight"].T + state[f"{LAST}.bias"]
+        shares.append(float((logits.argmax(1) == torch.arange(10).repeat_interleave(50)).double().mean()))
+    assert shares[0] > 0.6
+    assert shares[1] > max(0.8, shares[0])
+    assert command("sample", "run", "-n", 20, "--label", 3, 5, "--to", "some.png") == 0
+    rows = torch.cat([splits.test[:40].float(), 16 * torch.rand(40, 1, 8, 8)])
+    np.save(tmp_path / "rows.npy", rows.numpy())
+    assert command("score", "run", "rows.npy", "--to", "scores.csv") == 0
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    with evaluating(module):
+        best = module.de.best_label(module.encode(rows))[0]
+    np.testing.assert_allclose(scores["log_prob_latent"], best, atol=0.05)
+    assert (scores["verdict"][:40] == "in").mean() > 0.7
+    assert (scores["verdict"][40:] == "out").mean() > 0.7
+    assert command("evaluate", "run", "--part", "de", "--metrics", "log_likelihood", "loss", "fd") == 0
+    assert command("report", "run") == 0

@@ -56,7 +56,7 @@ from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
 ROUGH_NODES = 4  # that show which labels a point can have
-NEGLIGIBLE = 12.0  # nats: the error of so few nodes is up to 4 (benchmarks/flow_matching.py), and e^-8 below tolerance
+NEGLIGIBLE = 12.0  # nats: the error of so few nodes is up to 4 (benchmarks/conditional.py), and e^-8 below tolerance
 UNLABELLED = 0.1  # share of training rows whose label the network does not see
 ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
@@ -127,7 +127,7 @@ class FlowMatching(ConditionalDensity):
         if self.likelihood != "exact":
             return super().log_densities(x)
         y, seen = self.transform(x).detach(), self.seen()
-        rough = torch.cat([self._rough(part, seen) for part in y.split(self._rows_at_once)])
+        rough = torch.cat([self.rough(part, seen) for part in y.split(self._rows_at_once)])
         near = rough > rough.amax(1, keepdim=True) - NEGLIGIBLE
         found = x.new_full((len(x), self.labels), -torch.inf)
         for place, label in enumerate(seen):
@@ -137,7 +137,7 @@ class FlowMatching(ConditionalDensity):
         return found
 
     @torch.no_grad()
-    def _rough(self, y: Tensor, labels: Sequence[int]) -> Tensor:
+    def rough(self, y: Tensor, labels: Sequence[int]) -> Tensor:
         """Return what a few nodes give for the log-densities of points `(B, D)` given labels, `(B, len(labels))`."""
         found: list[Tensor] = []
         for label in labels:
