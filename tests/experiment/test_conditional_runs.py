@@ -84,6 +84,14 @@ def test_a_run_of_labelled_images_knows_their_names(folder, tmp_path):
     assert not (tmp_path / "none.npy").exists()
 
 
+def test_a_run_from_before_labels_were_named_is_resumed(tmp_path):
+    path = trained(request("digits", tmp_path / "runs", "flow", condition=None)).run.path
+    facts = json.loads((path / "data.json").read_text())
+    assert len(facts.pop("labels")) == 10
+    (path / "data.json").write_text(json.dumps(facts))
+    assert all(one.finished for one in resume(path).trainers)
+
+
 def test_a_run_without_the_key_has_no_labels_to_sample(tmp_path, capsys):
     path = trained(request("digits", tmp_path / "runs", "fm", condition=None)).run.path
     assert command("sample", path, "--label", 3, "--to", tmp_path / "x.png") == 2

@@ -128,7 +128,7 @@ class FlowMatching(ConditionalDensity):
             return super().log_densities(x)
         y, seen = self.transform(x).detach(), self.seen()
         rough = torch.cat([self.rough(part, seen) for part in y.split(self._rows_at_once)])
-        near = rough > rough.amax(1, keepdim=True) - NEGLIGIBLE
+        near = ~(rough <= rough.amax(1, keepdim=True) - NEGLIGIBLE)  # all of them where a point is not finite
         found = x.new_full((len(x), self.labels), -torch.inf)
         for place, label in enumerate(seen):
             (rows,) = torch.where(near[:, place])
