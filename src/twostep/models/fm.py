@@ -10,7 +10,7 @@ that is zero, as at the start, carries N(0, I) to itself, and has to learn what 
 
     log p(x) = log N(y_0; 0, I) - ∫ div v(s, y_s) ds + log|det t'(x)|,   y_1 = y
 
-The divergence is exact up to 128 dimensions, above them Hutchinson's estimate (`nn/ode.py`).
+The divergence is exact up to 128 dimensions (16 of a U-Net), above them Hutchinson's estimate (`nn/ode.py`).
 
 The same network knows the score of the data with noise: y_s / s is y plus noise of std σ = (1 - s) / s, and by
 Tweedie's formula the score of its density at y' is (E[y | y'] - y') / σ².
@@ -47,7 +47,9 @@ from twostep.nn.unet import UNet
 from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
+EXACT_UNET = 16  # the same of a U-Net, which takes a pass for each coordinate
 STEPS = 5000  # of training
+UNET = {"net": "unet", "hidden_units": 32, "num_layers": 1, "probes": 1}  # defaults on spatial embeddings
 ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
 
@@ -60,7 +62,7 @@ class FlowMatching(DensityEstimator):
         event_shape: shape `*S` of a data point.
         steps: of the Runge-Kutta method from noise to a sample.
         tolerance: error of a log-density by the integration, in nats.
-        probes: of Hutchinson's estimate, above `EXACT_DIM` dimensions.
+        probes: of Hutchinson's estimate, above `EXACT_DIM` dimensions (`EXACT_UNET` of a `UNet`).
         data: see `Model`; the transform must give vectors.
     """
 
@@ -76,7 +78,8 @@ class FlowMatching(DensityEstimator):
     ) -> None:
         super().__init__(event_shape, **data)
         self.network, self.steps, self.tolerance, self.probes = network, steps, tolerance, probes
-        self.likelihood: Likelihood = "exact" if self.dim <= EXACT_DIM else "estimate"
+        largest = EXACT_UNET if isinstance(network, UNet) else EXACT_DIM
+        self.likelihood: Likelihood = "exact" if self.dim <= largest else "estimate"
 
     def velocity(self, s: Tensor, y: Tensor) -> Tensor:
         """Return the velocity at times `(B,)` or `()` of points `(B, D)`, in the coordinates of the transform."""
@@ -194,7 +197,9 @@ class FlowMatchingConfig(OneLossConfig):
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         values = {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_steps": STEPS}
-        return values if spec.grid is None else {**values, "net": "unet", "hidden_units": 32, "num_layers": 1}
+        return (
+            values if spec.grid is None else {**values, "net": "unet", "hidden_units": 32, "num_layers": 1, "probes": 1}
+        )
 
     @override
     def is_flat(self) -> bool:
