@@ -71,6 +71,7 @@ ADVICE = {
     "twostep.experiment.progress.FEW_STEPS": 0,
     "twostep.experiment.reconstructions.EXPLAINS_NOTHING": -float("inf"),
     "twostep.experiment.mixture_floor.MOST_DIM": 0,
+    "twostep.experiment.length.LEAST": 10**9,
     "twostep.experiment.normaliser.MOST_DIM": 0,  # seconds
 }
 
@@ -90,6 +91,7 @@ def advice(monkeypatch):
     monkeypatch.setattr("twostep.experiment.progress.FEW_STEPS", 500)
     monkeypatch.setattr("twostep.experiment.reconstructions.EXPLAINS_NOTHING", 0.1)
     monkeypatch.setattr("twostep.experiment.mixture_floor.MOST_DIM", 64)
+    monkeypatch.setattr("twostep.experiment.length.LEAST", 10)
 
 
 @pytest.fixture(autouse=True)

@@ -105,6 +105,21 @@ def test_a_default_length_in_steps_is_one_in_epochs_that_can_be_raised(batches, 
     assert (found.max_steps, found.max_epochs, found.max_bad_valid_epochs) == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"early_stopping_metric": "loss"}, (20 * 100, 25)),
+        ({}, (100, 25)),  # nothing would end it but time
+        ({"early_stopping_metric": "loss", "max_epochs": 7}, (7, 10)),
+        ({"early_stopping_metric": "loss", "max_steps": 600}, (20, 10)),
+    ],
+)
+def test_where_time_ends_training_a_default_length_does_not(given, expected):
+    keys = FitKeys.parse({"max_steps": 3000, **given}, "keys")
+    found = with_epochs_for_steps(keys, given, 30, timed=True)
+    assert (found.max_epochs, found.max_bad_valid_epochs) == expected
+
+
 def test_the_costlier_step_has_the_larger_share():
     train = trainer_of(build("ae")).data
     cheap, costly = build("ae", max_epochs=1), build("ae", max_epochs=50)

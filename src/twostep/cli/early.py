@@ -16,6 +16,7 @@ from twostep.core.schema import UserError, nearest, unknown_key
 from twostep.runs.key_values import refuse_fixed
 
 Overrides = Mapping[str, Mapping[str, Any]]
+FEW = 3  # models that share a key
 METRIC_KEYS = ("valid_metrics", "test_metrics")
 
 
@@ -52,13 +53,22 @@ def check_keys(models: Mapping[str, str], overrides: Overrides) -> None:
     for part, (owner, keys) in _owners(models).items():
         for key in overrides.get(part, {}):
             if key not in keys["fields"] and key not in keys["aliases"]:
-                raise unknown_key(key, owner, keys["fields"], keys["aliases"])
+                raise _of_others(key, owner) or unknown_key(key, owner, keys["fields"], keys["aliases"])
         kinds = kinds_of(keys)
         kinds.parse({key: one for key, one in overrides.get(part, {}).items() if key in kinds.model_fields}, owner)
     for keys in overrides.values():
         for key in METRIC_KEYS:
             value = keys.get(key) or ()
             check_metric_names([value] if isinstance(value, str) else cast(Iterable[Any], value))
+
+
+def _of_others(key: str, owner: str) -> UserError | None:
+    """Return the error of a key that a few other models have; None: there are no such, or many."""
+    models = known()["models"]
+    able = [name for name, keys in models.items() if key in keys["fields"]]
+    if not able or len(able) > FEW or owner not in models:
+        return None
+    return UserError(f"{key}: {owner} has no such key; a key of {', '.join(able)}")
 
 
 def _owners(models: Mapping[str, str]) -> dict[str, tuple[str, Keys]]:
@@ -82,7 +92,7 @@ def check_single_keys(model: str, given: Mapping[str, Any]) -> None:
         for key in given:
             if key not in keys:
                 hint = nearest(key, keys) or f"; `twostep models {model}` lists them"
-                raise UserError(f"{key}: no such key of {model}{hint}")
+                raise _of_others(key, model) or UserError(f"{key}: no such key of {model}{hint}")
         check_keys({"model": model}, split_single(given))
 
 

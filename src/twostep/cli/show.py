@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -16,10 +17,13 @@ from twostep.cli.names import known
 from twostep.cli.output import Format, plain_values, show, table
 from twostep.core.columns import require_ending, write_columns
 from twostep.core.files import require_free, to_json
-from twostep.core.schema import UserError
+from twostep.core.schema import DataSpec, UserError, nearest
 from twostep.runs.summary import RunSummary, require_run, runs_below
 
-EMBEDDINGS, SHARED = "embeddings", "shared"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EMBEDDINGS, SHARED, ALL = "embeddings", "shared", "all"
 AT_ONCE = 1000  # samples, to bound the memory that a network needs
 
 logger = logging.getLogger("twostep")
@@ -30,6 +34,8 @@ def sample(
     *,
     number: Annotated[int, Parameter(name=["-n", "--number"], validator=Number(gte=1))] = 64,
     to: Path = Path("samples.png"),
+    label: flags.Names = None,
+    guidance: Annotated[float | None, Parameter(validator=Number(gte=0))] = None,
     seed: flags.Seed = 0,
     load_best_valid_first: flags.BestFirst = False,
     device: Annotated[flags.Device, Parameter(help="Where to compute; default: the CPU.")] = None,
@@ -39,6 +45,9 @@ def sample(
 
     Args:
         number: Number of samples.
+        label: Labels that samples have, an equal share of each in this order, or `all`; of a model with
+            condition=label. Default: labels as frequent as in training.
+        guidance: Guidance of samples given labels, instead of the model's key (fm).
         to: A .png (a grid of images), a .csv or .parquet (a table), or a .npz (key `samples`) or .npy with arrays in
             units of the data.
     """
@@ -58,6 +67,9 @@ def sample(
     if not isinstance(module, Sampler):
         raise UserError(f"{run}: its model does not sample: train a density on its embeddings")
     spec = Run.open(run).spec
+    y = _labels(module, label, spec, number)
+    if guidance is not None:
+        _guide(module, guidance)
     as_table = is_table_path(to)
     (check_table if as_table else check_writable)(to, spec)
     place = Engine(device or "cpu").device
@@ -65,11 +77,37 @@ def sample(
     with evaluating(module):
         generator = torch.Generator(place).manual_seed(seed)
         sizes = [min(AT_ONCE, number - begin) for begin in range(0, number, AT_ONCE)]
-        samples = torch.cat([module.sample(size, generator).cpu() for size in sizes])
+        given = [()] * len(sizes) if y is None else [(part,) for part in y.split(AT_ONCE)]
+        drawn = [module.sample(size, generator, *one).cpu() for size, one in zip(sizes, given, strict=True)]
+        samples = torch.cat(drawn)
     (write_table if as_table else write_samples)(samples, spec, to)
     logger.info("%d samples: %s", number, to)
     show(None, {"samples": number, "file": to})
     return 0
+
+
+def _labels(module: Any, names: Sequence[str] | None, spec: DataSpec, number: int) -> Tensor | None:
+    """Return the number of the label of each sample, `(number,)`; None: none are asked for."""
+    import torch
+
+    if not names:
+        return None
+    if not getattr(getattr(module, "de", module), "labels", 0):
+        raise UserError(f"--label {names[0]}: the run's density is not conditioned: train one with condition=label")
+    wanted = spec.labels if tuple(names) == (ALL,) and ALL not in spec.labels else names
+    for name in wanted:
+        if name not in spec.labels:
+            few = ", ".join(spec.labels[:20]) + ", ..." * (len(spec.labels) > 20)
+            raise UserError(f"--label {name}: no such label of {spec.name}{nearest(name, spec.labels)}; it has {few}")
+    numbers = torch.tensor([spec.labels.index(name) for name in wanted])
+    return numbers[torch.arange(number) * len(numbers) // number]
+
+
+def _guide(module: Any, guidance: float) -> None:
+    density = getattr(module, "de", module)
+    if not getattr(density, "labels", 0) or not hasattr(density, "guidance"):
+        raise UserError("--guidance: only of fm with condition=label")
+    density.guidance = guidance
 
 
 def score(

@@ -135,13 +135,15 @@ Fit = TypeVar("Fit", bound=FitKeys)
 
 
 FEWEST_EPOCHS = 10  # of a default length, and of a patience
+TIMED = 20  # times a default length, where time or early stopping ends it
 
 
-def with_epochs_for_steps(keys: Fit, given: Collection[str], batches: int) -> Fit:
+def with_epochs_for_steps(keys: Fit, given: Collection[str], batches: int, timed: bool = False) -> Fit:
     """Return keys in which epochs, of so many batches, follow from `max_steps`, unless `max_epochs` is given too.
 
     Steps that were given are taken to the last one; a default becomes whole epochs, at least ten, which can be raised.
-    The patience, unless it is given, is a quarter of the epochs, at least ten.
+    The patience, unless it is given, is a quarter of the epochs, at least ten. Where training is `timed` and stops
+    early, a default length is `TIMED` times as long with the same patience.
     """
     if keys.max_steps is None:
         return keys
@@ -154,6 +156,8 @@ def with_epochs_for_steps(keys: Fit, given: Collection[str], batches: int) -> Fi
     update["max_epochs"] = epochs
     if "max_bad_valid_epochs" not in given:
         update["max_bad_valid_epochs"] = max(FEWEST_EPOCHS, -(-epochs // 4))
+    if timed and keys.early_stopping_metric and not {"max_steps", "max_epochs"} & set(given):
+        update["max_epochs"] = TIMED * epochs
     return keys.model_copy(update=update)
 
 

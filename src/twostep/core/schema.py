@@ -112,6 +112,7 @@ class DataSpec(Frozen):
         discrete: whether values are integers, each representing a bin of width 1 (pixels).
         columns: the columns of a table; None: the data are no table.
         grid: shape `(C, H, W)` of which vectors are the flattened values (spatial embeddings); None: they are of none.
+        labels: names of the labels, of which rows have the number; empty where there are none, or too many.
     """
 
     name: str
@@ -122,6 +123,7 @@ class DataSpec(Frozen):
     discrete: bool = False
     columns: TableSchema | None = None
     grid: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def table(self) -> TableSchema | None:

@@ -21,15 +21,17 @@ class Source:
     """What a loader returns: `train` and `test`, `(N, *S)` and `(M, *S)`, in the order of the dataset.
 
     They are uint8 for integer-valued images (`discrete`: each integer represents a bin of width 1) and float32
-    otherwise. Without `test`, `load_data` holds out a fifth of `train`. Labels are `(N,)` and `(M,)`, int64. `low` and
-    `high` are the smallest and the largest possible value; None: those of the rows outside the test split. `columns`
-    are those of a table, whose rows are codes, NaN where a value is missing (see `core.table`).
+    otherwise. Without `test`, `load_data` holds out a fifth of `train`. Labels are `(N,)` and `(M,)`, int64, -1 where
+    one is missing; `label_names` has the name of each, or is empty where they are numbers. `low` and `high` are the
+    smallest and the largest possible value; None: those of the rows outside the test split. `columns` are those of a
+    table, whose rows are codes, NaN where a value is missing (see `core.table`).
     """
 
     train: Tensor
     test: Tensor | None = None
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    label_names: tuple[str, ...] = ()
     discrete: bool = False
     low: float | None = None
     high: float | None = None
@@ -69,8 +71,8 @@ DATASETS: Registry[DatasetLoader] = Registry("dataset", "data_sets")
 class Splits:
     """A dataset split into training, validation and test rows, `(N, *S)` each, in the order of the dataset.
 
-    Labels are int64 and `(N,)`; `spec.size` is the number of training rows. Splits of datasets above `cache.LARGE`
-    bytes are `LazyRows`, which return tensors when indexed.
+    Labels are int64 and `(N,)`, and number those of `spec`; `spec.size` is the number of training rows. Splits of
+    datasets above `cache.LARGE` bytes are `LazyRows`, which return tensors when indexed.
     """
 
     spec: DataSpec

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -81,7 +81,7 @@ class Batches:
 
     Iterating yields this rank's rows of every batch in the order of the data, as floats on `device`; batches in which
     the rank has no rows are skipped. Together, the ranks see each row once. `batch_size` counts rows over all ranks;
-    `encode` is applied to every batch.
+    `encode` is applied to every batch. `labels`, `(N,)`, are only carried along, for `labelled`.
     """
 
     data: Rows
@@ -90,6 +90,15 @@ class Batches:
     world_size: int = 1
     device: torch.device | str = "cpu"
     encode: Callable[[Tensor], Tensor] | None = None
+    labels: Tensor | None = None
+
+    def labelled(self) -> Batches:
+        """Return batches of these rows `(N, D)` with their labels as the last coordinate, if there are any."""
+        if self.labels is None:
+            return self
+        rows = self.data[:]
+        rows = rows.to(rows.dtype if rows.is_floating_point() else torch.get_default_dtype())
+        return replace(self, data=torch.cat([rows, self.labels[:, None].to(rows)], 1), labels=None)
 
     def __len__(self) -> int:
         """Return the number of batches."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ from twostep.data.table.read import is_table, read_frame, source_of, table_rows,
 from twostep.nn.table import TableFeatures
 
 MAX_TRAINING_ROWS = 20_000
+MAX_LABELS = 1000
 TEST_FRACTION = 0.2
 VALID_FRACTION = 0.1
 TEXT_KEYS = ("sep", "decimal", "encoding", "missing")
@@ -106,6 +108,7 @@ def split_source(source: Source, name: str, seed: int = 0, valid_fraction: float
         UserError: for too few rows.
     """
     generator = torch.Generator().manual_seed(seed)
+    source, names = numbered(source)
     if source.test is None:
         known, test = _cut(source.train, source.train_labels, TEST_FRACTION, generator)
     else:
@@ -123,8 +126,29 @@ def split_source(source: Source, name: str, seed: int = 0, valid_fraction: float
         high=max(float(rows.max()) for rows in blocks(known[0])) if source.high is None else source.high,
         discrete=source.discrete,
         columns=source.columns,
+        labels=names,
     )
     return Splits(spec, train[0], valid[0], test[0], train[1], valid[1], test[1])
+
+
+def numbered(source: Source) -> tuple[Source, tuple[str, ...]]:
+    """Return a source with its labels numbered from 0 on, -1 where one is missing, and their names.
+
+    Without labels, or with more than `MAX_LABELS`, it is returned as it is, without names.
+    """
+    given = [labels for labels in (source.train_labels, source.test_labels) if labels is not None]
+    if not given or len(source.label_names) > MAX_LABELS:
+        return source, ()
+    if source.label_names:
+        return source, source.label_names
+    found = torch.cat(given).unique()
+    if len(found) > MAX_LABELS:
+        return source, ()
+    train, test = (
+        None if labels is None else torch.searchsorted(found, labels)
+        for labels in (source.train_labels, source.test_labels)
+    )
+    return replace(source, train_labels=train, test_labels=test), tuple(str(one) for one in found.tolist())
 
 
 def _cut(rows: Rows, labels: Tensor | None, share: float, generator: Generator) -> list[tuple[Rows, Tensor | None]]:

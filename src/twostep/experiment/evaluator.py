@@ -22,7 +22,7 @@ from twostep.metrics.ood import ood
 from twostep.metrics.ood.knn import ENTRIES, knn_scores
 from twostep.metrics.ood.scores import MAX_ROWS, Array, Score, score_splits
 from twostep.metrics.samples.feature_sets import FeatureSets
-from twostep.models.base import GeneralizedAutoencoder, Model, Sampler, evaluating
+from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, Sampler, evaluating
 from twostep.models.two_step import TwoStep, spec_seen
 from twostep.runs.config import Settings
 from twostep.training.engine import Engine
@@ -58,17 +58,25 @@ class Evaluator:
         return Batches(data, size, self.engine.rank, self.engine.world_size, self.engine.device)
 
     def loaders(self) -> tuple[Batches, Batches | None, Batches]:
-        """Return the training, validation and test rows in batches."""
+        """Return the training, validation and test rows in batches, with labels if a density is conditioned on them."""
         splits, run = self.splits, self.run
+        train, test = self.batches(splits.train, run.train_batch_size), self.batches(splits.test, run.test_batch_size)
         valid = None if splits.valid is None else self.batches(splits.valid, run.valid_batch_size)
-        return self.batches(splits.train, run.train_batch_size), valid, self.batches(splits.test, run.test_batch_size)
+        component = self.models[-1]
+        if not labels_of(component.model):
+            return train, valid, test
+        train = replace(train, labels=splits.train_labels)
+        valid = None if valid is None else replace(valid, labels=splits.valid_labels)
+        if component.encoder is None:
+            train, valid = train.labelled(), None if valid is None else valid.labelled()
+        return train, valid, test
 
-    def seen(self, component: Component | Whole, data: Rows) -> Batches:
-        """Return rows of data, or their embeddings, as a component sees them in a test, in batches."""
+    def seen(self, component: Component | Whole, data: Rows, labels: Tensor | None = None) -> Batches:
+        """Return rows of data, or their embeddings, as a component sees them in a test, in batches, with labels."""
         if component.encoder is not None:
             with evaluating(component.encoder):
                 data = embed(component.encoder.encode, data, self.engine.device)
-        return self.batches(data, self.run.test_batch_size)
+        return replace(self.batches(data, self.run.test_batch_size), labels=labels).labelled()
 
     def measure(
         self,
@@ -85,7 +93,8 @@ class Evaluator:
         """
         names = component.config.test_metrics if names is None else names
         seed = self.run.seed if seed is None else seed
-        held_out = self.seen(component, self.splits.test)
+        labels = self.splits.test_labels if labels_of(component.model) and "loss" in names else None
+        held_out = self.seen(component, self.splits.test, labels)
         gallery = self._gallery(component, None, held_out, keys, seed)
         drawn = derive(seed, "test", self.engine.rank)
         results = evaluate(names, component.model, held_out, self.engine.sum, drawn, gallery)
@@ -147,7 +156,10 @@ class Evaluator:
         """Return what samples are compared with: in validation, the batches `train`; in a test, all training rows."""
         if not isinstance(component.model, Sampler | GeneralizedAutoencoder):
             return None
-        keys = keys or component.config.metric_kwargs
+        keys, d = keys or component.config.metric_kwargs, component.model.dim
+        if labels_of(component.model):  # samples have none
+            held_out = replace(held_out, data=held_out.data[:][:, :d])
+            train = None if train is None else replace(train, data=train.data[:][:, :d])
         choice = FeatureChoice(spec_seen(component.model, self.splits.spec), keys, self.splits)
         return FeatureSets(
             component.model,
@@ -159,3 +171,8 @@ class Evaluator:
             derive(seed, "gallery"),
             with_reference=train is None,
         )
+
+
+def labels_of(model: Model | TwoStep) -> int:
+    """Return the number of labels on which a model is conditioned that is trained itself, as no two-step model is."""
+    return model.labels if isinstance(model, DensityEstimator) else 0

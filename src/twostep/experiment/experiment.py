@@ -17,6 +17,7 @@ from twostep.experiment import report_data
 from twostep.experiment.artifacts import draw_images, write_detection
 from twostep.experiment.calibration import held_out_scores, write_calibration
 from twostep.experiment.evaluator import Evaluator
+from twostep.experiment.length import comment_lengths
 from twostep.experiment.loggers import LOGGERS, ResultLogger
 from twostep.experiment.mixture_floor import comment_densities
 from twostep.experiment.progress import Checkpoints, Curves, Lines, StopOnSignal
@@ -90,6 +91,8 @@ class Experiment:
             results[self.evaluator.whole.name] |= detection.results
         if self.engine.is_main:
             comment_densities(results, self.evaluator)
+        sequential = self.settings.two_step is None or self.settings.two_step.schedule == "sequential"
+        comment_lengths(results, self.trainers if sequential else self.trainers[:1])  # else the embeddings changed
         comment_reconstructions(results, self.splits, getattr(self.settings.first, "latent_dim", None))
         every = [(name, metric, result) for name, found in results.items() for metric, result in found.items()]
         for name, metric, result in every:

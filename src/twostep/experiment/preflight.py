@@ -9,7 +9,7 @@ from twostep.core.keys import INCEPTION_VARIABLE, MetricKeys
 from twostep.core.schema import DataSpec, UserError
 from twostep.data.base import Splits
 from twostep.experiment.components import Component
-from twostep.experiment.evaluator import Evaluator
+from twostep.experiment.evaluator import Evaluator, labels_of
 from twostep.metrics import METRICS, check_metrics
 from twostep.metrics.features.choice import FeatureChoice
 from twostep.metrics.features.inception import NAME as INCEPTION
@@ -44,8 +44,24 @@ def preflight(evaluator: Evaluator, ood: Mapping[str, Splits], testing: bool) ->
     if not any(one.trained for one in evaluator.models):
         name = evaluator.settings.first.name
         raise UserError(f"{name}: nothing to train: train a density on its embeddings (--gae-model), or trainable=True")
+    _check_labels(evaluator)
     _hint_at_standardisation(evaluator.settings.first, splits)
     check_ood(evaluator.module, splits, ood)
+
+
+def _check_labels(evaluator: Evaluator) -> None:
+    """Refuse rows without labels, of which the density is conditioned on them, and a schedule that drops labels."""
+    splits, two_step = evaluator.splits, evaluator.settings.two_step
+    if not labels_of(evaluator.models[-1].model):
+        return
+    for split in ("train", "valid", "test"):
+        labels = getattr(splits, f"{split}_labels")
+        if getattr(splits, split) is not None and (labels is None or bool((labels < 0).any())):
+            raise UserError(f"condition=label: {splits.spec.name} has {split} rows without a label: leave them out")
+    if two_step is not None and two_step.schedule == "by_iteration":
+        raise UserError(
+            "condition=label: not by batches in turn: set sequential_training=True, or alternate_by_epoch=True"
+        )
 
 
 def check_ranks(config: RunConfig, splits: Splits, ranks: int) -> None:

@@ -165,7 +165,8 @@ def with_data(run: Run, overrides: Overrides, for_training: bool) -> tuple[Run, 
     splits = load_splits(settings.run)
     now = splits.spec
     same = splits.digest() == run.digest if run.digest else Path(now.name).name == Path(then.name).name
-    if not same or now.model_copy(update={"name": then.name}) != then:
+    kept = {"name": then.name} if then.labels else {"name": then.name, "labels": ()}  # older runs have no labels
+    if not same or now.model_copy(update=kept) != then:
         raise UserError(
             f"{run.path}: {now.name} does not hold the data of this run (other rows, values or order); put them back, "
             "or start a new run"

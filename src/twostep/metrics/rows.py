@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from twostep.metrics.base import METRICS, Result, RowMean, RowMetric, SumOverRanks, measure_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model
+from twostep.models.parts.conditional import without_labels
 from twostep.models.two_step import TwoStep
 
 ROUNDING = 1e-12  # of a mean of squares in float64
@@ -113,7 +114,7 @@ class LogLikelihood(RowMetric):
     def __call__(self, model: nn.Module, batches: Iterable[Tensor], sum_over_ranks: SumOverRanks) -> dict[str, Result]:
         model, note = cast(DensityEstimator | TwoStep, model), ""
         leave_out = math.inf if isinstance(model, TwoStep) else None
-        mean = RowMean.of((model.log_prob(x) for x in batches), sum_over_ranks, leave_out)
+        mean = RowMean.of((model.log_prob(without_labels(model, x)) for x in batches), sum_over_ranks, leave_out)
         kind, n, error = model.likelihood, mean.n, mean.standard_error
         if isinstance(model, TwoStep) and mean.left_out:
             rank = f"points where the decoder's Jacobian has rank below {model.de.dim}"

@@ -249,7 +249,7 @@ class AVBConfig(AdversarialConfig, GaussianDecoderConfig):
         if preset == "reference":
             values["max_grad_norm"] = None
         if role == "gae":
-            return {**values, "max_epochs": epochs}
+            return {**values, "max_epochs": epochs} if preset == "reference" else values
         if preset == "reference":
             return {**values, **REFERENCE_DENSITY}
         return {

@@ -28,6 +28,7 @@ Likelihood = Literal["exact", "bound", "estimate", "unnormalised"]
 Gather = Callable[[Tensor], Tensor]
 
 ERROR = "l2_reconstruction_error"
+UNCONDITIONAL = "the density is not conditioned on labels: fit one with condition=label"
 
 MODELS: Registry[type[ModelConfig]] = Registry("model")
 
@@ -188,27 +189,44 @@ class Sampler(Protocol):
 class DensityEstimator(Model):
     """A model with a density in data space; `likelihood` says of which kind its log-densities are.
 
-    `draws` of the noise of dequantisation are averaged in `log_prob`; more tighten the bound.
+    `draws` of the noise of dequantisation are averaged in `log_prob`; more tighten the bound. `labels` is the number of
+    labels on which a density is conditioned, 0 where it is not (see `models.parts.conditional`).
     """
 
     likelihood: Likelihood
     draws: int = 1
+    labels: int = 0
 
     @final
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Tensor, y: Tensor | int | None = None) -> Tensor:
         """Return the log-density of points `(B, *S)` in data space, of shape `(B,)`, in nats, of the kind `likelihood`.
 
         A model of dequantised data (`noise.dequantizes`) dequantises integers first, by a uniform draw from torch's
         generator, as in training; a point that already lies inside of a bin stays where it is.
+
+        Args:
+            x: the points.
+            y: numbers of their labels, `(B,)` or one for all: log p(x | y) of a conditional density; None: log p(x).
+
+        Raises:
+            UserError: for labels of a density without such, or labels that it does not know.
         """
+
+        def log_density(x: Tensor) -> Tensor:
+            return self.log_density(x) if y is None else self.log_density_given(x, y)
+
         if self.draws == 1:
-            return self.log_density(self.noise.dequantize(x))
-        log_densities = [self.log_density(self.noise.dequantize(x)) for _ in range(self.draws)]
+            return log_density(self.noise.dequantize(x))
+        log_densities = [log_density(self.noise.dequantize(x)) for _ in range(self.draws)]
         return torch.stack(log_densities).logsumexp(0) - math.log(self.draws)
 
     @abstractmethod
     def log_density(self, x: Tensor) -> Tensor:
         """Return the log-density at points `(B, *S)`, of shape `(B,)`, in nats, without dequantising them."""
+
+    def log_density_given(self, x: Tensor, y: Tensor | int) -> Tensor:
+        """Return what `log_density` does, of a conditional density, given labels `(B,)` or one for all points."""
+        raise UserError(UNCONDITIONAL)
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -254,6 +272,7 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
     summary: ClassVar[str]
     paper: ClassVar[str]
     rates: ClassVar[dict[str, str]]
+    default_steps: ClassVar[int | None] = 8000  # of training, unless the preset is the reference's; None: by epochs
     adjustable: ClassVar[frozenset[str]] = frozenset(
         {"valid_metrics", "test_metrics", "metric_kwargs", "max_bad_valid_epochs", "max_steps"}
     )
@@ -263,7 +282,10 @@ class ModelConfig(EvaluationKeys, FitKeys, TransformKeys, _NameKeys, ABC):
         """Return the config with its defaults for this data and role, and the user's overrides on top."""
         names = cls.aliases()
         given = {names.get(key, key): value for key, value in overrides.items()}
-        defaults = cls.defaults(spec, role, given.get("preset", "twostep"))
+        preset = given.get("preset", "twostep")
+        defaults = cls.defaults(spec, role, preset)
+        if preset != "reference" and "max_epochs" not in defaults:
+            defaults = {"max_steps": cls.default_steps, **defaults}
         return resolve_fid(cls.parse({**defaults, **given}, str(cls.model_fields["name"].default)), spec.is_image)
 
     @classmethod

@@ -133,6 +133,7 @@ class BiGANConfig(AdversarialConfig):
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
     summary: ClassVar[str] = "bidirectional GAN: a generator and its inverse, from a critic"
     paper: ClassVar[str] = "Donahue et al., 2017, arXiv 1605.09782"
+    default_steps: ClassVar[int | None] = 15_000
     rates: ClassVar[dict[str, str]] = {"discriminator": "disc_lr", "ge": "ge_lr"}
 
     name: Literal["bigan"] = "bigan"
@@ -151,8 +152,9 @@ class BiGANConfig(AdversarialConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        values = {**super().defaults(spec, role, preset), "max_epochs": 200, "max_bad_valid_epochs": 50}
+        values = super().defaults(spec, role, preset)
         if preset == "reference":
+            values |= {"max_epochs": 200, "max_bad_valid_epochs": 50}
             return {**values, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
         weight = min(MOST_WEIGHT, max(1.0, IMAGE_DIM / spec.dim))
         return {**values, "recon_weight": weight, "disc_lr": RATE, "ge_lr": RATE}

@@ -25,7 +25,6 @@ from twostep.core.schema import DataSpec, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import (
     MODELS,
     DataArguments,
-    DensityEstimator,
     Likelihood,
     Objective,
     OneLossConfig,
@@ -33,6 +32,7 @@ from twostep.models.base import (
     Role,
 )
 from twostep.models.parts.autoregressive import autoregressive_layers
+from twostep.models.parts.conditional import ConditionalDensity, ConditionKeys
 from twostep.models.parts.coupling import Couplings, Multiscale, vector_layers
 from twostep.models.parts.networks import image_shape
 from twostep.nn.distributions import standard_normal_log_prob
@@ -40,44 +40,54 @@ from twostep.nn.distributions import standard_normal_log_prob
 PLAIN = {"transform": "simple_nsf", "hidden_units": 128, "lr": 5e-4}  # of images
 
 
-class Flow(DensityEstimator):
+class Flow(ConditionalDensity):
     """Invertible layers, such as coupling splines between linear maps, fitted by maximum likelihood.
 
     Args:
         layers: map what the transform gives, `(B, *T)`, to noise `(B, D)` and the log-determinant `(B,)`, and have an
-            `inverse` from noise; a `Stack`, a `Multiscale` or any such module.
+            `inverse` from noise; a `Stack`, a `Multiscale` or any such module. Both are also given labels as one-hot
+            vectors `(B, labels)` if there are any.
         event_shape: shape `*S` of a data point.
+        labels: number of labels on which the density is conditioned; 0: it is not.
         data: see `Model`.
     """
 
     likelihood: Likelihood = "exact"
 
-    def __init__(self, layers: nn.Module, event_shape: Sequence[int], **data: Unpack[DataArguments]) -> None:
-        super().__init__(event_shape, **data)
+    def __init__(
+        self, layers: nn.Module, event_shape: Sequence[int], labels: int = 0, **data: Unpack[DataArguments]
+    ) -> None:
+        super().__init__(event_shape, labels, **data)
         self.layers: Any = layers
 
     @override
-    def log_density(self, x: Tensor) -> Tensor:
-        return self._log_prob(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
+    def density_at(self, x: Tensor, y: int | None) -> Tensor:
+        c = () if y is None else (self.code(y, x).expand(len(x), -1),)
+        return self._log_prob(self.transform(x), *c) + self.transform.log_abs_det_jacobian(x)
 
     @override
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        return self.clamp(self.transform.inverse(self.layers.inverse(self.draw(torch.randn, (n, self.dim), generator))))
+    def sample_given(self, n: int, generator: torch.Generator | None, y: Tensor | None) -> Tensor:
+        u = self.draw(torch.randn, (n, self.dim), generator)
+        c = () if y is None else (self.code(y, u),)
+        return self.clamp(self.transform.inverse(self.layers.inverse(u, *c)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
         return (Objective("loss", self._loss, tuple(self.parameters())),)
 
-    def _loss(self, x: Tensor) -> Tensor:
-        return -self._log_prob(self.network_input(x)).mean()
+    def _loss(self, rows: Tensor) -> Tensor:
+        if not self.labels:
+            return -self._log_prob(self.network_input(rows)).mean()
+        x, labels = self.split(rows)
+        return -self._log_prob(self.network_input(x), self.code(labels, x)).mean()
 
-    def _log_prob(self, y: Tensor) -> Tensor:
-        u, log_det = self.layers(y)
+    def _log_prob(self, y: Tensor, *c: Tensor) -> Tensor:
+        u, log_det = self.layers(y, *c)
         return standard_normal_log_prob(u) + log_det
 
 
 @MODELS.register("flow")
-class FlowConfig(OneLossConfig):
+class FlowConfig(ConditionKeys, OneLossConfig):
     """Keys of `flow`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("de",)
@@ -120,12 +130,14 @@ class FlowConfig(OneLossConfig):
 
     @override
     def build(self, spec: DataSpec) -> Flow:
-        couplings = Couplings(**self.model_dump(include=set(Couplings.__dataclass_fields__)))
+        labels = self.labels(spec)
+        keys = self.model_dump(include=set(Couplings.__dataclass_fields__))
+        couplings = Couplings(**keys, conditions=labels)
         data = self.data_arguments(spec)
         if self.transform in ("maf", "nsf"):
-            return Flow(autoregressive_layers(self.transform, spec.dim, couplings), spec.shape, **data)
+            return Flow(autoregressive_layers(self.transform, spec.dim, couplings), spec.shape, labels, **data)
         if self.is_flat():
-            return Flow(vector_layers(spec.dim, couplings), spec.shape, **data)
+            return Flow(vector_layers(spec.dim, couplings), spec.shape, labels, **data)
         if not spec.is_image or spec.shape[1] % 2 or spec.shape[2] % 2:
             raise UserError(
                 f"transform=multiscale needs images of even height and width; {spec.name} has points of shape "

@@ -12,16 +12,24 @@ that is zero, as at the start, carries N(0, I) to itself, and has to learn what 
 
 The divergence is exact up to 128 dimensions (16 of a U-Net), above them Hutchinson's estimate (`nn/ode.py`).
 
+Given a label, the network is v(s, y, label). It is trained without one on a tenth of the rows, so that samples may
+follow
+
+    v(s, y) + w (v(s, y, label) - v(s, y))
+
+with a guidance w: 1 draws from the density itself, more from where it is highest relative to that of all labels.
+
 The same network knows the score of the data with noise: y_s / s is y plus noise of std σ = (1 - s) / s, and by
 Tweedie's formula the score of its density at y' is (E[y | y'] - y') / σ².
 
 Sources: Flow Matching for Generative Modeling (Lipman et al., 2023, arXiv 2210.02747); Flow Straight and Fast (Liu et
-al., 2023, arXiv 2209.03003).
+al., 2023, arXiv 2209.03003); Classifier-Free Diffusion Guidance (Ho & Salimans, 2022, arXiv 2207.12598).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -34,13 +42,13 @@ from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, Posit
 from twostep.models.base import (
     MODELS,
     DataArguments,
-    DensityEstimator,
     Likelihood,
     Objective,
     OneLossConfig,
     Preset,
     Role,
 )
+from twostep.models.parts.conditional import ConditionalDensity, ConditionKeys
 from twostep.nn import ode
 from twostep.nn.distributions import standard_normal_log_prob
 from twostep.nn.unet import UNet
@@ -48,21 +56,23 @@ from twostep.nn.velocity import TimedMLP
 
 EXACT_DIM = 128  # up to which the divergence is exact
 EXACT_UNET = 16  # the same of a U-Net, which takes a pass for each coordinate
-STEPS = 5000  # of training
 UNET = {"net": "unet", "hidden_units": 32, "num_layers": 1, "probes": 1}  # defaults on spatial embeddings
+UNLABELLED = 0.1  # share of training rows whose label the network does not see
 ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
 
-class FlowMatching(DensityEstimator):
+class FlowMatching(ConditionalDensity):
     """A velocity field whose flow carries noise to data.
 
     Args:
-        network: maps times `(B,)` or one `()`, in [0, 1], and points `(B, D)` to `(B, D)`; a `TimedMLP` or any such
-            module.
+        network: maps times `(B,)` or one `()`, in [0, 1], and points `(B, D)` to `(B, D)`, also given labels as one-hot
+            vectors `(B or 1, labels)` if there are any; a `TimedMLP` or any such module.
         event_shape: shape `*S` of a data point.
         steps: of the Runge-Kutta method from noise to a sample.
         tolerance: error of a log-density by the integration, in nats.
         probes: of Hutchinson's estimate, above `EXACT_DIM` dimensions (`EXACT_UNET` of a `UNet`).
+        labels: number of labels on which the density is conditioned; 0: it is not.
+        guidance: w of samples given labels; log-densities are those of w = 1.
         data: see `Model`; the transform must give vectors.
     """
 
@@ -74,17 +84,24 @@ class FlowMatching(DensityEstimator):
         steps: int = 10,
         tolerance: float = 0.01,
         probes: int = 8,
+        labels: int = 0,
+        guidance: float = 1.0,
         **data: Unpack[DataArguments],
     ) -> None:
-        super().__init__(event_shape, **data)
+        super().__init__(event_shape, labels, **data)
+        self.guidance = guidance
         self.network, self.steps, self.tolerance, self.probes = network, steps, tolerance, probes
         largest = EXACT_UNET if isinstance(network, UNet) else EXACT_DIM
         self.likelihood: Likelihood = "exact" if self.dim <= largest else "estimate"
 
-    def velocity(self, s: Tensor, y: Tensor) -> Tensor:
-        """Return the velocity at times `(B,)` or `()` of points `(B, D)`, in the coordinates of the transform."""
+    def velocity(self, s: Tensor, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """Return the velocity at times `(B,)` or `()` of points `(B, D)`, in the coordinates of the transform.
+
+        `c` are their labels as one-hot vectors, `(B or 1, labels)`; None: without label.
+        """
         a, b = _coefficients(s.reshape(-1, 1))
-        return a * y + b * self.network(s.reshape(-1), y)
+        s = s.reshape(-1)
+        return a * y + b * (self.network(s, y) if c is None else self.network(s, y, c))
 
     def denoised(self, x: Tensor, sigma: float) -> Tensor:
         """Return the mean of the data given `x`, `(B, D)`, which is data with noise of std `sigma`.
@@ -99,15 +116,16 @@ class FlowMatching(DensityEstimator):
         return (self.denoised(x, sigma) - x) / sigma**2
 
     @override
-    def log_density(self, x: Tensor) -> Tensor:
-        return self.estimate(x)[0]
+    def density_at(self, x: Tensor, y: int | None) -> Tensor:
+        return self.estimate(x, y)[0]
 
-    def estimate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(self, x: Tensor, label: int | None = None) -> tuple[Tensor, Tensor]:
         """Return log-densities at `(B, *S)`, `(B,)`, and their standard errors by the probes: 0 where they are exact.
 
-        Probes are drawn from torch's generator; one alone has no standard error (NaN).
+        Probes are drawn from torch's generator; one alone has no standard error (NaN). With a label they are given it.
         """
         y = self.transform(x)
+        c = None if label is None else self.code(label, y)
         probes, errors = self._probes(y), y.new_zeros(len(y))
 
         def of(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
@@ -115,8 +133,8 @@ class FlowMatching(DensityEstimator):
             return torch.cat([fine for fine, _ in parts]), torch.cat([rough for _, rough in parts])
 
         def within(rows: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
-            both = self.with_divergence(None if probes is None else probes[:, rows])
-            u, total, rough = ode.to_start(self.velocity, both, y[rows], nodes)
+            both = self.with_divergence(None if probes is None else probes[:, rows], c)
+            u, total, rough = ode.to_start(partial(self.velocity, c=c), both, y[rows], nodes)
             if probes is not None:
                 errors[rows] = (total.detach().var(0, correction=0) / (len(total) - 1)).sqrt()
                 total, rough = total.mean(0), rough.mean(0)
@@ -126,24 +144,40 @@ class FlowMatching(DensityEstimator):
         log_prob = ode.until_exact(of, len(y), self.tolerance, y.device)
         return log_prob + self.transform.log_abs_det_jacobian(x), errors
 
-    def with_divergence(self, probes: Tensor | None = None) -> ode.WithDivergence:
-        """Return the velocity with its divergence, or with Hutchinson's estimates of it by probes `(k, B, D)` of ±1."""
+    def with_divergence(self, probes: Tensor | None = None, c: Tensor | None = None) -> ode.WithDivergence:
+        """Return the velocity with its divergence, or with Hutchinson's estimates of it by probes `(k, B, D)` of ±1.
+
+        `c` is a label of all points, `(1, labels)`.
+        """
         network = self.network
         if probes is not None or not isinstance(network, TimedMLP):
-            return ode.with_divergence(self.velocity, probes)
+            return ode.with_divergence(partial(self.velocity, c=c), probes)
 
         def both(s: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-            (a, b), (value, trace) = _coefficients(s), network.with_trace(s, y)
+            (a, b), (value, trace) = _coefficients(s), network.with_trace(s, y, c)
             return a * y + b * value, a * self.dim + b * trace
 
         return both
 
+    def guided(self, c: Tensor) -> ode.Velocity:
+        """Return the velocity that samples given labels, one-hot vectors `(B or 1, labels)`, follow."""
+        w = self.guidance
+
+        def velocity(s: Tensor, y: Tensor) -> Tensor:
+            if w in (0, 1):
+                return self.velocity(s, y, c if w else None)
+            free = self.velocity(s, y)
+            return free + w * (self.velocity(s, y, c) - free)
+
+        return velocity
+
     @override
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_given(self, n: int, generator: torch.Generator | None, y: Tensor | None) -> Tensor:
         u = self.draw(torch.randn, (n, self.dim), generator)
         times = torch.linspace(0, 1, self.steps + 1, device=u.device, dtype=u.dtype)
-        return self.clamp(self.transform.inverse(ode.integrate(self.velocity, u, times)))
+        velocity = self.velocity if y is None else self.guided(self.code(y, u))
+        return self.clamp(self.transform.inverse(ode.integrate(velocity, u, times)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -155,13 +189,18 @@ class FlowMatching(DensityEstimator):
         signs = torch.rand(self.probes, *y.shape, device=y.device, dtype=y.dtype) < 0.5
         return torch.where(signs, y.new_ones(()), -y.new_ones(()))
 
-    def _loss(self, x: Tensor) -> Tensor:
+    def _loss(self, rows: Tensor) -> Tensor:
         """Return the mean squared error a coordinate, in which one time lies in each of B parts of [0, 1]."""
+        x, c = rows, None
+        if self.labels:
+            x, labels = self.split(rows)
+            seen = torch.rand(len(x), device=x.device) >= (UNLABELLED if self.training else 0.0)
+            c = seen[:, None] * self.code(labels, x)
         y = self.network_input(x)
         u = torch.randn_like(y)
         parts = torch.arange(len(y), device=y.device, dtype=y.dtype)
         s = ((parts + torch.rand_like(parts)) / len(y))[:, None]
-        error = self.velocity(s[:, 0], (1 - s) * u + s * y) - (y - u)
+        error = self.velocity(s[:, 0], (1 - s) * u + s * y, c) - (y - u)
         return error.square().mean()
 
 
@@ -172,12 +211,13 @@ def _coefficients(s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @MODELS.register("fm")
-class FlowMatchingConfig(OneLossConfig):
+class FlowMatchingConfig(ConditionKeys, OneLossConfig):
     """Keys of `fm`."""
 
     roles: ClassVar[tuple[Role, ...]] = ("de",)
     summary: ClassVar[str] = "flow matching: noise carried to data by an ordinary differential equation"
     paper: ClassVar[str] = "Lipman et al., 2023, arXiv 2210.02747"
+    default_steps: ClassVar[int | None] = 5000
 
     name: Literal["fm"] = "fm"
     net: Literal["mlp", "unet"] = Field("mlp", description="kind of network; unet: of images and spatial embeddings")
@@ -187,6 +227,9 @@ class FlowMatchingConfig(OneLossConfig):
     steps: PositiveInt = Field(10, description="Runge-Kutta steps from noise to a sample")
     tolerance: PositiveFloat = Field(0.01, description="error of a log-density of the integration, in nats")
     probes: PositiveInt = Field(8, description="of Hutchinson's estimate of the divergence, above 128 dimensions")
+    guidance: NonNegativeFloat = Field(
+        1.0, description="of samples given labels: 1 draws from their density, 2 clearer members of each label"
+    )
     lr: PositiveFloat = Field(1e-3, description="learning rate")
     use_lr_scheduler: bool = Field(True, description="cosine decay of the rate to 0 over all steps")
     ema_decay: PositiveFloat | None = Field(0.999, lt=1, description=EMA_DECAY)
@@ -196,10 +239,8 @@ class FlowMatchingConfig(OneLossConfig):
     @override
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
-        values = {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete, "max_steps": STEPS}
-        return (
-            values if spec.grid is None else {**values, "net": "unet", "hidden_units": 32, "num_layers": 1, "probes": 1}
-        )
+        values = {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete}
+        return values if spec.grid is None else {**values, **UNET}
 
     @override
     def is_flat(self) -> bool:
@@ -207,9 +248,10 @@ class FlowMatchingConfig(OneLossConfig):
 
     @override
     def build(self, spec: DataSpec) -> FlowMatching:
-        size = self.hidden_units, self.num_layers, self.dropout
+        labels = self.labels(spec)
+        size = self.hidden_units, self.num_layers, self.dropout, labels
         network = TimedMLP(spec.dim, *size) if self.net == "mlp" else UNet(grid_of(spec), *size)
-        return FlowMatching(network, spec.shape, **self.arguments(FlowMatching, spec))
+        return FlowMatching(network, spec.shape, labels=labels, **self.arguments(FlowMatching, spec))
 
 
 def grid_of(spec: DataSpec) -> tuple[int, int, int]:

@@ -8,24 +8,28 @@ scikit-learn fits it. The number of components doubles as long as the likelihood
 10,000, rises; the best mixture is then fitted to all rows. Covariances are full. Where there are few rows, held-out
 ones choose between full and diagonal covariances, and above 128 dimensions these are diagonal.
 
+Given a label, there is a mixture of its rows for each label; those with fewer than 20 share that of all rows.
+
 Source: Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird & Rubin, 1977).
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Unpack, override
 
 from twostep.core.schema import DataSpec, PositiveInt, UserError
-from twostep.models.base import MODELS, DataArguments
-from twostep.models.parts.fitted import FittedConfig, FittedDensity
+from twostep.models.base import MODELS, DataArguments, Likelihood, Objective
+from twostep.models.parts.conditional import ConditionalDensity, ConditionKeys
+from twostep.models.parts.fitted import MAX_ROWS, FittedConfig, FittedDensity, evenly_spaced, finite_rows
 from twostep.nn.distributions import standard_normal_log_prob
 
 CHOOSING_ROWS = 10_000
@@ -33,8 +37,11 @@ HELD_OUT = 10  # one row in so many
 FEW = 20  # rows for each coordinate: with fewer, diagonal covariances are tried too
 MOST_FULL = 128  # dimensions
 RIDGE = 1e-6  # on the diagonal of a covariance, of the mean variance of a coordinate
+FEWEST = 20  # rows of a label that has a mixture of its own
 
 Kind = Literal["full", "diag"]
+
+logger = logging.getLogger("twostep")
 
 
 class GaussianMixture(FittedDensity):
@@ -95,6 +102,11 @@ class GaussianMixture(FittedDensity):
                 gaps[own] = torch.linalg.solve_triangular(factor, u[own], upper=True, left=False)
         return self.clamp(self.transform.inverse(self.means[which] + gaps))
 
+    def take(self, other: GaussianMixture) -> None:
+        """Become the same mixture as another one."""
+        for name in self.sized:
+            self.put(name, getattr(other, name))
+
     @override
     def extra_repr(self) -> str:
         return f"{len(self.means)} Gaussians, {'diagonal' if self.factors.dim() == 2 else 'full'} covariances"
@@ -136,8 +148,65 @@ def _ridge(rows: Tensor) -> float:
     return RIDGE * variance if variance > 0 else RIDGE
 
 
+class LabelledMixture(ConditionalDensity):
+    """A mixture of Gaussians for each label.
+
+    Args:
+        event_shape: shape `(D,)` of a data point.
+        labels: number of labels.
+        max_components: largest number of components of each.
+        data: see `Model`.
+    """
+
+    likelihood: Likelihood = "exact"
+
+    def __init__(
+        self, event_shape: Sequence[int], labels: int, max_components: int = 64, **data: Unpack[DataArguments]
+    ) -> None:
+        super().__init__(event_shape, labels, **data)
+        self.mixtures = nn.ModuleList(GaussianMixture(event_shape, max_components) for _ in range(labels))
+
+    @override
+    @torch.no_grad()
+    def fit_transform(self, batches: Iterable[Tensor]) -> None:
+        super().fit_transform(batches)
+        x, labels = self.split(evenly_spaced(batches, MAX_ROWS))
+        y = finite_rows(self, self.network_input(x))
+        few = [k for k in range(self.labels) if int((labels == k).sum()) < FEWEST]
+        for k in set(range(self.labels)) - set(few):
+            self._mixture(k).fit_rows(y[labels == k])
+        if few:
+            logger.warning(
+                "gmm: labels with fewer than %d training rows share the mixture of all: %d", FEWEST, len(few)
+            )
+            self._mixture(few[0]).fit_rows(y)
+        for k in few[1:]:
+            self._mixture(k).take(self._mixture(few[0]))
+
+    @override
+    def density_at(self, x: Tensor, y: int | None) -> Tensor:
+        assert y is not None
+        return self._mixture(y).log_density(self.transform(x)) + self.transform.log_abs_det_jacobian(x)
+
+    @override
+    def sample_given(self, n: int, generator: torch.Generator | None, y: Tensor | None) -> Tensor:
+        assert y is not None
+        drawn = self.log_shares.new_empty(n, self.dim)
+        for k in y.unique().tolist():
+            (rows,) = torch.where(y == k)
+            drawn[rows] = self._mixture(k).sample(len(rows), generator)
+        return self.clamp(self.transform.inverse(drawn))
+
+    @override
+    def objectives(self) -> tuple[Objective, ...]:
+        return ()
+
+    def _mixture(self, label: int) -> GaussianMixture:
+        return cast(GaussianMixture, self.mixtures[label])
+
+
 @MODELS.register("gmm")
-class GaussianMixtureConfig(FittedConfig):
+class GaussianMixtureConfig(ConditionKeys, FittedConfig):
     """Keys of `gmm`."""
 
     summary: ClassVar[str] = "mixture of Gaussians; held-out rows choose how many"
@@ -147,5 +216,7 @@ class GaussianMixtureConfig(FittedConfig):
     max_components: PositiveInt = Field(64, description="largest number of Gaussians; held-out rows choose how many")
 
     @override
-    def build(self, spec: DataSpec) -> GaussianMixture:
+    def build(self, spec: DataSpec) -> GaussianMixture | LabelledMixture:
+        if labels := self.labels(spec):
+            return LabelledMixture(spec.shape, labels, **self.arguments(LabelledMixture, spec))
         return GaussianMixture(spec.shape, **self.arguments(GaussianMixture, spec))

@@ -58,6 +58,11 @@ def build_model(config: ModelConfig, spec: DataSpec) -> Model:
     coordinates = TableCoordinates(spec.table)
     inner = config.build(_vectors(spec, coordinates.width))
     assert isinstance(inner, DensityEstimator)
+    if inner.labels:
+        raise UserError(
+            f"condition=label: {spec.name} is a table with {spec.table.summary()}: train an autoencoder first "
+            "(--gae-model), and condition the density of its embeddings"
+        )
     return TableDensity(inner, coordinates)
 
 

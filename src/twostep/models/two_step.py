@@ -18,8 +18,9 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from twostep.core.schema import DataSpec
-from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Likelihood, Model
+from twostep.core.schema import DataSpec, UserError
+from twostep.models.base import UNCONDITIONAL, DensityEstimator, GeneralizedAutoencoder, Likelihood, Model
+from twostep.models.parts.conditional import ConditionalDensity, OfBestLabel, given
 
 
 @final
@@ -49,17 +50,26 @@ class TwoStep(nn.Module):
         """Return `‖x - g(f(x))‖²` of shape `(B,)`, in squared units of the data."""
         return self.gae.reconstruction_error(x)
 
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draw `(n, *S)` points of the learned manifold."""
-        return self.gae.clamp(self.gae.generate(self.de.sample(n, generator), generator))
+    def sample(self, n: int, generator: torch.Generator | None = None, y: Tensor | int | None = None) -> Tensor:
+        """Draw `(n, *S)` points of the learned manifold, of a conditional density given labels, see its `sample`."""
+        if y is None:
+            z = self.de.sample(n, generator)
+        elif isinstance(self.de, ConditionalDensity):
+            z = self.de.sample(n, generator, y)
+        else:
+            raise UserError(UNCONDITIONAL)
+        return self.gae.clamp(self.gae.generate(z, generator))
 
-    def log_prob_latent(self, x: Tensor) -> Tensor:
-        """Return `log p_Z(f(x))` of shape `(B,)`, in nats, with respect to volume in R^d."""
-        return self.de.log_prob(self.encode(x))
+    def log_prob_latent(self, x: Tensor, y: Tensor | int | None = None) -> Tensor:
+        """Return `log p_Z(f(x))` of shape `(B,)`, in nats, with respect to volume in R^d, given labels if any."""
+        return self.de.log_prob(self.encode(x), y)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Return `log p_X` of shape `(B,)`, in nats, on the manifold; `+inf` where the decoder is singular."""
-        return self.gae.density_with(self.de, x)
+    def log_prob(self, x: Tensor, y: Tensor | int | None = None) -> Tensor:
+        """Return `log p_X` of shape `(B,)`, in nats, on the manifold; `+inf` where the decoder is singular.
+
+        With numbers of labels y, `(B,)` or one for all, it is `log p(x | y)` of a conditional density.
+        """
+        return self.gae.density_with(self.de if y is None else given(self.de, y), x)
 
 
 def latent_spec(data: DataSpec, latent_dim: int, grid: tuple[int, int, int] | None = None) -> DataSpec:
@@ -71,7 +81,17 @@ def latent_spec(data: DataSpec, latent_dim: int, grid: tuple[int, int, int] | No
         low=-torch.inf,
         high=torch.inf,
         grid=grid,
+        labels=data.labels,
     )
+
+
+def of_best_label(model: nn.Module) -> nn.Module:
+    """Return a model whose density of a point is the highest of all labels, if it is conditioned on such."""
+    density = model.de if isinstance(model, TwoStep) else model
+    if not isinstance(density, ConditionalDensity) or not density.labels:
+        return model
+    best = OfBestLabel(density)
+    return TwoStep(model.gae, best) if isinstance(model, TwoStep) else best
 
 
 def spec_seen(model: Model | TwoStep, data: DataSpec) -> DataSpec:

@@ -95,7 +95,10 @@ class VAEConfig(GaussianDecoderConfig, OneLossConfig):
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         metrics = {"gae": (ERROR, "loss"), "de": ("log_likelihood", "loss")}
         defaults = {**super().defaults(spec, role, preset), "test_metrics": metrics[role]}
-        if preset == "reference" or role == "gae" or spec.is_image:
+        if preset == "reference":
+            return defaults
+        defaults |= {"early_stopping_metric": "loss", "use_lr_scheduler": True, "ema_decay": 0.999}
+        if role == "gae" or spec.is_image:
             return defaults
         hidden = {f"{net}_hidden_dims": (512, 512) for net in ("encoder", "decoder")}
         return {**defaults, **hidden, "single_sigma": False}

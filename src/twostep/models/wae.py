@@ -86,6 +86,7 @@ class WAEConfig(AdversarialConfig):
     roles: ClassVar[tuple[Role, ...]] = ("gae",)
     summary: ClassVar[str] = "Wasserstein autoencoder: embeddings that follow a Gaussian"
     paper: ClassVar[str] = "Tolstikhin et al., 2018, arXiv 1711.01558"
+    default_steps: ClassVar[int | None] = 20_000
     rates: ClassVar[dict[str, str]] = {"discriminator": "disc_lr", "reconstruction": "rec_lr"}
 
     name: Literal["wae"] = "wae"
@@ -103,8 +104,8 @@ class WAEConfig(AdversarialConfig):
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         net = "cnn" if spec.is_image else "mlp"
         values = {**super().defaults(spec, role, preset), "encoder_net": net, "decoder_net": net}
-        values |= {"max_epochs": 300, "max_bad_valid_epochs": 30}
         if preset == "reference":
+            values |= {"max_epochs": 300, "max_bad_valid_epochs": 30}
             return {**values, "max_grad_norm": None, "test_metrics": ("fid", ERROR)}
         return {**values, "penalty_weight": 10 * min(1, spec.dim / PAPERS_DIM)}
 

@@ -74,24 +74,30 @@ class UNet(nn.Module):
         width: channels of the first level; a side of `FEWEST` pixels or more has a second.
         blocks: of a level, on the way down and on the way up each.
         dropout: share of hidden values that a training step leaves out.
+        conditions: see `TimedMLP`.
     """
 
     frequencies: Tensor
 
-    def __init__(self, grid: Grid, width: int, blocks: int = 1, dropout: float = 0.0) -> None:
+    def __init__(self, grid: Grid, width: int, blocks: int = 1, dropout: float = 0.0, conditions: int = 0) -> None:
         super().__init__()
         self.grid = grid
         self.register_buffer("frequencies", math.pi * torch.arange(1, FREQUENCIES + 1), persistent=False)
-        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = nn.Linear(conditions, width, bias=False) if conditions else None
         coarser = Level(2 * width, width, blocks, dropout) if min(grid[1:]) >= FEWEST else None
         self.first, self.levels = conv(grid[0], width), Level(width, width, blocks, dropout, coarser)
         self.norm, self.last = group_norm(width), conv(width, grid[0])
+        if self.condition is not None:
+            nn.init.zeros_(self.condition.weight)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """Map times `(B,)` or one `()`, in [0, 1], and flattened grids `(B, D)` to `(B, D)`."""
+    def forward(self, t: Tensor, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map times `(B,)` or `()`, in [0, 1], flattened grids `(B, D)` and conditions `(B or 1, K)` to `(B, D)`."""
         angles = t.reshape(-1, 1) * self.frequencies
-        time = self.time(torch.cat([angles.cos(), angles.sin()], 1))
-        h = self.levels(self.first(y.unflatten(1, self.grid)), time)
+        features = self.time(torch.cat([angles.cos(), angles.sin()], 1))
+        if c is not None and self.condition is not None:
+            features = features + self.condition(c)
+        h = self.levels(self.first(y.unflatten(1, self.grid)), silu(features))
         return self.last(silu(self.norm(h))).flatten(1)

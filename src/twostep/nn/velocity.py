@@ -36,11 +36,19 @@ class TimedMLP(nn.Module):
 
     Source: Scalable Diffusion Models with Transformers (Peebles & Xie, 2023, arXiv 2212.09748), section 3.2, for how
     the time modulates a block.
+
+    Args:
+        dim: number of coordinates D.
+        width: number of hidden units.
+        blocks: number of residual blocks.
+        dropout: share of hidden units that training leaves out.
+        conditions: size K of a vector on which the values also depend; 0: they do not. It joins the features of the
+            time by a linear map without bias, zero at the start, so the vector of zeros stands for no condition.
     """
 
     frequencies: Tensor
 
-    def __init__(self, dim: int, width: int, blocks: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, width: int, blocks: int, dropout: float = 0.0, conditions: int = 0) -> None:
         super().__init__()
         self.register_buffer("frequencies", math.pi * torch.arange(1, FREQUENCIES + 1), persistent=False)
         self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
@@ -48,23 +56,28 @@ class TimedMLP(nn.Module):
         self.blocks = nn.ModuleList(TimedBlock(width, dropout) for _ in range(blocks))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        if conditions:
+            self.condition = nn.Linear(conditions, width, bias=False)
+            nn.init.zeros_(self.condition.weight)
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """Map times `(B,)` or one `()`, in [0, 1], and points `(B, D)` to `(B, D)`."""
-        time, h = self._features(t), self.first(y)
+    def forward(self, t: Tensor, y: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map times `(B,)` or one `()`, in [0, 1], points `(B, D)` and conditions `(B or 1, K)` to `(B, D)`."""
+        time, h = self._features(t, c), self.first(y)
         for block in self.blocks:
             h = block(h, time)
         return self.last(layer_norm(h, h.shape[1:], eps=EPS))
 
-    def with_trace(self, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def with_trace(self, t: Tensor, y: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the values `(B, D)` at one time `()` and points `(B, D)`, and the traces of the Jacobians, `(B,)`.
+
+        All points have one condition `(1, K)`, so that weights are scaled once.
 
         The columns C, `(B, D, width)`, of the Jacobian are pushed through the layers. These see h through its norm
         `n = (h - mean h) / s` alone, so h and C are kept without their means; the columns of n are `(C - n (n·C)) / s`,
         with the mean of products as the dot, and `W n` is known where they meet a weight W. The last block's columns
         are never needed, only the trace of the last layer after them. For evaluation: dropout is left out.
         """
-        time = self._features(t)
+        time = self._features(t, c)
         weight, bias = _centred(self.first)
         h, columns, last = linear(y, weight, bias), weight.T[None], None
         for block in cast(list[TimedBlock], list(self.blocks)):
@@ -88,9 +101,10 @@ class TimedMLP(nn.Module):
             trace = trace + inner.flatten(1) @ (W @ weight).flatten() - (_dots(inner, n @ weight) * value).sum(1)
         return value + self.last.bias, trace / s[:, 0]
 
-    def _features(self, t: Tensor) -> Tensor:
+    def _features(self, t: Tensor, c: Tensor | None) -> Tensor:
         angles = t.reshape(-1, 1) * self.frequencies
-        return self.time(torch.cat([angles.cos(), angles.sin()], 1))
+        waves = torch.cat([angles.cos(), angles.sin()], 1)
+        return self.time(waves) if c is None else self.time[3](self.time[:3](waves) + self.condition(c))
 
 
 def _centred(layer: nn.Linear) -> tuple[Tensor, Tensor]:

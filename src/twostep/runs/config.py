@@ -46,7 +46,7 @@ class RunConfig(Frozen):
         "32", description="32, or bf16: mixed precision with 32-bit weights"
     )
     max_minutes: PositiveFloat | None = Field(
-        None, description="minutes to train for at most, all models together; None: no limit"
+        None, description="minutes to train for at most, all models together; None: default lengths"
     )
     checkpoint_minutes: PositiveFloat = Field(10.0, description="longest time between checkpoints inside an epoch")
     loggers: tuple[Literal["wandb", "mlflow"], ...] = Field((), description="services that curves and results go to")

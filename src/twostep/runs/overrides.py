@@ -77,7 +77,7 @@ class Request:
             given = {"early_stopping_metric": None, **given}
         kind, role = self._kind(part)
         batches = -(-spec.size // min(run.train_batch_size, spec.size))
-        return with_epochs_for_steps(kind.for_data(spec, role, **given), given, batches)
+        return with_epochs_for_steps(kind.for_data(spec, role, **given), given, batches, run.max_minutes is not None)
 
     def _kind(self, part: str) -> tuple[type[ModelConfig], Role]:
         role: Role = "gae" if self.is_gae or part == "gae" else "de"

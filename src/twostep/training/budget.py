@@ -20,6 +20,8 @@ def gae_share(gae: Trainer, de: Trainer, train: Batches) -> float:
     """Return the autoencoder's share of the time: of steps left times seconds a step, from 0.2 to 0.8."""
     rows = train.data[: train.batch_size].to(train.device, torch.get_default_dtype())
     latents = torch.randn(len(rows), *de.model.event_shape, generator=torch.Generator().manual_seed(0)).to(rows)
+    if getattr(de.model, "labels", 0):
+        latents = torch.cat([latents, torch.zeros_like(latents[:, :1])], 1)
     costs = [
         seconds_a_step(one.model, x) * max(1, one.total_steps(len(train)) - one.steps_done)
         for one, x in ((gae, rows), (de, latents))

@@ -19,7 +19,7 @@ from twostep.core.keys import FitKeys, with_epochs_for_steps
 from twostep.core.schema import UserError
 from twostep.core.seeds import derive
 from twostep.data.batches import EMBED_ROWS, Batches
-from twostep.models.base import Model, OptimizerConfig, evaluating
+from twostep.models.base import DensityEstimator, Model, OptimizerConfig, evaluating
 from twostep.training.callbacks import Callback
 from twostep.training.engine import Device, Engine
 from twostep.training.trainer import Trainer
@@ -32,6 +32,7 @@ def fit(
     model: AnyModel,
     data: Data,
     *,
+    y: Data | None = None,
     valid: Data | float | None = 0.1,
     lr: float | Mapping[str, float] = 1e-3,
     use_lr_scheduler: bool = False,
@@ -51,7 +52,9 @@ def fit(
     Args:
         model: an autoencoder or a density.
         data: training rows, `(N, *S)`.
-        valid: validation rows, or the share of `data` to hold out as such; None: none.
+        y: numbers of their labels, `(N,)`, for a density that is conditioned on labels.
+        valid: validation rows, with labels as their last coordinate if there are any, or the share of `data` to hold
+            out as such; None: none.
         lr: learning rate, or that of each objective by its name.
         use_lr_scheduler: whether rates decay to 0 over all steps by a half cosine.
         batch_size: rows of a batch.
@@ -66,7 +69,8 @@ def fit(
         UserError: for an unknown key, a value out of range, or data that can't be used.
         NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
     """
-    rows, held_out = _split(torch.as_tensor(data), valid, seed, model.event_shape, model.columns is not None)
+    data, shape = _with_labels(model, torch.as_tensor(data), y)
+    rows, held_out = _split(data, valid, seed, shape, model.columns is not None)
     fit_keys = FitKeys.parse({"early_stopping_metric": None if held_out is None else "loss", **keys}, "fit")
     stop = fit_keys.early_stopping_metric
     if stop not in (None, "loss") or (stop is not None and held_out is None):
@@ -77,7 +81,7 @@ def fit(
         raise UserError(f"max_minutes={max_minutes}: must be positive")
     names = [objective.name for objective in model.objectives()]
     if not names:
-        return _fitted_at_once(model, torch.as_tensor(data), Engine(device), seed)
+        return _fitted_at_once(model, data, Engine(device), seed)
     rates = dict(lr) if isinstance(lr, Mapping) else dict.fromkeys(names, lr)
     if set(rates) != set(names) or any(rate <= 0 for rate in rates.values()):
         raise UserError(f"lr: give a positive rate, or one for each of {', '.join(names)}")
@@ -98,6 +102,20 @@ def fit(
     train = Batches(rows, size, device=engine.device)
     trainer.fit(train, None if held_out is None else replace(train, data=held_out), callbacks)
     return model.eval()
+
+
+def _with_labels(model: Model, data: Tensor, y: Data | None) -> tuple[Tensor, tuple[int, ...]]:
+    """Return training rows as a model takes them, with labels if it has such, and their shape."""
+    labels = model.labels if isinstance(model, DensityEstimator) else 0
+    if not labels:
+        if y is not None:
+            raise UserError("fit: the model is not conditioned on labels: leave out y")
+        return data, model.event_shape
+    numbers = torch.as_tensor(y if y is not None else [])
+    if numbers.shape != data.shape[:1] or data.dim() != 2 or bool(((numbers < 0) | (numbers >= labels)).any()):
+        raise UserError(f"fit: give y, the number of the label of each of {len(data)} rows, from 0 to {labels - 1}")
+    batches = Batches(data, EMBED_ROWS, labels=numbers).labelled()
+    return batches.data[:], (model.dim + 1,)
 
 
 def _fitted_at_once(model: AnyModel, rows: Tensor, engine: Engine, seed: int) -> AnyModel:

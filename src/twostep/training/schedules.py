@@ -108,7 +108,7 @@ class TwoStepTrainer:
         self.de.max_seconds = seconds - self.gae.max_seconds
 
     def embed(self, data: Batches) -> Batches:
-        """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now."""
+        """Return batches of embeddings: by iteration, encoded when they are taken; else, encoded now, with labels."""
 
         def encode(x: Tensor) -> Tensor:
             with evaluating(self.model.gae):
@@ -120,7 +120,7 @@ class TwoStepTrainer:
 
         if self.schedule == "by_iteration":
             return replace(data, encode=encode)
-        return replace(data, data=embed(encode, data.data, data.device))
+        return replace(data, data=embed(encode, data.data, data.device)).labelled()
 
     def _set_embeddings(self, train: Batches, valid: Batches | None, version: int) -> None:
         began = time.monotonic()

@@ -84,7 +84,7 @@ def read_images(name: str, source: ImageSource, form: Form | None = None, size: 
         arrays, done = _decode(name, source.open(), form, size), "decoded"
         kept = cache.store(key, arrays)
         arrays = (kept and cache.load(key)) or arrays
-    found = Source(**arrays, discrete=True, low=0.0, high=255.0, columns=None)
+    found = Source(**arrays, discrete=True, low=0.0, high=255.0, columns=None, label_names=source.names)
     count = len(found.train) + (0 if found.test is None else len(found.test))
     shape = "x".join(map(str, found.train.shape[1:]))
     megabytes = sum(array.nbytes for array in arrays.values()) / 1e6

@@ -49,10 +49,14 @@ class Table(NamedTuple):
 
 
 class ImageSource(NamedTuple):
-    """JSON values that change when the images do, for the cache, and what gives those of `train` and maybe `test`."""
+    """JSON values that change when the images do, for the cache, and what gives those of `train` and maybe `test`.
+
+    `names` are those of the labels, if they have such.
+    """
 
     facts: list[object]
     open: Callable[[], dict[str, Table]]
+    names: tuple[str, ...] = ()
 
 
 def from_files(splits: Mapping[str, Sequence[tuple[Path, int | None]]]) -> ImageSource:
@@ -79,9 +83,8 @@ def from_folder(folder: Path, labelled: bool = False) -> ImageSource:
             raise UserError(f"{folder}: {split}/<label>/*.png is missing: put it there too")
     names = sorted({label for images in found.values() for label, _ in images if label})
     numbers = {label: number for number, label in enumerate(names)}
-    return from_files(
-        {split: [(path, numbers.get(label)) for label, path in images] for split, images in found.items()}
-    )
+    files = {split: [(path, numbers.get(label)) for label, path in images] for split, images in found.items()}
+    return from_files(files)._replace(names=tuple(names))
 
 
 def _in_folder(folder: Path) -> list[tuple[str, Path]]:

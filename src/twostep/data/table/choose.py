@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger("twostep")
 
 
-def chosen_columns(
-    frame: pandas.DataFrame, keys: TableKeys, problems: Problems
-) -> tuple[pandas.DataFrame, Tensor | None]:
+class Labels(NamedTuple):
+    """The labels of rows, `(N,)`, -1 where one is missing, and their names; None: there are none."""
+
+    numbers: Tensor | None = None
+    names: tuple[str, ...] = ()
+
+
+def chosen_columns(frame: pandas.DataFrame, keys: TableKeys, problems: Problems) -> tuple[pandas.DataFrame, Labels]:
     """Return the columns to model, and the labels."""
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     names = list(dict.fromkeys(frame.columns))
@@ -41,10 +46,10 @@ def chosen_columns(
                 problems.add(name, f"no such column ({key}){hint}", droppable=False)
     apart = {*keys.drop, keys.target_column, keys.index_column}
     kept = [name for name in (keys.columns or names) if name in names and name not in apart]
-    labels = None
+    labels = Labels()
     if keys.target_column in names:
-        codes, _ = frame[keys.target_column].factorize(sort=True)
-        labels = torch.as_tensor(np.asarray(codes, dtype=np.int64))
+        codes, found = frame[keys.target_column].factorize(sort=True)
+        labels = Labels(torch.as_tensor(np.asarray(codes, dtype=np.int64)), tuple(map(str, found)))
     chosen: Any = frame.loc[:, frame.columns.isin(kept)] if keys.columns is None else frame[kept]
     return chosen, labels
 

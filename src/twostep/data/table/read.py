@@ -19,7 +19,7 @@ from twostep.core.table import Column, TableSchema
 from twostep.data.base import Source
 from twostep.data.files.arrays import vectors
 from twostep.data.files.parquet import damaged, holds_structs, read_parquet
-from twostep.data.table.choose import chosen_columns, report, without_duplicates, without_index
+from twostep.data.table.choose import Labels, chosen_columns, report, without_duplicates, without_index
 from twostep.data.table.codes import to_codes
 from twostep.data.table.infer import Problems, infer
 from twostep.data.table.keys import TableKeys
@@ -181,7 +181,7 @@ def source_of(data: Any, keys: TableKeys, where: str, training: bool = True) -> 
         raise UserError(f"{where}: all rows are equal: there is nothing to learn")
     report(schema, where)
     low, high = float(codes.nan_to_num(torch.inf).min()), float(codes.nan_to_num(-torch.inf).max())
-    return Source(codes, train_labels=labels, low=low, high=high, columns=schema)
+    return Source(codes, train_labels=labels.numbers, label_names=labels.names, low=low, high=high, columns=schema)
 
 
 def rows_of(schema: TableSchema, data: Any, where: str, decimal: str | None = None) -> Tensor:
@@ -218,7 +218,7 @@ def _holds_numbers(column: Column) -> bool:
 
 
 def _numbers(
-    schema: TableSchema, frame: pandas.DataFrame, labels: Tensor | None, where: str, decimal: str | None, training: bool
+    schema: TableSchema, frame: pandas.DataFrame, labels: Labels, where: str, decimal: str | None, training: bool
 ) -> Source:
     """Return a table of numbers alone as an array is read."""
     few = [one.name for one in schema.modelled if one.kind in ("boolean", "integer")]
@@ -233,7 +233,8 @@ def _numbers(
     text = [name for name in names if str(table[name].dtype) in ("object", "str", "string")]
     array = table.assign(**{name: numbers(table[name], decimal) for name in text}).to_numpy(dtype=np.float64)
     plain = plain_schema(names, [one.dtype for one in schema.columns])
-    return Source(vectors(array, where, training), train_labels=labels, columns=plain)
+    rows = vectors(array, where, training)
+    return Source(rows, train_labels=labels.numbers, label_names=labels.names, columns=plain)
 
 
 def plain_schema(names: Sequence[str], dtypes: Sequence[str]) -> TableSchema:

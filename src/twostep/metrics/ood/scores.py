@@ -20,6 +20,9 @@ reconstructed wrongly. With y what the network sees of an image of D values, ȳ 
 
 in which the second term keeps noise in flat images from counting; it is 5 % of what images of a range of 1 vary.
 
+*Labels.* Of a density that is conditioned on labels, the log-density of a point is the highest of all labels: it is
+unusual where it is so for each.
+
 An encoder alone has no distance, and without a decoder that can be differentiated there is no `log_prob`: the density
 of the embeddings takes its place.
 """
@@ -28,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +42,7 @@ from twostep.core.neighbours import k_nearest
 from twostep.data.batches import Batches
 from twostep.metrics.base import SumOverRanks, measure_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, Model, evaluating
-from twostep.models.two_step import TwoStep
+from twostep.models.two_step import TwoStep, of_best_label
 from twostep.nn.transforms import Chain, Whiten
 
 Array = NDArray[np.float64]
@@ -73,12 +77,13 @@ NEAREST_SCORE = Score(NEAREST, "nearest_distance_ood_{}", None)
 def scores_of(model: nn.Module, training: Tensor | None = None) -> list[Score]:
     """Return the scores of a model, without the two-part one; of vectors by training rows, too, if given."""
     scores: list[Score] = []
+    by_density: Any = of_best_label(model)
     gae = model.gae if isinstance(model, TwoStep) else model
     if isinstance(model, DensityEstimator) or (isinstance(model, TwoStep) and not model.no_volume):
-        scores.append(Score("log_prob", "likelihood_ood_{}", model.log_prob, model.likelihood, measure_of(model)))
+        scores.append(Score("log_prob", "likelihood_ood_{}", by_density.log_prob, model.likelihood, measure_of(model)))
     if isinstance(model, TwoStep):
         latent, kind = measure_of(model.de), model.likelihood
-        scores.append(Score(LATENT, "likelihood_ood_{}_low_dim", model.log_prob_latent, kind, latent))
+        scores.append(Score(LATENT, "likelihood_ood_{}_low_dim", by_density.log_prob_latent, kind, latent))
     if isinstance(gae, GeneralizedAutoencoder) and gae.decodes:
         scores.append(Score(DISTANCE, "distance_ood_{}", lambda x: -_error(gae, x)))
         if len(gae.event_shape) > 1:

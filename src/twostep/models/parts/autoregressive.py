@@ -24,19 +24,19 @@ Autoregressive = Literal["maf", "nsf"]
 
 
 class ZukoLayers(nn.Module):
-    """The layers of a flow of zuko; data `(B, D)` to noise `(B, D)`."""
+    """The layers of a flow of zuko; data `(B, D)`, and conditions `(B, K)` if it has such, to noise `(B, D)`."""
 
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.layers: Any = flow.transform
 
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, y: Tensor, *c: Tensor) -> tuple[Tensor, Tensor]:
         """Map data to noise, with the log-determinant `(B,)`."""
-        return self.layers().call_and_ladj(y)
+        return self.layers(*c).call_and_ladj(y)
 
-    def inverse(self, u: Tensor) -> Tensor:
+    def inverse(self, u: Tensor, *c: Tensor) -> Tensor:
         """Map noise to data."""
-        return self.layers().inv(u)
+        return self.layers(*c).inv(u)
 
 
 def autoregressive_layers(kind: Autoregressive, dim: int, keys: Couplings) -> ZukoLayers:
@@ -48,10 +48,11 @@ def autoregressive_layers(kind: Autoregressive, dim: int, keys: Couplings) -> Zu
     widths = (keys.hidden_units,) * (keys.num_blocks_per_layer + 1)
     flow = MAF(
         dim,
+        keys.conditions,
         transforms=keys.num_layers,
         randperm=True,
         hidden_features=widths,
-        residual=True,
+        **({"residual": True} if dim > 1 else {}),  # a single coordinate has no masks
         **(splines if kind == "nsf" else {}),
     )
     return ZukoLayers(flow)

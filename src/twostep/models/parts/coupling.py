@@ -42,14 +42,15 @@ class Couplings:
     num_bins: int = 8
     tail_bound: float = 3.0
     linear_bias: bool = False
+    conditions: int = 0  # size of a vector that the networks see beside the kept half
 
     def build(self, dim: int, network: Callable[[int, int, int, int], nn.Module]) -> list[FlowLayer]:
         """Return layers over `dim` coordinates, given the class of networks that compute the splines."""
-        kept, parameters = dim // 2, (dim - dim // 2) * (3 * self.num_bins - 1)
+        seen, parameters = dim // 2 + self.conditions, (dim - dim // 2) * (3 * self.num_bins - 1)
         return [
             FlowLayer(
-                network(kept, self.hidden_units, parameters, self.num_blocks_per_layer)
-                if kept
+                network(seen, self.hidden_units, parameters, self.num_blocks_per_layer)
+                if seen
                 else ConstantConditioner(parameters),
                 torch.arange(dim).flip(0) if layer % 2 else torch.randperm(dim),
                 self.num_bins,
@@ -63,7 +64,8 @@ class Couplings:
 class FlowLayer(nn.Module):
     """Permutation by `order`, coupling splines on `[-bound, bound]`, and LU linear map of the last axis.
 
-    The conditioner computes `3 bins - 1` parameters for each moved coordinate from the kept half.
+    The conditioner computes `3 bins - 1` parameters for each moved coordinate from the kept half, and from a condition
+    `(B, K)` if there is one.
     """
 
     order: Tensor
@@ -78,25 +80,25 @@ class FlowLayer(nn.Module):
         self.lower_upper = nn.Parameter(torch.eye(len(order)))
         self.bias = nn.Parameter(torch.zeros(len(order))) if bias else None
 
-    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, h: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Take one layer towards the noise; `(B, *, D)` to the same with its log-determinant `(B,)`."""
         h = h[..., self.order]
         kept, moved = h[..., : self.kept], h[..., self.kept :]
-        moved, log_slope = self._spline(kept).call_and_ladj(moved)
+        moved, log_slope = self._spline(kept, c).call_and_ladj(moved)
         lower, upper = self._factors()
         mixed = torch.cat([kept, moved], -1) @ upper.T @ lower.T
         mixed = mixed if self.bias is None else mixed + self.bias
         places = math.prod(h.shape[1:-1])
         return mixed, log_slope.flatten(1).sum(1) + places * lower.diagonal().abs().log().sum()
 
-    def inverse(self, h: Tensor) -> Tensor:
+    def inverse(self, h: Tensor, c: Tensor | None = None) -> Tensor:
         """Take one layer towards the data."""
         lower, upper = self._factors()
         h = h if self.bias is None else h - self.bias
         columns = torch.linalg.solve_triangular(lower, h.flatten(0, -2).T, upper=False)
         h = torch.linalg.solve_triangular(upper, columns, upper=True, unitriangular=True).T.reshape(h.shape)
         kept, moved = h[..., : self.kept], h[..., self.kept :]
-        moved = cast(Tensor, self._spline(kept).inv(moved))
+        moved = cast(Tensor, self._spline(kept, c).inv(moved))
         return torch.cat([kept, moved], -1)[..., self.restore]
 
     def _factors(self) -> tuple[Tensor, Tensor]:
@@ -105,8 +107,8 @@ class FlowLayer(nn.Module):
         upper = self.lower_upper.triu(1) + torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
         return lower, upper
 
-    def _spline(self, kept: Tensor) -> MonotonicRQSTransform:
-        raw = self.conditioner(kept)
+    def _spline(self, kept: Tensor, c: Tensor | None) -> MonotonicRQSTransform:
+        raw = self.conditioner(kept if c is None else torch.cat([kept, c], 1))
         widths, heights, slopes = raw.unflatten(-1, (-1, 3 * self.bins - 1)).split(
             [self.bins, self.bins, self.bins - 1], dim=-1
         )
@@ -126,19 +128,22 @@ class ConstantConditioner(nn.Module):
 
 
 class Stack(nn.Module):
-    """Invertible layers, such as `FlowLayer`, one after the other; data `(B, D)` to noise `(B, D)`."""
+    """Invertible layers, such as `FlowLayer`, one after the other; data `(B, D)` to noise `(B, D)`.
+
+    Layers of a conditional flow are given conditions `(B, K)` too.
+    """
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
 
-    def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, y: Tensor, *c: Tensor) -> tuple[Tensor, Tensor]:
         """Map data to noise, with the log-determinant `(B,)`."""
-        return _towards_noise(self.layers, y, y.new_zeros(len(y)))
+        return _towards_noise(self.layers, y, y.new_zeros(len(y)), *c)
 
-    def inverse(self, u: Tensor) -> Tensor:
+    def inverse(self, u: Tensor, *c: Tensor) -> Tensor:
         """Map noise to data."""
-        return _towards_data(self.layers, u)
+        return _towards_data(self.layers, u, *c)
 
 
 def vector_layers(dim: int, couplings: Couplings) -> Stack:
@@ -183,14 +188,14 @@ class Multiscale(nn.Module):
         return h.movedim(-1, 1)
 
 
-def _towards_noise(layers: nn.Module, h: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
+def _towards_noise(layers: nn.Module, h: Tensor, log_det: Tensor, *c: Tensor) -> tuple[Tensor, Tensor]:
     for layer in cast(nn.ModuleList, layers):
-        h, step = layer(h)
+        h, step = layer(h, *c)
         log_det = log_det + step
     return h, log_det
 
 
-def _towards_data(layers: nn.ModuleList, h: Tensor) -> Tensor:
+def _towards_data(layers: nn.ModuleList, h: Tensor, *c: Tensor) -> Tensor:
     for layer in reversed(layers):
-        h = cast(FlowLayer, layer).inverse(h)
+        h = cast(FlowLayer, layer).inverse(h, *c)
     return h

@@ -53,10 +53,7 @@ class FittedDensity(DensityEstimator):
         """
         super().fit_transform(batches)
         with torch.no_grad():
-            y = evenly_spaced(MappedBatches(self.network_input, batches), MAX_ROWS)
-            if not y.isfinite().all():
-                raise UserError(f"{type(self).__name__}: its training rows hold numbers that are not finite")
-            self.fit_rows(y)
+            self.fit_rows(finite_rows(self, evenly_spaced(MappedBatches(self.network_input, batches), MAX_ROWS)))
 
     @override
     def objectives(self) -> tuple[Objective, ...]:
@@ -65,6 +62,13 @@ class FittedDensity(DensityEstimator):
     def put(self, name: str, value: Tensor) -> None:
         """Set a buffer, on the device and in the type that it has."""
         setattr(self, name, value.to(getattr(self, name)))
+
+
+def finite_rows(model: DensityEstimator, y: Tensor) -> Tensor:
+    """Return the rows to which a model is fitted, or raise `UserError` where some are not finite."""
+    if not y.isfinite().all():
+        raise UserError(f"{type(model).__name__}: its training rows hold numbers that are not finite")
+    return y
 
 
 def evenly_spaced(batches: Iterable[Tensor], most: int) -> Tensor:
@@ -93,6 +97,7 @@ class FittedConfig(ModelConfig):
     """Keys of a model that is fitted at once; those of training by steps have no effect."""
 
     rates: ClassVar[dict[str, str]] = {}
+    default_steps: ClassVar[int | None] = None
     roles: ClassVar[tuple[Role, ...]] = ("de",)
 
     max_epochs: PositiveInt = Field(1, description="has no effect: the model is fitted at once")
