@@ -111,8 +111,8 @@ class DataSpec(Frozen):
         low, high: smallest and largest possible value.
         discrete: whether values are integers, each representing a bin of width 1 (pixels).
         columns: the columns of a table; None: the data are no table.
-        grid: shape `(C, H, W)` of which vectors are the flattened values (spatial embeddings); None: they are of none.
         labels: names of the labels, of which rows have the number; empty where there are none, or too many.
+        grid: shape `(C, H, W)` of which vectors are the flattened values (spatial embeddings); None: they are of none.
     """
 
     name: str
@@ -122,8 +122,8 @@ class DataSpec(Frozen):
     high: float
     discrete: bool = False
     columns: TableSchema | None = None
-    grid: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
     labels: tuple[str, ...] = ()
+    grid: tuple[PositiveInt, PositiveInt, PositiveInt] | None = None
 
     @property
     def table(self) -> TableSchema | None:

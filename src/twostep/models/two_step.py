@@ -80,8 +80,8 @@ def latent_spec(data: DataSpec, latent_dim: int, grid: tuple[int, int, int] | No
         size=data.size,
         low=-torch.inf,
         high=torch.inf,
-        grid=grid,
         labels=data.labels,
+        grid=grid,
     )
 
 

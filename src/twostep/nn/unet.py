@@ -9,7 +9,6 @@ Nichol, 2021, arXiv 2105.05233), for how the time modulates a block.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import cast
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
 from twostep.nn.resnet import Grid, conv, group_norm
-from twostep.nn.velocity import FREQUENCIES
+from twostep.nn.velocity import TimeFeatures
 
 FEWEST = 4  # pixels of a side that is halved
 
@@ -74,30 +73,20 @@ class UNet(nn.Module):
         width: channels of the first level; a side of `FEWEST` pixels or more has a second.
         blocks: of a level, on the way down and on the way up each.
         dropout: share of hidden values that a training step leaves out.
-        conditions: see `TimedMLP`.
+        conditions: see `TimeFeatures`.
     """
-
-    frequencies: Tensor
 
     def __init__(self, grid: Grid, width: int, blocks: int = 1, dropout: float = 0.0, conditions: int = 0) -> None:
         super().__init__()
         self.grid = grid
-        self.register_buffer("frequencies", math.pi * torch.arange(1, FREQUENCIES + 1), persistent=False)
-        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        self.condition = nn.Linear(conditions, width, bias=False) if conditions else None
+        self.time = TimeFeatures(width, conditions)
         coarser = Level(2 * width, width, blocks, dropout) if min(grid[1:]) >= FEWEST else None
         self.first, self.levels = conv(grid[0], width), Level(width, width, blocks, dropout, coarser)
         self.norm, self.last = group_norm(width), conv(width, grid[0])
-        if self.condition is not None:
-            nn.init.zeros_(self.condition.weight)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
 
     def forward(self, t: Tensor, y: Tensor, c: Tensor | None = None) -> Tensor:
-        """Map times `(B,)` or `()`, in [0, 1], flattened grids `(B, D)` and conditions `(B or 1, K)` to `(B, D)`."""
-        angles = t.reshape(-1, 1) * self.frequencies
-        features = self.time(torch.cat([angles.cos(), angles.sin()], 1))
-        if c is not None and self.condition is not None:
-            features = features + self.condition(c)
-        h = self.levels(self.first(y.unflatten(1, self.grid)), silu(features))
+        """Map times `(B,)` or one `()`, flattened grids `(B, D)` and conditions `(B or 1, K)` to `(B, D)`."""
+        h = self.levels(self.first(y.unflatten(1, self.grid)), self.time(t, c))
         return self.last(silu(self.norm(h))).flatten(1)

@@ -8,9 +8,36 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, silu
+from typing_extensions import override
 
 FREQUENCIES = 4
 EPS = 1e-5  # of layer norms
+
+
+class TimeFeatures(nn.Sequential):
+    """Features of times and, if there are any, of conditions.
+
+    Args:
+        width: number of features.
+        conditions: size K of a vector on which they also depend; 0: they do not. It joins them by a linear map without
+            bias, zero at the start, so the vector of zeros stands for no condition.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, conditions: int = 0) -> None:
+        super().__init__(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.register_buffer("frequencies", math.pi * torch.arange(1, FREQUENCIES + 1), persistent=False)
+        self.condition = nn.Linear(conditions, width, bias=False) if conditions else None
+        if self.condition is not None:
+            nn.init.zeros_(self.condition.weight)
+
+    @override
+    def forward(self, t: Tensor, c: Tensor | None = None) -> Tensor:
+        """Map times `(B,)` or one `()`, in [0, 1], and conditions `(B or 1, K)` to `(B or 1, width)`."""
+        angles = t.reshape(-1, 1) * self.frequencies
+        h = self[2](self[1](self[0](torch.cat([angles.cos(), angles.sin()], 1))))
+        return silu(h if c is None or self.condition is None else h + self.condition(c))
 
 
 class TimedBlock(nn.Module):
@@ -42,27 +69,20 @@ class TimedMLP(nn.Module):
         width: number of hidden units.
         blocks: number of residual blocks.
         dropout: share of hidden units that training leaves out.
-        conditions: size K of a vector on which the values also depend; 0: they do not. It joins the features of the
-            time by a linear map without bias, zero at the start, so the vector of zeros stands for no condition.
+        conditions: see `TimeFeatures`.
     """
-
-    frequencies: Tensor
 
     def __init__(self, dim: int, width: int, blocks: int, dropout: float = 0.0, conditions: int = 0) -> None:
         super().__init__()
-        self.register_buffer("frequencies", math.pi * torch.arange(1, FREQUENCIES + 1), persistent=False)
-        self.time = nn.Sequential(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.time = TimeFeatures(width, conditions)
         self.first, self.last = nn.Linear(dim, width), nn.Linear(width, dim)
         self.blocks = nn.ModuleList(TimedBlock(width, dropout) for _ in range(blocks))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        if conditions:
-            self.condition = nn.Linear(conditions, width, bias=False)
-            nn.init.zeros_(self.condition.weight)
 
     def forward(self, t: Tensor, y: Tensor, c: Tensor | None = None) -> Tensor:
         """Map times `(B,)` or one `()`, in [0, 1], points `(B, D)` and conditions `(B or 1, K)` to `(B, D)`."""
-        time, h = self._features(t, c), self.first(y)
+        time, h = self.time(t, c), self.first(y)
         for block in self.blocks:
             h = block(h, time)
         return self.last(layer_norm(h, h.shape[1:], eps=EPS))
@@ -77,7 +97,7 @@ class TimedMLP(nn.Module):
         with the mean of products as the dot, and `W n` is known where they meet a weight W. The last block's columns
         are never needed, only the trace of the last layer after them. For evaluation: dropout is left out.
         """
-        time = self._features(t, c)
+        time = self.time(t, c)
         weight, bias = _centred(self.first)
         h, columns, last = linear(y, weight, bias), weight.T[None], None
         for block in cast(list[TimedBlock], list(self.blocks)):
@@ -100,11 +120,6 @@ class TimedMLP(nn.Module):
             inner, weight = last
             trace = trace + inner.flatten(1) @ (W @ weight).flatten() - (_dots(inner, n @ weight) * value).sum(1)
         return value + self.last.bias, trace / s[:, 0]
-
-    def _features(self, t: Tensor, c: Tensor | None) -> Tensor:
-        angles = t.reshape(-1, 1) * self.frequencies
-        waves = torch.cat([angles.cos(), angles.sin()], 1)
-        return self.time(waves) if c is None else self.time[3](self.time[:3](waves) + self.condition(c))
 
 
 def _centred(layer: nn.Linear) -> tuple[Tensor, Tensor]:
