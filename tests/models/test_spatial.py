@@ -45,6 +45,16 @@ def test_a_grid_that_cannot_be_is_refused_in_one_line(keys, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [{"latent_shape": "2x4x4"}, {"encoder_net": "pcamlp", "decoder_net": "pcamlp"}],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_networks_that_noise_cannot_join_are_refused(keys):
+    with pytest.raises(UserError, match="its noise could join"):
+        MODELS["avb"].for_data(IMAGES, "gae", **keys).build(IMAGES)
+
+
 def test_vectors_have_no_grid():
     vectors = DataSpec(name="vectors", shape=(5,), size=100, low=0, high=1)
     with pytest.raises(UserError, match="needs images"):
