@@ -11,6 +11,7 @@ from torch.nn.functional import layer_norm, linear, silu
 from typing_extensions import override
 
 FREQUENCIES = 4
+MOST_FEATURES = 64  # of the time: each row has its own, so that as many as units would double the cost of a step
 EPS = 1e-5  # of layer norms
 
 
@@ -43,16 +44,16 @@ class TimeFeatures(nn.Sequential):
 class TimedBlock(nn.Module):
     """`h + W₂ silu(W₁ n(h))`, where n normalises h and then shifts and scales it by functions of the time."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, time: int, dropout: float) -> None:
         super().__init__()
-        self.modulation = nn.Linear(width, 2 * width)
+        self.modulation = nn.Linear(time, 2 * width)
         self.first, self.last = nn.Linear(width, width), nn.Linear(width, width)
         self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, h: Tensor, time: Tensor) -> Tensor:
-        """Map `(B, width)` and times' features `(B or 1, width)` to `(B, width)`."""
+        """Map `(B, width)` and times' features `(B or 1, time)` to `(B, width)`."""
         shift, scale = self.modulation(time).chunk(2, 1)
         normed = layer_norm(h, h.shape[1:], eps=EPS) * (1 + scale) + shift
         return h + self.last(self.dropout(silu(self.first(normed))))
@@ -74,9 +75,10 @@ class TimedMLP(nn.Module):
 
     def __init__(self, dim: int, width: int, blocks: int, dropout: float = 0.0, conditions: int = 0) -> None:
         super().__init__()
-        self.time = TimeFeatures(width, conditions)
+        time = min(width, MOST_FEATURES)
+        self.time = TimeFeatures(time, conditions)
         self.first, self.last = nn.Linear(dim, width), nn.Linear(width, dim)
-        self.blocks = nn.ModuleList(TimedBlock(width, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(TimedBlock(width, time, dropout) for _ in range(blocks))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
