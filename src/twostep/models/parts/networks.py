@@ -304,10 +304,10 @@ def of_images(spec: DataSpec, net: Net) -> dict[str, Any]:
         for side in ("encoder", "decoder"):
             values |= {f"{side}_net": "resmlp", f"{side}_hidden_dims": (width, width), f"{side}_activation": "swish"}
     elif spec.shape[0] == 3:
-        values |= {"output": "linear", "lr": 5e-4}
+        values |= {"output": "linear", "lr": 5e-4, "latent_noise": 0.05}
         for side in ("encoder", "decoder"):
             values |= {f"{side}_net": "pcamlp", f"{side}_hidden_dims": (512, 512), f"{side}_activation": "swish"}
-    return values | ({"latent_dim": 40 if net == "mlp" else 128} if spec.dim >= LARGE else {})
+    return values | ({"latent_dim": 40 if net == "mlp" else 96} if spec.dim >= LARGE else {})
 
 
 def unpadded(spec: DataSpec) -> bool:
