@@ -32,6 +32,50 @@ def fitted():
     return two_step().fit(X)
 
 
+@pytest.fixture(scope="module")
+def by_half():
+    """An estimator with a density for each half of the circle, right and left, and the labels of its rows."""
+    y = np.where(X[:, 0] > 0, "right", "left")
+    model = two_step(gae=PCA(2), gae_config=None, de="gmm", de_config={"condition": "label"})
+    return model.fit(X, y), y
+
+
+def test_a_density_is_conditioned_on_labels_by_their_names(by_half):
+    model, y = by_half
+    assert model.classes_.tolist() == ["left", "right"]
+    each = np.stack([model.score_samples(X, name) for name in model.classes_], 1)
+    np.testing.assert_allclose(model.score_samples(X, y), each[np.arange(len(X)), (y == "right").astype(int)])
+    kept = np.delete(np.arange(len(X)), model.held_out_)
+    shares = np.array([(y[kept] == name).mean() for name in model.classes_])
+    np.testing.assert_allclose(model.score_samples(X), np.logaddexp(*(each + np.log(shares)).T), atol=1e-5)
+    assert (model.classes_[each.argmax(1)] == y).mean() > 0.9
+    wanted = np.repeat(["left", "right"], 100)
+    side = model.sample(200, random_state=0, y=wanted)[:, 0]
+    assert ((side > 0) == (wanted == "right")).mean() > 0.75  # Gaussians of half circles overlap
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.sample(5, random_state=0, y="left"), model.sample(5, random_state=0, y="left"))
+
+
+def test_labels_are_refused_where_there_are_none_or_others(by_half, fitted):
+    model, y = by_half
+    for wrong in ("up", y[:5], 3):
+        with pytest.raises(UserError, match="label"):
+            model.score_samples(X, wrong)
+    for call in (lambda: fitted.sample(3, y="left"), lambda: fitted.score_samples(X, y)):
+        with pytest.raises(UserError, match="condition=label"):
+            call()
+    for wrong in (None, y[:5]):
+        with pytest.raises(UserError, match="give y"):
+            clone(model).fit(X, wrong)
+    with pytest.raises(UserError, match="run_dir"):
+        clone(model).set_params(run_dir="run").fit(X, y)
+
+
+def test_without_the_key_labels_change_nothing(fitted):
+    other = two_step().fit(X, np.arange(len(X)))
+    np.testing.assert_array_equal(other.score_samples(X), fitted.score_samples(X))
+
+
 @pytest.fixture(autouse=True)
 def _nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

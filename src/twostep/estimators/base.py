@@ -23,6 +23,7 @@ from twostep.data.base import Source, Splits, hold_out
 from twostep.data.batches import Batches
 from twostep.data.table.codes import to_frame
 from twostep.estimators.fitting import fit_splits, splits_of
+from twostep.estimators.labels import is_conditional, numbered, numbers_of
 from twostep.estimators.objects import fitted_transformer, is_transformer, named_or_config
 from twostep.estimators.rows import Array, checked, coded, framed, in_kind, single
 from twostep.experiment.components import build
@@ -94,8 +95,11 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
         """Return the models, by their names in a run, and the keys of each."""
         raise NotImplementedError
 
-    def fit(self, X: Any, y: None = None, *, held_out: Any = None) -> Self:
-        """Train on rows of X but `held_out` ones for validation, by number; None: a random `validation_fraction`."""
+    def fit(self, X: Any, y: Any = None, *, held_out: Any = None) -> Self:
+        """Train on rows of X but `held_out` ones for validation, by number; None: a random `validation_fraction`.
+
+        `y` are labels of the rows, for a density with the key `condition="label"`; others ignore them.
+        """
         source = coded(self, X, fitting=True)
         if isinstance(source, Source):
             values, columns, self._float = source.train, source.columns, np.dtype(np.float64)
@@ -111,8 +115,15 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
             index = torch.as_tensor(np.sort(held_out))
         elif self.validation_fraction and len(values) >= FEWEST:
             index = hold_out(len(values), self.validation_fraction, torch.Generator().manual_seed(seed))[1]
-        splits = splits_of(values, index, columns)
         folder = None if self.run_dir is None else Path(self.run_dir).absolute()
+        models, keys = self._request()
+        labels, names, part = None, list[str](), list(models)[-1]
+        if is_conditional(models[part], keys.get(part, {})):
+            if folder is not None:
+                raise UserError("run_dir: an array alone, without labels: leave it out with condition='label'")
+            self.classes_, labels = numbered(y, len(values))
+            names = [str(name) for name in self.classes_]
+        splits = splits_of(values, index, columns, labels, names)
         if folder is not None and columns is not None:
             raise UserError("run_dir: an array only; write such a frame as .parquet for `twostep train` instead")
         fitted = fit_splits(self._asked(splits, seed, folder), values, splits, self.verbose, folder)
@@ -162,18 +173,19 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
             raise UserError(f"X has rows of shape {rows.shape[1:]}, but was fitted to rows of shape {self.spec_.shape}")
         return rows
 
-    def _map(self, rows: Array, function: Callable[[Tensor], Tensor]) -> Array:
-        """Apply a function of the model in double precision to rows, a batch after the other."""
+    def _map(self, rows: Array, function: Callable[..., Tensor], *beside: Tensor) -> Array:
+        """Apply a function of the model in double precision to rows, and what is beside them, batch by batch."""
         batches = self._batches(rows)
         with torch.random.fork_rng([]), evaluating(self._double):
             torch.manual_seed(derive(self.settings_.run.seed, "estimator"))
-            return torch.cat([function(x).cpu() for x in batches]).numpy()
+            parts = zip(batches, *(one.split(BATCH) for one in beside), strict=True)
+            return torch.cat([function(*part).cpu() for part in parts]).numpy()
 
     def _batches(self, rows: Array) -> Batches:
         device = tensor_of(self._double).device
         return Batches(torch.from_numpy(np.array(rows, dtype=np.float64)), BATCH, device=device)
 
-    def _sampled(self, n: Any, random_state: Any) -> Any:
+    def _sampled(self, n: Any, random_state: Any, y: Any = None) -> Any:
         check_is_fitted(self)
         if not isinstance(n, int | np.integer) or n < 1:
             raise UserError(f"n={n}: give the number of samples")
@@ -183,7 +195,9 @@ class ModelEstimator(TrainingParameters, BaseEstimator):
         generator = torch.Generator(tensor_of(self._double).device).manual_seed(seed_of(random_state))
         with torch.random.fork_rng([]), evaluating(self._double):
             torch.manual_seed(generator.initial_seed())
-            drawn = [model.sample(len(block), generator).cpu() for block in torch.empty(int(n)).split(BATCH)]
+            labels = torch.empty(int(n)) if y is None else numbers_of(y, getattr(self, "classes_", None), int(n))
+            blocks = labels.split(BATCH)
+            drawn = [model.sample(len(one), generator, *([] if y is None else [one])).cpu() for one in blocks]
         return self._as_given(torch.cat(drawn).numpy())
 
     def _as_given(self, values: Array) -> Any:

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from twostep.core.schema import UserError
 from twostep.estimators.base import ModelEstimator, TwoStepParameters, model_of
+from twostep.estimators.labels import numbers_of
 from twostep.models.base import DensityEstimator, GeneralizedAutoencoder, ModelConfig
 
 Scores = NDArray[np.float64]
@@ -41,6 +42,7 @@ class DensityModel(DensityMixin, ModelEstimator):
         likelihood_: what log-densities are: "exact", "bound", "estimate" or "unnormalised".
         history_: a dictionary for each epoch: losses, and metrics of the validation rows.
         held_out_: numbers of the validation rows.
+        classes_: labels of y, where the density has the key `condition="label"`.
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 
@@ -59,18 +61,19 @@ class DensityModel(DensityMixin, ModelEstimator):
         check_is_fitted(self)
         return self.model_
 
-    def score_samples(self, X: Any) -> Scores:
-        """Return the log-density of each row, `(N,)`, in nats, in the units of X."""
+    def score_samples(self, X: Any, y: Any = None) -> Scores:
+        """Return the log-density of each row, `(N,)`, in nats, in the units of X; given labels y, log p(x | y)."""
         rows = self._rows(X)
-        return self._map(rows, self._double.log_prob)
+        labels = [] if y is None else [numbers_of(y, getattr(self, "classes_", None), len(rows))]
+        return self._map(rows, self._double.log_prob, *labels)
 
     def score(self, X: Any, y: None = None) -> float:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the mean log-density of rows, in nats."""
         return float(self.score_samples(X).mean())
 
-    def sample(self, n: int = 1, random_state: Any = None) -> Any:
-        """Draw n rows, in the units of X; a frame if `set_output` asks for one."""
-        return self._sampled(n, random_state)
+    def sample(self, n: int = 1, random_state: Any = None, y: Any = None) -> Any:
+        """Draw n rows, in the units of X, of a label y or one for each; a frame if `set_output` asks for one."""
+        return self._sampled(n, random_state, y)
 
 
 @dataclass(eq=False, repr=False)
@@ -105,6 +108,7 @@ class TwoStepDensity(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         likelihood_: what log-densities are: "exact", "bound", "estimate" or "unnormalised".
         history_: a dictionary for each epoch of each model: losses, and metrics of the validation rows.
         held_out_: numbers of the validation rows.
+        classes_: labels of y, where the density has the key `condition="label"`.
         n_features_in_, feature_names_in_: number and names of the columns of X.
     """
 

@@ -48,8 +48,16 @@ class Fitted:
     history: list[dict[str, Any]]
 
 
-def splits_of(rows: Tensor, held_out: Tensor, columns: TableSchema | None = None) -> Splits:
+def splits_of(
+    rows: Tensor,
+    held_out: Tensor,
+    columns: TableSchema | None = None,
+    y: Tensor | None = None,
+    names: Sequence[str] = (),
+) -> Splits:
     """Return rows, of a table with `columns`, in splits with `held_out` ones, by number, for validation.
+
+    `y` are numbers of labels, `(N,)`, with these names.
 
     Bytes are pixels. All rows of an array are known, so the validation rows are the test rows, too; without any, these
     are all rows.
@@ -60,8 +68,18 @@ def splits_of(rows: Tensor, held_out: Tensor, columns: TableSchema | None = None
     kept[held_out] = False
     train, valid = rows[kept], rows[held_out]
     shape = tuple(rows.shape[1:])
-    spec = DataSpec(name="X", shape=shape, size=len(train), low=low, high=high, discrete=discrete, columns=columns)
-    return Splits(spec, train, valid if len(valid) else None, valid if len(valid) else rows)
+    spec = DataSpec(
+        name="X",
+        shape=shape,
+        size=len(train),
+        low=low,
+        high=high,
+        discrete=discrete,
+        columns=columns,
+        labels=tuple(names),
+    )
+    labels = (None, None, None) if y is None else (y[kept], y[held_out], y[held_out] if len(valid) else y)
+    return Splits(spec, train, valid if len(valid) else None, valid if len(valid) else rows, *labels)
 
 
 def fit_splits(request: Request, rows: Tensor, splits: Splits, verbose: int, folder: Path | None = None) -> Fitted:

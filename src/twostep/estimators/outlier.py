@@ -74,8 +74,11 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
     alpha: float = 0.05
     calibration: Literal["auto", "split", "cross"] = "auto"
 
-    def fit(self, X: Any, y: None = None) -> Self:
-        """Train one model, or several, on rows that are taken for usual, and calibrate their scores."""
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train one model, or several, on rows that are taken for usual, and calibrate their scores.
+
+        `y` are labels of the rows, for a density with the key `condition="label"`; others ignore them.
+        """
         if not 0 < self.alpha < 1:
             raise UserError(f"alpha={self.alpha}: give a level between 0 and 1")
         if self.contamination is not None and not 0 < self.contamination <= 0.5:
@@ -89,7 +92,7 @@ class TwoStepOutlierDetector(OutlierMixin, TwoStepParameters, BaseEstimator):
         for fold in folds:
             keys: dict[str, Any] = {name: getattr(self, name) for name in TwoStepDensity().get_params(deep=False)}
             density = TwoStepDensity(**keys).set_params(random_state=seed, max_minutes=minutes)
-            density.fit(rows, held_out=fold)
+            density.fit(rows, y, held_out=fold)
             kept = np.delete(np.arange(len(rows)), density.held_out_)
             known = taken(rows, kept[np.arange(min(len(kept), MAX_ROWS)) * len(kept) // min(len(kept), MAX_ROWS)])
             scores = density.outlier_scores(taken(rows, density.held_out_), known)

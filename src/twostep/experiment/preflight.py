@@ -52,12 +52,15 @@ def preflight(evaluator: Evaluator, ood: Mapping[str, Splits], testing: bool) ->
 def _check_labels(evaluator: Evaluator) -> None:
     """Refuse rows without labels, of which the density is conditioned on them, and a schedule that drops labels."""
     splits, two_step = evaluator.splits, evaluator.settings.two_step
-    if not labels_of(evaluator.models[-1].model):
+    count, name = labels_of(evaluator.models[-1].model), splits.spec.name
+    if not count:
         return
+    if count != len(splits.spec.labels):
+        raise UserError(f"condition=label: a density of {count} labels, and {name} has {len(splits.spec.labels)}")
     for split in ("train", "valid", "test"):
         labels = getattr(splits, f"{split}_labels")
         if getattr(splits, split) is not None and (labels is None or bool((labels < 0).any())):
-            raise UserError(f"condition=label: {splits.spec.name} has {split} rows without a label: leave them out")
+            raise UserError(f"condition=label: {name} has {split} rows without a label: leave them out")
     if two_step is not None and two_step.schedule == "by_iteration":
         raise UserError(
             "condition=label: not by batches in turn: set sequential_training=True, or alternate_by_epoch=True"

@@ -48,7 +48,8 @@ def chosen_columns(frame: pandas.DataFrame, keys: TableKeys, problems: Problems)
     kept = [name for name in (keys.columns or names) if name in names and name not in apart]
     labels = Labels()
     if keys.target_column in names:
-        codes, found = frame[keys.target_column].factorize(sort=True)
+        target = frame[keys.target_column]
+        codes, found = target.mask(target == "").factorize(sort=True)  # an empty cell of text is missing too
         labels = Labels(torch.as_tensor(np.asarray(codes, dtype=np.int64)), tuple(map(str, found)))
     chosen: Any = frame.loc[:, frame.columns.isin(kept)] if keys.columns is None else frame[kept]
     return chosen, labels

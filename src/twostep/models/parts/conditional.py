@@ -62,8 +62,7 @@ class ConditionalDensity(DensityEstimator):
     def log_density(self, x: Tensor) -> Tensor:
         if not self.labels:
             return self.density_at(x, None)
-        shares = self.log_shares.tolist()
-        return torch.stack([self.density_at(x, y) + shares[y] for y in self._seen()]).logsumexp(0)
+        return (self.log_densities(x) + self.log_shares).logsumexp(1)
 
     @override
     def log_density_given(self, x: Tensor, y: Tensor | int) -> Tensor:
@@ -73,11 +72,18 @@ class ConditionalDensity(DensityEstimator):
             found = found.index_put((rows,), self.density_at(x[rows], label))
         return found
 
+    def log_densities(self, x: Tensor) -> Tensor:
+        """Return log p(x | y) at points `(B, D)` for each label, `(B, labels)`; -inf for those without training rows.
+
+        A density that takes long may leave out labels, as -inf, whose share in that of a point is negligible.
+        """
+        none, seen = x.new_full((len(x),), -torch.inf), self.seen()
+        return torch.stack([self.density_at(x, y) if y in seen else none for y in range(self.labels)], 1)
+
     def best_label(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return max_y log p(x | y) at points `(B, D)`, `(B,)`, and the numbers of these labels, `(B,)`."""
-        seen = self._seen()
-        highest, which = torch.stack([self.density_at(x, y) for y in seen]).max(0)
-        return highest, torch.tensor(seen, device=x.device)[which]
+        highest, numbers = self.log_densities(x).max(1)
+        return highest, numbers
 
     @override
     def sample(self, n: int, generator: torch.Generator | None = None, y: Tensor | int | None = None) -> Tensor:
@@ -104,7 +110,7 @@ class ConditionalDensity(DensityEstimator):
         """Return labels `(B,)` as vectors for a network, `(B, labels)`; of one label `(1, labels)`."""
         return one_hot(torch.as_tensor(y, device=like.device).reshape(-1), self.labels).to(like.dtype)
 
-    def _seen(self) -> list[int]:
+    def seen(self) -> list[int]:
         """Return the labels that training rows had."""
         return [y for y, share in enumerate(self.log_shares.tolist()) if math.isfinite(share)]
 
@@ -115,7 +121,7 @@ class ConditionalDensity(DensityEstimator):
         labels = torch.as_tensor(y, device=self.log_shares.device)
         if labels.shape not in ((), (n,)):
             raise UserError(f"labels of shape {tuple(labels.shape)}: give one, or one for each of {n} points")
-        seen = self._seen()
+        seen = self.seen()
         unknown = [one for one in labels.unique().tolist() if one not in seen]
         if unknown:
             raise UserError(f"label {unknown[0]}: no training row has it; labels are numbers from 0 to {max(seen)}")
