@@ -22,7 +22,7 @@ from twostep.nn.layers import Activation, Affine, Residual
 from twostep.nn.mlp import NormedMLP
 
 AXES = 384  # principal axes that are kept, or thrice as many as embeddings have coordinates
-ROWS = 10_000  # of the data, at most, whose axes are taken
+ROWS, ENTRIES = 10_000, 2**28  # of the data, at most, whose axes are taken
 SPARE, PASSES = 30, 3  # of the randomised decomposition (Halko et al., 2011, arXiv 0909.4061)
 FLOOR = 1e-3  # of the largest std, under all of them
 
@@ -106,14 +106,18 @@ def axes_of(dim: int, d: int) -> int:
 
 
 def fit_axes(networks: Iterable[nn.Module], batches: Callable[[], Iterable[Tensor]]) -> None:
-    """Fit all axes in networks to the first `ROWS` rows of batches `(B, *)`, which are made only if there are axes."""
+    """Fit all axes in networks to the first rows of batches `(B, *)`, `ROWS` of them or `ENTRIES` numbers at most.
+
+    The batches are made only if there are axes.
+    """
     layers = [layer for network in networks for layer in network.modules() if isinstance(layer, PrincipalAxes)]
     if not layers:
         return
     rows: list[Tensor] = []
+    most = min(ROWS, max(1, ENTRIES // len(layers[0].mean)))
     for batch in batches():
         rows.append(batch.flatten(1))
-        if sum(map(len, rows)) >= ROWS:
+        if sum(map(len, rows)) >= most:
             break
     for layer in layers:
-        layer.fit(torch.cat(rows)[:ROWS])
+        layer.fit(torch.cat(rows)[:most])

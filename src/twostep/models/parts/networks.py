@@ -40,6 +40,7 @@ CONVOLUTIONAL: tuple[Net, ...] = ("cnn", "rescnn")
 OUTPUTS: dict[Output, type[nn.Module]] = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 LAMBDA = AliasChoices("lambda", "_lambda")
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
+KINDS = "; res: residual blocks; pca: these beside principal components"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 LARGE = 512  # coordinates of an image, from which on networks are wider
 STEPS = 2000  # of training
@@ -100,13 +101,13 @@ class EncoderDecoderConfig(NetworkConfig):
         None,
         description="channels, height and width, like 4x7x7, of latent coordinates on a grid (rescnn); None: no grid",
     )
-    encoder_net: Net = Field("mlp", description="kind of encoder")
+    encoder_net: Net = Field("mlp", description=f"kind of encoder{KINDS}")
     encoder_hidden_dims: Sizes = Field((256,), description="hidden layers (mlp)")
     encoder_hidden_channels: Channels = Field((32, 32, 16, 16), description="channels (cnn)")
     encoder_kernel_size: PerLayer = Field(3, description=KERNEL)
     encoder_stride: PerLayer = Field(1, description=STRIDE)
     encoder_activation: Activation = Field("relu", description="after each hidden layer")
-    decoder_net: Net = Field("mlp", description="kind of decoder")
+    decoder_net: Net = Field("mlp", description=f"kind of decoder{KINDS}")
     decoder_hidden_dims: Sizes = Field((256,), description="hidden layers (mlp)")
     decoder_hidden_channels: Channels = Field((16, 16, 32, 32), description="channels (cnn)")
     decoder_kernel_size: PerLayer = Field(3, description=KERNEL)
