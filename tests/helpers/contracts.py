@@ -546,6 +546,8 @@ VARIANTS = [
         ("vae", "gae", COLOUR, {"preset": "reference", "padding": False}),
         ("avb", "gae", COLOUR, {"preset": "reference", "padding": False}),
         ("wae", "gae", GREY, {"padding": False}),
+        ("ae", "gae", COLOUR, {"encoder_net": "pcamlp", "decoder_net": "pcamlp", "latent_noise": 0.1}),
+        ("vae", "de", VECTORS, {"encoder_net": "pcamlp", "decoder_net": "pcamlp"}),
         ("ae", "gae", COLOUR, {**GRID, "latent_noise": 0.1}),
         ("vae", "gae", GREY, GRID),
         ("fm", "de", EMBEDDINGS, {"net": "unet", "num_layers": 1}),

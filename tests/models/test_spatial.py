@@ -34,7 +34,7 @@ def test_a_grid_gives_the_number_of_coordinates_the_networks_and_their_levels():
         ({"latent_shape": "2x0x4"}, "like 4x7x7"),
         ({"latent_shape": "2x4x4", "latent_dim": 20}, "latent_dim=20, but latent_shape=2x4x4 has 32"),
         ({"latent_shape": "2x4x4", "latent_dim": "auto"}, "latent_dim=auto, but"),
-        ({"latent_shape": "2x4x4", "encoder_net": "mlp"}, "needs encoder_net=rescnn"),
+        ({"latent_shape": "2x4x4", "encoder_net": "mlp", "decoder_net": "mlp"}, "needs encoder_net=rescnn"),
         ({"latent_shape": "2x5x5"}, "set latent_shape=2x4x4"),
         ({"latent_shape": "2x4x8"}, "set latent_shape=2x4x4"),
     ],
@@ -43,6 +43,16 @@ def test_a_grid_that_cannot_be_is_refused_in_one_line(keys, words):
     with pytest.raises(UserError, match=words) as caught:
         config(**keys).build(IMAGES)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"latent_shape": "2x4x4"}, {"encoder_net": "pcamlp", "decoder_net": "pcamlp"}],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_networks_that_noise_cannot_join_are_refused(keys):
+    with pytest.raises(UserError, match="its noise could join"):
+        MODELS["avb"].for_data(IMAGES, "gae", **keys).build(IMAGES)
 
 
 def test_vectors_have_no_grid():
@@ -54,13 +64,13 @@ def test_vectors_have_no_grid():
 
 
 def test_above_its_largest_size_the_volume_is_out_of_reach_and_says_so():
-    keys = {"encoder_hidden_channels": (4,), "decoder_hidden_channels": (4,)}
+    keys = {"encoder_hidden_channels": (4, 4), "decoder_hidden_channels": (4, 4)}
     x = torch.rand(2, 3, 16, 16) * 255
-    near, far = (config(latent_shape=shape, **keys).build(IMAGES) for shape in ("1x8x8", "3x8x8"))
+    near, far = (config(latent_shape=shape, **keys).build(IMAGES) for shape in ("1x4x4", "3x4x4"))
     with evaluating(near, far):
         assert torch.isfinite(near.log_volume(near.encode(x))).all()
         assert far.decode(far.encode(x)).shape == x.shape
-        with pytest.raises(UserError, match="latent_dim=192 is above 128"):
+        with pytest.raises(UserError, match="latent_dim=48 is above 32"):
             far.log_volume(far.encode(x))
 
 

@@ -87,7 +87,7 @@ class AutoencoderConfig(EncoderDecoderConfig, OneLossConfig):
         values = super().defaults(spec, role, preset)
         if preset == "reference" or not spec.is_image:
             return values
-        return {**values, **of_images(spec, values["encoder_net"]), "latent_noise": 0.1}
+        return {**values, "latent_noise": 0.1, **of_images(spec, values["encoder_net"])}
 
     @override
     def build(self, spec: DataSpec) -> Autoencoder:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 from typing_extensions import override
 
-from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt
+from twostep.core.schema import DataSpec, NonNegativeFloat, PositiveFloat, PositiveInt, UserError
 from twostep.models.base import MODELS, Gather, Objective, Preset, Role
 from twostep.models.parts.gaussian_decoder import GaussianDecoder, GaussianDecoderConfig, bound
 from twostep.models.parts.networks import AdversarialConfig
@@ -265,6 +265,9 @@ class AVBConfig(AdversarialConfig, GaussianDecoderConfig):
 
     @override
     def build(self, spec: DataSpec) -> AVB:
+        if self.latent_shape is not None or self.encoder_net == "pcamlp":
+            key = "encoder_net=pcamlp" if self.latent_shape is None else "latent_shape"
+            raise UserError(f"avb: {key} has no linear layer that its noise could join: set encoder_net=resmlp or cnn")
         arguments = self.arguments(AVB, spec)  # whose head draws its weights before the networks do
         return AVB(
             JoinedNet(self.build_encoder(spec, self.latent_dim), self.noise_dim),

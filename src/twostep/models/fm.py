@@ -10,7 +10,7 @@ that is zero, as at the start, carries N(0, I) to itself, and has to learn what 
 
     log p(x) = log N(y_0; 0, I) - ∫ div v(s, y_s) ds + log|det t'(x)|,   y_1 = y
 
-The divergence is exact up to 128 dimensions, above them Hutchinson's estimate (`nn/ode.py`).
+The divergence is exact up to 128 dimensions (16 of a U-Net), above them Hutchinson's estimate (`nn/ode.py`).
 
 Given a label, the network is v(s, y, label). It is trained without one on a tenth of the rows, so that samples may
 follow
@@ -57,6 +57,9 @@ from twostep.nn.velocity import TimedMLP
 EXACT_DIM = 128  # up to which the divergence is exact
 ROUGH_NODES = 4  # that show which labels a point can have
 NEGLIGIBLE = 12.0  # nats: the error of so few nodes is up to 4 (benchmarks/conditional.py), and e^-8 below tolerance
+EXACT_UNET = 16  # the same of a U-Net, which takes a pass for each coordinate
+# defaults on spatial embeddings, whose log-densities take a CPU a minute for 1,000: a test leaves them out
+UNET = {"net": "unet", "hidden_units": 32, "num_layers": 1, "probes": 1, "test_metrics": ("loss",)}
 UNLABELLED = 0.1  # share of training rows whose label the network does not see
 ENTRIES = 2**18  # of the tangents of one layer in one evaluation: what a cache holds
 
@@ -70,7 +73,7 @@ class FlowMatching(ConditionalDensity):
         event_shape: shape `*S` of a data point.
         steps: of the Runge-Kutta method from noise to a sample.
         tolerance: error of a log-density by the integration, in nats.
-        probes: of Hutchinson's estimate, above `EXACT_DIM` dimensions.
+        probes: of Hutchinson's estimate, above `EXACT_DIM` dimensions (`EXACT_UNET` of a `UNet`).
         labels: number of labels on which the density is conditioned; 0: it is not.
         guidance: w of samples given labels; log-densities are those of w = 1.
         data: see `Model`; the transform must give vectors.
@@ -91,7 +94,8 @@ class FlowMatching(ConditionalDensity):
         super().__init__(event_shape, labels, **data)
         self.guidance = guidance
         self.network, self.steps, self.tolerance, self.probes = network, steps, tolerance, probes
-        self.likelihood: Likelihood = "exact" if self.dim <= EXACT_DIM else "estimate"
+        largest = EXACT_UNET if isinstance(network, UNet) else EXACT_DIM
+        self.likelihood: Likelihood = "exact" if self.dim <= largest else "estimate"
 
     def velocity(self, s: Tensor, y: Tensor, c: Tensor | None = None) -> Tensor:
         """Return the velocity at times `(B,)` or `()` of points `(B, D)`, in the coordinates of the transform.
@@ -149,7 +153,8 @@ class FlowMatching(ConditionalDensity):
 
     @property
     def _rows_at_once(self) -> int:
-        return max(1, ENTRIES // (min(self.dim, EXACT_DIM) * 256))
+        tangents = self.dim if self.likelihood == "exact" else self.probes
+        return max(1, ENTRIES // (tangents * 256))
 
     def estimate(self, x: Tensor, label: int | None = None) -> tuple[Tensor, Tensor]:
         """Return log-densities at `(B, *S)`, `(B,)`, and their standard errors by the probes: 0 where they are exact.
@@ -277,7 +282,7 @@ class FlowMatchingConfig(ConditionKeys, OneLossConfig):
     @classmethod
     def defaults(cls, spec: DataSpec, role: Role, preset: Preset) -> dict[str, Any]:
         values = {"whitening_transform": True, "dequantize": spec.is_image and spec.discrete}
-        return values if spec.grid is None else {**values, "net": "unet", "hidden_units": 32, "num_layers": 1}
+        return values if spec.grid is None else {**values, **UNET}
 
     @override
     def is_flat(self) -> bool:

@@ -99,7 +99,7 @@ def _pushed(layers: Iterable[Map], z: Tensor, columns: Tensor) -> tuple[Tensor, 
     for layer in layers:
         if isinstance(layer, Residual):
             inner, pushed = _pushed(layers_of(layer.body), z, columns)
-            z, columns = z + inner, columns + pushed
+            z, columns = layer.skip(z) + inner, layer.skip(columns) + pushed
         elif isinstance(layer, WITH_BIAS):
             no_bias = {name: torch.zeros_like(value) for name, value in layer.named_parameters() if name == "bias"}
             z, columns = layer(z), functional_call(layer, no_bias, (columns,))

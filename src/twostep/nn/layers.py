@@ -42,7 +42,11 @@ class Residual(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Map `(B, *)` to the same shape."""
-        return h + self.body(h)
+        return self.skip(h) + self.body(h)
+
+    def skip(self, h: Tensor) -> Tensor:
+        """Return what the body's values are added to, a linear function of h."""
+        return h
 
 
 class SpectralNorm(nn.Module):

@@ -8,14 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, silu
-from typing_extensions import override
 
 FREQUENCIES = 4
 MOST_FEATURES = 64  # of the time: each row has its own, so that as many as units would double the cost of a step
 EPS = 1e-5  # of layer norms
 
 
-class TimeFeatures(nn.Sequential):
+class TimeFeatures(nn.Module):
     """Features of times and, if there are any, of conditions.
 
     Args:
@@ -27,17 +26,17 @@ class TimeFeatures(nn.Sequential):
     frequencies: Tensor
 
     def __init__(self, width: int, conditions: int = 0) -> None:
-        super().__init__(nn.Linear(2 * FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        super().__init__()
+        self.first, self.last = nn.Linear(2 * FREQUENCIES, width), nn.Linear(width, width)
         self.register_buffer("frequencies", math.pi * torch.arange(1, FREQUENCIES + 1), persistent=False)
         self.condition = nn.Linear(conditions, width, bias=False) if conditions else None
         if self.condition is not None:
             nn.init.zeros_(self.condition.weight)
 
-    @override
     def forward(self, t: Tensor, c: Tensor | None = None) -> Tensor:
         """Map times `(B,)` or one `()`, in [0, 1], and conditions `(B or 1, K)` to `(B or 1, width)`."""
         angles = t.reshape(-1, 1) * self.frequencies
-        h = self[2](self[1](self[0](torch.cat([angles.cos(), angles.sin()], 1))))
+        h = self.last(silu(self.first(torch.cat([angles.cos(), angles.sin()], 1))))
         return silu(h if c is None or self.condition is None else h + self.condition(c))
 
 

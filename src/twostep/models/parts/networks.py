@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, ClassVar, Literal, Self, cast
 
 import torch
@@ -28,18 +29,21 @@ from twostep.nn.cnn import ConvDecoder, ConvEncoder, Convolutions
 from twostep.nn.jacobian import Map, layers_of
 from twostep.nn.layers import Activation, Affine
 from twostep.nn.mlp import MLP, NormedMLP
+from twostep.nn.pca_net import PrincipalDecoder, PrincipalEncoder, fit_axes
 from twostep.nn.resnet import Levels, ResidualDecoder, ResidualEncoder
+from twostep.nn.transforms import MappedBatches
 
-Net = Literal["mlp", "resmlp", "cnn", "rescnn"]
+Net = Literal["mlp", "resmlp", "pcamlp", "cnn", "rescnn"]
 Output = Literal["linear", "sigmoid", "tanh"]
 FLAT: dict[Net, type[MLP] | type[NormedMLP]] = {"mlp": MLP, "resmlp": NormedMLP}
+CONVOLUTIONAL: tuple[Net, ...] = ("cnn", "rescnn")
 OUTPUTS: dict[Output, type[nn.Module]] = {"linear": nn.Identity, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 LAMBDA = AliasChoices("lambda", "_lambda")
 KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 LARGE = 512  # coordinates of an image, from which on networks are wider
 STEPS = 2000  # of training
-LARGEST = 128  # coordinates, up to which residual convolutions have a log-volume: a pass through them for each
+LARGEST = 32  # coordinates, up to which residual convolutions have a log-volume: a pass through them for each
 LAYERS = 4  # of the reference's convolutional networks
 
 # Stride 2 learns more in the same time on larger images (benchmarks/defaults.py).
@@ -82,6 +86,9 @@ class NetworkConfig(ModelConfig):
             return ConvEncoder(image_shape(spec), self.convolutions(name), out_dim)
         if net == "rescnn":
             return ResidualEncoder(image_shape(spec), self.levels(name), out_dim)
+        if net == "pcamlp":
+            hidden, activation = (getattr(self, f"{name}_{key}") for key in ("hidden_dims", "activation"))
+            return PrincipalEncoder(spec.dim, cast(Any, self).latent_dim, out_dim, hidden, activation)
         return FLAT[net](spec.dim, getattr(self, f"{name}_hidden_dims"), out_dim, getattr(self, f"{name}_activation"))
 
 
@@ -117,24 +124,19 @@ class EncoderDecoderConfig(NetworkConfig):
         scaled = config.scale_data and not config.whitening_transform and not config.logit_transform
         return config if scaled or "output" in overrides else config.model_copy(update={"output": "linear"})
 
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if self.latent_shape is None:
-            return self
-        name, entries = "x".join(map(str, self.latent_shape)), math.prod(self.latent_shape)
-        if self.latent_dim != entries:
-            raise ValueError(
-                f"latent_dim={self.latent_dim}, but latent_shape={name} has {entries} coordinates: set one of them"
-            )
-        if self.encoder_net != "rescnn" or self.decoder_net != "rescnn":
-            raise ValueError(f"latent_shape={name} needs encoder_net=rescnn and decoder_net=rescnn")
-        return self
-
     @override
     def is_flat(self) -> bool:
         if self.encoder_net != self.decoder_net:
-            raise UserError("encoder_net and decoder_net differ: set both to mlp, resmlp, cnn or rescnn")
-        return self.encoder_net in FLAT
+            raise UserError("encoder_net and decoder_net differ: set both to mlp, resmlp, pcamlp, cnn or rescnn")
+        if self.latent_shape is not None:
+            name, entries = "x".join(map(str, self.latent_shape)), math.prod(self.latent_shape)
+            if self.latent_dim != entries:
+                raise UserError(
+                    f"latent_dim={self.latent_dim}, but latent_shape={name} has {entries} coordinates: set one of them"
+                )
+            if self.encoder_net != "rescnn":
+                raise UserError(f"latent_shape={name} needs encoder_net=rescnn and decoder_net=rescnn")
+        return self.encoder_net not in CONVOLUTIONAL
 
     @override
     @classmethod
@@ -164,6 +166,9 @@ class EncoderDecoderConfig(NetworkConfig):
 
     def build_decoder(self, spec: DataSpec, extra: int = 0) -> nn.Module:
         """Return a network from `(B, latent_dim)` to a point with `extra` more numbers or, of an image, channels."""
+        if self.decoder_net == "pcamlp":
+            hidden = self.decoder_hidden_dims
+            return PrincipalDecoder(spec.dim, self.latent_dim, extra, hidden, self.decoder_activation)
         if self.is_flat():
             kind = FLAT[self.decoder_net]
             return kind(self.latent_dim, self.decoder_hidden_dims, spec.dim + extra, self.decoder_activation)
@@ -240,6 +245,11 @@ class EncoderDecoder(GeneralizedAutoencoder):
     def decode(self, z: Tensor) -> Tensor:
         return self.transform.inverse(self.points(z))
 
+    @override
+    def fit_transform(self, batches: Iterable[Tensor]) -> None:
+        super().fit_transform(batches)
+        fit_axes((self.encoder, self.decoder), lambda: MappedBatches(self.network_input, batches))
+
     def points(self, z: Tensor) -> Tensor:
         """Map embeddings `(B, d)` to points `(B, *T)` in the coordinates of the transform."""
         return self.split_output(self.decoder(z))[0]
@@ -252,7 +262,7 @@ class EncoderDecoder(GeneralizedAutoencoder):
             mean = Affine(lambda h: self._entries(h)[0])
             return nn.Sequential(self.decoder, mean, self.output), self.transform.inverse
         *layers, last = layers_of(self.decoder)
-        if isinstance(last, nn.Linear):
+        if isinstance(last, nn.Linear | Affine):
             inner = nn.Sequential(*cast("list[nn.Module]", layers))
             return inner, lambda h: self.transform.inverse(self.split_output(last(h))[0])
         return self.decoder, lambda h: self.transform.inverse(self.split_output(h)[0])
@@ -293,7 +303,11 @@ def of_images(spec: DataSpec, net: Net) -> dict[str, Any]:
         width = 640 if spec.dim >= LARGE else 256
         for side in ("encoder", "decoder"):
             values |= {f"{side}_net": "resmlp", f"{side}_hidden_dims": (width, width), f"{side}_activation": "swish"}
-    return values | ({"latent_dim": 40} if spec.dim >= LARGE else {})
+    elif spec.shape[0] == 3:
+        values |= {"output": "linear", "lr": 5e-4, "latent_noise": 0.05}
+        for side in ("encoder", "decoder"):
+            values |= {f"{side}_net": "pcamlp", f"{side}_hidden_dims": (512, 512), f"{side}_activation": "swish"}
+    return values | ({"latent_dim": 40 if net == "mlp" else 96} if spec.dim >= LARGE else {})
 
 
 def unpadded(spec: DataSpec) -> bool:
