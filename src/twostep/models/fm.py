@@ -1,6 +1,6 @@
 """Flow matching: a velocity that carries noise to data along straight lines on average.
 
-    y = t(x),  u ~ N(0, I),  y_s = (1 - s) u + s y,  s ~ U(0, 1)
+    y = t(x),  u ~ N(0, I),  y_s = (1 - s) u + s y,  logit s ~ N(0, 1)
 
     min over v of E |v(s, y_s) - (y - u)|²,   v(s, y) = a(s) y + b(s) network(s, y)
 
@@ -23,7 +23,8 @@ The same network knows the score of the data with noise: y_s / s is y plus noise
 Tweedie's formula the score of its density at y' is (E[y | y'] - y') / σ².
 
 Sources: Flow Matching for Generative Modeling (Lipman et al., 2023, arXiv 2210.02747); Flow Straight and Fast (Liu et
-al., 2023, arXiv 2209.03003); Classifier-Free Diffusion Guidance (Ho & Salimans, 2022, arXiv 2207.12598).
+al., 2023, arXiv 2209.03003); for the times, Scaling Rectified Flow Transformers for High-Resolution Image Synthesis
+(Esser et al., 2024, arXiv 2403.03206); Classifier-Free Diffusion Guidance (Ho & Salimans, 2022, arXiv 2207.12598).
 """
 
 from __future__ import annotations
@@ -227,7 +228,7 @@ class FlowMatching(ConditionalDensity):
         return torch.where(signs, y.new_ones(()), -y.new_ones(()))
 
     def _loss(self, rows: Tensor) -> Tensor:
-        """Return the mean squared error a coordinate, in which one time lies in each of B parts of [0, 1]."""
+        """Return the mean squared error a coordinate, one time in each of B equally probable parts."""
         x, c = rows, None
         if self.labels:
             x, labels = self.split(rows)
@@ -236,7 +237,7 @@ class FlowMatching(ConditionalDensity):
         y = self.network_input(x)
         u = torch.randn_like(y)
         parts = torch.arange(len(y), device=y.device, dtype=y.dtype)
-        s = ((parts + torch.rand_like(parts)) / len(y))[:, None]
+        s = torch.special.ndtri((parts + torch.rand_like(parts)) / len(y)).sigmoid()[:, None]
         error = self.velocity(s[:, 0], (1 - s) * u + s * y, c) - (y - u)
         return error.square().mean()
 
