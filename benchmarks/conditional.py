@@ -6,7 +6,8 @@ the accuracy on test images and on their reconstructions bound that of samples. 
 and `gmm` there is one row. For `fm`, the last lines are the error of the few nodes that show which labels a point can
 have (`ROUGH_NODES`), and how many labels of a test image need all nodes.
 
-    twostep train --dataset mnist --gae-model ae --de-model fm --de-config condition=label
+    twostep train --dataset mnist --gae-model ae --de-model fm --gae-config max_steps=1000 \\
+        --de-config condition=label --de-config max_steps=3000 --de-config test_metrics=loss
     python benchmarks/conditional.py RUN
 """
 

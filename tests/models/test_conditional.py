@@ -1,5 +1,6 @@
 """Densities conditioned on labels: closed forms, mixtures, samples, guidance; and none of it without labels."""
 
+import copy
 import itertools
 import math
 
@@ -63,6 +64,16 @@ def test_it_has_the_density_of_each_label_and_of_all(model):
     torch.testing.assert_close(whole, (each + shares.log()).logsumexp(1), atol=1e-5, rtol=1e-5)
     assert float((truth(y).log_prob(x) - given).mean()) < 0.1  # KL of the truth to the model
     assert float((each.argmax(1) == y).float().mean()) > 0.95
+
+
+def test_a_rare_label_does_not_hide_a_frequent_one(model, monkeypatch):
+    x = torch.cartesian_prod(torch.linspace(-3, 7, 15), torch.linspace(-3, 7, 15))
+    monkeypatch.setattr("twostep.models.fm.NEGLIGIBLE", 3.0)
+    model = copy.deepcopy(model)
+    model.log_shares = torch.tensor([1 - 2e-9, 1e-9, 1e-9]).log()
+    with evaluating(model):
+        each = torch.stack([model.log_prob(x, k) for k in range(3)], 1)
+        torch.testing.assert_close(model.log_prob(x), (each + model.log_shares).logsumexp(1), atol=0.1, rtol=1e-5)
 
 
 def test_its_integral_is_one_for_each_label(model):

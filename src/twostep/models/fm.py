@@ -127,13 +127,14 @@ class FlowMatching(ConditionalDensity):
     def log_densities(self, x: Tensor) -> Tensor:
         """Return log p(x | y) at points `(B, D)` for each label, `(B, labels)`.
 
-        Those that a few nodes show to be less than `NEGLIGIBLE` below the highest are exact, the others -inf.
+        Those that a few nodes show to be less than `NEGLIGIBLE` below the highest, also by their shares of rows, are
+        exact, the others -inf.
         """
         if self.likelihood != "exact":
             return super().log_densities(x)
         y, seen = self.transform(x).detach(), self.seen()
         rough = torch.cat([self.rough(part, seen) for part in y.split(self._rows_at_once)])
-        near = ~(rough <= rough.amax(1, keepdim=True) - NEGLIGIBLE)  # all of them where a point is not finite
+        near = _near(rough) | _near(rough + self.log_shares[seen])  # a rare label can be the best one
         found = x.new_full((len(x), self.labels), -torch.inf)
         for place, label in enumerate(seen):
             (rows,) = torch.where(near[:, place])
@@ -239,6 +240,11 @@ class FlowMatching(ConditionalDensity):
         s = torch.special.ndtri((parts + torch.rand_like(parts)) / len(y)).sigmoid()[:, None]
         error = self.velocity(s[:, 0], (1 - s) * u + s * y, c) - (y - u)
         return error.square().mean()
+
+
+def _near(logs: Tensor) -> Tensor:
+    """Return which of logs `(B, K)` count beside the highest of each row; all where that is not a number."""
+    return ~(logs <= logs.amax(1, keepdim=True) - NEGLIGIBLE)
 
 
 def _coefficients(s: Tensor) -> tuple[Tensor, Tensor]:
