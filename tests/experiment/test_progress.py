@@ -351,7 +351,7 @@ def test_training_that_resumes_says_from_where(own_images, tmp_path, caplog, pla
 
 @pytest.mark.parametrize(("value", "shown"), [(2.5, "best 2.5"), (float("nan"), "never a finite number")])
 def test_early_stopping_is_reported_with_its_reason(own_images, tmp_path, caplog, value, shown):
-    keys = {"early_stopping_metric": "l2_reconstruction_error", "max_bad_valid_epochs": 2}
+    keys = {"early_stopping_metric": "l2_reconstruction_error", "max_bad_valid_epochs": 2, "use_lr_scheduler": False}
     experiment = start(asked(("ae",), own_images, tmp_path, model=keys))
     experiment.trainer.validate = lambda *_: {"l2_reconstruction_error": value}
     experiment.fit()

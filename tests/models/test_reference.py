@@ -362,7 +362,7 @@ def test_sizes_that_are_not_one_for_each_layer_of_an_energy_are_refused(key):
 def test_each_layer_has_its_own_kernel_and_stride():
     sizes = {"kernel_size": [5, 3, 3, 2], "stride": [2, 1, 2, 1]}
     keys = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in sizes.items()}
-    model = MODELS["ae"].for_data(COLOUR, "gae", **keys).build(COLOUR)
+    model = MODELS["ae"].for_data(COLOUR, "gae", encoder_net="cnn", decoder_net="cnn", **keys).build(COLOUR)
     for net in (model.encoder, model.decoder):
         layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
         assert [layer.kernel_size[0] for layer in layers] == sizes["kernel_size"]

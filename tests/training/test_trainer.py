@@ -321,6 +321,23 @@ def test_without_a_number_of_bad_epochs_training_never_stops_early():
     assert [call for call in watcher.calls if call.startswith("best")] == ["best 1"]
 
 
+@pytest.mark.parametrize(("scheduled", "epochs", "best"), [(True, 3 + 2 + 2, 6), (False, 3 + 2, 3)])
+def test_when_patience_ends_rates_decay_from_the_best_weights_on(scheduled, epochs, best):
+    watcher = Watcher()
+    keys = {"early_stopping_metric": ERROR, "max_bad_valid_epochs": 2, "max_epochs": 100, "lr": 0.05}
+    model = build("ae", use_lr_scheduler=scheduled, **keys)
+    trainer = trainer_of(model, watcher, validate=scripted([3.0, 2.0, 1.0, 2.0, 2.0, 0.5, 2.0], ERROR))
+    kept = kept_weights(trainer)
+    rates = rates_of(trainer, watcher)
+    assert trainer.epochs_done == epochs
+    assert trainer.finished
+    assert same(weights(model), kept[best - 1])
+    if scheduled:
+        assert same(kept[4], kept[2])
+        assert rates[14] > 0.99 * 0.05 > rates[16] > rates[18] > rates[20] > 0
+        assert rates[20] < 0.1 * 0.05
+
+
 def kept_weights(trainer):
     """Remember the weights after every epoch."""
     kept = []

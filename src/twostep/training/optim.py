@@ -61,6 +61,11 @@ class Stepper:
         self.objectives, self.rates, self.max_norm, self.engine = objectives, rates, max_norm, engine
         self.optimizers = {one.name: build_optimizer(kind, one.parameters, rates[one.name]) for one in objectives}
 
+    @property
+    def decays(self) -> bool:
+        """Whether a rate has a schedule."""
+        return any(self.rates[one.name].use_scheduler for one in self.objectives)
+
     def step(self, x: Tensor, number: int, done: float, weight: float, check: Check) -> dict[str, Tensor]:
         """Take one step for each objective that is due; return the detached losses, means over all ranks.
 

@@ -14,6 +14,8 @@ class Progress(BaseModel):
     batches_done: NonNegativeInt = 0
     steps_done: NonNegativeInt = 0
     bad_epochs: NonNegativeInt = 0
+    decays_since: NonNegativeInt | None = None
+    done_then: float = 0.0
     best_value: float | None = None
     first_epoch: NonNegativeInt = 0
     data_version: int = 0

@@ -22,6 +22,7 @@ from twostep.training.engine import Engine
 from twostep.training.optim import Stepper
 from twostep.training.progress import Progress
 
+DECAY = 10  # epochs, in which rates decay when patience ends, or as many as it has
 REFIT_ROWS = 512  # from which the statistics of non-stationary embeddings are estimated, before every step
 
 logger = logging.getLogger("twostep")
@@ -71,6 +72,8 @@ class Trainer:
         self.seconds_done = 0.0
         self.time_share: float | None = None  # of a run's, for the first of two steps
         self.first_epoch, self.data_version = 0, 0
+        self.decays_since: int | None = None  # the epoch at which patience ended
+        self.done_then = 0.0
         self.best_value: float | None = None
         self.history: list[dict[str, dict[str, float]]] = []
         self.sums: dict[str, Tensor] = {}
@@ -89,8 +92,10 @@ class Trainer:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether validation has not improved for `max_bad_valid_epochs`."""
-        return self.bad_epochs >= (self.keys.max_bad_valid_epochs or math.inf)
+        """Whether validation did not improve for `max_bad_valid_epochs` and, after that, the rates have decayed."""
+        if self.decays_since is not None:
+            return self._decayed >= 1
+        return self.bad_epochs >= self._patience
 
     @property
     def had_all_epochs(self) -> bool:
@@ -120,7 +125,20 @@ class Trainer:
         """Share of the training that is done: of epochs, steps or time, of whichever ends first."""
         epochs = (self.epochs_done + self.batches_done / len(self.data)) / self.max_epochs
         steps = 0.0 if self.keys.max_steps is None else self.steps_done / self.keys.max_steps
-        return max(epochs, steps, self.seconds_done / self.max_seconds if self.max_seconds else 0.0)
+        done = max(epochs, steps, self.seconds_done / self.max_seconds if self.max_seconds else 0.0)
+        if self.decays_since is None:
+            return done
+        return max(done, self.done_then + (1 - self.done_then) * self._decayed)
+
+    @property
+    def _patience(self) -> float:
+        return self.keys.max_bad_valid_epochs or math.inf
+
+    @property
+    def _decayed(self) -> float:
+        """Share of the decay that follows when patience ends."""
+        since = self.epochs_done - (self.decays_since or 0)
+        return (since + self.batches_done / len(self.data)) / min(self._patience, DECAY)
 
     @property
     def finished(self) -> bool:
@@ -129,6 +147,8 @@ class Trainer:
 
     def fit(self, train: Batches, valid: Batches | None = None, callbacks: Sequence[Callback] = ()) -> None:
         """Train until `max_epochs` or early stopping, then take the best weights if early stopping is on.
+
+        When patience ends, rates with a schedule decay from the best weights on, before training stops.
 
         Raises:
             NonFiniteLossError: at the first step, or the first validation, whose loss is not finite.
@@ -155,7 +175,7 @@ class Trainer:
         self.data_version = version
         if self._best and self.keys.early_stopping_metric:
             self.model.load_state_dict(self._best)
-        self._best, self._last, self.best_value, self.bad_epochs = {}, {}, None, 0
+        self._best, self._last, self.best_value, self.bad_epochs, self.decays_since = {}, {}, None, 0, None
         self.average.restart()
         self._fit_transform(train.data)
         if self.steps_done:
@@ -174,7 +194,7 @@ class Trainer:
         if max_epochs < done:
             logger.info("%s: has had %d epochs already, more than the new limit of %d", self.name, done, max_epochs)
         if max_epochs > done and self.stopped_early:
-            self.bad_epochs = 0
+            self.bad_epochs, self.decays_since = 0, None
         self.max_epochs = max(max_epochs, done)
 
     def use_best(self) -> None:
@@ -286,6 +306,8 @@ class Trainer:
             self.batches_done, self.sums = 0, {}
             self.history.append({"losses": means, "valid": valid})
             best = self._is_best(valid)
+        if self.stopped_early and self.stepper.decays and self._best and not self.had_all_epochs:
+            self._decay_from_best()
         if best:
             self._call("best")
         self._call("checkpoint")
@@ -310,6 +332,15 @@ class Trainer:
             return True
         self.bad_epochs += 1
         return False
+
+    def _decay_from_best(self) -> None:
+        """Go back to the best weights, once, and run through what is left of the schedules of rates in a few epochs."""
+        if self.decays_since is not None:
+            return
+        logger.info("%s: no better since epoch %d: rates decay now", self.name, self.epochs_done - self.bad_epochs)
+        self.done_then, self.decays_since = self.done, self.epochs_done
+        self.model.load_state_dict(self._best)
+        self.average.restart()
 
     def _total_weight(self, name: str) -> float:
         """Return the sum of the weights of the batches of the ending epoch in which an objective was due."""

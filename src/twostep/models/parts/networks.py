@@ -43,7 +43,7 @@ KERNEL = "side of the kernels in pixels, one number or one for each layer (cnn)"
 KINDS = "; res: residual blocks; pca: these beside principal components"
 STRIDE = "of the convolutions in pixels, one number or one for each layer (cnn)"
 LARGE = 512  # coordinates of an image, from which on networks are wider
-STEPS = 2000  # of training
+STEPS = 4000  # of training
 LARGEST = 32  # coordinates, up to which residual convolutions have a log-volume: a pass through them for each
 LAYERS = 4  # of the reference's convolutional networks
 
@@ -301,14 +301,14 @@ def of_images(spec: DataSpec, net: Net) -> dict[str, Any]:
     values: dict[str, Any] = {"ema_decay": 0.999, "use_lr_scheduler": True, "max_steps": STEPS}
     values |= {"early_stopping_metric": "loss", "output": "sigmoid" if spec.low >= 0 else "tanh"}
     if net == "mlp":
-        width = 640 if spec.dim >= LARGE else 256
+        width = 320 if spec.dim >= LARGE else 256
         for side in ("encoder", "decoder"):
             values |= {f"{side}_net": "resmlp", f"{side}_hidden_dims": (width, width), f"{side}_activation": "swish"}
     elif spec.shape[0] == 3:
         values |= {"output": "linear", "lr": 5e-4, "latent_noise": 0.05}
         for side in ("encoder", "decoder"):
             values |= {f"{side}_net": "pcamlp", f"{side}_hidden_dims": (512, 512), f"{side}_activation": "swish"}
-    return values | ({"latent_dim": 40 if net == "mlp" else 96} if spec.dim >= LARGE else {})
+    return values | ({"latent_dim": 32 if net == "mlp" else 96} if spec.dim >= LARGE else {})
 
 
 def unpadded(spec: DataSpec) -> bool:
