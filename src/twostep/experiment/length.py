@@ -27,7 +27,7 @@ ADVICE: dict[Verdict, str] = {
 
 
 def judge(values: Sequence[float], keeps_best: bool) -> Verdict | None:
-    """Judge the values of a metric by epoch, the lower the better; None: long enough, or too few to tell.
+    """Judge the values of a metric by epoch, the lower the better; None: long enough, or too few epochs.
 
     Args:
         keeps_best: whether the weights of the best epoch are kept, so that later ones do no harm.
