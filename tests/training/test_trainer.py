@@ -338,6 +338,17 @@ def test_when_patience_ends_rates_decay_from_the_best_weights_on(scheduled, epoc
         assert rates[20] < 0.1 * 0.05
 
 
+def test_a_trainer_that_has_no_data_yet_knows_that_it_stopped_early():
+    keys = {"early_stopping_metric": ERROR, "max_bad_valid_epochs": 2, "max_epochs": 100, "use_lr_scheduler": True}
+    trainer = trainer_of(build("ae", **keys), validate=scripted([1.0, *[2.0] * 4], ERROR))
+    trainer.run()
+    loaded = new_trainer("model", build("ae", **keys), Engine("cpu"), None)
+    loaded.load_state_dict(trainer.state_dict())
+    assert loaded.finished
+    loaded.set_max_epochs(200)
+    assert not loaded.finished
+
+
 def kept_weights(trainer):
     """Remember the weights after every epoch."""
     kept = []

@@ -94,7 +94,7 @@ class Trainer:
     def stopped_early(self) -> bool:
         """Whether validation did not improve for `max_bad_valid_epochs` and, after that, the rates have decayed."""
         if self.decays_since is not None:
-            return self._decayed >= 1
+            return self.epochs_done - self.decays_since >= self._decay
         return self.bad_epochs >= self._patience
 
     @property
@@ -128,17 +128,17 @@ class Trainer:
         done = max(epochs, steps, self.seconds_done / self.max_seconds if self.max_seconds else 0.0)
         if self.decays_since is None:
             return done
-        return max(done, self.done_then + (1 - self.done_then) * self._decayed)
+        decayed = (self.epochs_done - self.decays_since + self.batches_done / len(self.data)) / self._decay
+        return max(done, self.done_then + (1 - self.done_then) * decayed)
 
     @property
     def _patience(self) -> float:
         return self.keys.max_bad_valid_epochs or math.inf
 
     @property
-    def _decayed(self) -> float:
-        """Share of the decay that follows when patience ends."""
-        since = self.epochs_done - (self.decays_since or 0)
-        return (since + self.batches_done / len(self.data)) / min(self._patience, DECAY)
+    def _decay(self) -> float:
+        """Epochs in which rates decay when patience ends."""
+        return min(self._patience, DECAY)
 
     @property
     def finished(self) -> bool:
@@ -306,7 +306,8 @@ class Trainer:
             self.batches_done, self.sums = 0, {}
             self.history.append({"losses": means, "valid": valid})
             best = self._is_best(valid)
-        if self.stopped_early and self.stepper.decays and self._best and not self.had_all_epochs:
+        first = self.stopped_early and self.decays_since is None
+        if first and self.stepper.decays and self._best and not self.had_all_epochs:
             self._decay_from_best()
         if best:
             self._call("best")
@@ -334,9 +335,7 @@ class Trainer:
         return False
 
     def _decay_from_best(self) -> None:
-        """Go back to the best weights, once, and run through what is left of the schedules of rates in a few epochs."""
-        if self.decays_since is not None:
-            return
+        """Go back to the best weights, and run through what is left of the schedules of rates in a few epochs."""
         logger.info("%s: no better since epoch %d: rates decay now", self.name, self.epochs_done - self.bad_epochs)
         self.done_then, self.decays_since = self.done, self.epochs_done
         self.model.load_state_dict(self._best)
